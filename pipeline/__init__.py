@@ -1,0 +1,1 @@
+"""From face videos to MFHQ: eight sharp, pose-diverse images per identity, as WebDataset shards."""
