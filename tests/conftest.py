@@ -1,0 +1,46 @@
+"""Options and fixtures that all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+FOLDER_OPTIONS = {
+    "clips": "folder of real talking-head clips with a MANIFEST.tsv",
+    "weights": "folder of real networks (insightface/det_2.5g.onnx, MobileFaceNet_foamliu.onnx)",
+    "faces": "folder of LFW images, one sub-folder a person",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for name, text in FOLDER_OPTIONS.items():
+        parser.addoption(
+            f"--{name}",
+            type=Path,
+            default=None,
+            metavar="DIR",
+            help=f"{text}; without it, its tests are skipped",
+        )
+
+
+def _folder(request: pytest.FixtureRequest, name: str) -> Path:
+    folder: Path | None = request.config.getoption(f"--{name}")
+    if folder is None or not folder.is_dir():
+        pytest.skip(f"--{name} names no folder: {FOLDER_OPTIONS[name]}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips(request: pytest.FixtureRequest) -> Path:
+    return _folder(request, "clips")
+
+
+@pytest.fixture(scope="session")
+def weights(request: pytest.FixtureRequest) -> Path:
+    return _folder(request, "weights")
+
+
+@pytest.fixture(scope="session")
+def faces_folder(request: pytest.FixtureRequest) -> Path:
+    return _folder(request, "faces")
