@@ -1,0 +1,218 @@
+"""Landmarks, head pose and eye state of a detected face, by MediaPipe's Face Landmarker.
+
+The landmarker brings a face detector of its own, which is short-range: in a group photograph it sees nobody.
+So a larger detector finds the face first and the landmarker is given a square around it. That its own stages
+agree that a face is there is also the test for occlusion: a face behind a hand or a microphone has no
+landmarks.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from faces.types import FaceLandmarks, Floats, HeadPose, Image
+
+LANDMARKS = 478
+CROP_SCALE = 2.0
+"""Side of the square given to the landmarker, in face sizes (square root of the detector box's area)."""
+CROP_MAX_PX = 512
+"""Larger squares are scaled down to this side: the landmark network itself sees 256 x 256."""
+MOST_FACES = 4
+"""Faces looked for in a square; neighbours often stand in it as well."""
+LEAST_OVERLAP = 0.25
+"""Least intersection over union of the detector's box and the landmarks' bounding box."""
+
+# fmt: off
+FACE_OVAL = np.array([
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+], dtype=np.intp)
+# fmt: on
+"""The 36 landmarks along the face's outline, from the top of the forehead clockwise as seen in the image."""
+
+# What the library prints on every start whatever its log level is set to; nothing in it can be acted on.
+_KNOWN_CHATTER = re.compile(
+    rb"Logging before InitGoogle\(\)|FaceBlendshapesGraph acceleration to xnnpack"
+    rb"|Created TensorFlow Lite XNNPACK delegate|Disabling support for feedback tensors"
+)
+
+
+def rotation_from_pose(pose: HeadPose) -> NDArray[np.float64]:
+    """The (3, 3) rotation of `pose` in camera axes (x right, y up, z towards the viewer); see `HeadPose`."""
+    yaw, pitch, roll = math.radians(pose.yaw), math.radians(-pose.pitch), math.radians(-pose.roll)
+    about_y = [[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]]
+    about_x = [[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]]
+    about_z = [[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]]
+    rotation: NDArray[np.float64] = np.array(about_z) @ np.array(about_x) @ np.array(about_y)
+    return rotation
+
+
+def pose_from_rotation(rotation: NDArray[Any]) -> HeadPose:
+    """Inverse of `rotation_from_pose` for pitches between -90 and 90 degrees.
+
+    Args:
+        rotation: (3, 3), orthonormal but for rounding.
+    """
+    return HeadPose(
+        yaw=math.degrees(math.atan2(-rotation[2, 0], rotation[2, 2])),
+        pitch=math.degrees(-math.asin(min(1.0, max(-1.0, float(rotation[2, 1]))))),
+        roll=math.degrees(math.atan2(rotation[0, 1], rotation[1, 1])),
+    )
+
+
+def tessellation() -> NDArray[np.intp]:
+    """MediaPipe's triangulation of the face: (N, 3) landmark indices.
+
+    Its table lists the three edges of one triangle after another.
+    """
+    from mediapipe.tasks.python.vision.face_landmarker import FaceLandmarksConnections
+
+    starts = [edge.start for edge in FaceLandmarksConnections.FACE_LANDMARKS_TESSELATION]
+    return np.array(starts, dtype=np.intp).reshape(-1, 3)
+
+
+class FaceLandmarker:
+    """Finds the 478 landmarks, the head pose and the eye state of a detected face.
+
+    The same image and box give the same bits, in any order of calls and in any instance.
+
+    Args:
+        model: the official `face_landmarker.task` bundle.
+
+    Raises:
+        FileNotFoundError: `model` is not there.
+        ValueError: `model` is not a Face Landmarker bundle.
+    """
+
+    def __init__(self, model: Path) -> None:
+        from mediapipe.tasks.python import vision
+        from mediapipe.tasks.python.core.base_options import BaseOptions
+
+        if not model.is_file():
+            raise FileNotFoundError(f"no Face Landmarker bundle at {model}; `mfhq models pull` fetches it")
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_buffer=model.read_bytes()),
+            num_faces=MOST_FACES,
+            output_face_blendshapes=True,
+            output_facial_transformation_matrixes=True,
+        )
+        with _without_chatter():
+            try:
+                self._landmarker = vision.FaceLandmarker.create_from_options(options)
+            except (ValueError, RuntimeError) as error:
+                raise ValueError(f"{model} is not a usable Face Landmarker bundle: {error}") from error
+            weakref.finalize(self, _release, self._landmarker)
+            self._detect(np.zeros((64, 64, 3), np.uint8))
+
+    def find(self, image: Image, box: Floats) -> FaceLandmarks | None:
+        """Landmarks of the face in `box`, or None when the landmarker sees no face there.
+
+        Args:
+            image: (H, W, 3) RGB.
+            box: (4,) x0, y0, x1, y1 of the detector, in pixels; it may reach beyond the image.
+
+        Raises:
+            ValueError: the box is empty or not finite.
+        """
+        x0, y0, side = square_around(box)
+        crop = _square_with_replicated_edges(image, x0, y0, side)
+        result = self._detect(crop)
+        best: FaceLandmarks | None = None
+        best_overlap = LEAST_OVERLAP
+        for face, matrix, blendshapes in zip(
+            result.face_landmarks,
+            result.facial_transformation_matrixes,
+            result.face_blendshapes,
+            strict=True,
+        ):
+            points = np.array([(point.x, point.y, point.z) for point in face], np.float32) * side
+            points[:, :2] += np.array([x0, y0], np.float32)
+            overlap = _overlap(box, np.concatenate([points[:, :2].min(0), points[:, :2].max(0)]))
+            if overlap >= best_overlap:
+                scores = {shape.category_name: shape.score for shape in blendshapes}
+                closed = max(scores["eyeBlinkLeft"], scores["eyeBlinkRight"])
+                rotation = np.asarray(matrix, np.float64)[:3, :3]
+                best = FaceLandmarks(points, pose_from_rotation(rotation), eyes_open=1.0 - float(closed))
+                best_overlap = overlap
+        return best
+
+    def _detect(self, crop: Image) -> Any:
+        import mediapipe
+
+        return self._landmarker.detect(
+            mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(crop))
+        )
+
+
+def _release(landmarker: Any) -> None:
+    try:
+        landmarker.close()
+    except RuntimeError:
+        # The interpreter is shutting down and the library's worker thread is gone, which its own destructor
+        # would print a traceback about; the memory goes back with the process.
+        landmarker._handle = None
+
+
+def square_around(box: Floats) -> tuple[int, int, int]:
+    """The square that the landmarker looks at: x0, y0, side in whole pixels, centred on the box.
+
+    Raises:
+        ValueError: the box is empty or not finite.
+    """
+    x0, y0, x1, y1 = (float(value) for value in box)
+    if not (math.isfinite(x0 + y0 + x1 + y1) and x1 > x0 and y1 > y0):
+        raise ValueError(f"face box {x0}, {y0}, {x1}, {y1} is empty or not finite")
+    side = max(2, round(CROP_SCALE * math.sqrt((x1 - x0) * (y1 - y0))))
+    return round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), side
+
+
+def _square_with_replicated_edges(image: Image, x0: int, y0: int, side: int) -> Image:
+    rows = np.clip(np.arange(y0, y0 + side), 0, image.shape[0] - 1)
+    columns = np.clip(np.arange(x0, x0 + side), 0, image.shape[1] - 1)
+    crop: Image = image[rows[:, None], columns[None, :]]
+    if side > CROP_MAX_PX:
+        crop = np.asarray(
+            cv2.resize(crop, (CROP_MAX_PX, CROP_MAX_PX), interpolation=cv2.INTER_AREA), np.uint8
+        )
+    return crop
+
+
+def _overlap(a: Floats, b: Floats) -> float:
+    """Intersection over union of two boxes."""
+    width, height = np.maximum(0.0, np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]))
+    shared = float(width * height)
+    return shared / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared)
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hold back what native code writes to stderr and pass on all but the known, meaningless lines.
+
+    The library logs before its logging is set up, so none of its log-level settings reaches these lines.
+    """
+    sys.stderr.flush()
+    real_stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(real_stderr, 2)
+            os.close(real_stderr)
+            held_back.seek(0)
+            for line in held_back:
+                if not _KNOWN_CHATTER.search(line):
+                    os.write(2, line)
