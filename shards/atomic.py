@@ -1,0 +1,158 @@
+"""The one place that knows how to write a file so that nobody ever sees half of it.
+
+A file is written under a temporary name in its own folder, flushed to the disk and renamed. A process that
+dies in between leaves the temporary file, which `remove_temporaries` recognises by its name, and never a part
+of a file under its final name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TEMPORARY = re.compile(r"^\..+\.tmp-[0-9a-f]{16}$")
+"""Names of temporary files: `.<final name>.tmp-<16 hexadecimal digits>`."""
+
+PARQUET_SETTINGS: dict[str, Any] = {
+    "version": "2.6",
+    "data_page_version": "1.0",
+    "compression": "zstd",
+    "compression_level": 3,
+    "use_dictionary": True,
+    "write_statistics": True,
+}
+"""Fixed, so that the same rows give the same bytes whatever a library's defaults become."""
+
+
+class OutOfSpace(OSError):  # noqa: N818 - the name says what happened; OSError says that it is an error
+    """The disk or the quota is full.
+
+    Attributes:
+        path: the file that was being written, under its final name.
+        free_bytes: free space of its file system when the error was met.
+    """
+
+    def __init__(self, path: Path, free_bytes: int, code: int = errno.ENOSPC) -> None:
+        what = "the disk quota is used up" if code == errno.EDQUOT else "the disk is full"
+        super().__init__(
+            code,
+            f"cannot write {path}: {what} ({free_bytes:,} bytes free on its file system). Free space or "
+            "choose another output, then run the same command again: finished work is kept",
+        )
+        self.path = path
+        self.free_bytes = free_bytes
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+    def __reduce__(self) -> tuple[type[OutOfSpace], tuple[Path, int, int]]:
+        return OutOfSpace, (self.path, self.free_bytes, self.code)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` for writing; it appears under its name, whole, when the block ends without an error.
+
+    The parent folder is made when it is missing. On any error nothing is left behind and a file that stood
+    under `path` before stays as it was.
+
+    Raises:
+        OutOfSpace: the disk or the quota is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not tempfile: its files are readable by their owner alone, whatever the umask says.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in {errno.ENOSPC, errno.EDQUOT} and not isinstance(error, OutOfSpace):
+            raise OutOfSpace(path, _free_bytes(path.parent), error.errno) from error
+        raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically.
+
+    Raises:
+        OutOfSpace: the disk or the quota is full.
+    """
+    with open_atomic(path) as file:
+        file.write(data)
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table to `path` atomically, with settings that make equal tables equal bytes.
+
+    Raises:
+        OutOfSpace: the disk or the quota is full.
+    """
+    import pyarrow.parquet as pq
+
+    with open_atomic(path) as file:
+        pq.write_table(table, file, **PARQUET_SETTINGS)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there, so that it stays removed after a power cut."""
+    if path.exists() or path.is_symlink():
+        path.unlink()
+        sync_folder(path.parent)
+
+
+def remove_temporaries(folder: Path, min_age_s: float = 0.0) -> list[Path]:
+    """Remove what killed processes left in `folder` (not in its sub-folders).
+
+    Args:
+        folder: may be missing.
+        min_age_s: keep files changed less than so many seconds ago; set it where others may be writing.
+
+    Returns:
+        The removed files, sorted.
+    """
+    if not folder.is_dir():
+        return []
+    newest = time.time() - min_age_s
+    stale = sorted(
+        path for path in folder.iterdir() if TEMPORARY.match(path.name) and path.lstat().st_mtime <= newest
+    )
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return stale
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,232 @@
+"""Reads a data set from a folder: any sample by one range read, or all of them in order.
+
+The index is data from outside: a shard name or a range that the manifest does not bear out is refused before
+a file is opened, and every sample is checked against its digests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from shards.canonical import sha256_hex
+from shards.layout import FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MANIFEST, MASK_FIELDS, VIDEOS
+from shards.manifest import DataSetError, DatasetManifest, ShardEntry, check_version, decode_manifest
+from shards.sample import Sample
+from shards.schema import IdentityRecord, Split, VideoOutcome
+from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, VIDEOS_SCHEMA, Row, video_outcome
+
+
+@dataclass(frozen=True)
+class SampleRange:
+    """Where a sample lies: `length` bytes at `offset` of a shard, and where its members' data lie."""
+
+    key: str
+    split: Split
+    shard: str
+    offset: int
+    length: int
+    json_sha256: str
+    members: dict[str, tuple[int, int]]
+    """Field (`0.jpg`, …) -> offset in the shard and size of the data, in bytes."""
+
+
+class Dataset:
+    """A finished data set in a folder; use `Dataset.open`."""
+
+    def __init__(self, root: Path, manifest: DatasetManifest, index: pa.Table) -> None:
+        self.root = root
+        self.manifest = manifest
+        self.index = index
+        """The rows of index.parquet."""
+        self._shards = {shard.name: shard for shard in manifest.shards}
+        self._rows = {key: row for row, key in enumerate(index["key"].to_pylist())}
+
+    @classmethod
+    def open(cls, root: Path) -> Dataset:
+        """Open the data set in `root`.
+
+        Raises:
+            DataSetError: no finished data set, or one of another major version of the format.
+        """
+        manifest = read_manifest(root)
+        return cls(root, manifest, read_table(root / INDEX, INDEX_SCHEMA))
+
+    def keys(self, split: Split | None = None) -> list[str]:
+        """Keys in canonical order: sorted within a split, `test` before `train`."""
+        if split is None:
+            return list(self._rows)
+        splits = self.index["split"].to_pylist()
+        return [key for key, row in self._rows.items() if splits[row] == split]
+
+    def locate(self, key: str) -> SampleRange:
+        """Where a sample lies.
+
+        Raises:
+            KeyError: there is no such sample.
+            DataSetError: the index points anywhere but into a shard that the manifest lists.
+        """
+        if key not in self._rows:
+            raise KeyError(f"no sample {key!r} in {self.root}")
+        return sample_range(self.index.slice(self._rows[key], 1).to_pylist()[0], self._shards)
+
+    def sample(self, key: str) -> Sample:
+        """Read one sample by one range read.
+
+        Raises:
+            KeyError: there is no such sample.
+            DataSetError: the index or the sample is damaged; the member is named.
+        """
+        place = self.locate(key)
+        with (self.root / place.shard).open("rb") as file:
+            file.seek(place.offset)
+            return decode_sample(place, file.read(place.length))
+
+    def samples(self, split: Split | None = None) -> Iterator[Sample]:
+        """All samples in canonical order, which is the order of their bytes in the shards.
+
+        Raises:
+            DataSetError: the index or a sample is damaged; the member is named.
+        """
+        for key in self.keys(split):
+            yield self.sample(key)
+
+    def videos(self) -> Iterator[VideoOutcome]:
+        """What became of each input video, sorted by video_id.
+
+        Raises:
+            DataSetError: videos.parquet does not follow the format.
+        """
+        newer = check_version(self.manifest.format_version)
+        for row in read_table(self.root / VIDEOS, VIDEOS_SCHEMA).to_pylist():
+            try:
+                yield video_outcome(row, ignore_unknown=newer)
+            except ValidationError as error:
+                raise DataSetError(f"{VIDEOS}: {error}") from error
+
+    def images(self) -> pa.Table:
+        """One row an image; the columns are in README.md, "images.parquet".
+
+        Raises:
+            DataSetError: images.parquet does not follow the format.
+        """
+        return read_table(self.root / IMAGES, IMAGES_SCHEMA)
+
+
+def read_manifest(root: Path) -> DatasetManifest:
+    """Read dataset.json of a folder.
+
+    Raises:
+        DataSetError: there is none, so the folder is no data set, or it cannot be read.
+    """
+    path = root / MANIFEST
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataSetError(
+            f"{root} is no finished data set: it has no {MANIFEST}. Finish the build, or check the path"
+        ) from error
+    return decode_manifest(data)
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema` from a Parquet file; further columns, of a newer minor version, are left out.
+
+    Raises:
+        DataSetError: missing, damaged, or a column is missing or has another type.
+    """
+    try:
+        table = pq.read_table(path, columns=schema.names, partitioning=None)
+        return table.select(schema.names).cast(schema)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise DataSetError(f"{path.name} cannot be read: {error}") from error
+
+
+def sample_range(row: Row, shards: dict[str, ShardEntry]) -> SampleRange:
+    """Check a row of the index against the manifest's shards.
+
+    Raises:
+        DataSetError: naming what is out of place.
+    """
+    key, name = row["key"], row["shard"]
+    shard = shards.get(name)
+    if shard is None:
+        raise DataSetError(
+            f"{INDEX}: sample {key} is said to lie in {name!r}, which {MANIFEST} does not list"
+        )
+    if row["split"] != shard.split:
+        raise DataSetError(f"{INDEX}: sample {key} is of split {row['split']!r} but lies in {name}")
+    start, end = row["offset"], row["offset"] + row["length"]
+    if not 0 <= start < end <= shard.bytes:
+        raise DataSetError(f"{INDEX}: sample {key} is said to lie outside of {name}")
+    members = {member["name"]: (member["offset"], member["size"]) for member in row["members"]}
+    if len(row["members"]) != len(FIELDS) or set(members) != {f"{key}.{field}" for field in FIELDS}:
+        raise DataSetError(f"{INDEX}: sample {key} has other members than the format says")
+    for member, (offset, size) in members.items():
+        if size < 0 or offset < start or offset + size > end:
+            raise DataSetError(f"{INDEX}: member {member} is said to lie outside of its sample")
+    return SampleRange(
+        key=key,
+        split=shard.split,
+        shard=name,
+        offset=start,
+        length=row["length"],
+        json_sha256=row["json_sha256"],
+        members={field: members[f"{key}.{field}"] for field in FIELDS},
+    )
+
+
+def decode_sample(place: SampleRange, data: bytes) -> Sample:
+    """A sample from the bytes of its range, checked against its digests.
+
+    Raises:
+        DataSetError: naming the damaged member.
+    """
+    if len(data) != place.length:
+        raise DataSetError(f"{place.shard} ends within sample {place.key}")
+    parts = {
+        field: data[offset - place.offset : offset - place.offset + size]
+        for field, (offset, size) in place.members.items()
+    }
+    text = parts[JSON_FIELD]
+    if sha256_hex(text) != place.json_sha256:
+        raise DataSetError(f"{place.shard}: member {place.key}.{JSON_FIELD} is damaged: its sha256 is wrong")
+    record = decode_record(text)
+    if record.key != place.key:
+        raise DataSetError(f"{place.shard}: member {place.key}.{JSON_FIELD} is the record of {record.key}")
+    for number, image in enumerate(record.images):
+        for field, digest in ((IMAGE_FIELDS[number], image.sha256), (MASK_FIELDS[number], image.mask_sha256)):
+            if sha256_hex(parts[field]) != digest:
+                raise DataSetError(
+                    f"{place.shard}: member {place.key}.{field} is damaged: its sha256 is wrong"
+                )
+    return Sample(
+        record=record,
+        images=tuple(parts[field] for field in IMAGE_FIELDS),
+        masks=tuple(parts[field] for field in MASK_FIELDS),
+    )
+
+
+def decode_record(data: bytes) -> IdentityRecord:
+    """The record from a sample's JSON member; fields that a newer minor version added are ignored.
+
+    Raises:
+        DataSetError: it does not follow the format.
+    """
+    try:
+        value: Any = json.loads(data)
+        version = value["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataSetError(f"a sample's JSON member cannot be read: {error}") from error
+    newer_minor = check_version(version)
+    try:
+        return IdentityRecord.model_validate(value, extra="ignore" if newer_minor else "forbid")
+    except ValidationError as error:
+        raise DataSetError(f"a sample's JSON member does not follow the format: {error}") from error

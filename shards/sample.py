@@ -1,0 +1,94 @@
+"""A sample in memory: the record of an identity with the bytes of its images and masks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from shards.canonical import model_json, sha256_hex
+from shards.layout import IMAGE_FIELDS, JSON_FIELD, MASK_FIELDS
+from shards.schema import IMAGE_SIDE, IMAGES_PER_IDENTITY, IdentityRecord
+
+FACE = 255
+"""Value of a mask where the face is; all else is 0."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One identity of the data set.
+
+    Attributes:
+        record: the JSON member.
+        images: the 8 JPEG files, in the order of `record.images`.
+        masks: the 8 PNG files, one for each image.
+    """
+
+    record: IdentityRecord
+    images: tuple[bytes, ...]
+    masks: tuple[bytes, ...]
+
+    def members(self) -> Iterator[tuple[str, bytes]]:
+        """Field (`0.jpg`, …) and bytes of each member, in their order in the tar.
+
+        Raises:
+            ValueError: the record holds NaN or an infinity, which JSON cannot say.
+        """
+        yield from zip(IMAGE_FIELDS, self.images, strict=True)
+        yield from zip(MASK_FIELDS, self.masks, strict=True)
+        try:
+            yield JSON_FIELD, model_json(self.record)
+        except ValueError as error:
+            raise ValueError(f"sample {self.record.key}: the record holds NaN or an infinity") from error
+
+    def check(self) -> None:
+        """Check bytes against the record: counts, digests, kind and size of the images (pixels not decoded).
+
+        Raises:
+            ValueError: naming the member and what was expected.
+        """
+        key = self.record.key
+        if (len(self.images), len(self.masks)) != (IMAGES_PER_IDENTITY, IMAGES_PER_IDENTITY):
+            raise ValueError(
+                f"sample {key}: {len(self.images)} images and {len(self.masks)} masks, "
+                f"expected {IMAGES_PER_IDENTITY} of each"
+            )
+        for number, image in enumerate(self.record.images):
+            for field, data, digest, check in (
+                (IMAGE_FIELDS[number], self.images[number], image.sha256, jpeg_problem),
+                (MASK_FIELDS[number], self.masks[number], image.mask_sha256, mask_problem),
+            ):
+                if sha256_hex(data) != digest:
+                    raise ValueError(f"{key}.{field}: its bytes have another sha256 than its record says")
+                if problem := check(data, decode=False):
+                    raise ValueError(f"{key}.{field}: {problem}")
+
+
+def jpeg_problem(data: bytes, *, decode: bool = True) -> str | None:
+    """What is wrong with an image member; None when it is a 512 x 512 RGB JPEG."""
+    return _problem(data, "JPEG", "RGB", decode=decode)
+
+
+def mask_problem(data: bytes, *, decode: bool = True) -> str | None:
+    """What is wrong with a mask member; None when it is a 512 x 512 8-bit grey PNG of 0 and 255."""
+    return _problem(data, "PNG", "L", decode=decode, values=(0, FACE))
+
+
+def _problem(
+    data: bytes, form: str, mode: str, *, decode: bool, values: tuple[int, ...] | None = None
+) -> str | None:
+    expected = f"{IMAGE_SIDE} x {IMAGE_SIDE} {mode}"
+    try:
+        with Image.open(io.BytesIO(data), formats=[form]) as image:
+            # Before decoding: a small file can claim a size that fills the memory.
+            if (image.size, image.mode) != ((IMAGE_SIDE, IMAGE_SIDE), mode):
+                return f"is {image.size[0]} x {image.size[1]} {image.mode}, expected {expected}"
+            pixels = np.asarray(image) if decode else None
+    except Exception as error:  # Pillow raises nearly anything on damaged files
+        return f"cannot be decoded as {form}: {error}"
+    if pixels is not None and values is not None and not np.isin(pixels, values).all():
+        return f"holds values other than {' and '.join(map(str, values))}"
+    return None

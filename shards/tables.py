@@ -1,0 +1,198 @@
+"""The three Parquet files: their columns and the rows that belong to the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.atomic import PARQUET_SETTINGS, open_atomic
+from shards.schema import IdentityRecord, VideoOutcome
+
+ROW_GROUP = 8192
+"""Rows a group; a multiple of 8, so that the images of one sample never straddle two groups."""
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+_MEMBER = pa.struct(
+    [_required("name", pa.string()), _required("offset", pa.int64()), _required("size", pa.int64())]
+)
+
+INDEX_SCHEMA = pa.schema(
+    [
+        _required("key", pa.string()),
+        _required("split", pa.string()),
+        _required("shard", pa.string()),
+        _required("offset", pa.int64()),
+        _required("length", pa.int64()),
+        _required("json_sha256", pa.string()),
+        _required("members", pa.list_(pa.field("element", _MEMBER, nullable=False))),
+    ]
+)
+
+IMAGES_SCHEMA = pa.schema(
+    [
+        _required("key", pa.string()),
+        _required("index", pa.int8()),
+        _required("split", pa.string()),
+        _required("person_id", pa.string()),
+        _required("video_id", pa.string()),
+        _required("source", pa.string()),
+        pa.field("licence", pa.string()),
+        _required("track", pa.int64()),
+        _required("frame", pa.int64()),
+        _required("time_s", pa.float64()),
+        _required("face_px", pa.float64()),
+        _required("crop_side_px", pa.float64()),
+        _required("yaw", pa.float64()),
+        _required("pitch", pa.float64()),
+        _required("roll", pa.float64()),
+        _required("eyes_open", pa.float64()),
+        _required("sharpness", pa.float64()),
+        _required("identity_cosine", pa.float64()),
+        _required("quality_metric", pa.string()),
+        _required("quality", pa.float64()),
+        _required("quality_higher_is_better", pa.bool_()),
+        _required("sha256", pa.string()),
+        _required("mask_sha256", pa.string()),
+    ]
+)
+
+_TRACK = pa.struct(
+    [
+        _required("track", pa.int64()),
+        _required("start_s", pa.float64()),
+        _required("end_s", pa.float64()),
+        _required("frames", pa.int64()),
+        _required("usable_frames", pa.int64()),
+        pa.field("key", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+VIDEOS_SCHEMA = pa.schema(
+    [
+        _required("video_id", pa.string()),
+        _required("source", pa.string()),
+        _required("uri", pa.string()),
+        pa.field("origin", pa.string()),
+        pa.field("licence", pa.string()),
+        _required("bytes", pa.int64()),
+        pa.field("sha256", pa.string()),
+        _required("status", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("container", pa.string()),
+        pa.field("codec", pa.string()),
+        pa.field("width", pa.int64()),
+        pa.field("height", pa.int64()),
+        pa.field("fps", pa.float64()),
+        pa.field("frames", pa.int64()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("rotation_deg", pa.int64()),
+        _required("analysed_frames", pa.int64()),
+        _required("faces_seen", pa.int64()),
+        _required("frame_reasons", pa.map_(pa.string(), pa.int64())),
+        _required("tracks", pa.list_(pa.field("element", _TRACK, nullable=False))),
+        _required("identities", pa.int64()),
+    ]
+)
+
+Row = dict[str, Any]
+
+
+def image_rows(record: IdentityRecord) -> list[Row]:
+    """The 8 rows of images.parquet that belong to a sample."""
+    return [
+        {
+            "key": record.key,
+            "index": index,
+            "split": record.split.value,
+            "person_id": record.person_id,
+            "video_id": record.video_id,
+            "source": record.source,
+            "licence": record.licence,
+            "track": record.track,
+            "frame": image.frame,
+            "time_s": image.time_s,
+            "face_px": image.face_px,
+            "crop_side_px": image.crop_px[2],
+            "yaw": image.pose.yaw,
+            "pitch": image.pose.pitch,
+            "roll": image.pose.roll,
+            "eyes_open": image.eyes_open,
+            "sharpness": image.sharpness,
+            "identity_cosine": image.identity_cosine,
+            "quality_metric": image.quality.metric,
+            "quality": image.quality.value,
+            "quality_higher_is_better": image.quality.higher_is_better,
+            "sha256": image.sha256,
+            "mask_sha256": image.mask_sha256,
+        }
+        for index, image in enumerate(record.images)
+    ]
+
+
+def video_row(video: VideoOutcome) -> Row:
+    """The row of videos.parquet for a video."""
+    row = video.model_dump(mode="json")
+    row["frame_reasons"] = sorted(row["frame_reasons"].items())
+    return row
+
+
+def video_outcome(row: Row, *, ignore_unknown: bool = False) -> VideoOutcome:
+    """The record behind a row of videos.parquet.
+
+    Args:
+        row: as pyarrow's `to_pylist` gives it.
+        ignore_unknown: for files of a newer minor version.
+
+    Raises:
+        pydantic.ValidationError: the row does not follow the format.
+    """
+    value = {**row, "frame_reasons": dict(row["frame_reasons"])}
+    return VideoOutcome.model_validate(value, extra="ignore" if ignore_unknown else "forbid")
+
+
+class RowWriter:
+    """Writes rows to a Parquet file in groups of fixed size, so that memory stays at one group."""
+
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._writer = writer
+        self._schema = schema
+        self._pending: list[Row] = []
+        self.rows = 0
+
+    def add(self, row: Row) -> None:
+        """Append one row."""
+        self._pending.append(row)
+        self.rows += 1
+        if len(self._pending) == ROW_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one row group."""
+        if self._pending:
+            self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
+            self._pending.clear()
+
+
+@contextmanager
+def open_rows(path: Path, schema: pa.Schema) -> Iterator[RowWriter]:
+    """A `RowWriter` onto a file that appears, whole, when the block ends without an error.
+
+    Raises:
+        OutOfSpace: the disk or the quota is full.
+    """
+    with open_atomic(path) as file, pq.ParquetWriter(file, schema, **PARQUET_SETTINGS) as writer:
+        rows = RowWriter(writer, schema)
+        yield rows
+        rows.flush()

@@ -1,0 +1,25 @@
+"""Fixtures of the data contract's tests."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import shards_factory as factory
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished data set that no test may change."""
+    root = tmp_path_factory.mktemp("pristine") / "mfhq"
+    factory.build(root)
+    return root
+
+
+@pytest.fixture
+def root(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of the finished data set to plant problems in."""
+    copy = tmp_path / "mfhq"
+    shutil.copytree(pristine, copy)
+    return copy

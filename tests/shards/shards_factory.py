@@ -1,0 +1,185 @@
+"""Small data sets for the tests of the container: real JPEG and PNG files of noise, real records."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from shards.manifest import DatasetManifest, Provenance, ShardLimits
+from shards.sample import Sample
+from shards.schema import (
+    IMAGE_SIDE,
+    IMAGES_PER_IDENTITY,
+    IdentityRecord,
+    ImageRecord,
+    Pose,
+    Quality,
+    Reason,
+    Split,
+    Status,
+    TrackOutcome,
+    VideoOutcome,
+)
+from shards.writer import write_dataset
+
+TEST_KEYS = ("clip-b_1",)
+TRAIN_KEYS = ("clip-a_0", "clip-b_0", "clip-c_0", "clip-d_0")
+PERSON = {"clip-b_0": "p-b0", "clip-b_1": "p-b1"}
+LIMITS = ShardLimits(max_samples=2)
+PROVENANCE = Provenance(
+    config={"images": 8, "detector": {"min_face_px": 448.0}},
+    config_digest="c0ffee",
+    models={"detector": "ab" * 32},
+    code_version="0.1.0",
+    libraries={"numpy": np.__version__},
+)
+
+
+@cache
+def jpeg(seed: int, size: tuple[int, int] = (IMAGE_SIDE, IMAGE_SIDE), mode: str = "RGB") -> bytes:
+    channels = {"RGB": (3,), "L": ()}[mode]
+    noise = np.random.default_rng(seed).integers(0, 256, (16, 16, *channels), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).resize(size).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+@cache
+def mask(seed: int, size: tuple[int, int] = (IMAGE_SIDE, IMAGE_SIDE), mode: str = "L") -> bytes:
+    face = np.zeros((size[1], size[0]), np.uint8)
+    face[100 + seed % 50 : 400, 120:380] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(face).convert(mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image_record(seed: int, jpeg_bytes: bytes, mask_bytes: bytes) -> ImageRecord:
+    rng = np.random.default_rng(seed)
+    landmarks = rng.uniform(100, 400, (478, 2)).round(2).tolist()
+    yaw, pitch, roll = rng.uniform(-40, 40, 3).round(3).tolist()
+    return ImageRecord(
+        frame=seed % 1000,
+        time_s=round(seed % 1000 / 25, 6),
+        box_px=(100.0, 90.0, 600.5, 680.25),
+        face_px=543.5,
+        crop_px=(-20.5, 10.0, 812.25),
+        pose=Pose(yaw=yaw, pitch=pitch, roll=roll),
+        landmarks_crop_px=landmarks,
+        eyes_open=0.9,
+        sharpness=123.4,
+        identity_cosine=0.83,
+        quality=Quality(metric="piqe", value=31.5, higher_is_better=False),
+        sha256=hashlib.sha256(jpeg_bytes).hexdigest(),
+        mask_sha256=hashlib.sha256(mask_bytes).hexdigest(),
+    )
+
+
+def sample(key: str, split: Split) -> Sample:
+    """The sample `<video>_<track>` of a split."""
+    video_id, track = key.rsplit("_", 1)
+    first = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
+    seeds = range(first, first + IMAGES_PER_IDENTITY)
+    images, masks = tuple(map(jpeg, seeds)), tuple(map(mask, seeds))
+    return Sample(
+        record=IdentityRecord(
+            key=key,
+            split=split,
+            person_id=PERSON.get(key, f"p-{video_id}"),
+            video_id=video_id,
+            source="clips",
+            origin=None if video_id == "clip-a" else f"https://example.org/{video_id}",
+            licence="CC BY 4.0",
+            track=int(track),
+            track_start_s=0.0,
+            track_end_s=8.5,
+            embedder="sface",
+            embedding=[0.6, 0.8, 0.0],
+            images=[image_record(*parts) for parts in zip(seeds, images, masks, strict=True)],
+        ),
+        images=images,
+        masks=masks,
+    )
+
+
+def samples() -> list[Sample]:
+    """Five identities in canonical order; with `LIMITS` they fill one test and two train shards."""
+    return [sample(key, Split.TEST) for key in TEST_KEYS] + [sample(key, Split.TRAIN) for key in TRAIN_KEYS]
+
+
+def accepted_video(video_id: str, records: Sequence[IdentityRecord]) -> VideoOutcome:
+    tracks = [
+        TrackOutcome(track=record.track, start_s=0.0, end_s=8.5, frames=80, usable_frames=60, key=record.key)
+        for record in records
+    ]
+    dropped = TrackOutcome(
+        track=len(tracks), start_s=9.0, end_s=9.5, frames=5, usable_frames=2, reason=Reason.TRACK_TOO_SHORT
+    )
+    return VideoOutcome(
+        video_id=video_id,
+        source="clips",
+        uri=f"{video_id}.mp4",
+        origin=records[0].origin,
+        licence=records[0].licence,
+        bytes=123456,
+        sha256="cd" * 32,
+        status=Status.ACCEPTED,
+        container="mp4",
+        codec="h264",
+        width=1280,
+        height=720,
+        fps=25.0,
+        frames=250,
+        duration_s=10.0,
+        rotation_deg=0,
+        analysed_frames=100,
+        faces_seen=90,
+        frame_reasons={Reason.FACE_TOO_SMALL: 4, Reason.BLURRED: 3},
+        tracks=[*tracks, dropped],
+        identities=len(tracks),
+    )
+
+
+def videos(of: Iterable[Sample] | None = None) -> list[VideoOutcome]:
+    """The outcomes behind the samples, one rejected and one failed video."""
+    by_video: dict[str, list[IdentityRecord]] = {}
+    for record in sorted((item.record for item in of or samples()), key=lambda record: record.track):
+        by_video.setdefault(record.video_id, []).append(record)
+    return [
+        *(accepted_video(video_id, records) for video_id, records in by_video.items()),
+        VideoOutcome(
+            video_id="clip-nobody",
+            source="clips",
+            uri="nobody.mp4",
+            bytes=999,
+            status=Status.REJECTED,
+            reason=Reason.NO_FACE,
+            detail="0 faces in 100 frames",
+        ),
+        VideoOutcome(
+            video_id="clip-broken",
+            source="clips",
+            uri="sub/broken.mp4",
+            bytes=12,
+            status=Status.FAILED,
+            reason=Reason.UNREADABLE,
+            detail="moov atom not found",
+        ),
+    ]
+
+
+def build(root: Path, limits: ShardLimits = LIMITS) -> DatasetManifest:
+    """Write the small data set."""
+    return write_dataset(root, samples(), videos(), PROVENANCE, limits)
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    """Bytes of every file under `root`, hidden ones too, by relative path."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }

@@ -1,0 +1,187 @@
+"""What is written is read back, in canonical order, and only whole data sets are opened."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import shards_factory as factory
+
+from shards.manifest import DataSetError, ShardLimits, encode_manifest
+from shards.reader import Dataset
+from shards.schema import Split, Status
+from shards.writer import write_dataset
+
+
+def test_every_sample_reads_back_as_it_was_written(pristine: Path) -> None:
+    dataset = Dataset.open(pristine)
+    written = {sample.record.key: sample for sample in factory.samples()}
+    keys = dataset.keys()
+    assert {key: dataset.sample(key) for key in keys} == written
+    assert list(dataset.samples()) == factory.samples()
+
+
+def test_keys_come_sorted_within_their_split(pristine: Path) -> None:
+    dataset = Dataset.open(pristine)
+    assert dataset.keys(Split.TRAIN) == list(factory.TRAIN_KEYS)
+    assert dataset.keys(Split.TEST) == list(factory.TEST_KEYS)
+    assert dataset.keys() == [*factory.TEST_KEYS, *factory.TRAIN_KEYS]
+
+
+def test_video_outcomes_read_back_sorted(pristine: Path) -> None:
+    expected = sorted(factory.videos(), key=lambda video: video.video_id)
+    assert list(Dataset.open(pristine).videos()) == expected
+
+
+def test_the_image_table_has_one_row_an_image(pristine: Path) -> None:
+    table = Dataset.open(pristine).images()
+    assert table.num_rows == 40
+    assert table["index"].to_pylist() == list(range(8)) * 5
+    third = factory.samples()[1].record.images[3]
+    row = table.slice(8 + 3, 1).to_pylist()[0]
+    assert (row["key"], row["split"], row["yaw"]) == ("clip-a_0", "train", third.pose.yaw)
+    assert (row["crop_side_px"], row["quality"], row["sha256"]) == (812.25, 31.5, third.sha256)
+
+
+def test_the_manifest_counts_what_was_written(pristine: Path) -> None:
+    manifest = Dataset.open(pristine).manifest
+    assert manifest.counts.videos == {Status.ACCEPTED: 4, Status.REJECTED: 1, Status.FAILED: 1}
+    assert manifest.counts.identities == {Split.TRAIN: 4, Split.TEST: 1}
+    assert (manifest.counts.images, manifest.counts.persons) == (40, 5)
+    assert [(shard.name, shard.samples) for shard in manifest.shards] == [
+        ("test/mfhq-test-000000.tar", 1),
+        ("train/mfhq-train-000000.tar", 2),
+        ("train/mfhq-train-000001.tar", 2),
+    ]
+    assert {name: table.rows for name, table in manifest.tables.items()} == {
+        "images.parquet": 40,
+        "index.parquet": 5,
+        "videos.parquet": 6,
+    }
+    assert manifest.provenance == factory.PROVENANCE
+
+
+def test_shards_are_cut_before_the_sample_that_would_pass_the_byte_limit(tmp_path: Path) -> None:
+    whole = factory.build(tmp_path / "whole", ShardLimits(max_samples=100))
+    train = next(shard for shard in whole.shards if shard.split is Split.TRAIN)
+    assert train.samples == 4
+    exact = factory.build(tmp_path / "exact", ShardLimits(max_bytes=train.bytes))
+    assert [shard.samples for shard in exact.shards] == [1, 4]
+    tight = factory.build(tmp_path / "tight", ShardLimits(max_bytes=train.bytes - 1))
+    assert [shard.samples for shard in tight.shards] == [1, 3, 1]
+    assert all(shard.bytes <= train.bytes - 1 for shard in tight.shards)
+    alone = factory.build(tmp_path / "alone", ShardLimits(max_bytes=1))
+    assert [shard.samples for shard in alone.shards] == [1] * 5
+
+
+def test_the_manifest_sizes_are_those_of_the_files(pristine: Path) -> None:
+    manifest = Dataset.open(pristine).manifest
+    sizes = {entry.name: entry.bytes for entry in manifest.shards}
+    sizes |= {name: entry.bytes for name, entry in manifest.tables.items()}
+    assert sizes == {name: (pristine / name).stat().st_size for name in sizes}
+
+
+def test_a_data_set_without_samples_is_whole(tmp_path: Path) -> None:
+    lost = [video for video in factory.videos() if video.status is not Status.ACCEPTED]
+    write_dataset(tmp_path, [], lost, factory.PROVENANCE, factory.LIMITS)
+    dataset = Dataset.open(tmp_path)
+    assert dataset.keys() == []
+    assert [video.video_id for video in dataset.videos()] == ["clip-broken", "clip-nobody"]
+
+
+def test_progress_counts_the_samples_written(tmp_path: Path) -> None:
+    seen: list[int] = []
+    write_dataset(
+        tmp_path,
+        factory.samples(),
+        factory.videos(),
+        factory.PROVENANCE,
+        factory.LIMITS,
+        progress=seen.append,
+    )
+    assert seen == [1, 2, 3, 4, 5]
+
+
+def test_a_folder_without_its_manifest_is_no_data_set(root: Path) -> None:
+    (root / "dataset.json").unlink()
+    with pytest.raises(DataSetError, match="is no finished data set"):
+        Dataset.open(root)
+
+
+def test_an_unknown_key_is_named(pristine: Path) -> None:
+    with pytest.raises(KeyError, match="no sample 'nobody_0'"):
+        Dataset.open(pristine).sample("nobody_0")
+
+
+@pytest.mark.parametrize(
+    ("version", "message"), [("2.0", "update this software"), ("0.9", "older software"), ("one", "expected")]
+)
+def test_another_major_version_is_refused(root: Path, version: str, message: str) -> None:
+    manifest = Dataset.open(root).manifest.model_copy(update={"format_version": version})
+    (root / "dataset.json").write_bytes(encode_manifest(manifest))
+    with pytest.raises(DataSetError, match=message):
+        Dataset.open(root)
+
+
+def test_a_newer_major_version_is_named_even_when_the_rest_is_unknown(root: Path) -> None:
+    (root / "dataset.json").write_text(json.dumps({"format_version": "7.3", "parts": []}))
+    with pytest.raises(DataSetError, match=r"format version 7\.3; this software reads 1\.x"):
+        Dataset.open(root)
+
+
+def test_a_damaged_member_is_named_when_its_sample_is_read(root: Path) -> None:
+    shard = root / "train" / "mfhq-train-000000.tar"
+    with tarfile.open(shard) as tar:
+        offset = tar.getmember("clip-b_0.3.jpg").offset_data
+    data = bytearray(shard.read_bytes())
+    data[offset + 100] ^= 1
+    shard.write_bytes(data)
+    dataset = Dataset.open(root)
+    with pytest.raises(DataSetError, match=r"clip-b_0\.3\.jpg is damaged"):
+        dataset.sample("clip-b_0")
+    assert dataset.sample("clip-a_0") == factory.samples()[1]
+
+
+def _write_index(root: Path, **changes: object) -> None:
+    table = pq.read_table(root / "index.parquet")
+    rows = table.to_pylist()
+    rows[1].update(changes)
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), root / "index.parquet")
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        "/etc/passwd",
+        "../outside.tar",
+        "train/../../outside.tar",
+        "train/mfhq-train-000000.tar/../../../x",
+        "train/mfhq-train-000009.tar",
+        "train/mfhq-train-000000.tar\n",
+    ],
+)
+def test_an_index_that_leads_out_of_the_data_set_is_refused(root: Path, shard: str) -> None:
+    _write_index(root, shard=shard)
+    with pytest.raises(DataSetError, match="does not list"):
+        Dataset.open(root).sample("clip-a_0")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"offset": -512}, {"length": 2**40}, {"length": 0}, {"offset": 2**40}, {"length": 2**63 - 1}]
+)
+def test_an_index_that_leads_out_of_its_shard_is_refused(root: Path, changes: dict[str, int]) -> None:
+    _write_index(root, **changes)
+    with pytest.raises(DataSetError, match="outside"):
+        Dataset.open(root).sample("clip-a_0")
+
+
+def test_a_manifest_that_lists_a_path_outside_is_refused(root: Path) -> None:
+    manifest = Dataset.open(root).manifest
+    entry = manifest.shards[0].model_copy(update={"name": "../outside.tar"})
+    bad = manifest.model_copy(update={"shards": [entry]})
+    (root / "dataset.json").write_bytes(encode_manifest(bad))
+    with pytest.raises(DataSetError, match="does not follow the format"):
+        Dataset.open(root)
