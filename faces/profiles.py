@@ -1,0 +1,98 @@
+"""From a model's name in the configuration to a loaded object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from faces.catalogue import WITHOUT_FILE
+from faces.detect import Scrfd, YuNet
+from faces.embed import ArcFace, OnnxEmbedder, SFace
+from faces.quality import Piqe, TopiqFace
+from faces.registry import ResolvedModel, look_up
+from faces.types import Detector, QualityMetric
+
+Resolved = Mapping[str, ResolvedModel]
+"""What `faces.registry.resolve` returns."""
+
+
+def required_files(names: Iterable[str], models_dir: Path | None = None) -> list[str]:
+    """Those of `names` that a file belongs to, without repeats and in order.
+
+    Args:
+        names: model names as a configuration gives them.
+        models_dir: folder whose `models.json` may add names.
+
+    Raises:
+        ValueError: a name is not known.
+    """
+    return [model.name for model in look_up(names, models_dir)]
+
+
+def load_detector(
+    name: str, resolved: Resolved, device: str = "cpu", size: int = 640, min_score: float | None = None
+) -> Detector:
+    """A face detector.
+
+    Args:
+        name: a model of kind "yunet" or "scrfd".
+        resolved: the files found, by name.
+        device: "cpu" or "cuda"; YuNet always runs on the CPU.
+        size: longest side of the picture that the network sees, borders included.
+        min_score: faces below this score are dropped; None for the detector's own default.
+
+    Raises:
+        ValueError: the name is not a detector's.
+    """
+    model = _of_kind(name, resolved, ("yunet", "scrfd"))
+    score = {} if min_score is None else {"min_score": min_score}
+    if model.model.kind == "yunet":
+        return YuNet(model.path, size=size, **score)
+    return Scrfd(model.path, size=size, device=device, **score)
+
+
+def load_embedder(name: str, resolved: Resolved, device: str = "cpu") -> OnnxEmbedder:
+    """An identity embedder; its `name` is the one in the configuration.
+
+    Args:
+        name: a model of kind "arcface" or "sface".
+        resolved: the files found, by name.
+        device: "cpu" or "cuda"; SFace always runs on the CPU.
+
+    Raises:
+        ValueError: the name is not an embedder's.
+    """
+    found = _of_kind(name, resolved, ("arcface", "sface"))
+    model = found.model
+    assert model.normalisation is not None  # noqa: S101 - the registry's model refuses an embedder without
+    assert model.same_person_cosine is not None  # noqa: S101
+    if model.kind == "sface":
+        return SFace(found.path, name=name, same_person_cosine=model.same_person_cosine)
+    return ArcFace(found.path, device, name, model.normalisation, model.same_person_cosine)
+
+
+def load_quality(name: str, resolved: Resolved, device: str = "cpu") -> QualityMetric:
+    """A quality metric.
+
+    Args:
+        name: "piqe", or a model of kind "topiq_face".
+        resolved: the files found, by name.
+        device: "cpu" or "cuda"; PIQE always runs on the CPU.
+
+    Raises:
+        ValueError: the name is not a quality metric's.
+    """
+    if name in WITHOUT_FILE:
+        return Piqe()
+    metric = TopiqFace(_of_kind(name, resolved, ("topiq_face",)).path, device)
+    metric.name = name
+    return metric
+
+
+def _of_kind(name: str, resolved: Resolved, kinds: tuple[str, ...]) -> ResolvedModel:
+    found = resolved.get(name)
+    if found is None or found.model.kind not in kinds:
+        fitting = sorted(known for known, entry in resolved.items() if entry.model.kind in kinds)
+        known = ", ".join([*fitting, *(WITHOUT_FILE if "topiq_face" in kinds else ())]) or "none"
+        raise ValueError(f"{name!r} is not a resolved model of kind {' or '.join(kinds)}; these are: {known}")
+    return found

@@ -1,0 +1,216 @@
+"""How good an image of a face is: two learned or perceptual scores, and two plain measures.
+
+pyiqa takes many seconds to import and is met only when a metric is built. Nothing here downloads: TOPIQ's
+network is built without pyiqa's own face detector and aligner, because the faces that come in are already
+aligned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+
+from faces.onnx_session import DEVICES
+from faces.types import Floats, Image
+
+SHARPNESS_SIDE = 128
+"""Faces are brought to this size before sharpness is measured, so that large and small faces compare."""
+
+
+class Piqe:
+    """PIQE, 0 (good) to 100: blockiness, noise and blur of the active 16-pixel blocks. Needs no weights.
+
+    Source: Venkatanath et al., "Blind image quality evaluation using perception based features", 2015.
+    """
+
+    name = "piqe"
+    higher_is_better = False
+
+    def __init__(self) -> None:
+        from pyiqa.archs.piqe_arch import piqe
+
+        self._piqe: Any = piqe
+
+    def score(self, faces: list[Image]) -> Floats:
+        """(N,) scores for N RGB images of 512 x 512; each depends on its own image alone.
+
+        Raises:
+            ValueError: an image has another shape.
+            FloatingPointError: a score is not finite, as for an image of a single colour.
+        """
+        import torch
+
+        with torch.inference_mode():
+            scores = [float(self._piqe(_planes([face], "cpu")).item()) for face in faces]
+        return _finite(self.name, np.asarray(scores, np.float32))
+
+
+class TopiqFace:
+    """TOPIQ trained on faces (`topiq_nr-face`), about 0 to 1, higher is better.
+
+    Images are scored in batches of one fixed size, the last one filled up with black, so that the same
+    kernels run for every image whatever else is scored with it.
+
+    Args:
+        path: checkpoint in pyiqa's format, `{"params": state_dict}`.
+        device: "cpu" or "cuda".
+        batch_size: images in one forward pass; 1 on the CPU, where more gains nothing, and 16 on a GPU by
+            default.
+
+    Raises:
+        ValueError: unknown device, or the file is no checkpoint of this network.
+        RuntimeError: "cuda" was asked for and torch sees none.
+
+    Source: Chen et al., "TOPIQ: a top-down approach from semantics to distortions for image quality
+        assessment", 2024; options as in pyiqa's `default_model_configs["topiq_nr-face"]`.
+    """
+
+    name = "topiq_nr-face"
+    higher_is_better = True
+
+    def __init__(self, path: Path, device: str = "cpu", batch_size: int | None = None) -> None:
+        import torch
+
+        if device not in DEVICES:
+            raise ValueError(f"device {device!r} is not one of {', '.join(DEVICES)}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("device 'cuda': torch sees no CUDA device; set the device to 'cpu'")
+        self._device = device
+        self._batch_size = batch_size or (16 if device == "cuda" else 1)
+        network = _cfanet()
+        state = _checkpoint(path)
+        try:
+            network.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not fit TOPIQ's network (CFANet, resnet50): {error}") from error
+        self._network: Any = network.eval().requires_grad_(False).to(device)
+
+    def score(self, faces: list[Image]) -> Floats:
+        """(N,) scores for N RGB images of 512 x 512 (`faces.align.align_512`).
+
+        Raises:
+            ValueError: an image has another shape.
+            FloatingPointError: a score is not finite.
+        """
+        import torch
+
+        scores = np.empty(len(faces), np.float32)
+        size = self._batch_size
+        with torch.inference_mode(), _reproducible_convolutions():
+            for start in range(0, len(faces), size):
+                batch = faces[start : start + size]
+                filler = [np.zeros((512, 512, 3), np.uint8)] * (size - len(batch))
+                mos = self._network(_planes(batch + filler, self._device))
+                scores[start : start + size] = mos.reshape(-1)[: len(batch)].float().cpu().numpy()
+        return _finite(self.name, scores)
+
+
+def sharpness(image: Image, box: Floats) -> float:
+    """Variance of the Laplacian of the face's grey values, the face brought to 128 px.
+
+    Args:
+        image: (H, W, 3), RGB.
+        box: (4,): x0, y0, x1, y1 in pixels; the part outside the image is left out.
+
+    Returns:
+        The variance, >= 0; grows with sharpness, and with noise.
+
+    Raises:
+        ValueError: the box does not touch the image.
+
+    Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000.
+    """
+    face = _grey(image, box)
+    height, width = face.shape
+    scale = SHARPNESS_SIDE / math.sqrt(height * width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return float(cv2.Laplacian(cv2.resize(face, size, interpolation=interpolation), cv2.CV_64F).var())
+
+
+def brightness(image: Image, box: Floats) -> float:
+    """Mean luma of the face, 0 to 255.
+
+    Args:
+        image: (H, W, 3), RGB.
+        box: (4,): x0, y0, x1, y1 in pixels; the part outside the image is left out.
+
+    Raises:
+        ValueError: the box does not touch the image.
+    """
+    return float(_grey(image, box).mean())
+
+
+def _grey(image: Image, box: Floats) -> Image:
+    height, width = image.shape[:2]
+    x0, y0 = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
+    x1, y1 = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
+    if x0 >= x1 or y0 >= y1:
+        raise ValueError(f"the box {np.asarray(box).tolist()} has no pixel in an image of {width} x {height}")
+    return cast("Image", cv2.cvtColor(np.ascontiguousarray(image[y0:y1, x0:x1]), cv2.COLOR_RGB2GRAY))
+
+
+def _planes(faces: list[Image], device: str) -> Any:
+    """(N, 3, 512, 512) float32 in 0..1 on `device`."""
+    import torch
+
+    for face in faces:
+        if face.shape != (512, 512, 3) or face.dtype != np.uint8:
+            raise ValueError(f"expected uint8 images (512, 512, 3), got {face.dtype} {face.shape}")
+    pixels = torch.from_numpy(np.stack(faces)).to(device)
+    return pixels.permute(0, 3, 1, 2).float() / 255.0
+
+
+def _finite(name: str, scores: Floats) -> Floats:
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if bad.size:
+        raise FloatingPointError(f"{name} gave no finite score for image(s) {bad.tolist()} of {len(scores)}")
+    return scores
+
+
+def _cfanet() -> Any:
+    """TOPIQ's network for faces, untrained.
+
+    The name only picks weights and, when it holds "gfiqa", builds a face detector and a face parser, which
+    download their own weights; any other name builds the same network without them.
+    """
+    from pyiqa.archs.topiq_arch import CFANet
+
+    return CFANet(
+        semantic_model_name="resnet50",
+        model_name="topiq_nr_face_aligned",
+        backbone_pretrain=False,
+        pretrained=False,
+        use_ref=False,
+        test_img_size=512,
+    )
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    import pickle
+
+    import torch
+
+    try:
+        # weights_only: a checkpoint is data, and must not be able to run code.
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a checkpoint of plain tensors: {error}") from error
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("params"), dict):
+        raise ValueError(f"{path} is not in pyiqa's format: it has no dictionary `params`")
+    return {name.removeprefix("module."): tensor for name, tensor in loaded["params"].items()}
+
+
+@contextmanager
+def _reproducible_convolutions() -> Iterator[None]:
+    """On a GPU: the same algorithm every time, in full float32."""
+    import torch
+
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
