@@ -1,0 +1,122 @@
+"""Drawing a head in a given pose, with eyes and mouth as far open as asked.
+
+Every pixel of the frame learns which triangle covers it and from that where in the portrait its colour lies; one
+remap then fetches all colours. Triangles are drawn from far to near, so that a turned face hides its own cheek.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from faces.landmarks import rotation_from_pose
+from faces.types import HeadPose, Image
+from pipeline.demo.mesh import LID_CREASES, UPPER_LIDS, HeadMesh, Points
+
+JAW_DEG = 14.0
+"""Turn of the jaw when the mouth is wide open."""
+_SUBPIXEL_BITS = 4
+
+
+@dataclass(frozen=True)
+class HeadState:
+    """What a head does in one frame.
+
+    Attributes:
+        pose: absolute head pose.
+        eyes_open: 1 as in the photograph, 0 closed.
+        mouth_open: 0 as in the photograph, 1 wide open.
+        shift_px: where the head has moved to from its place in the photograph: right, down.
+    """
+
+    pose: HeadPose
+    eyes_open: float = 1.0
+    mouth_open: float = 0.0
+    shift_px: tuple[float, float] = (0.0, 0.0)
+
+
+def place_vertices(mesh: HeadMesh, state: HeadState) -> tuple[Points, Points]:
+    """Where the vertices of a head stand in the frame.
+
+    Returns:
+        (V, 2) pixels and (V,) nearness in pixels, larger is nearer to the viewer.
+    """
+    closed = mesh.head + (1 - state.eyes_open) * mesh.lid_fall
+    head = _with_open_mouth(closed, mesh.jaw, state.mouth_open)
+    turned = head @ rotation_from_pose(state.pose).T
+    on_face = mesh.pivot_px + turned[:, :2] * np.array([1.0, -1.0]) + np.array(state.shift_px)
+    moved = (on_face - mesh.rest_px)[mesh.parent]
+    placed = mesh.rest_px + mesh.follow[:, None] * moved
+    return placed, turned[mesh.parent, 2] - mesh.behind_px
+
+
+def render(mesh: HeadMesh, state: HeadState) -> Image:
+    """The portrait with its head in another state: (H, W, 3) RGB."""
+    placed, nearness = place_vertices(mesh, state)
+    width, height = mesh.size
+    covering = _covering_triangles(placed, nearness, mesh.triangles, width, height)
+    lookup = _affine_maps(placed, mesh.source_px, mesh.triangles)
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
+    a = lookup[covering]
+    map_x = a[..., 0] * xs + a[..., 1] * ys + a[..., 2]
+    map_y = a[..., 3] * xs + a[..., 4] * ys + a[..., 5]
+    drawn = cv2.remap(mesh.atlas, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    frame = np.asarray(drawn, np.uint8)
+    closed = 1 - state.eyes_open
+    return frame if closed <= 0 else _with_smooth_lids(frame, placed, mesh.lid_colours, closed)
+
+
+def _with_smooth_lids(frame: Image, placed: Points, colours: Points, closed: float) -> Image:
+    """Cover the lids with plain skin, as far as they are closed: the fold of an open lid must not show on them."""
+    blended = frame.astype(np.float32)
+    for upper, crease, colour in zip(UPPER_LIDS, LID_CREASES, colours, strict=True):
+        edge = placed[list(upper)]
+        outline = np.concatenate([edge, placed[list(crease)][::-1]])
+        softness = 0.06 * float(np.linalg.norm(edge[-1] - edge[0]))
+        skin = np.zeros(frame.shape[:2], np.float32)
+        fixed_point = np.round((outline - [0, softness]) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        cv2.fillPoly(skin, [fixed_point], closed, cv2.LINE_8, _SUBPIXEL_BITS)
+        skin = cv2.GaussianBlur(skin, (0, 0), softness)[..., None]
+        blended += skin * (colour.astype(np.float32) - blended)
+        lashes = np.zeros(frame.shape[:2], np.float32)
+        line = np.round(edge * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        cv2.polylines(lashes, [line], False, closed, max(1, round(softness)), cv2.LINE_8, _SUBPIXEL_BITS)
+        blended *= 1 - 0.75 * cv2.GaussianBlur(lashes, (0, 0), 0.5 * softness)[..., None]
+    return np.clip(np.round(blended), 0, 255).astype(np.uint8)
+
+
+def _with_open_mouth(head: Points, jaw: Points, opening: float) -> Points:
+    """Turn the jaw about the axis through the ears, which is the head's own x axis."""
+    angle = np.radians(JAW_DEG) * opening * jaw
+    cos, sin = np.cos(angle), np.sin(angle)
+    x, y, z = head.T
+    return np.stack([x, y * cos - z * sin, y * sin + z * cos], axis=1)
+
+
+def _covering_triangles(
+    placed: Points, nearness: Points, triangles: NDArray[np.intp], width: int, height: int
+) -> NDArray[np.int32]:
+    """(H, W): 1 + index of the triangle seen at each pixel, 0 where there is none."""
+    covering = np.zeros((height, width), np.int32)
+    corners = np.round(placed[triangles] * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    for index in np.argsort(nearness[triangles].mean(axis=1), kind="stable").tolist():
+        cv2.fillConvexPoly(covering, corners[index], index + 1, cv2.LINE_8, _SUBPIXEL_BITS)
+    return covering
+
+
+def _affine_maps(placed: Points, source: Points, triangles: NDArray[np.intp]) -> NDArray[np.float32]:
+    """(1 + T, 6): for each triangle the map from frame to atlas, row by row; first the map of no triangle."""
+    corners = np.concatenate([placed[triangles], np.ones((len(triangles), 3, 1))], axis=2)
+    thin = np.abs(np.linalg.det(corners)) < 1e-6
+    corners[thin] = np.eye(3)
+    solved = np.linalg.solve(corners, source[triangles])
+    # A triangle without area covers at most a line, which takes the colour of one of its corners.
+    solved[thin] = 0.0
+    solved[thin, 2] = source[triangles[thin, 0]]
+    maps = np.zeros((1 + len(triangles), 6), np.float32)
+    maps[0] = [1, 0, 0, 0, 1, 0]
+    maps[1:] = solved.transpose(0, 2, 1).reshape(-1, 6)
+    return maps
