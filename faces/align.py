@@ -60,7 +60,7 @@ def similarity(source: Floats, target: Floats) -> Matrix:
     if source64.shape != target64.shape or source64.ndim != 2 or source64.shape[1] != 2:
         raise ValueError(f"points must be two arrays (N, 2), got {source64.shape} and {target64.shape}")
     if not np.isfinite(source64).all():
-        raise ValueError("a keypoint is not finite")
+        raise ValueError("the keypoints are not all finite")
     centre_source, centre_target = source64.mean(0), target64.mean(0)
     moved_source, moved_target = source64 - centre_source, target64 - centre_target
     spread = float((moved_source**2).sum())

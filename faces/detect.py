@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -32,12 +32,13 @@ class Canvas:
     """A picture on a black canvas, ready for a detector."""
 
     bgr: NDArray[np.uint8]  # (H, W, 3), H and W multiples of 32
-    scale: float  # canvas pixels per pixel of the original
+    scale: tuple[float, float]  # canvas pixels per pixel of the original: x, y
     offset: tuple[float, float]  # where the picture's corner lies on the canvas: x, y
 
     def to_original(self, points: Floats) -> Floats:
         """Map points (..., 2) from the canvas to the original picture."""
-        return ((points - np.asarray(self.offset, np.float32)) / np.float32(self.scale)).astype(np.float32)
+        offset, scale = np.array(self.offset, np.float32), np.array(self.scale, np.float32)
+        return cast("Floats", (points - offset) / scale)
 
 
 def place_on_canvas(image: Image, size: int, border: float = BORDER) -> Canvas:
@@ -45,18 +46,22 @@ def place_on_canvas(image: Image, size: int, border: float = BORDER) -> Canvas:
 
     Args:
         image: (H, W, 3), RGB.
-        size: longest side of picture and borders together, in pixels; smaller pictures are not enlarged.
+        size: longest side of picture and borders together, in pixels, at least 32; smaller pictures are not
+            enlarged.
         border: width of each border, as a part of the picture's long side.
 
     Raises:
-        ValueError: the array is not an RGB image, or is empty.
+        ValueError: the array is not an RGB image, or is empty, or `size` is too small.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {image.dtype} of shape {image.shape}")
+    if size < _STRIDE:
+        raise ValueError(f"size {size} is below {_STRIDE}, the least that a detector can take")
     height, width = image.shape[:2]
-    scale = min(1.0, size / (max(height, width) * (1 + 2 * border)))
-    reduced_w, reduced_h = max(1, round(width * scale)), max(1, round(height * scale))
-    margin = round(max(reduced_w, reduced_h) * border)
+    side = size // _STRIDE * _STRIDE
+    scale = min(1.0, side / (max(height, width) * (1 + 2 * border)))
+    reduced_w, reduced_h = max(1, int(width * scale)), max(1, int(height * scale))
+    margin = int(max(reduced_w, reduced_h) * border)
     canvas_w = math.ceil((reduced_w + 2 * margin) / _STRIDE) * _STRIDE
     canvas_h = math.ceil((reduced_h + 2 * margin) / _STRIDE) * _STRIDE
     picture = image
@@ -65,7 +70,7 @@ def place_on_canvas(image: Image, size: int, border: float = BORDER) -> Canvas:
     bgr = np.zeros((canvas_h, canvas_w, 3), np.uint8)
     left, top = (canvas_w - reduced_w) // 2, (canvas_h - reduced_h) // 2
     bgr[top : top + reduced_h, left : left + reduced_w] = picture[..., ::-1]
-    return Canvas(bgr, reduced_w / width, (float(left), float(top)))
+    return Canvas(bgr, (reduced_w / width, reduced_h / height), (float(left), float(top)))
 
 
 def _detections(canvas: Canvas, boxes: Floats, scores: Floats, keypoints: Floats) -> list[Detection]:
@@ -89,7 +94,13 @@ class YuNet:
 
     def __init__(self, path: Path, size: int = 640, min_score: float = 0.7) -> None:
         self.size = size
-        self._network = cv2.FaceDetectorYN.create(str(path), "", (size, size), min_score, NMS_IOU, 500)
+        level = cv2.utils.logging.getLogLevel()
+        # OpenCV 5 warns, once per network, that its engine has a single target; there is nothing to choose.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            self._network = cv2.FaceDetectorYN.create(str(path), "", (size, size), min_score, NMS_IOU)
+        finally:
+            cv2.utils.logging.setLogLevel(level)
 
     def detect(self, image: Image) -> list[Detection]:
         """All faces of `image`, best score first, in pixels of `image`."""

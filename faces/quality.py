@@ -33,22 +33,26 @@ class Piqe:
     higher_is_better = False
 
     def __init__(self) -> None:
-        from pyiqa.archs.piqe_arch import piqe
+        from pyiqa.archs.piqe_arch import PIQE
 
-        self._piqe: Any = piqe
+        self._network: Any = PIQE()
 
     def score(self, faces: list[Image]) -> Floats:
         """(N,) scores for N RGB images of 512 x 512; each depends on its own image alone.
 
         Raises:
             ValueError: an image has another shape.
-            FloatingPointError: a score is not finite, as for an image of a single colour.
+            FloatingPointError: a score is not finite.
         """
         import torch
 
+        scores = np.empty(len(faces), np.float32)
         with torch.inference_mode():
-            scores = [float(self._piqe(_planes([face], "cpu")).item()) for face in faces]
-        return _finite(self.name, np.asarray(scores, np.float32))
+            for row, face in enumerate(faces):
+                planes = _planes([face], "cpu")
+                # PIQE divides by the brightest value; black gets what any other plain colour gets.
+                scores[row] = self._network(planes).item() if face.any() else 100.0
+        return _finite(self.name, scores)
 
 
 class TopiqFace:
