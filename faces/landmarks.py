@@ -23,7 +23,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from faces.types import FaceLandmarks, Floats, HeadPose, Image
+from faces.pose import FACE_OVAL, PoseFit
+from faces.types import FaceLandmarks, Floats, Image
+
+__all__ = ["FACE_OVAL", "LANDMARKS", "FaceLandmarker", "square_around", "tessellation"]
 
 LANDMARKS = 478
 CROP_SCALE = 2.0
@@ -35,42 +38,11 @@ MOST_FACES = 4
 LEAST_OVERLAP = 0.25
 """Least intersection over union of the detector's box and the landmarks' bounding box."""
 
-# fmt: off
-FACE_OVAL = np.array([
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
-    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-], dtype=np.intp)
-# fmt: on
-"""The 36 landmarks along the face's outline, from the top of the forehead clockwise as seen in the image."""
-
 # What the library prints on every start whatever its log level is set to; nothing in it can be acted on.
 _KNOWN_CHATTER = re.compile(
     rb"Logging before InitGoogle\(\)|FaceBlendshapesGraph acceleration to xnnpack"
     rb"|Created TensorFlow Lite XNNPACK delegate|Disabling support for feedback tensors"
 )
-
-
-def rotation_from_pose(pose: HeadPose) -> NDArray[np.float64]:
-    """The (3, 3) rotation of `pose` in camera axes (x right, y up, z towards the viewer); see `HeadPose`."""
-    yaw, pitch, roll = math.radians(pose.yaw), math.radians(-pose.pitch), math.radians(-pose.roll)
-    about_y = [[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]]
-    about_x = [[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]]
-    about_z = [[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]]
-    rotation: NDArray[np.float64] = np.array(about_z) @ np.array(about_x) @ np.array(about_y)
-    return rotation
-
-
-def pose_from_rotation(rotation: NDArray[Any]) -> HeadPose:
-    """Inverse of `rotation_from_pose` for pitches between -90 and 90 degrees.
-
-    Args:
-        rotation: (3, 3), orthonormal but for rounding.
-    """
-    return HeadPose(
-        yaw=math.degrees(math.atan2(-rotation[2, 0], rotation[2, 2])),
-        pitch=math.degrees(-math.asin(min(1.0, max(-1.0, float(rotation[2, 1]))))),
-        roll=math.degrees(math.atan2(rotation[0, 1], rotation[1, 1])),
-    )
 
 
 def tessellation() -> NDArray[np.intp]:
@@ -107,8 +79,8 @@ class FaceLandmarker:
             base_options=BaseOptions(model_asset_buffer=model.read_bytes()),
             num_faces=MOST_FACES,
             output_face_blendshapes=True,
-            output_facial_transformation_matrixes=True,
         )
+        self._pose_fit = PoseFit(model)
         with _without_chatter():
             try:
                 self._landmarker = vision.FaceLandmarker.create_from_options(options)
@@ -132,20 +104,14 @@ class FaceLandmarker:
         result = self._detect(crop)
         best: FaceLandmarks | None = None
         best_overlap = LEAST_OVERLAP
-        for face, matrix, blendshapes in zip(
-            result.face_landmarks,
-            result.facial_transformation_matrixes,
-            result.face_blendshapes,
-            strict=True,
-        ):
+        for face, blendshapes in zip(result.face_landmarks, result.face_blendshapes, strict=True):
             points = np.array([(point.x, point.y, point.z) for point in face], np.float32) * side
             points[:, :2] += np.array([x0, y0], np.float32)
             overlap = _overlap(box, np.concatenate([points[:, :2].min(0), points[:, :2].max(0)]))
             if overlap >= best_overlap:
                 scores = {shape.category_name: shape.score for shape in blendshapes}
                 closed = max(scores["eyeBlinkLeft"], scores["eyeBlinkRight"])
-                rotation = np.asarray(matrix, np.float64)[:3, :3]
-                best = FaceLandmarks(points, pose_from_rotation(rotation), eyes_open=1.0 - float(closed))
+                best = FaceLandmarks(points, self._pose_fit.pose(points), eyes_open=1.0 - float(closed))
                 best_overlap = overlap
         return best
 

@@ -1,9 +1,10 @@
 """From a portrait to a head that can be turned, talk and blink.
 
-The landmarks of the portrait are a 3-D mesh. Undoing the portrait's own pose gives the mesh of a frontal head.
-Around the face's outline lie rings of further vertices, the skirt: each moves with its outline vertex, the less
-the farther out, and the outermost stays where it is in the photograph. So hair, ears and neck follow the head
-and no edge shows. Strips close what the mesh leaves open: eyes, teeth, and a dark one that opens with the lower lip.
+The landmarks of the portrait are a 3-D mesh. Undoing the portrait's own pose gives the mesh of a frontal
+head. Around the face's outline lie rings of further vertices, the skirt: each moves with its outline
+vertex, the less the farther out, and the outermost stays where it is in the photograph. So hair, ears and
+neck follow the head and no edge shows. Strips close what the mesh leaves open: eyes, teeth, and a dark one
+that opens with the lower lip.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from faces.landmarks import FACE_OVAL, rotation_from_pose, tessellation
+from faces.landmarks import tessellation
+from faces.pose import FACE_OVAL, rotation_from_pose
 from faces.types import Image
 from pipeline.demo.photographs import Portrait
 
@@ -63,7 +65,8 @@ class HeadMesh:
         triangles: (T, 3) vertex indices.
         source_px: (V, 2) where in the atlas a vertex takes its colour from.
         rest_px: (V, 2) where in the portrait it lies.
-        head: (V, 3) its place on the frontal head, in pixels: x right, y up, z towards the viewer, from `pivot_px`.
+        head: (V, 3) its place on the frontal head, in pixels: x right, y up, z towards the viewer, from
+            `pivot_px`.
         pivot_px: (2,) the point between the ears, about which the head turns.
         lid_fall: (V, 3) how far a vertex of `head` moves when the eyes close.
         jaw: (V,) share of the jaw's opening that the vertex takes part in.
@@ -92,8 +95,8 @@ def frontal_head(portrait: Portrait) -> tuple[Points, Points]:
     """The portrait's landmarks with its pose undone.
 
     Returns:
-        (468, 3) vertices in pixels, x right, y up, z towards the viewer, from the point between the ears; and (2,)
-        that point in the portrait.
+        (468, 3) vertices in pixels, x right, y up, z towards the viewer, from the point between the ears;
+        and (2,) that point in the portrait.
     """
     points = portrait.landmarks.points[:VERTICES].astype(np.float64)
     pivot = points[list(EARS)].mean(axis=0)

@@ -1,7 +1,7 @@
 """The photographs that the demo clips are made of, and the portraits cut from them.
 
-All of them ship inside Python packages that the `embedded` extra installs, so a demo needs no download: a group
-photograph of six people and a close-up (insightface), and an astronaut's portrait (scikit-image).
+All of them ship inside Python packages that the `embedded` extra installs, so a demo needs no download: a
+group photograph of six people and a close-up (insightface), and an astronaut's portrait (scikit-image).
 """
 
 from __future__ import annotations

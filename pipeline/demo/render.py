@@ -1,7 +1,8 @@
 """Drawing a head in a given pose, with eyes and mouth as far open as asked.
 
-Every pixel of the frame learns which triangle covers it and from that where in the portrait its colour lies; one
-remap then fetches all colours. Triangles are drawn from far to near, so that a turned face hides its own cheek.
+Every pixel of the frame learns which triangle covers it and from that where in the portrait its colour
+lies; one remap then fetches all colours. Triangles are drawn from far to near, so that a turned face hides
+its own cheek.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from faces.landmarks import rotation_from_pose
+from faces.pose import rotation_from_pose
 from faces.types import HeadPose, Image
 from pipeline.demo.mesh import LID_CREASES, UPPER_LIDS, HeadMesh, Points
 
@@ -70,9 +71,9 @@ def render(mesh: HeadMesh, state: HeadState) -> Image:
 
 
 def _with_smooth_lids(frame: Image, placed: Points, colours: Points, closed: float) -> Image:
-    """Cover the lids with plain skin, as far as they are closed: the fold of an open lid must not show on them."""
-    blended = frame.astype(np.float32)
-    for upper, crease, colour in zip(UPPER_LIDS, LID_CREASES, colours, strict=True):
+    """Cover the lids with plain skin, as far as they are closed: the fold of an open lid must not show on
+    them.""" blended = frame.astype(np.float32) for upper, crease, colour in zip(UPPER_LIDS, LID_CREASES,
+    colours, strict=True):
         edge = placed[list(upper)]
         outline = np.concatenate([edge, placed[list(crease)][::-1]])
         softness = 0.06 * float(np.linalg.norm(edge[-1] - edge[0]))
