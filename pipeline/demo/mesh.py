@@ -122,10 +122,11 @@ class _Parts:
 
     def add(
         self,
-        parent: NDArray[np.intp] | None,
         head: Points,
         rest_px: Points,
         jaw: Points,
+        *,
+        parent: NDArray[np.intp] | None = None,
         source_px: Points | None = None,
         lid_fall: Points | None = None,
         follow: Points | None = None,
@@ -153,9 +154,9 @@ def build_head(portrait: Portrait) -> HeadMesh:
     height, width = portrait.image.shape[:2]
     jaw = _jaw_weights(head)
     parts = _Parts([], [], [], [], [], [], [], [], [tessellation()])
-    parts.add(None, head, face_px, jaw, lid_fall=_lid_fall(head))
+    parts.add(head, face_px, jaw, lid_fall=_lid_fall(head))
     parts.triangles += [_strip(np.array(a), np.array(b)) for a, b in zip(UPPER_LIDS, LOWER_LIDS, strict=True)]
-    _add_mouth(parts, head, face_px, jaw, width, height)
+    _add_mouth(parts, head, face_px, jaw, size=(width, height))
     _add_skirt(parts, head, face_px, jaw)
     return HeadMesh(
         atlas=np.concatenate([portrait.image, _inside_of_mouth(width)]),
@@ -174,14 +175,14 @@ def build_head(portrait: Portrait) -> HeadMesh:
     )
 
 
-def _add_mouth(parts: _Parts, head: Points, face_px: Points, jaw: Points, width: int, height: int) -> None:
+def _add_mouth(parts: _Parts, head: Points, face_px: Points, jaw: Points, *, size: tuple[int, int]) -> None:
     """Teeth that stay with the upper jaw, and below them the dark that an opening mouth shows."""
     upper, lower = np.array(INNER_UPPER_LIP), np.array(INNER_LOWER_LIP)
     still = np.zeros(len(lower))
-    top, bottom = _patch_rows(len(lower), width, height)
-    teeth = parts.add(None, head[lower], face_px[lower], still, behind_px=1.0)
-    dark_top = parts.add(None, head[lower], face_px[lower], still, source_px=top, behind_px=2.0)
-    dark_bottom = parts.add(None, head[lower], face_px[lower], jaw[lower], source_px=bottom, behind_px=2.0)
+    top, bottom = _patch_rows(len(lower), *size)
+    teeth = parts.add(head[lower], face_px[lower], still, behind_px=1.0)
+    dark_top = parts.add(head[lower], face_px[lower], still, source_px=top, behind_px=2.0)
+    dark_bottom = parts.add(head[lower], face_px[lower], jaw[lower], source_px=bottom, behind_px=2.0)
     parts.triangles += [_strip(upper, teeth), _strip(dark_top, dark_bottom)]
 
 
@@ -193,10 +194,10 @@ def _add_skirt(parts: _Parts, head: Points, face_px: Points, jaw: Points) -> Non
     for scale in SKIRT_SCALES:
         outwards = np.full(len(outline), (scale - 1) / (SKIRT_SCALES[-1] - 1))
         outer = parts.add(
-            FACE_OVAL,
             head[FACE_OVAL],
             middle + scale * (outline - middle),
             jaw[FACE_OVAL],
+            parent=FACE_OVAL,
             follow=1 - _smoothstep(outwards),
             behind_px=(scale - 1) * spread,
         )

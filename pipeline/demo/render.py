@@ -71,9 +71,9 @@ def render(mesh: HeadMesh, state: HeadState) -> Image:
 
 
 def _with_smooth_lids(frame: Image, placed: Points, colours: Points, closed: float) -> Image:
-    """Cover the lids with plain skin, as far as they are closed: the fold of an open lid must not show on
-    them.""" blended = frame.astype(np.float32) for upper, crease, colour in zip(UPPER_LIDS, LID_CREASES,
-    colours, strict=True):
+    """Cover closing lids with plain skin: the fold of an open lid must not show on them."""
+    blended = frame.astype(np.float32)
+    for upper, crease, colour in zip(UPPER_LIDS, LID_CREASES, colours, strict=True):
         edge = placed[list(upper)]
         outline = np.concatenate([edge, placed[list(crease)][::-1]])
         softness = 0.06 * float(np.linalg.norm(edge[-1] - edge[0]))
