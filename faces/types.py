@@ -44,7 +44,7 @@ class HeadPose:
 
     In camera axes (x right, y up, z towards the viewer) the rotation that takes the frontal head to this pose
     is R = Rz(-roll) · Rx(-pitch) · Ry(yaw), each factor right-handed about the camera's fixed axes: the head
-    is yawed first, then pitched, then rolled. So turning the image about the face changes the roll and nothing
+    is yawed first, then pitched, then rolled. So turning the image changes the roll and nothing
     else. `faces.pose.rotation_from_pose` is this formula; pitch 0 is that of MediaPipe's canonical face.
     """
 
