@@ -1,0 +1,295 @@
+"""The configuration of a build: typed, complete before work starts, and refused when a key is not known.
+
+A workflow is a YAML file; `section.key=value` on the command line overrides it. What shapes the data set is
+kept apart from how the machine runs it (`run`): only the former is part of the digest that names a build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shards.schema import IMAGES_PER_IDENTITY
+
+Degrees = Annotated[float, Field(ge=0, le=180)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names the key and what was expected."""
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Section):
+    """Where the videos come from."""
+
+    kind: Literal["folder"] = "folder"
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")] = "folder"
+    """Name of the data set in keys, records and the report."""
+    path: Path
+    licence: str | None = None
+    """Written into every record of this source."""
+
+
+class Models(Section):
+    """Which networks are used; the names are those of `mfhq models list`."""
+
+    detector: str
+    landmarker: str = "face_landmarker"
+    embedder: str
+    quality: str
+
+
+class Frames(Section):
+    """Which frames of a video are looked at."""
+
+    decoder: Literal["decord", "pyav"] = "decord"
+    per_second: Positive = 6.0
+    """Analysed frames a second. A head turns about 30 degrees in a second, so 6 give steps of 5 degrees."""
+    max_per_video: Annotated[int, Field(ge=IMAGES_PER_IDENTITY)] = 400
+    """A longer video is analysed more sparsely, over its whole length."""
+
+
+class Faces(Section):
+    """Which faces are good enough, frame by frame."""
+
+    detection_side: Annotated[int, Field(ge=128, le=2048)] = 640
+    """The frame's longer side is reduced to this for detection, in pixels."""
+    min_score: Fraction = 0.7
+    """Least confidence of the detector."""
+    min_px: Positive = 448.0
+    """Least face size (square root of the box's area) in source pixels; the paper's 448."""
+    max_yaw: Degrees = 75.0
+    max_pitch: Degrees = 50.0
+    max_roll: Degrees = 45.0
+    min_brightness: Annotated[float, Field(ge=0, le=255)] = 30.0
+    """Least mean luma over the face box, 0..255."""
+    min_sharpness: Annotated[float, Field(ge=0)] = 15.0
+    """Least variance of the Laplacian of the face at 128 px."""
+    min_relative_sharpness: Fraction = 0.4
+    """Least sharpness as a share of the track's median: finds motion blur in an otherwise sharp video."""
+    crop_scale: Annotated[float, Field(ge=1, le=4)] = 1.6
+    """Side of the stored square as a multiple of the landmarks' longer side."""
+
+
+class Tracking(Section):
+    """How detections are joined to tracks of one person."""
+
+    min_overlap: Fraction = 0.25
+    """Least intersection over union of a face's boxes in consecutive analysed frames."""
+    max_gap_s: Positive = 1.0
+    """A face unseen for longer ends its track."""
+    cut_distance: Fraction = 0.5
+    """Distance of consecutive colour histograms (0 equal, 1 disjoint) above which the shot has changed."""
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.3
+    """A face whose embedding is less like the track's starts a track of its own."""
+    min_outlier_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
+    """Frames less like the track's medoid than this are dropped from it."""
+
+
+class Selection(Section):
+    """How eight images are chosen from a track."""
+
+    clusters: Annotated[int, Field(gt=IMAGES_PER_IDENTITY, le=256)] = 16
+    """Pose clusters, more than 8 (over-clustering, Omni-ID section 3.4)."""
+    candidates_per_cluster: Annotated[int, Field(ge=1, le=32)] = 3
+    """Images of each cluster that the quality network sees: it is the dearest step."""
+    min_separation_deg: Degrees = 1.5
+    """Least pose distance between two chosen images, in degrees."""
+    roll_weight: Fraction = 0.5
+    """Weight of roll in the pose distance: turning an image in its plane shows nothing new of a face."""
+    min_eyes_open: Fraction = 0.5
+    """Images with eyes less open are used only where no others cover the pose."""
+    worst_quality: float | None = None
+    """Images scored worse than this are never chosen; none when not set."""
+
+
+class People(Section):
+    """How identities that show the same person are linked."""
+
+    same_person_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.5
+    """Least cosine between two identities' mean embeddings."""
+    keep: Literal["all", "best"] = "all"
+    """`best` keeps only the best-scored identity of each person."""
+
+
+class Split(Section):
+    """Which identities are held out."""
+
+    test_videos: Annotated[int, Field(ge=0)] = 44
+    """Held-out videos; the paper's 44."""
+    max_test_fraction: Fraction = 0.1
+    """Never more than this share of the accepted videos, so that a small data set keeps its training part."""
+    seed: int = 0
+
+
+class Shards(Section):
+    """How the data set is stored."""
+
+    max_samples: Annotated[int, Field(ge=1)] = 256
+    max_bytes: Annotated[int, Field(ge=2**20)] = 2**30
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
+
+
+class Run(Section):
+    """How the machine runs the build; nothing here may change what comes out."""
+
+    models_dir: Path | None = None
+    """Folder of weights, for models that do not ship in a wheel."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    analysers: Annotated[int, Field(ge=1)] | None = None
+    """Processes that decode and analyse videos; one for every CPU of the cluster when not set."""
+    analyser_cpus: Positive = 0.9
+    analyser_gpus: Annotated[float, Field(ge=0)] = 0.0
+    scorers: Annotated[int, Field(ge=1)] = 1
+    """Processes that hold the quality network."""
+    scorer_cpus: Positive = 0.1
+    scorer_gpus: Annotated[float, Field(ge=0)] = 0.0
+    scorer_threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of the quality network. The last bits of a score may depend on it."""
+    video_timeout_s: Positive = 600.0
+    """A video that takes longer is one failed row."""
+    video_memory_gb: Positive = 8.0
+    """A video that makes its process allocate more is one failed row."""
+    crash_retries: Annotated[int, Field(ge=0)] = 1
+    """How often a video is tried again after its process died: a machine's fault is not the video's."""
+
+
+class Config(Section):
+    """A whole build."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")] = "mfhq"
+    source: Source
+    output: Path
+    models: Models
+    frames: Frames = Frames()
+    faces: Faces = Faces()
+    tracking: Tracking = Tracking()
+    selection: Selection = Selection()
+    people: People = People()
+    split: Split = Split()
+    shards: Shards = Shards()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _output_is_not_inside_the_source(self) -> Config:
+        if "://" in str(self.output) or ":/" in str(self.output):
+            raise ValueError(
+                f"output: {self.output} is an address; expected a folder that every node of the cluster sees"
+            )
+        source, output = self.source.path.resolve(), self.output.resolve()
+        if output == source or source in output.parents:
+            raise ValueError(f"output: {self.output} lies inside source.path {self.source.path}")
+        return self
+
+    def defining(self) -> dict[str, Any]:
+        """The part of the configuration that shapes the data set: all but `run` and `output`."""
+        return self.model_dump(mode="json", exclude={"run", "output"})
+
+    def curation_digest(self, models: dict[str, str]) -> str:
+        """Names what curation makes of one video: its settings, the models' sha256 and the code's version.
+
+        The steps after it (linking people, split, sharding) may change without curating again.
+        """
+        sections = {"models", "frames", "faces", "tracking", "selection"}
+        settings = self.model_dump(mode="json", include=sections)
+        settings["shards"] = {"jpeg_quality": self.shards.jpeg_quality}
+        settings["source"] = {"name": self.source.name, "licence": self.source.licence}
+        return digest({"settings": settings, "models": models, "curation_version": CURATION_VERSION})
+
+
+CURATION_VERSION = 1
+"""Raised whenever a change of the code changes what curation makes of a video."""
+
+
+def digest(value: object) -> str:
+    """Sha256 of a JSON value in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_config(workflow: Path, overrides: list[str]) -> Config:
+    """Read a workflow file and apply `section.key=value` overrides.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is refused; every fault is named at once.
+    """
+    try:
+        tree = yaml.safe_load(workflow.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the workflow {workflow}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{workflow} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{workflow} holds no sections; see workflows/curate_embedded.yaml for an example")
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_readable(error, workflow)) from error
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise ConfigError(
+            f"{override!r} is no override; expected section.key=value, such as faces.min_px=160"
+        )
+    *sections, key = name.split(".")
+    for section in sections:
+        branch = tree.setdefault(section, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(f"{override!r}: {section} is a value, not a section")
+        tree = branch
+    try:
+        tree[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
+
+
+def _readable(error: ValidationError, workflow: Path) -> str:
+    lines = [f"the configuration ({workflow} and the overrides) is refused:"]
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"  {key}: no such key; {_known_keys(fault['loc'])}")
+        elif fault["type"] == "missing":
+            lines.append(f"  {key}: not set; give it in the file or as {key}=VALUE")
+        else:
+            given = "" if isinstance(fault["input"], dict | Config) else f" (given: {fault['input']!r})"
+            lines.append(f"  {key + ': ' if key else ''}{fault['msg'].removeprefix('Value error, ')}{given}")
+    return "\n".join(lines)
+
+
+def _known_keys(location: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = Config
+    for part in location[:-1]:
+        annotation = section.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        section = annotation
+    return "known are " + ", ".join(section.model_fields)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """The keys in which two configurations differ, as lines `key: old -> new`."""
+    lines: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before} -> {after}")
+    return lines

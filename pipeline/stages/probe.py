@@ -1,0 +1,165 @@
+"""First look at a video file: is it one, is it whole, and when is each of its frames shown?
+
+The whole file is demultiplexed (not decoded) with PyAV. That costs a read that decoding would need anyway,
+finds truncated files whose header promises more than is there, and gives every frame's true time, which
+variable frame rates make different from index / fps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.schema import Reason
+
+
+STILL_CONTAINERS = ("image2", "_pipe", "gif", "apng")
+COMPLETE = 0.95
+"""Least share of the promised frames or seconds that must be there; edit lists and rounding cost a few."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why something goes no further."""
+
+    reason: Reason
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is known of a video before any frame is decoded."""
+
+    container: str
+    codec: str
+    coded_width: int
+    coded_height: int
+    rotation_deg: int
+    """Quarter turns, counter-clockwise, that a player applies to show the frame: 0, 90, 180 or 270."""
+    pixel_aspect: Fraction
+    """Width of a pixel divided by its height."""
+    times_s: NDArray[np.float64]
+    """(frames,) presentation time of every frame in display order; the first is 0."""
+
+    @property
+    def frames(self) -> int:
+        """Number of frames in the file."""
+        return len(self.times_s)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first frame to the end of the last."""
+        return float(self.times_s[-1]) + 1.0 / self.fps
+
+    @property
+    def fps(self) -> float:
+        """Mean frames a second."""
+        span = float(self.times_s[-1])
+        return (self.frames - 1) / span if span > 0 else 25.0
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(width, height) as a player shows the video, rotation and pixel shape applied."""
+        width = round(self.coded_width * self.pixel_aspect)
+        height = self.coded_height
+        return (height, width) if self.rotation_deg % 180 else (width, height)
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def probe(path: Path) -> Probe | Refusal:
+    """Look at a video file without decoding more than its first frame."""
+    import av
+
+    try:
+        if path.stat().st_size == 0:
+            return Refusal(Reason.EMPTY_FILE, "0 bytes")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        return Refusal(Reason.UNREADABLE, error.strerror)
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                kinds = sorted({stream.type for stream in container.streams})
+                return Refusal(Reason.NO_VIDEO_STREAM, f"streams: {', '.join(kinds) or 'none'}")
+            stream = container.streams.video[0]
+            name = container.format.name
+            if any(still in name for still in STILL_CONTAINERS):
+                return Refusal(Reason.STILL_IMAGE, f"container {name}")
+            if stream.disposition & stream.disposition.attached_pic:
+                return Refusal(Reason.NO_VIDEO_STREAM, "the only picture is the cover of an audio file")
+            packets, times = _packets(container, stream)
+            promised_frames = stream.frames
+            promised_s = _promised_seconds(container, stream)
+    except (av.FFmpegError, ValueError) as error:
+        return Refusal(Reason.UNREADABLE, _message(error))
+    if len(times) == 0:
+        return Refusal(Reason.UNREADABLE, "the video stream holds no frames")
+    if packets < COMPLETE * promised_frames:
+        return Refusal(Reason.TRUNCATED_FILE, f"{packets} of {promised_frames} frames are in the file")
+    found = _describe_first_frame(path, times)
+    if isinstance(found, Probe) and promised_s and found.duration_s < COMPLETE * promised_s - 1.0:
+        return Refusal(
+            Reason.TRUNCATED_FILE, f"{found.duration_s:.1f} of {promised_s:.1f} seconds are in the file"
+        )
+    return found
+
+
+def _packets(container: Any, stream: Any) -> tuple[int, NDArray[np.float64]]:
+    """Number of coded frames, and the times of those that are shown (an edit list may hide some)."""
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    stamps = [p.pts if p.pts is not None else p.dts for p in packets if not p.is_discard]
+    if any(stamp is None for stamp in stamps):
+        # Raw streams carry no times: the frame rate gives them.
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        return len(packets), np.arange(len(stamps)) / rate
+    seconds = np.sort(np.array(stamps, dtype=np.float64)) * float(stream.time_base)
+    return len(packets), seconds - seconds[0] if len(seconds) else seconds
+
+
+def _promised_seconds(container: Any, stream: Any) -> float | None:
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    # The container's duration covers its audio too, which may run on; only without audio does it speak for us.
+    if container.duration and not container.streams.audio:
+        return float(container.duration / 1_000_000)
+    return None
+
+
+def _describe_first_frame(path: Path, times: NDArray[np.float64]) -> Probe | Refusal:
+    import av
+
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            stream = container.streams.video[0]
+            frame = next(container.decode(stream), None)
+            if frame is None:
+                return Refusal(Reason.DECODE_ERROR, "no frame could be decoded")
+            aspect = stream.sample_aspect_ratio
+            return Probe(
+                container=container.format.name,
+                codec=stream.codec_context.name,
+                coded_width=frame.width,
+                coded_height=frame.height,
+                rotation_deg=round(frame.rotation / 90) * 90 % 360,
+                pixel_aspect=Fraction(aspect) if aspect else Fraction(1),
+                times_s=times,
+            )
+    except (av.FFmpegError, ValueError) as error:
+        return Refusal(Reason.DECODE_ERROR, _message(error))
+
+
+def _message(error: Exception) -> str:
+    """The error without the path, which differs from machine to machine and stands in the row anyway."""
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]
