@@ -31,6 +31,7 @@ PARQUET_SETTINGS: dict[str, Any] = {
     "compression_level": 3,
     "use_dictionary": True,
     "write_statistics": True,
+    "write_page_checksum": True,
 }
 """Fixed, so that the same rows give the same bytes whatever a library's defaults become."""
 

@@ -22,6 +22,7 @@ SHARD_PATTERN = r"^(?:train/mfhq-train|test/mfhq-test)-[0-9]{6}\.tar$"
 """The only names that a shard may have, relative to the root. Nothing that matches leads out of the root."""
 MAX_SHARDS = 1_000_000
 
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _SHARD = re.compile(SHARD_PATTERN.removesuffix("$") + r"\Z")
 
 
@@ -52,3 +53,9 @@ def split_member(name: str) -> tuple[str, str]:
     """Cut a member's name into key and field at the first dot, as WebDataset does."""
     key, _, field = name.partition(".")
     return key, field
+
+
+def is_member_name(name: str) -> bool:
+    """Whether `name` is one that a member of a shard may have."""
+    key, field = split_member(name)
+    return field in FIELDS and _KEY.fullmatch(key) is not None

@@ -22,6 +22,10 @@ class DataSetError(ValueError):
     """A folder is no data set, or one that this code cannot or must not read."""
 
 
+class UnsupportedVersion(DataSetError):  # noqa: N818 - says what is the matter
+    """The data set is of another major version of the format."""
+
+
 class ShardLimits(Record):
     """Where shards are cut: before the sample that would pass either limit."""
 
@@ -113,7 +117,7 @@ def decode_manifest(data: bytes) -> DatasetManifest:
     try:
         manifest = DatasetManifest.model_validate(value, extra="ignore" if newer_minor else "forbid")
     except ValidationError as error:
-        raise DataSetError(f"dataset.json does not follow the format: {error}") from error
+        raise DataSetError(f"dataset.json does not follow the format: {brief(error)}") from error
     if missing := set(TABLES) - manifest.tables.keys():
         raise DataSetError(f"dataset.json lists no {', '.join(sorted(missing))}")
     return manifest
@@ -123,7 +127,8 @@ def check_version(version: Any) -> bool:
     """Whether `version` is of a newer minor version, whose unknown fields are to be ignored.
 
     Raises:
-        DataSetError: not a version, or of another major version.
+        DataSetError: not a version.
+        UnsupportedVersion: of another major version.
     """
     match = _VERSION.fullmatch(version) if isinstance(version, str) else None
     if match is None:
@@ -132,10 +137,17 @@ def check_version(version: Any) -> bool:
     own_major, own_minor = map(int, FORMAT_VERSION.split("."))
     if major != own_major:
         remedy = "update this software" if major > own_major else "rebuild it or read it with older software"
-        raise DataSetError(
+        raise UnsupportedVersion(
             f"the data set has format version {version}; this software reads {own_major}.x: {remedy}"
         )
     return minor > own_minor
+
+
+def brief(error: ValidationError) -> str:
+    """The first of a record's faults, on one line and in ASCII."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}, not {ascii(first['input'])[:100]}"
 
 
 def _digest(value: dict[str, Any]) -> str:

@@ -18,10 +18,10 @@ from pydantic import ValidationError
 
 from shards.canonical import sha256_hex
 from shards.layout import FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MANIFEST, MASK_FIELDS, VIDEOS
-from shards.manifest import DataSetError, DatasetManifest, ShardEntry, check_version, decode_manifest
+from shards.manifest import DataSetError, DatasetManifest, ShardEntry, brief, check_version, decode_manifest
 from shards.sample import Sample
 from shards.schema import IdentityRecord, Split, VideoOutcome
-from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, VIDEOS_SCHEMA, Row, video_outcome
+from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, VIDEOS_SCHEMA, Row, rows_of, video_outcome
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ class Dataset:
             DataSetError: videos.parquet does not follow the format.
         """
         newer = check_version(self.manifest.format_version)
-        for row in read_table(self.root / VIDEOS, VIDEOS_SCHEMA).to_pylist():
+        for row in rows_of(read_table(self.root / VIDEOS, VIDEOS_SCHEMA)):
             try:
                 yield video_outcome(row, ignore_unknown=newer)
             except ValidationError as error:
-                raise DataSetError(f"{VIDEOS}: {error}") from error
+                raise DataSetError(f"{VIDEOS}, {row['video_id']}: {brief(error)}") from error
 
     def images(self) -> pa.Table:
         """One row an image; the columns are in README.md, "images.parquet".
@@ -143,10 +143,12 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         DataSetError: missing, damaged, or a column is missing or has another type.
     """
     try:
-        table = pq.read_table(path, columns=schema.names, partitioning=None)
-        return table.select(schema.names).cast(schema)
-    except (OSError, KeyError, pa.ArrowException) as error:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read(columns=schema.names)
+        table = table.select(schema.names).cast(schema)
+        table.validate(full=True)
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
         raise DataSetError(f"{path.name} cannot be read: {error}") from error
+    return table
 
 
 def sample_range(row: Row, shards: dict[str, ShardEntry]) -> SampleRange:
@@ -229,4 +231,4 @@ def decode_record(data: bytes) -> IdentityRecord:
     try:
         return IdentityRecord.model_validate(value, extra="ignore" if newer_minor else "forbid")
     except ValidationError as error:
-        raise DataSetError(f"a sample's JSON member does not follow the format: {error}") from error
+        raise DataSetError(f"a sample's JSON member does not follow the format: {brief(error)}") from error

@@ -69,24 +69,29 @@ class Sample:
 
 def jpeg_problem(data: bytes, *, decode: bool = True) -> str | None:
     """What is wrong with an image member; None when it is a 512 x 512 RGB JPEG."""
-    return _problem(data, "JPEG", "RGB", decode=decode)
+    return _problem(data, "JPEG", ("RGB",), decode=decode)
 
 
 def mask_problem(data: bytes, *, decode: bool = True) -> str | None:
-    """What is wrong with a mask member; None when it is a 512 x 512 8-bit grey PNG of 0 and 255."""
-    return _problem(data, "PNG", "L", decode=decode, values=(0, FACE))
+    """What is wrong with a mask member; None when it is a 512 x 512 PNG of one grey channel, black and white.
+
+    One bit or eight bits a pixel; eight-bit files hold 0 and 255 only.
+    """
+    return _problem(data, "PNG", ("1", "L"), decode=decode, values=(0, FACE))
 
 
 def _problem(
-    data: bytes, form: str, mode: str, *, decode: bool, values: tuple[int, ...] | None = None
+    data: bytes, form: str, modes: tuple[str, ...], *, decode: bool, values: tuple[int, ...] | None = None
 ) -> str | None:
-    expected = f"{IMAGE_SIDE} x {IMAGE_SIDE} {mode}"
     try:
         with Image.open(io.BytesIO(data), formats=[form]) as image:
             # Before decoding: a small file can claim a size that fills the memory.
-            if (image.size, image.mode) != ((IMAGE_SIDE, IMAGE_SIDE), mode):
-                return f"is {image.size[0]} x {image.size[1]} {image.mode}, expected {expected}"
-            pixels = np.asarray(image) if decode else None
+            if image.size != (IMAGE_SIDE, IMAGE_SIDE) or image.mode not in modes:
+                return (
+                    f"is {image.size[0]} x {image.size[1]} {image.mode}, "
+                    f"expected {IMAGE_SIDE} x {IMAGE_SIDE} {' or '.join(modes)}"
+                )
+            pixels = np.asarray(image.convert(modes[-1])) if decode else None
     except Exception as error:  # Pillow raises nearly anything on damaged files
         return f"cannot be decoded as {form}: {error}"
     if pixels is not None and values is not None and not np.isin(pixels, values).all():

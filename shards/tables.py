@@ -141,6 +141,12 @@ def image_rows(record: IdentityRecord) -> list[Row]:
     ]
 
 
+def rows_of(table: pa.Table) -> Iterator[Row]:
+    """The rows of a table as Python values, without holding all of them at once."""
+    for batch in table.to_batches(max_chunksize=ROW_GROUP):
+        yield from batch.to_pylist()
+
+
 def video_row(video: VideoOutcome) -> Row:
     """The row of videos.parquet for a video."""
     row = video.model_dump(mode="json")

@@ -41,8 +41,6 @@ from shards.tables import (
 )
 from shards.ustar import BLOCK, END, header, padding
 
-NAME = "mfhq"
-
 
 def write_dataset(
     root: Path,
@@ -51,6 +49,7 @@ def write_dataset(
     provenance: Provenance,
     limits: ShardLimits,
     *,
+    name: str = "mfhq",
     progress: Callable[[int], None] | None = None,
 ) -> DatasetManifest:
     """Write a whole data set into `root`, in place of one that is there.
@@ -62,6 +61,7 @@ def write_dataset(
         videos: one outcome for each input video, in any order.
         provenance: what made the samples.
         limits: where to cut shards.
+        name: of the data set; it does not change the names of files.
         progress: called after each sample with the number written so far.
 
     Returns:
@@ -83,9 +83,9 @@ def write_dataset(
         open_rows(root / IMAGES, IMAGES_SCHEMA) as images,
     ):
         placed = _place(_checked_samples(samples, by_id, tally), limits)
-        for name, group in groupby(placed, key=lambda item: item[0]):
-            with open_atomic(root / name) as file:
-                tar = _Tar(file, name)
+        for shard, group in groupby(placed, key=lambda item: item[0]):
+            with open_atomic(root / shard) as file:
+                tar = _Tar(file, shard)
                 for _, sample in group:
                     index.add(tar.add(sample))
                     _add_all(images, image_rows(sample.record))
@@ -99,7 +99,7 @@ def write_dataset(
     table_rows = {INDEX: index.rows, IMAGES: images.rows, VIDEOS: rows.rows}
     statuses = Counter(video.status for video in videos)
     manifest = DatasetManifest(
-        name=NAME,
+        name=name,
         limits=limits,
         counts=Counts(
             videos={status: statuses[status] for status in Status},
@@ -108,7 +108,7 @@ def write_dataset(
             persons=len(tally.persons),
         ),
         shards=shards,
-        tables={name: _table_entry(root / name, table_rows[name]) for name in TABLES},
+        tables={table: _table_entry(root / table, table_rows[table]) for table in TABLES},
         provenance=provenance,
     )
     write_bytes(root / MANIFEST, encode_manifest(manifest))

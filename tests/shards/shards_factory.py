@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from PIL import Image
 
-from shards.manifest import DatasetManifest, Provenance, ShardLimits
+from shards.atomic import write_parquet
+from shards.manifest import (
+    DatasetManifest,
+    Provenance,
+    ShardEntry,
+    ShardLimits,
+    TableEntry,
+    decode_manifest,
+    encode_manifest,
+)
 from shards.sample import Sample
 from shards.schema import (
     IMAGE_SIDE,
@@ -26,6 +42,7 @@ from shards.schema import (
     TrackOutcome,
     VideoOutcome,
 )
+from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, image_rows
 from shards.writer import write_dataset
 
 TEST_KEYS = ("clip-b_1",)
@@ -54,9 +71,17 @@ def jpeg(seed: int, size: tuple[int, int] = (IMAGE_SIDE, IMAGE_SIDE), mode: str 
 def mask(seed: int, size: tuple[int, int] = (IMAGE_SIDE, IMAGE_SIDE), mode: str = "L") -> bytes:
     face = np.zeros((size[1], size[0]), np.uint8)
     face[100 + seed % 50 : 400, 120:380] = 255
+    return png(face, mode)
+
+
+def png(pixels: NDArray[np.uint8], mode: str = "L") -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(face).convert(mode).save(buffer, "PNG")
+    Image.fromarray(pixels).convert(mode).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def image_record(seed: int, jpeg_bytes: bytes, mask_bytes: bytes) -> ImageRecord:
@@ -183,3 +208,124 @@ def snapshot(root: Path) -> dict[str, bytes]:
     return {
         path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
+
+
+@dataclass
+class Shard:
+    """A shard taken apart: names, bytes and raw headers can be changed before it is put together again."""
+
+    path: Path
+    members: list[tuple[str, bytes]]
+
+    @classmethod
+    def take_apart(cls, path: Path) -> Shard:
+        with tarfile.open(path) as tar:
+            return cls(path, [(info.name, _read(tar, info)) for info in tar])
+
+    def index(self, name: str) -> int:
+        return [member for member, _ in self.members].index(name)
+
+    def put_together(self) -> None:
+        with tarfile.open(self.path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, data in self.members:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        _trim(self.path)
+
+
+def reseal(root: Path) -> None:
+    """Make index, image table and manifest say what the shards hold, as somebody would who hides a change."""
+    names = sorted(path.relative_to(root).as_posix() for path in root.glob("t*/mfhq-*.tar"))
+    index, images, entries, records = [], [], [], []
+    for name in names:
+        with tarfile.open(root / name) as tar:
+            infos = list(tar)
+            found = []
+            for key, group in groupby(infos, key=lambda info: info.name.split(".")[0]):
+                members = list(group)
+                text = next(_read(tar, info) for info in members if info.name.endswith(".json"))
+                last = members[-1]
+                end = last.offset_data + -(-last.size // 512) * 512
+                found.append(
+                    {
+                        "key": key,
+                        "split": name.split("/")[0],
+                        "shard": name,
+                        "offset": members[0].offset,
+                        "length": end - members[0].offset,
+                        "json_sha256": hashlib.sha256(text).hexdigest(),
+                        "members": [
+                            {"name": info.name, "offset": info.offset_data, "size": info.size}
+                            for info in members
+                        ],
+                    }
+                )
+                records.append(IdentityRecord.model_validate_json(text))
+                images += image_rows(records[-1])
+        index += found
+        data = (root / name).read_bytes()
+        entries.append(
+            ShardEntry(
+                name=name,
+                split=Split(name.split("/")[0]),
+                sha256=hashlib.sha256(data).hexdigest(),
+                bytes=len(data),
+                samples=len(found),
+            )
+        )
+    write_parquet(root / "index.parquet", pa.Table.from_pylist(index, schema=INDEX_SCHEMA))
+    write_parquet(root / "images.parquet", pa.Table.from_pylist(images, schema=IMAGES_SCHEMA))
+    counts = {
+        "identities": {
+            split: sum(entry.samples for entry in entries if entry.split == split) for split in Split
+        },
+        "images": 8 * len(index),
+        "persons": len({record.person_id for record in records}),
+    }
+    reseal_manifest(root, shards=entries, counts=counts)
+
+
+def reseal_manifest(
+    root: Path, shards: list[ShardEntry] | None = None, counts: dict[str, object] | None = None
+) -> None:
+    """Make the manifest agree with the three tables as they are, and with the given shards and counts."""
+    manifest = decode_manifest((root / "dataset.json").read_bytes())
+    tables = {}
+    for name in manifest.tables:
+        data = (root / name).read_bytes()
+        tables[name] = TableEntry(
+            sha256=hashlib.sha256(data).hexdigest(),
+            bytes=len(data),
+            rows=pq.ParquetFile(root / name).metadata.num_rows,
+        )
+    changed = manifest.model_copy(
+        update={
+            "tables": tables,
+            "shards": shards or manifest.shards,
+            "counts": manifest.counts.model_copy(update=counts or {}),
+        }
+    )
+    (root / "dataset.json").write_bytes(encode_manifest(changed))
+
+
+def change_rows(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Change the rows of a Parquet file, keeping its columns."""
+    schema = pq.read_schema(path).remove_metadata()
+    rows = pq.read_table(path).to_pylist()
+    change(rows)
+    write_parquet(path, pa.Table.from_pylist(rows, schema=schema))
+
+
+def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(info)
+    assert file is not None
+    return file.read()
+
+
+def _trim(path: Path) -> None:
+    """Cut the zeros that tarfile adds to a full record down to the two blocks of the format."""
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-1]
+    with path.open("r+b") as file:
+        file.truncate(last.offset_data + -(-last.size // 512) * 512 + 1024)

@@ -1,0 +1,152 @@
+"""The three tables as the verifier uses them: looked up by key, and judged by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from shards.layout import IMAGES, INDEX, VIDEOS
+from shards.manifest import DataSetError, brief
+from shards.problems import Findings, Kind
+from shards.reader import read_table
+from shards.rules import video_problems
+from shards.schema import IMAGES_PER_IDENTITY, Status, VideoOutcome
+from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, VIDEOS_SCHEMA, Row, rows_of, video_outcome
+
+
+class KeyedTable:
+    """Rows of a table by the value of one column."""
+
+    def __init__(self, table: pa.Table, column: str) -> None:
+        self._table = table
+        self._rows: dict[str, list[int]] = {}
+        for number, key in enumerate(table[column].to_pylist()):
+            self._rows.setdefault(key, []).append(number)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def keys(self) -> list[str]:
+        """Distinct values, in the order of their first rows."""
+        return list(self._rows)
+
+    def rows(self, key: str) -> list[Row]:
+        """The rows of a key, in order; empty when there are none."""
+        found: list[Row] = []
+        for number in self._rows.get(key, []):
+            found += self._table.slice(number, 1).to_pylist()
+        return found
+
+    def numbers(self, key: str) -> list[int]:
+        """The numbers of a key's rows."""
+        return self._rows.get(key, [])
+
+
+class Evidence:
+    """What the tables say. A table that cannot be read is None, and nothing is compared with it."""
+
+    def __init__(self, root: Path, findings: Findings, *, newer_minor: bool) -> None:
+        index = _load(root, INDEX, INDEX_SCHEMA, findings, newer_minor=newer_minor)
+        images = _load(root, IMAGES, IMAGES_SCHEMA, findings, newer_minor=newer_minor)
+        videos = _load(root, VIDEOS, VIDEOS_SCHEMA, findings, newer_minor=newer_minor)
+        self.index = None if index is None else KeyedTable(index, "key")
+        self.images = None if images is None else KeyedTable(images, "key")
+        self._by_shard = None if index is None else KeyedTable(index, "shard")
+        self.video_rows = None if videos is None else videos.num_rows
+        self.videos = None if videos is None else _outcomes(videos, findings, newer_minor=newer_minor)
+        if index is not None:
+            _check_order(index, findings)
+        if self.images is not None:
+            _check_images(self.images, self.index, findings)
+
+    def rows(self) -> Mapping[str, int | None]:
+        """Rows of each table; None where it could not be read."""
+        return {
+            INDEX: None if self.index is None else len(self.index),
+            IMAGES: None if self.images is None else len(self.images),
+            VIDEOS: self.video_rows,
+        }
+
+    def members_of(self, shard: str) -> dict[int, tuple[str, int]]:
+        """Offset of the data of each member of a shard -> its name and size, as far as the index is sane."""
+        if self._by_shard is None:
+            return {}
+        return {
+            member["offset"]: (member["name"], member["size"])
+            for row in self._by_shard.rows(shard)
+            for member in row["members"]
+            if member["size"] >= 0 and member["name"].isascii() and 0 < len(member["name"]) <= 100
+        }
+
+    def videos_by_status(self) -> dict[Status, int]:
+        """Number of outcomes with each status."""
+        outcomes = list((self.videos or {}).values())
+        return {status: sum(video.status is status for video in outcomes) for status in Status}
+
+
+def _load(
+    root: Path, name: str, schema: pa.Schema, findings: Findings, *, newer_minor: bool
+) -> pa.Table | None:
+    path = root / name
+    if not path.is_file():
+        findings.add(Kind.MISSING_FILE, name, "is not there")
+        return None
+    try:
+        table = read_table(path, schema)
+        written = pq.read_schema(path).remove_metadata()
+    except (DataSetError, OSError, ValueError) as error:
+        findings.add(Kind.BAD_TABLE, name, str(error))
+        return None
+    if not newer_minor and not written.equals(schema):
+        findings.add(Kind.BAD_TABLE, name, "has other columns or types than the format says")
+    return table
+
+
+def _outcomes(table: pa.Table, findings: Findings, *, newer_minor: bool) -> dict[str, VideoOutcome]:
+    outcomes: dict[str, VideoOutcome] = {}
+    last = ""
+    for row in rows_of(table):
+        video_id = row["video_id"]
+        where = f"{VIDEOS}:{video_id}"
+        if video_id in outcomes:
+            findings.add(Kind.VIDEOS_DISAGREE, where, "has more than one row")
+        elif video_id < last:
+            findings.add(Kind.VIDEOS_DISAGREE, where, "is not sorted by video_id")
+        last = video_id
+        try:
+            outcome = video_outcome(row, ignore_unknown=newer_minor)
+        except ValidationError as error:
+            findings.add(Kind.VIDEOS_DISAGREE, where, brief(error))
+            continue
+        for problem in video_problems(outcome):
+            findings.add(Kind.VIDEOS_DISAGREE, where, problem)
+        outcomes[video_id] = outcome
+    return outcomes
+
+
+def _check_order(index: pa.Table, findings: Findings) -> None:
+    places = list(zip(index["split"].to_pylist(), index["key"].to_pylist(), strict=True))
+    for before, after in pairwise(places):
+        if before >= after:
+            findings.add(Kind.INDEX_DISAGREES, f"{INDEX}:{after[1]}", "is not sorted by (split, key)")
+
+
+def _check_images(images: KeyedTable, index: KeyedTable | None, findings: Findings) -> None:
+    expected = 0
+    for key in images.keys() if index is None else index.keys():
+        numbers = images.numbers(key)
+        where = f"{IMAGES}:{key}"
+        if len(numbers) != IMAGES_PER_IDENTITY:
+            findings.add(
+                Kind.IMAGES_DISAGREE, where, f"has {len(numbers)} rows, expected {IMAGES_PER_IDENTITY}"
+            )
+        elif numbers != list(range(expected, expected + IMAGES_PER_IDENTITY)):
+            findings.add(
+                Kind.IMAGES_DISAGREE, where, "its rows are not where the order of the index puts them"
+            )
+        expected += len(numbers)

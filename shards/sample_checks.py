@@ -1,0 +1,171 @@
+"""Checks of one sample: its members, its record, and what the tables say of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shards.canonical import compact_json, sha256_hex
+from shards.evidence import Evidence
+from shards.layout import FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MASK_FIELDS, VIDEOS, split_member
+from shards.manifest import DataSetError
+from shards.problems import Findings, Kind
+from shards.reader import decode_record
+from shards.rules import sample_problems
+from shards.sample import jpeg_problem, mask_problem
+from shards.schema import IdentityRecord, Split
+from shards.tables import Row, image_rows
+from shards.tarwalk import Member
+from shards.ustar import BLOCK, padding
+
+
+@dataclass(frozen=True)
+class FoundSample:
+    """Members that follow each other in a shard under one key: at least one, with names of the format."""
+
+    shard: str
+    split: Split
+    key: str
+    members: Sequence[Member]
+
+    def where(self, field: str) -> str:
+        """Where the member of a field stands."""
+        return f"{self.shard}:{self.key}.{field}"
+
+
+def check_sample(found: FoundSample, evidence: Evidence, findings: Findings) -> IdentityRecord | None:
+    """Check one sample against the format, its own record and the tables.
+
+    Returns:
+        The record, when there is a readable one.
+    """
+    data = _check_names(found, findings)
+    record = None
+    if JSON_FIELD in data:
+        record = _check_record(found, data[JSON_FIELD], findings)
+    if evidence.index is not None:
+        _check_index(found, evidence.index.rows(found.key), findings)
+    rows: list[Row] = []
+    if evidence.images is not None:
+        rows = evidence.images.rows(found.key)
+        if record is not None:
+            _compare_rows(record, rows, findings)
+    _check_images(found, data, _digests(record, rows), findings)
+    if record is not None and evidence.videos is not None:
+        _check_video(record, evidence, findings)
+    return record
+
+
+def _check_names(found: FoundSample, findings: Findings) -> dict[str, bytes]:
+    data: dict[str, bytes] = {}
+    for member in found.members:
+        _, field = split_member(member.name)
+        if field in data:
+            findings.add(Kind.EXTRA_MEMBER, f"{found.shard}:{member.name}", "occurs twice")
+        else:
+            data[field] = member.data
+    for field in FIELDS:
+        if field not in data:
+            findings.add(Kind.MISSING_MEMBER, found.where(field), "is not there")
+    if list(data) != [field for field in FIELDS if field in data]:
+        findings.add(
+            Kind.MEMBER_ORDER, f"{found.shard}:{found.key}", "its members are not in canonical order"
+        )
+    return data
+
+
+def _check_record(found: FoundSample, data: bytes, findings: Findings) -> IdentityRecord | None:
+    where = found.where(JSON_FIELD)
+    try:
+        record = decode_record(data)
+        canonical = compact_json(json.loads(data)) == data
+    except (DataSetError, ValueError, RecursionError) as error:
+        findings.add(Kind.BAD_RECORD, where, str(error))
+        return None
+    if not canonical:
+        findings.add(Kind.BAD_RECORD, where, "is not canonical JSON")
+    if record.key != found.key:
+        findings.add(Kind.BAD_RECORD, where, f"is the record of {record.key}")
+    if record.split is not found.split:
+        findings.add(Kind.WRONG_SPLIT, where, f"says split {record.split} in a shard of {found.split}")
+    return record
+
+
+def _check_index(found: FoundSample, rows: Sequence[Row], findings: Findings) -> None:
+    where = f"{INDEX}:{found.key}"
+    if len(rows) != 1:
+        message = f"has {len(rows)} rows for a sample of {found.shard}, expected 1"
+        findings.add(Kind.INDEX_DISAGREES, where, message)
+        return
+    row = rows[0]
+    start, last = found.members[0].offset - BLOCK, found.members[-1]
+    end = last.offset + len(last.data) + padding(len(last.data))
+    actual = {"shard": found.shard, "split": found.split.value, "offset": start, "length": end - start}
+    for column, value in actual.items():
+        if row[column] != value:
+            message = f"{column} is {row[column]!r}, in the shard it is {value!r}"
+            findings.add(Kind.INDEX_DISAGREES, where, message)
+    lie = [
+        {"name": member.name, "offset": member.offset, "size": len(member.data)} for member in found.members
+    ]
+    if row["members"] != lie:
+        findings.add(Kind.INDEX_DISAGREES, where, "its members are others, or lie elsewhere in the shard")
+    for member in found.members:
+        if member.name == f"{found.key}.{JSON_FIELD}" and sha256_hex(member.data) != row["json_sha256"]:
+            message = f"has another sha256 than {INDEX} says"
+            findings.add(Kind.MEMBER_DIGEST, f"{found.shard}:{member.name}", message)
+
+
+def _digests(record: IdentityRecord | None, rows: Sequence[Row]) -> dict[str, str]:
+    """What images and masks should hash to, by field.
+
+    Where the record is damaged, images.parquet still knows.
+    """
+    if record is not None:
+        pairs = [(image.sha256, image.mask_sha256) for image in record.images]
+    else:
+        pairs = [(row["sha256"], row["mask_sha256"]) for row in rows]
+    digests: dict[str, str] = {}
+    for image_field, mask_field, pair in zip(IMAGE_FIELDS, MASK_FIELDS, pairs, strict=False):
+        digests[image_field], digests[mask_field] = pair
+    return digests
+
+
+def _check_images(
+    found: FoundSample, data: dict[str, bytes], digests: dict[str, str], findings: Findings
+) -> None:
+    for fields, check, kind in (
+        (IMAGE_FIELDS, jpeg_problem, Kind.BAD_IMAGE),
+        (MASK_FIELDS, mask_problem, Kind.BAD_MASK),
+    ):
+        for field in fields:
+            if field not in data:
+                continue
+            if field in digests and sha256_hex(data[field]) != digests[field]:
+                message = "has another sha256 than its record says"
+                findings.add(Kind.MEMBER_DIGEST, found.where(field), message)
+            if problem := check(data[field]):
+                findings.add(kind, found.where(field), problem)
+
+
+def _compare_rows(record: IdentityRecord, rows: Sequence[Row], findings: Findings) -> None:
+    where = f"{IMAGES}:{record.key}"
+    if not rows:
+        findings.add(Kind.IMAGES_DISAGREE, where, "has no rows")
+    for expected, row in zip(image_rows(record), rows, strict=False):
+        columns = [column for column, value in expected.items() if row[column] != value]
+        if columns:
+            message = f"image {expected['index']} differs from the sample's record in {', '.join(columns)}"
+            findings.add(Kind.IMAGES_DISAGREE, where, message)
+
+
+def _check_video(record: IdentityRecord, evidence: Evidence, findings: Findings) -> None:
+    where = f"{VIDEOS}:{record.video_id}"
+    video = (evidence.videos or {}).get(record.video_id)
+    if video is None:
+        message = f"has no readable row, but sample {record.key} was cut from it"
+        findings.add(Kind.VIDEOS_DISAGREE, where, message)
+        return
+    for problem in sample_problems(record, video):
+        findings.add(Kind.VIDEOS_DISAGREE, where, f"sample {record.key}: {problem}")

@@ -1,0 +1,254 @@
+"""Checks a data set from end to end, and reports everything that is wrong instead of the first thing.
+
+Each byte is covered: tar headers, padding and ends must be the canonical ones, images and masks match the
+digests in their records, records match the index, tables match dataset.json, and dataset.json its own digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from shards.evidence import Evidence
+from shards.layout import (
+    IMAGES,
+    INDEX,
+    MANIFEST,
+    TABLES,
+    VIDEOS,
+    is_member_name,
+    is_shard_name,
+    shard_name,
+    split_member,
+    split_of,
+)
+from shards.manifest import (
+    DataSetError,
+    DatasetManifest,
+    ShardEntry,
+    UnsupportedVersion,
+    check_version,
+)
+from shards.problems import Findings, Kind, Problem
+from shards.reader import read_manifest
+from shards.sample_checks import FoundSample, check_sample
+from shards.schema import IMAGES_PER_IDENTITY, IdentityRecord, Split
+from shards.tarwalk import Fault, HashingReader, Member, walk
+
+
+def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Problem]:
+    """Everything that is wrong with the data set in `root`; empty when it is sound.
+
+    Damaged data never raises: it is reported. When dataset.json itself is damaged, tables and samples are
+    still checked against each other.
+
+    Args:
+        root: folder of the data set.
+        progress: called after each sample with the number checked so far.
+    """
+    findings = Findings()
+    manifest: DatasetManifest | None = None
+    try:
+        manifest = read_manifest(root)
+    except UnsupportedVersion as error:
+        return [Problem(Kind.UNSUPPORTED_VERSION, MANIFEST, str(error))]
+    except (DataSetError, OSError) as error:
+        findings.add(Kind.BAD_MANIFEST, MANIFEST, str(error))
+    newer_minor = manifest is not None and check_version(manifest.format_version)
+    evidence = Evidence(root, findings, newer_minor=newer_minor)
+    entries = {entry.name: entry for entry in manifest.shards} if manifest else {}
+    shards = _shards(root, manifest, findings)
+    walker = _Walker(root, evidence, findings, progress)
+    for name in shards:
+        walker.check(name, entries.get(name))
+    walker.check_across()
+    if manifest is not None:
+        _check_tables(root, manifest, evidence, findings)
+        _check_counts(manifest, walker, evidence, findings)
+    return findings.problems
+
+
+class _Walker:
+    """Goes through the shards in order and remembers what must agree across them."""
+
+    def __init__(
+        self, root: Path, evidence: Evidence, findings: Findings, progress: Callable[[int], None] | None
+    ) -> None:
+        self._root = root
+        self._evidence = evidence
+        self._findings = findings
+        self._progress = progress
+        self._last: dict[Split, str] = {}
+        self._at: dict[str, str] = {}
+        self._of_video: dict[str, set[str]] = {}
+        self.identities: Counter[Split] = Counter()
+        self.splits_of_person: dict[str, set[Split]] = {}
+
+    def check(self, name: str, entry: ShardEntry | None) -> None:
+        """Check one shard from its first byte to its last."""
+        try:
+            with (self._root / name).open("rb") as file:
+                reader = HashingReader(file)
+                samples = self._check_members(name, reader)
+                sha256, size = reader.sha256(), reader.offset
+        except OSError as error:
+            self._findings.add(Kind.UNREADABLE_FILE, name, str(error))
+            return
+        if entry is None:
+            return
+        if (sha256, size) != (entry.sha256, entry.bytes):
+            message = (
+                f"{size:,} bytes with sha256 {sha256}; {MANIFEST} says {entry.bytes:,} with {entry.sha256}"
+            )
+            self._findings.add(Kind.FILE_DIGEST, name, message)
+        if samples != entry.samples:
+            self._findings.add(
+                Kind.WRONG_COUNT, name, f"holds {samples} samples, {MANIFEST} says {entry.samples}"
+            )
+
+    def _check_members(self, shard: str, reader: HashingReader) -> int:
+        samples = 0
+        key, group = "", list[Member]()
+        for item in self._members(shard, reader):
+            item_key, _ = split_member(item.name)
+            if group and item_key != key:
+                self._check_sample(shard, key, group)
+                samples, group = samples + 1, []
+            key = item_key
+            group.append(item)
+        if group:
+            self._check_sample(shard, key, group)
+            samples += 1
+        return samples
+
+    def _members(self, shard: str, reader: HashingReader) -> Iterator[Member]:
+        for item in walk(reader, self._evidence.members_of(shard)):
+            if isinstance(item, Fault):
+                where = f"{shard}:{item.name}" if item.name else shard
+                self._findings.add(item.kind, where, f"{item.message} (byte {item.offset:,})")
+            elif not is_member_name(item.name):
+                message = "is no member that a sample has"
+                self._findings.add(Kind.EXTRA_MEMBER, f"{shard}:{item.name}", message)
+            else:
+                yield item
+
+    def _check_sample(self, shard: str, key: str, members: list[Member]) -> None:
+        split = split_of(shard)
+        where = f"{shard}:{key}"
+        if key in self._at:
+            self._findings.add(Kind.DUPLICATE_KEY, where, f"is a second sample of the key in {self._at[key]}")
+        if key <= self._last.get(split, ""):
+            self._findings.add(
+                Kind.SAMPLE_ORDER, where, f"comes after {self._last[split]}: not sorted by key"
+            )
+        self._last[split] = key
+        self._at.setdefault(key, shard)
+        found = FoundSample(shard, split, key, members)
+        record = check_sample(found, self._evidence, self._findings)
+        self.identities[split] += 1
+        self._note(key, split, record)
+        if self._progress is not None:
+            self._progress(self.identities.total())
+
+    def _note(self, key: str, split: Split, record: IdentityRecord | None) -> None:
+        if record is not None:
+            person, video = record.person_id, record.video_id
+        elif self._evidence.images is not None and (rows := self._evidence.images.rows(key)):
+            person, video = rows[0]["person_id"], rows[0]["video_id"]
+        else:
+            return
+        self.splits_of_person.setdefault(person, set()).add(split)
+        self._of_video.setdefault(video, set()).add(key)
+
+    def check_across(self) -> None:
+        """Report what only shows when all samples have been seen."""
+        for person, splits in sorted(self.splits_of_person.items()):
+            if len(splits) > 1:
+                self._findings.add(Kind.SPLIT_LEAKAGE, f"person:{person}", "has samples in both splits")
+        for table, kind, name in (
+            (self._evidence.index, Kind.INDEX_DISAGREES, INDEX),
+            (self._evidence.images, Kind.IMAGES_DISAGREE, IMAGES),
+        ):
+            for key in table.keys() if table is not None else ():
+                if key not in self._at:
+                    self._findings.add(kind, f"{name}:{key}", "is a sample that no shard has")
+        for video_id, video in (self._evidence.videos or {}).items():
+            missing = {track.key for track in video.tracks if track.key} - self._of_video.get(video_id, set())
+            for key in sorted(missing):
+                message = f"names sample {key}, which no shard has for it"
+                self._findings.add(Kind.VIDEOS_DISAGREE, f"{VIDEOS}:{video_id}", message)
+
+
+def _shards(root: Path, manifest: DatasetManifest | None, findings: Findings) -> list[str]:
+    """Names of the shards to walk; missing and extra files are reported."""
+    present = set()
+    for split in Split:
+        folder = root / split.value
+        if folder.is_dir():
+            present |= {f"{split.value}/{path.name}" for path in folder.iterdir()}
+    for name in sorted(present):
+        if not is_shard_name(name):
+            findings.add(Kind.EXTRA_FILE, name, "is no part of a data set")
+    shards = {name for name in present if is_shard_name(name)}
+    if manifest is None:
+        return sorted(shards)
+    listed = [entry.name for entry in manifest.shards]
+    if listed != sorted(set(listed)):
+        findings.add(Kind.BAD_MANIFEST, MANIFEST, "does not list its shards once each, sorted by name")
+    for entry in manifest.shards:
+        if entry.split is not split_of(entry.name):
+            findings.add(Kind.WRONG_SPLIT, entry.name, f"is listed in {MANIFEST} as {entry.split}")
+    for split in Split:
+        names = [name for name in listed if split_of(name) is split]
+        for expected in {shard_name(split, number) for number in range(len(names))} - set(names):
+            findings.add(Kind.BAD_MANIFEST, expected, f"is skipped in the numbers of {MANIFEST}")
+    for name in sorted(set(listed) - shards):
+        findings.add(Kind.MISSING_FILE, name, "is not there")
+    for name in sorted(shards - set(listed)):
+        findings.add(Kind.EXTRA_FILE, name, f"is not listed in {MANIFEST}")
+    return sorted(set(listed) & shards)
+
+
+def _check_tables(root: Path, manifest: DatasetManifest, evidence: Evidence, findings: Findings) -> None:
+    rows = evidence.rows()
+    for name in TABLES:
+        entry, path = manifest.tables[name], root / name
+        if not path.is_file():
+            continue
+        try:
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+        except OSError as error:
+            findings.add(Kind.UNREADABLE_FILE, name, str(error))
+            continue
+        if (sha256, size) != (entry.sha256, entry.bytes):
+            message = (
+                f"{size:,} bytes with sha256 {sha256}; {MANIFEST} says {entry.bytes:,} with {entry.sha256}"
+            )
+            findings.add(Kind.FILE_DIGEST, name, message)
+        if rows[name] not in {None, entry.rows}:
+            findings.add(Kind.WRONG_COUNT, name, f"has {rows[name]} rows, {MANIFEST} says {entry.rows}")
+
+
+def _check_counts(manifest: DatasetManifest, walker: _Walker, evidence: Evidence, findings: Findings) -> None:
+    counts = manifest.counts
+    identities = {split: walker.identities[split] for split in Split}
+    pairs: list[tuple[str, object, object]] = [
+        ("identities", counts.identities, identities),
+        ("images", counts.images, IMAGES_PER_IDENTITY * sum(identities.values())),
+        ("persons", counts.persons, len(walker.splits_of_person)),
+    ]
+    if evidence.videos is not None:
+        pairs.append(("videos", counts.videos, evidence.videos_by_status()))
+    for name, said, counted in pairs:
+        if said != counted:
+            findings.add(Kind.WRONG_COUNT, f"{MANIFEST}:counts.{name}", f"says {said}, counted {counted}")
+    for entry in manifest.shards:
+        over = entry.samples > manifest.limits.max_samples or (
+            entry.samples > 1 and entry.bytes > manifest.limits.max_bytes
+        )
+        if over:
+            findings.add(Kind.WRONG_COUNT, entry.name, f"is larger than the limits in {MANIFEST} allow")
