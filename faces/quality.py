@@ -58,14 +58,14 @@ class Piqe:
 class TopiqFace:
     """TOPIQ trained on faces (`topiq_nr-face`), about 0 to 1, higher is better.
 
-    Images are scored in batches of one fixed size, the last one filled up with black, so that the same
-    kernels run for every image whatever else is scored with it.
+    Images are scored one by one by default, because even with a fixed batch shape the last bits of a score
+    depend on the image's place in the batch, and a score is stored with its image.
 
     Args:
         path: checkpoint in pyiqa's format, `{"params": state_dict}`.
         device: "cpu" or "cuda".
-        batch_size: images in one forward pass; 1 on the CPU, where more gains nothing, and 16 on a GPU by
-            default.
+        batch_size: images in one forward pass. Above 1 a GPU is used better, and scores may differ in the
+            seventh digit from run to run, as the batches do.
 
     Raises:
         ValueError: unknown device, or the file is no checkpoint of this network.
@@ -78,7 +78,7 @@ class TopiqFace:
     name = "topiq_nr-face"
     higher_is_better = True
 
-    def __init__(self, path: Path, device: str = "cpu", batch_size: int | None = None) -> None:
+    def __init__(self, path: Path, device: str = "cpu", batch_size: int = 1) -> None:
         import torch
 
         if device not in DEVICES:
@@ -86,7 +86,7 @@ class TopiqFace:
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("device 'cuda': torch sees no CUDA device; set the device to 'cpu'")
         self._device = device
-        self._batch_size = batch_size or (16 if device == "cuda" else 1)
+        self._batch_size = batch_size
         network = _cfanet()
         state = _checkpoint(path)
         try:
@@ -105,13 +105,11 @@ class TopiqFace:
         import torch
 
         scores = np.empty(len(faces), np.float32)
-        size = self._batch_size
         with torch.inference_mode(), _reproducible_convolutions():
-            for start in range(0, len(faces), size):
-                batch = faces[start : start + size]
-                filler = [np.zeros((512, 512, 3), np.uint8)] * (size - len(batch))
-                mos = self._network(_planes(batch + filler, self._device))
-                scores[start : start + size] = mos.reshape(-1)[: len(batch)].float().cpu().numpy()
+            for start in range(0, len(faces), self._batch_size):
+                batch = faces[start : start + self._batch_size]
+                mos = self._network(_planes(batch, self._device))
+                scores[start : start + len(batch)] = mos.reshape(-1).float().cpu().numpy()
         return _finite(self.name, scores)
 
 
