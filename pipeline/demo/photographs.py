@@ -20,17 +20,32 @@ _GROUP = ("insightface", "data/images/t1.jpg")
 _CLOSE_UP = ("insightface", "data/images/Tom_Hanks_54745.png")
 _ASTRONAUT = ("skimage", "data/astronaut.png")
 
-PEOPLE: dict[str, tuple[tuple[str, str], tuple[float, float, float, float]]] = {
-    "group-1": (_GROUP, (60, 268, 166, 396)),
-    "group-2": (_GROUP, (266, 151, 371, 277)),
-    "group-3": (_GROUP, (465, 266, 566, 410)),
-    "group-4": (_GROUP, (748, 353, 846, 475)),
-    "group-5": (_GROUP, (905, 58, 1004, 201)),
-    "group-6": (_GROUP, (1125, 272, 1220, 395)),
-    "close-up": (_CLOSE_UP, (13, -2, 89, 117)),
-    "astronaut": (_ASTRONAUT, (178, 62, 268, 175)),
+
+@dataclass(frozen=True)
+class Person:
+    """Where a person is found and how their portrait is framed.
+
+    Attributes:
+        source: package and file of the photograph.
+        box: of the face, in pixels of the photograph: x0, y0, x1, y1.
+        face_at: where in the portrait the face's middle stands, as shares of width and height.
+    """
+
+    source: tuple[str, str]
+    box: tuple[float, float, float, float]
+    face_at: tuple[float, float] = (0.5, 0.47)
+
+
+PEOPLE = {
+    "group-1": Person(_GROUP, (60, 268, 166, 396)),
+    "group-2": Person(_GROUP, (266, 151, 371, 277)),
+    "group-3": Person(_GROUP, (465, 266, 566, 410)),
+    "group-4": Person(_GROUP, (748, 353, 846, 475)),
+    "group-5": Person(_GROUP, (905, 58, 1004, 201)),
+    "group-6": Person(_GROUP, (1125, 272, 1220, 395)),
+    "close-up": Person(_CLOSE_UP, (13, -2, 89, 117), face_at=(0.455, 0.513)),
+    "astronaut": Person(_ASTRONAUT, (178, 62, 268, 175)),
 }
-"""Who is where: the photograph and the box of the face in its pixels (x0, y0, x1, y1)."""
 
 STILL_LIFE = (_GROUP, (430, 560, 830, 800))
 """A part of a photograph that shows no face: a table top."""
@@ -38,8 +53,6 @@ STILL_LIFE = (_GROUP, (430, 560, 830, 800))
 _SHARPEN = 0.6
 _MOST_ROLL = 8.0
 """Degrees of roll that a portrait keeps of its photograph; the rest is turned upright."""
-_FACE_AT = np.array([0.5, 0.47])
-"""Where in the frame the face's middle stands, as shares of width and height."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +120,20 @@ def portrait(
         FileNotFoundError: the photograph's package is not installed.
         RuntimeError: the landmarker sees no face in the cut.
     """
-    source, box = PEOPLE[identity]
-    photograph = load_photograph(source)
-    corners = np.array(box, np.float32)
+    person = PEOPLE[identity]
+    photograph = load_photograph(person.source)
+    corners = np.array(person.box, np.float32)
     found = _landmarks(landmarker, photograph, corners, identity)
     centre = (corners[:2] + corners[2:]) / 2
     extent = corners[2:] - corners[:2]
     scale = face_px / float(np.sqrt(extent.prod()))
     excess_roll = found.pose.roll - float(np.clip(found.pose.roll, -_MOST_ROLL, _MOST_ROLL))
     warp = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), excess_roll, scale)
-    warp[:, 2] += np.array(size) * _FACE_AT - centre
+    middle = np.array(size) * np.array(person.face_at)
+    warp[:, 2] += middle - centre
     cut = cv2.warpAffine(photograph, warp, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     soft = cv2.GaussianBlur(cut, (0, 0), scale)
     image = np.asarray(cv2.addWeighted(cut, 1 + _SHARPEN, soft, -_SHARPEN, 0), np.uint8)
-    middle = np.array(size) * _FACE_AT
     half = extent * scale / 2
     box_in_cut = np.concatenate([middle - half, middle + half]).astype(np.float32)
     return Portrait(identity, image, _landmarks(landmarker, image, box_in_cut, identity))
