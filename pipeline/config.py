@@ -94,6 +94,8 @@ class Tracking(Section):
     """Distance of consecutive colour histograms (0 equal, 1 disjoint) above which the shot has changed."""
     min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.3
     """A face whose embedding is less like the track's starts a track of its own."""
+    rejoin_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    """A face this like a track's continues it wherever it is: the person moved fast, or was hidden for a while."""
     min_outlier_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
     """Frames less like the track's medoid than this are dropped from it."""
 

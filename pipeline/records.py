@@ -1,0 +1,61 @@
+"""What the steps of the curation hand to each other, as plain records.
+
+Between Ray workers they travel as JSON text beside lists of encoded images: small, typed, and of a size that
+Ray's back-pressure can see. Coordinates are those of `shards.schema`.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from shards.schema import IMAGES_PER_IDENTITY, ImageRecord, Pose, Record, VideoOutcome
+
+
+class Candidate(Record):
+    """One image that may be chosen: an ImageRecord before its quality is known."""
+
+    frame: int
+    time_s: float
+    box_px: tuple[float, float, float, float]
+    face_px: float
+    crop_px: tuple[float, float, float]
+    pose: Pose
+    landmarks_crop_px: list[tuple[float, float]]
+    keypoints_crop_px: list[tuple[float, float]]
+    """The detector's five points, for the alignment that the quality network was trained with."""
+    eyes_open: float
+    sharpness: float
+    identity_cosine: float
+    cluster: int
+    """Pose cluster it stands for."""
+    quality: float | None = None
+    """Score of the configured metric, once it is known."""
+
+
+class CandidateTrack(Record):
+    """A track that is good enough to choose from."""
+
+    track: int
+    embedding: list[float]
+    candidates: list[Candidate]
+
+
+class Analysis(Record):
+    """What the analysis of one video found; its outcome is final unless tracks wait for a choice."""
+
+    outcome: VideoOutcome
+    tracks: list[CandidateTrack] = Field(default_factory=list)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Time spent, by step."""
+
+
+class StagedIdentity(Record):
+    """A chosen identity, before it is linked to a person and put in a split."""
+
+    key: str
+    track: int
+    track_start_s: float
+    track_end_s: float
+    embedder: str
+    embedding: list[float]
+    images: list[ImageRecord] = Field(min_length=IMAGES_PER_IDENTITY, max_length=IMAGES_PER_IDENTITY)

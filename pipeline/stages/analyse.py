@@ -1,0 +1,247 @@
+"""The analysis of one video, from its file to the candidate images of each person in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faces.landmarks import FaceLandmarker
+from faces.mask import encode_mask_png, face_mask
+from faces.profiles import load_detector, load_embedder
+from faces.registry import ResolvedModel
+from pipeline.config import Config
+from pipeline.records import Analysis, Candidate, CandidateTrack
+from pipeline.sources.manifest import Video
+from pipeline.stages.decode import DecodeError, decode, plan_frames
+from pipeline.stages.judge import JudgedTrack, judge_track
+from pipeline.stages.observe import FaceObserver
+from pipeline.stages.probe import Probe, Refusal, file_sha256, probe
+from pipeline.stages.select import FrameTable, candidates
+from pipeline.stages.track import ShotCuts, Track, Tracker
+from pipeline.stopwatch import Stopwatch
+from shards.schema import (
+    FAILURES,
+    IMAGE_SIDE,
+    IMAGES_PER_IDENTITY,
+    Pose,
+    Reason,
+    Status,
+    TrackOutcome,
+    VideoOutcome,
+)
+
+
+@dataclass(frozen=True)
+class AnalysedVideo:
+    """An analysis, and the encoded images of its candidates, track after track."""
+
+    analysis: Analysis
+    jpegs: list[bytes]
+    masks: list[bytes]
+
+
+class VideoAnalyser:
+    """Analyses videos with networks that are loaded once.
+
+    Args:
+        config: of the build.
+        models: the networks' files, by name.
+    """
+
+    def __init__(self, config: Config, models: dict[str, ResolvedModel]) -> None:
+        device = config.run.device
+        self._config = config
+        self._observer = FaceObserver(
+            load_detector(
+                config.models.detector,
+                models,
+                device,
+                size=config.faces.detection_side,
+                min_score=config.faces.min_score,
+            ),
+            FaceLandmarker(models[config.models.landmarker].path),
+            load_embedder(config.models.embedder, models, device),
+            config.faces,
+            config.shards.jpeg_quality,
+        )
+
+    def analyse(self, video: Video) -> AnalysedVideo:
+        """Find the candidates of every person in a video; what cannot be used becomes a reason."""
+        watch = Stopwatch()
+        path = Path(video.path)
+        with watch.step("probe"):
+            found = probe(path)
+            content = None if _unread(found) else file_sha256(path)
+        facts: dict[str, Any] = {"sha256": content}
+        if isinstance(found, Probe):
+            facts |= _facts(found)
+            if found.frames < IMAGES_PER_IDENTITY:
+                found = Refusal(Reason.TOO_SHORT, f"{found.frames} frames, {IMAGES_PER_IDENTITY} needed")
+        if isinstance(found, Refusal):
+            return _refused(video, found, facts, watch)
+        try:
+            tracks, counts = self._track(path, found, watch)
+        except DecodeError as error:
+            return _refused(video, Refusal(Reason.DECODE_ERROR, str(error)), facts, watch)
+        return self._judge(video, tracks, facts | counts, watch)
+
+    def _track(self, path: Path, found: Probe, watch: Stopwatch) -> tuple[list[Track], dict[str, int]]:
+        cuts, tracker = ShotCuts(self._config.tracking.cut_distance), Tracker(self._config.tracking)
+        planned = plan_frames(found.times_s, self._config.frames)
+        frames = decode(path, found, planned, self._config.frames.decoder)
+        faces_seen = 0
+        for frame in watch.each("decode", frames):
+            observations = self._observer.observe(frame, watch)
+            faces_seen += len(observations)
+            with watch.step("track"):
+                tracker.add(observations, frame.time_s, cuts.is_cut(frame.image))
+        return tracker.tracks, {"analysed_frames": len(planned), "faces_seen": faces_seen}
+
+    def _judge(
+        self, video: Video, tracks: list[Track], facts: dict[str, Any], watch: Stopwatch
+    ) -> AnalysedVideo:
+        outcomes: list[TrackOutcome] = []
+        kept: list[CandidateTrack] = []
+        jpegs: list[bytes] = []
+        masks: list[bytes] = []
+        dropped: Counter[Reason] = Counter()
+        for number, track in enumerate(tracks):
+            with watch.step("select"):
+                verdict = judge_track(track, self._config.faces, self._config.tracking)
+                picks = (
+                    candidates(_frame_table(verdict.result), self._config.selection)
+                    if isinstance(verdict.result, JudgedTrack)
+                    else verdict.result
+                )
+            dropped.update(verdict.dropped)
+            refusal = picks if isinstance(picks, Refusal) else None
+            outcomes.append(
+                TrackOutcome(
+                    track=number,
+                    start_s=round(track.observations[0].time_s, 3),
+                    end_s=round(track.last.time_s, 3),
+                    frames=len(track.observations),
+                    usable_frames=verdict.usable_frames,
+                    reason=refusal.reason if refusal else None,
+                    detail=refusal.detail if refusal else None,
+                )
+            )
+            if isinstance(picks, list) and isinstance(verdict.result, JudgedTrack):
+                judged = verdict.result
+                made = [_candidate(judged, row, cluster) for row, cluster in picks]
+                kept.append(
+                    CandidateTrack(track=number, embedding=_rounded(judged.embedding, 5), candidates=made)
+                )
+                jpegs += [judged.faces[row].jpeg for row, _ in picks]
+                masks += [_mask(judged, row) for row, _ in picks]
+        outcome = VideoOutcome(
+            **_identity_of(video),
+            **facts,
+            **_verdict(outcomes),
+            frame_reasons=dict(sorted(dropped.items())),
+            tracks=outcomes,
+        )
+        return AnalysedVideo(Analysis(outcome=outcome, tracks=kept, seconds=dict(watch.seconds)), jpegs, masks)
+
+
+def failed(video: Video, refusal: Refusal) -> AnalysedVideo:
+    """The outcome of a video whose analysis did not come to an end."""
+    return _refused(video, refusal, {}, Stopwatch())
+
+
+def video_verdict(tracks: list[TrackOutcome]) -> Refusal | None:
+    """Why a video gave nothing: the reason of the track that came furthest; None when one gave an identity."""
+    if any(track.reason is None for track in tracks):
+        return None
+    if not tracks:
+        return Refusal(Reason.NO_FACE, "no face was found in any analysed frame")
+    order = list(Reason)
+    best = max(tracks, key=lambda track: (order.index(track.reason), track.frames))  # type: ignore[arg-type]
+    assert best.reason is not None  # noqa: S101 - the first line of this function
+    more = f" (the best of {len(tracks)} tracks)" if len(tracks) > 1 else ""
+    return Refusal(best.reason, f"{best.detail}{more}")
+
+
+def _verdict(tracks: list[TrackOutcome]) -> dict[str, Any]:
+    refusal = video_verdict(tracks)
+    if refusal is None:
+        return {
+            "status": Status.ACCEPTED,
+            "identities": sum(track.reason is None for track in tracks),
+        }
+    return {"status": Status.REJECTED, "reason": refusal.reason, "detail": refusal.detail}
+
+
+def _refused(video: Video, refusal: Refusal, facts: dict[str, Any], watch: Stopwatch) -> AnalysedVideo:
+    status = Status.FAILED if refusal.reason in FAILURES else Status.REJECTED
+    outcome = VideoOutcome(
+        **_identity_of(video), **facts, status=status, reason=refusal.reason, detail=refusal.detail
+    )
+    return AnalysedVideo(Analysis(outcome=outcome, seconds=dict(watch.seconds)), [], [])
+
+
+def _unread(found: Probe | Refusal) -> bool:
+    return isinstance(found, Refusal) and found.reason is Reason.UNREADABLE
+
+
+def _identity_of(video: Video) -> dict[str, Any]:
+    return video.model_dump(include={"video_id", "source", "uri", "origin", "licence", "bytes"})
+
+
+def _facts(found: Probe) -> dict[str, Any]:
+    width, height = found.shown_size
+    return {
+        "container": found.container,
+        "codec": found.codec,
+        "width": width,
+        "height": height,
+        "fps": round(found.fps, 3),
+        "frames": found.frames,
+        "duration_s": round(found.duration_s, 3),
+        "rotation_deg": found.rotation_deg,
+    }
+
+
+def _frame_table(track: JudgedTrack) -> FrameTable:
+    poses = [face.landmarks.pose for face in track.faces]
+    return FrameTable(
+        pose_deg=np.array([(pose.yaw, pose.pitch, pose.roll) for pose in poses]),
+        eyes_open=np.array([face.landmarks.eyes_open for face in track.faces]),
+        sharpness=np.array([face.sharpness for face in track.faces]),
+    )
+
+
+def _candidate(track: JudgedTrack, row: int, cluster: int) -> Candidate:
+    frame, face = track.frames[row], track.faces[row]
+    pose, square = face.landmarks.pose, face.square
+    return Candidate(
+        frame=frame.frame,
+        time_s=round(frame.time_s, 3),
+        box_px=tuple(_rounded(frame.detection.box, 1)),
+        face_px=round(frame.detection.face_px, 1),
+        crop_px=(square.x0, square.y0, square.side),
+        pose=Pose(yaw=round(pose.yaw, 2), pitch=round(pose.pitch, 2), roll=round(pose.roll, 2)),
+        landmarks_crop_px=[tuple(point) for point in _points(square.to_crop(face.landmarks.points))],
+        keypoints_crop_px=[tuple(point) for point in _points(square.to_crop(frame.detection.keypoints))],
+        eyes_open=round(face.landmarks.eyes_open, 3),
+        sharpness=round(face.sharpness, 2),
+        identity_cosine=round(float(track.cosines[row]), 4),
+        cluster=cluster,
+    )
+
+
+def _mask(track: JudgedTrack, row: int) -> bytes:
+    face = track.faces[row]
+    return encode_mask_png(face_mask(face.square.to_crop(face.landmarks.points), IMAGE_SIDE))
+
+
+def _rounded(values: Any, digits: int) -> list[float]:
+    return [round(float(value), digits) for value in values]
+
+
+def _points(points: Any) -> list[list[float]]:
+    return [_rounded(point, 1) for point in points]

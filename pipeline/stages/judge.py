@@ -1,0 +1,96 @@
+"""Which frames of a track may be chosen, and whether the track is worth choosing from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faces.types import Floats
+from pipeline.config import Faces, Tracking
+from pipeline.stages.observe import FaceObservation, UsableFace
+from pipeline.stages.probe import Refusal
+from pipeline.stages.track import Track
+from shards.schema import IMAGES_PER_IDENTITY, Reason
+
+
+@dataclass(frozen=True)
+class JudgedTrack:
+    """The frames of one person that may be chosen.
+
+    Attributes:
+        frames: observations in time order.
+        faces: what was measured on each of them.
+        embedding: (D,) unit vector, mean over the frames.
+        cosines: (N,) likeness of each frame to it.
+    """
+
+    frames: list[FaceObservation]
+    faces: list[UsableFace]
+    embedding: Floats
+    cosines: Floats
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a track's frames."""
+
+    result: JudgedTrack | Refusal
+    usable_frames: int
+    dropped: dict[Reason, int]
+
+
+def judge_track(track: Track, faces: Faces, tracking: Tracking) -> Verdict:
+    """Drop the frames that stand out from their track, then see whether enough are left.
+
+    A frame is dropped when it is blurred compared with the others, or when its face is unlike the medoid:
+    somebody else, or a face that neither a person nor a network could recognise.
+    """
+    dropped = Counter(o.reason for o in track.observations if o.reason is not None)
+    frames = [o for o in track.observations if o.usable is not None]
+    usable = [o.usable for o in frames if o.usable is not None]
+    keep = relatively_sharp(np.array([face.sharpness for face in usable]), faces.min_relative_sharpness)
+    dropped[Reason.BLURRED] += int((~keep).sum())
+    frames, usable = _where(frames, keep), _where(usable, keep)
+    if usable:
+        embeddings = np.stack([face.embedding for face in usable])
+        keep = near_medoid(embeddings, tracking.min_outlier_cosine)
+        dropped[Reason.OTHER_IDENTITY] += int((~keep).sum())
+        frames, usable, embeddings = _where(frames, keep), _where(usable, keep), embeddings[keep]
+    reasons = {reason: count for reason, count in sorted(dropped.items()) if count}
+    if len(usable) < IMAGES_PER_IDENTITY:
+        return Verdict(_too_few(len(usable), reasons), len(usable), reasons)
+    mean = embeddings.mean(axis=0)
+    mean /= np.linalg.norm(mean)
+    return Verdict(JudgedTrack(frames, usable, mean, embeddings @ mean), len(usable), reasons)
+
+
+def relatively_sharp(sharpness: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
+    """(N,) whether each frame is at least `least` times as sharp as the median frame."""
+    if len(sharpness) == 0:
+        return np.zeros(0, dtype=bool)
+    kept: NDArray[np.bool_] = sharpness >= least * np.median(sharpness)
+    return kept
+
+
+def near_medoid(embeddings: Floats, least_cosine: float) -> NDArray[np.bool_]:
+    """(N,) whether each unit vector of (N, D) is near the one that is nearest to all others."""
+    cosines = embeddings @ embeddings.T
+    kept: NDArray[np.bool_] = cosines[int(cosines.sum(axis=1).argmax())] >= least_cosine
+    return kept
+
+
+def _too_few(usable: int, dropped: dict[Reason, int]) -> Refusal:
+    """The reason that cost the most frames, if without it there would have been enough."""
+    detail = f"{usable} usable frames, {IMAGES_PER_IDENTITY} needed"
+    if dropped:
+        worst = max(dropped, key=lambda reason: dropped[reason])
+        if usable + dropped[worst] >= IMAGES_PER_IDENTITY:
+            return Refusal(worst, f"{detail}; {dropped[worst]} dropped for this")
+    return Refusal(Reason.TRACK_TOO_SHORT, detail)
+
+
+def _where(items: list, keep: NDArray[np.bool_]) -> list:  # type: ignore[type-arg]
+    return [item for item, kept in zip(items, keep, strict=True) if kept]

@@ -1,0 +1,117 @@
+"""Everything there is to know of each face in one frame, and the first reason to drop it.
+
+The checks stand in order of cost, and a face that fails one is not measured further: a crowd of small faces
+costs one detection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+
+from faces.align import align_112
+from faces.landmarks import FaceLandmarker
+from faces.quality import brightness, sharpness
+from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, HeadPose
+from pipeline.config import Faces
+from pipeline.stages.crop import Square, cut, face_is_cut_off, square_for
+from pipeline.stages.decode import Frame
+from pipeline.stopwatch import Stopwatch
+from shards.schema import Reason
+
+
+@dataclass(frozen=True)
+class UsableFace:
+    """What only a face that passed every check has."""
+
+    landmarks: FaceLandmarks
+    sharpness: float
+    embedding: Floats
+    square: Square
+    jpeg: bytes
+    """The stored image. Encoding all usable faces is cheap, and saves decoding the video a second time."""
+
+
+@dataclass(frozen=True)
+class FaceObservation:
+    """One face in one frame."""
+
+    frame: int
+    time_s: float
+    detection: Detection
+    usable: UsableFace | None = None
+    reason: Reason | None = None
+    """Why it is not usable."""
+
+
+class FaceObserver:
+    """Finds and measures the faces of a frame.
+
+    Args:
+        detector: finds faces.
+        landmarker: finds landmarks and pose in a face.
+        embedder: tells people apart.
+        config: what a usable face is.
+        jpeg_quality: of the stored images.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        landmarker: FaceLandmarker,
+        embedder: Embedder,
+        config: Faces,
+        jpeg_quality: int,
+    ) -> None:
+        self._detector = detector
+        self._landmarker = landmarker
+        self._embedder = embedder
+        self._config = config
+        self._jpeg_quality = jpeg_quality
+
+    def observe(self, frame: Frame, watch: Stopwatch) -> list[FaceObservation]:
+        """All faces of a frame, best detection first."""
+        with watch.step("detect"):
+            detections = self._detector.detect(frame.image)
+        return [self._observe(frame, detection, watch) for detection in detections]
+
+    def _observe(self, frame: Frame, detection: Detection, watch: Stopwatch) -> FaceObservation:
+        found = self._measure(frame, detection, watch)
+        if isinstance(found, Reason):
+            return FaceObservation(frame.index, frame.time_s, detection, reason=found)
+        return FaceObservation(frame.index, frame.time_s, detection, usable=found)
+
+    def _measure(self, frame: Frame, detection: Detection, watch: Stopwatch) -> UsableFace | Reason:
+        config, image = self._config, frame.image
+        height, width = image.shape[:2]
+        if detection.face_px < config.min_px:
+            return Reason.FACE_TOO_SMALL
+        with watch.step("landmarks"):
+            landmarks = self._landmarker.find(image, detection.box)
+        if landmarks is None:
+            return Reason.NO_LANDMARKS
+        if face_is_cut_off(landmarks.points, width, height):
+            return Reason.FACE_CUT_OFF
+        if is_extreme(landmarks.pose, config):
+            return Reason.EXTREME_POSE
+        with watch.step("filter"):
+            if brightness(image, detection.box) < config.min_brightness:
+                return Reason.TOO_DARK
+            sharp = sharpness(image, detection.box)
+            if sharp < config.min_sharpness:
+                return Reason.BLURRED
+        with watch.step("embed"):
+            embedding = self._embedder.embed([align_112(image, detection.keypoints)])[0]
+        with watch.step("crop"):
+            square = square_for(landmarks.points, width, height, config.crop_scale)
+            jpeg = simplejpeg.encode_jpeg(
+                np.ascontiguousarray(cut(image, square)), self._jpeg_quality, "RGB", "444"
+            )
+        return UsableFace(landmarks, sharp, embedding, square, jpeg)
+
+
+def is_extreme(pose: HeadPose, config: Faces) -> bool:
+    """Whether the head is turned further than the configuration admits."""
+    return abs(pose.yaw) > config.max_yaw or abs(pose.pitch) > config.max_pitch or abs(pose.roll) > config.max_roll

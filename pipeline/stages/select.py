@@ -1,0 +1,151 @@
+"""Choose eight images that cover a track's head poses, the best-scored of each pose.
+
+Poses are over-clustered (Omni-ID, section 3.4): more clusters than images, so that poor clusters can be left
+out. Quality is asked only of a few candidates in each cluster, because it is by far the dearest measurement.
+
+Distances between poses are Euclidean in (yaw, pitch, weight * roll), in degrees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Selection
+from pipeline.stages.probe import Refusal
+from shards.schema import IMAGES_PER_IDENTITY, Reason
+
+Points = NDArray[np.float64]
+"""(N, 3) poses, scaled so that their Euclidean distance is the pose distance in degrees."""
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """What choosing needs to know of N frames.
+
+    Attributes:
+        pose_deg: (N, 3) yaw, pitch, roll.
+        eyes_open: (N,) 0 closed .. 1 open.
+        sharpness: (N,) variance of the Laplacian.
+    """
+
+    pose_deg: Points
+    eyes_open: NDArray[np.float64]
+    sharpness: NDArray[np.float64]
+
+
+def pose_points(pose_deg: Points, roll_weight: float) -> Points:
+    """Poses (N, 3) as points whose distance is the pose distance."""
+    return pose_deg * (1.0, 1.0, roll_weight)
+
+
+def cluster_by_pose(points: Points, clusters: int) -> NDArray[np.int64]:
+    """(N,) cluster numbers by k-means, of at most `clusters` and at most as many as there are distinct poses."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    count = min(clusters, len(np.unique(points, axis=0)))
+    with threadpool_limits(1):  # sums in another order would be other clusters
+        labels: NDArray[np.int64] = KMeans(count, n_init=4, random_state=0).fit_predict(points)
+    return labels.astype(np.int64)
+
+
+def candidates(frames: FrameTable, config: Selection) -> list[tuple[int, int]] | Refusal:
+    """The frames worth scoring: a few of each pose cluster.
+
+    Returns:
+        (frame, cluster) pairs in order of frame, or a refusal when the head hardly moves: then no choice of
+        eight can be `2 * min_separation_deg` apart, and scoring would be in vain.
+    """
+    points = pose_points(frames.pose_deg, config.roll_weight)
+    _, separation = farthest_points(points, IMAGES_PER_IDENTITY)
+    # Farthest-point sampling finds at least half of the best separation there is.
+    if 2 * separation < 2 * config.min_separation_deg:
+        return _too_few_poses(2 * separation, config)
+    labels = cluster_by_pose(points, config.clusters)
+    # Sharper than usual is as likely noise as detail, so the sharper half of the frames counts as equal.
+    sharp = np.minimum(frames.sharpness / np.median(frames.sharpness), 1.0).round(1)
+    closed = frames.eyes_open < config.min_eyes_open
+    chosen: list[tuple[int, int]] = []
+    for cluster in np.unique(labels):
+        members = np.flatnonzero(labels == cluster)
+        centre = points[members].mean(axis=0)
+        off_centre = np.linalg.norm(points[members] - centre, axis=1)
+        order = np.lexsort((off_centre, -sharp[members], closed[members]))
+        chosen += [(int(members[i]), int(cluster)) for i in order[: config.candidates_per_cluster]]
+    return sorted(chosen)
+
+
+def choose(
+    frames: FrameTable, clusters: NDArray[np.int64], badness: NDArray[np.float64], config: Selection
+) -> list[int] | Refusal:
+    """Choose eight of the scored candidates.
+
+    Each cluster is represented by its best image. Of the representatives, the best are taken in turn unless
+    one of nearly the same pose has been taken: nearer than half the separation d that farthest-point sampling
+    reaches with eight of them. That always leaves eight: around each image taken lies at most one of the
+    sampled eight within d / 2, so while fewer than eight are taken, one of the sampled is still free.
+
+    Args:
+        frames: N candidates.
+        clusters: (N,) pose cluster of each.
+        badness: (N,) quality turned so that lower is better.
+        config: least separation, and when eyes count as closed.
+
+    Returns:
+        Eight row numbers in ascending order, or a refusal.
+    """
+    points = pose_points(frames.pose_deg, config.roll_weight)
+    closed = frames.eyes_open < config.min_eyes_open
+    best_first = np.lexsort((np.arange(len(badness)), badness, closed))
+    representatives: dict[int, int] = {}
+    for row in best_first:
+        representatives.setdefault(int(clusters[row]), int(row))
+    rows = list(representatives.values())
+    if len(rows) < IMAGES_PER_IDENTITY:
+        return Refusal(Reason.TOO_FEW_POSES, f"{len(rows)} pose clusters, {IMAGES_PER_IDENTITY} needed")
+    _, separation = farthest_points(points[rows], IMAGES_PER_IDENTITY)
+    if separation < 2 * config.min_separation_deg:
+        return _too_few_poses(separation, config)
+    taken: list[int] = []
+    for row in rows:
+        if all(np.linalg.norm(points[row] - points[other]) >= separation / 2 for other in taken):
+            taken.append(row)
+    return sorted(taken[:IMAGES_PER_IDENTITY])
+
+
+def farthest_points(points: Points, count: int) -> tuple[list[int], float]:
+    """Farthest-point sampling.
+
+    Args:
+        points: (N, 3).
+        count: how many to pick.
+
+    Returns:
+        The picked rows, starting with the one nearest to the mean, and the least distance between two of
+        them; 0 when there are fewer than `count` points.
+
+    Source: Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985; at least half of the
+    best separation possible.
+    """
+    if len(points) < count:
+        return list(range(len(points))), 0.0
+    picked = [int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmin())]
+    distance = np.linalg.norm(points - points[picked[0]], axis=1)
+    separation = np.inf
+    while len(picked) < count:
+        farthest = int(distance.argmax())
+        separation = min(separation, float(distance[farthest]))
+        picked.append(farthest)
+        distance = np.minimum(distance, np.linalg.norm(points - points[farthest], axis=1))
+    return picked, separation
+
+
+def _too_few_poses(separation: float, config: Selection) -> Refusal:
+    return Refusal(
+        Reason.TOO_FEW_POSES,
+        f"{IMAGES_PER_IDENTITY} poses are at most {separation:.1f} degrees apart, "
+        f"{2 * config.min_separation_deg:g} needed",
+    )

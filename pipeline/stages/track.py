@@ -1,0 +1,108 @@
+"""Join the faces of consecutive frames to tracks of one person.
+
+A track ends at a shot cut, when its face is unseen for too long, and when the face in its place belongs to
+somebody else. So two people never share a track, also where they swap places or where a cut was not seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from faces.types import Floats, Image
+from pipeline.config import Tracking
+from pipeline.stages.observe import FaceObservation
+
+FORBIDDEN = 1e6
+"""Cost of a pair that may not be joined."""
+
+
+@dataclass
+class Track:
+    """The observations of one person, in time order."""
+
+    observations: list[FaceObservation] = field(default_factory=list)
+    _embedding_sum: Floats | None = None
+
+    def add(self, observation: FaceObservation) -> None:
+        """Append the newest observation."""
+        self.observations.append(observation)
+        if observation.usable is not None:
+            embedding = observation.usable.embedding
+            self._embedding_sum = embedding if self._embedding_sum is None else self._embedding_sum + embedding
+
+    @property
+    def last(self) -> FaceObservation:
+        """The newest observation."""
+        return self.observations[-1]
+
+    def cosine(self, observation: FaceObservation) -> float | None:
+        """Likeness of a face to this track's person; None when either has not been embedded."""
+        if self._embedding_sum is None or observation.usable is None:
+            return None
+        norm = float(np.linalg.norm(self._embedding_sum))
+        return float(self._embedding_sum @ observation.usable.embedding) / norm
+
+
+class ShotCuts:
+    """Sees where the shot changes, from the colours of consecutive analysed frames."""
+
+    def __init__(self, distance: float) -> None:
+        self._distance = distance
+        self._last: Floats | None = None
+
+    def is_cut(self, image: Image) -> bool:
+        """Whether a shot ends between the last frame given and this one."""
+        small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
+        hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
+        histogram = cv2.calcHist([hsv], [0, 1, 2], None, [12, 6, 6], [0, 180, 0, 256, 0, 256])
+        histogram = cv2.GaussianBlur(histogram.reshape(12, 36), (3, 3), 0)
+        last, self._last = self._last, histogram
+        return last is not None and cv2.compareHist(last, histogram, cv2.HISTCMP_BHATTACHARYYA) > self._distance
+
+
+class Tracker:
+    """Builds the tracks of one video from its frames in order."""
+
+    def __init__(self, config: Tracking) -> None:
+        self._config = config
+        self._active: list[Track] = []
+        self.tracks: list[Track] = []
+        """All tracks so far, by their first frame."""
+
+    def add(self, observations: list[FaceObservation], time_s: float, cut: bool) -> None:
+        """Give each face of the next frame to the track it continues, or to a new one."""
+        if cut:
+            self._active = []
+        self._active = [t for t in self._active if time_s - t.last.time_s <= self._config.max_gap_s]
+        free = set(range(len(observations)))
+        if self._active and observations:
+            costs = np.array([[self._cost(track, face) for face in observations] for track in self._active])
+            for row, column in zip(*linear_sum_assignment(costs), strict=True):
+                if costs[row, column] < FORBIDDEN:
+                    self._active[row].add(observations[column])
+                    free.discard(int(column))
+        for column in sorted(free):
+            track = Track()
+            track.add(observations[column])
+            self._active.append(track)
+            self.tracks.append(track)
+
+    def _cost(self, track: Track, face: FaceObservation) -> float:
+        overlap = intersection_over_union(track.last.detection.box, face.detection.box)
+        cosine = track.cosine(face)
+        if cosine is None:
+            return -overlap if overlap >= self._config.min_overlap else FORBIDDEN
+        near = overlap >= self._config.min_overlap and cosine >= self._config.min_cosine
+        return -(overlap + cosine) if near or cosine >= self._config.rejoin_cosine else FORBIDDEN
+
+
+def intersection_over_union(first: Floats, second: Floats) -> float:
+    """Overlap of two boxes (x0, y0, x1, y1), 0 to 1."""
+    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    shared = float(np.prod(np.clip(high - low, 0, None)))
+    total = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2])) - shared
+    return shared / total if total > 0 else 0.0
