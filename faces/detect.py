@@ -92,7 +92,7 @@ class YuNet:
     Source: Wu et al., "YuNet: a tiny millisecond-level face detector", 2023.
     """
 
-    def __init__(self, path: Path, size: int = 640, min_score: float = 0.7) -> None:
+    def __init__(self, path: Path, size: int = 640, min_score: float = 0.6) -> None:
         self.size = size
         level = cv2.utils.logging.getLogLevel()
         # OpenCV 5 warns, once per network, that its engine has a single target; there is nothing to choose.

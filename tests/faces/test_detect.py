@@ -10,10 +10,11 @@ import insightface
 import numpy as np
 import pytest
 
-from faces.detect import Canvas, Scrfd, YuNet, place_on_canvas
+from faces.detect import Canvas, YuNet, place_on_canvas
 from faces.onnx_session import open_session
+from faces.profiles import load_detector
 from faces.registry import resolve
-from faces.types import Detection, Image
+from faces.types import Detection, Detector, Image
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +30,13 @@ def yunet() -> YuNet:
 
 
 @pytest.fixture(scope="module")
-def scrfd(weights: Path) -> Scrfd:
-    return Scrfd(weights / "insightface" / "det_2.5g.onnx")
+def scrfd(weights: Path) -> Detector:
+    return load_detector("scrfd_2.5g", resolve(["scrfd_2.5g"], weights / "insightface"))
 
 
 @pytest.fixture(params=["yunet", pytest.param("scrfd", marks=pytest.mark.weights)])
-def detector(request: pytest.FixtureRequest) -> YuNet | Scrfd:
-    found: YuNet | Scrfd = request.getfixturevalue(request.param)
+def detector(request: pytest.FixtureRequest) -> Detector:
+    found: Detector = request.getfixturevalue(request.param)
     return found
 
 
@@ -99,8 +100,14 @@ def test_an_empty_scene_of_any_shape_has_no_face(detector, shape: tuple[int, int
     assert detector.detect(np.full(shape, 128, np.uint8)) == []
 
 
+def test_a_higher_threshold_keeps_the_best_faces_alone(yunet: YuNet, group: Image):
+    scores = [face.score for face in yunet.detect(group)]
+    strict = load_detector("yunet", resolve(["yunet"], None), min_score=(scores[2] + scores[3]) / 2)
+    assert [face.score for face in strict.detect(group)] == scores[:3]
+
+
 @pytest.mark.weights
-def test_two_independent_detectors_agree(yunet: YuNet, scrfd: Scrfd, group: Image):
+def test_two_independent_detectors_agree(yunet: YuNet, scrfd: Detector, group: Image):
     for one, two in zip(by_place(yunet.detect(group)), by_place(scrfd.detect(group)), strict=True):
         assert overlap(one, two) > 0.6
         distance = np.linalg.norm(one.keypoints - two.keypoints, axis=1)
