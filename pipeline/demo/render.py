@@ -19,6 +19,7 @@ from pipeline.demo.mesh import LID_CREASES, UPPER_LIDS, HeadMesh, Points
 
 JAW_DEG = 14.0
 """Turn of the jaw when the mouth is wide open."""
+MOUTH_COLOUR = (46, 19, 18)
 _SUBPIXEL_BITS = 4
 
 
@@ -57,17 +58,18 @@ def place_vertices(mesh: HeadMesh, state: HeadState) -> tuple[Points, Points]:
 def render(mesh: HeadMesh, state: HeadState) -> Image:
     """The portrait with its head in another state: (H, W, 3) RGB."""
     placed, nearness = place_vertices(mesh, state)
-    width, height = mesh.size
+    height, width = mesh.image.shape[:2]
     covering = _covering_triangles(placed, nearness, mesh.triangles, width, height)
     # One table per coefficient: a gather of scalars is several times faster than one of rows.
     xx, xy, x0, yx, yy, y0 = (
-        np.take(table, covering) for table in _affine_maps(placed, mesh.source_px, mesh.triangles)
+        np.take(table, covering) for table in _affine_maps(placed, mesh.rest_px, mesh.triangles)
     )
     xs = np.arange(width, dtype=np.float32)[None, :]
     ys = np.arange(height, dtype=np.float32)[:, None]
     map_x, map_y = xx * xs + xy * ys + x0, yx * xs + yy * ys + y0
-    drawn = cv2.remap(mesh.atlas, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    drawn = cv2.remap(mesh.image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     frame = np.asarray(drawn, np.uint8)
+    frame[np.take(np.append(False, mesh.dark), covering)] = MOUTH_COLOUR
     closed = 1 - state.eyes_open
     return frame if closed <= 0 else _with_smooth_lids(frame, placed, mesh.lid_colours, closed)
 
@@ -118,7 +120,7 @@ def _covering_triangles(
 
 
 def _affine_maps(placed: Points, source: Points, triangles: NDArray[np.intp]) -> NDArray[np.float32]:
-    """(6, 1 + T): per triangle the map from frame to atlas, xx xy x0 yx yy y0; first that of no triangle."""
+    """(6, 1 + T): per triangle its map from frame to portrait, xx xy x0 yx yy y0; first that of none."""
     corners = np.concatenate([placed[triangles], np.ones((len(triangles), 3, 1))], axis=2)
     thin = np.abs(np.linalg.det(corners)) < 1e-6
     corners[thin] = np.eye(3)

@@ -67,11 +67,12 @@ def spoilt(
 
 
 def from_afar(scene: Scene, shrink: float) -> Scene:
-    """The scene so far away that its face is too small; around it a blurred wall of its own colours."""
+    """The scene so far away that its face is too small; around it a wall of its corner's colours."""
     for image, truth in scene:
         height, width = image.shape[:2]
         small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        wall = cv2.resize(cv2.GaussianBlur(image[: height // 8], (0, 0), 9), (width, height))
+        corner = cv2.GaussianBlur(image[: height // 16, : width // 16], (0, 0), 9)
+        wall = cv2.resize(corner, (width, height))
         y, x = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
         wall[y : y + small.shape[0], x : x + small.shape[1]] = small
         yield (
