@@ -50,6 +50,11 @@ class Models(Section):
     embedder: str
     quality: str
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.detector, self.landmarker, self.embedder, self.quality)
+
 
 class Frames(Section):
     """Which frames of a video are looked at."""
@@ -66,7 +71,7 @@ class Faces(Section):
 
     detection_side: Annotated[int, Field(ge=128, le=2048)] = 640
     """The frame's longer side is reduced to this for detection, in pixels."""
-    min_score: Fraction = 0.7
+    min_score: Fraction = 0.6
     """Least confidence of the detector."""
     min_px: Positive = 448.0
     """Least face size (square root of the box's area) in source pixels; the paper's 448."""

@@ -12,6 +12,7 @@ import resource
 import signal
 from concurrent.futures import TimeoutError as FutureTimeout
 
+import cv2
 from pebble import ProcessExpired, ProcessPool
 
 from faces.registry import ResolvedModel
@@ -77,6 +78,7 @@ class IsolatedAnalyser:
 def _start(config: Config, models: dict[str, ResolvedModel]) -> None:
     global _analyser  # noqa: PLW0603 - the one object of this process
     _die_with_parent()
+    cv2.setNumThreads(1)  # one process a CPU: more threads than that only get in each other's way
     _analyser = VideoAnalyser(config, models)
     # Set after loading: the networks are ours, what comes on top belongs to the video.
     limit = int((config.run.video_memory_gb) * 2**30) + _data_bytes()

@@ -1,0 +1,78 @@
+"""The thin shell between Ray and the steps: one dictionary row is one video.
+
+    {"video": Video as JSON}
+      -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes]}
+      -> Score   -> the same, with every candidate's quality
+      -> Stage   -> {"video_id", "status", "reason", "identities"}
+
+No frame ever enters Ray's object store, only encoded crops.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faces.registry import ResolvedModel
+from pipeline.config import Config
+from pipeline.records import Analysis
+from pipeline.sources.manifest import Video
+from pipeline.stages.decide import decide
+from pipeline.stages.isolate import IsolatedAnalyser
+from pipeline.stages.score import QualityScorer
+from pipeline.staging import Staging
+
+Row = dict[str, Any]
+Models = dict[str, ResolvedModel]
+
+
+class Analyse:
+    """Decodes and analyses videos, each in isolation."""
+
+    def __init__(self, config: Config, models: Models) -> None:
+        self._analyser = IsolatedAnalyser(config, models)
+
+    def __call__(self, row: Row) -> Row:
+        """Analyse the video of a row."""
+        found = self._analyser.analyse(Video.model_validate_json(row["video"]))
+        return row | {
+            "analysis": found.analysis.model_dump_json(),
+            "jpegs": found.jpegs,
+            "masks": found.masks,
+        }
+
+
+class Score:
+    """Holds the quality network."""
+
+    def __init__(self, config: Config, models: Models) -> None:
+        self._scorer = QualityScorer(config, models)
+
+    def __call__(self, row: Row) -> Row:
+        """Score the candidates of a row."""
+        analysis = Analysis.model_validate_json(row["analysis"])
+        scored = self._scorer.score(analysis, list(row["jpegs"]))
+        return row | {"analysis": scored.model_dump_json(), "higher_is_better": self._scorer.higher_is_better}
+
+
+class Stage:
+    """Chooses the images and keeps the finished video."""
+
+    def __init__(self, config: Config, staging: Staging) -> None:
+        self._config = config
+        self._staging = staging
+
+    def __call__(self, row: Row) -> Row:
+        """Decide on the video of a row and write it to the staging area."""
+        video = Video.model_validate_json(row["video"])
+        analysis = Analysis.model_validate_json(row["analysis"])
+        decided = decide(
+            analysis, list(row["jpegs"]), list(row["masks"]), self._config, row["higher_is_better"]
+        )
+        self._staging.write(video, decided)
+        outcome = decided.outcome
+        return {
+            "video_id": outcome.video_id,
+            "status": outcome.status.value,
+            "reason": outcome.reason.value if outcome.reason else "",
+            "identities": outcome.identities,
+        }

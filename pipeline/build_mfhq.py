@@ -1,0 +1,159 @@
+"""Build MFHQ: from a folder of face videos to a verified data set with a report.
+
+    python pipeline/build_mfhq.py workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
+
+`run` is the whole build, in order; every step is a module of its own. Phases are idempotent: a build that was
+killed continues where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faces.profiles import required_files
+from faces.registry import ModelsUnavailable
+from faces.registry import resolve as resolve_models
+from pipeline.actors import Analyse, Models, Score, Stage
+from pipeline.cluster import STAGE_CPUS, analysers, connect
+from pipeline.config import Config
+from pipeline.errors import BuildError
+from pipeline.pack import pack
+from pipeline.plan import BuildPlan, plan_build, unstaged
+from pipeline.progress import Reporter
+from pipeline.report.build import write_report
+from shards.manifest import DatasetManifest
+from shards.schema import Status
+from shards.verify import verify
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a build made."""
+
+    manifest: DatasetManifest
+    report: Path
+
+
+def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_failed: bool = False) -> Build:
+    """Build a data set.
+
+    Args:
+        config: of the build.
+        reporter: shows progress.
+        replace: build over what another configuration left in the output folder.
+        retry_failed: curate videos again that failed in an earlier run.
+
+    Raises:
+        BuildError: what is wrong and what to do; before any work where that can be known.
+    """
+    # The weights first: that one is missing must be known before hours of work, not after.
+    models = load_registry(config)
+
+    # What there is to do: the source's videos, less those that an earlier run has finished.
+    plan = plan_build(config, models, replace=replace, retry_failed=retry_failed)
+    reporter.say(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
+
+    # One outcome for each video, in the staging area.
+    if plan.todo:
+        curate(config, models, plan, reporter)
+
+    # All outcomes together decide on persons and splits; then the shards, in canonical order.
+    manifest = pack(config, models, plan, reporter)
+
+    # Nothing is called done that a reader has not checked.
+    check(config.output, manifest, reporter)
+
+    report = write_report(config.output, plan.seconds())
+    return Build(manifest, report)
+
+
+def load_registry(config: Config) -> Models:
+    """The files of all networks that the build needs, checked.
+
+    Raises:
+        BuildError: files are missing or not what they should be.
+    """
+    try:
+        names = required_files(config.models.names, config.run.models_dir)
+        return resolve_models(names, config.run.models_dir)
+    except (ModelsUnavailable, ValueError) as error:
+        raise BuildError(str(error)) from error
+
+
+def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) -> None:
+    """Curate the unfinished videos on the cluster, largest first.
+
+    Raises:
+        BuildError: the cluster cannot carry the build, or a step failed that is no single video's fault.
+    """
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    connect()
+    processes = analysers(config.run, len(plan.todo))
+
+    # A block is one video, so that a long video holds up no other and a lost worker costs little.
+    videos = ray.data.from_items(
+        [{"video": video.model_dump_json()} for video in plan.todo], override_num_blocks=plan.blocks
+    )
+    outcomes = (
+        videos
+        # Decode, detect, track, measure, pick candidates by pose: where the CPU time goes.
+        .map(
+            Analyse,
+            fn_constructor_args=(config, models),
+            compute=ActorPoolStrategy(size=processes, max_tasks_in_flight_per_actor=2),
+            num_cpus=config.run.analyser_cpus,
+            num_gpus=config.run.analyser_gpus,
+            **PATIENCE,
+        )
+        # The quality network: few processes, with a share of a GPU each where there is one.
+        .map(
+            Score,
+            fn_constructor_args=(config, models),
+            compute=ActorPoolStrategy(size=config.run.scorers),
+            num_cpus=config.run.scorer_cpus,
+            num_gpus=config.run.scorer_gpus,
+            **PATIENCE,
+        )
+        # Choose eight, write one small file.
+        .map(Stage(config, plan.staging), num_cpus=STAGE_CPUS)
+    )
+    with reporter.bar("curate", len(plan.todo)) as advance:
+        counts: Counter[str] = Counter()
+        for outcome in outcomes.iter_rows():
+            counts[outcome["status"]] += 1
+            advance(counts.total(), "  ".join(f"{counts[status]} {status.value}" for status in Status))
+    lost = unstaged(plan)
+    if lost:
+        raise BuildError(
+            f"{len(lost)} videos came to no end, such as {lost[0].video_id}; the same command again will "
+            "try them once more"
+        )
+
+
+PATIENCE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
+"""A worker that dies is replaced and its video tried again, but not for ever, as Ray Data would by default."""
+
+
+def check(output: Path, manifest: DatasetManifest, reporter: Reporter) -> None:
+    """Read the whole data set back.
+
+    Raises:
+        BuildError: it is not what was meant to be written.
+    """
+    identities = sum(manifest.counts.identities.values())
+    with reporter.bar("verify", identities) as advance:
+        problems = verify(output, lambda done: advance(done, ""))
+    if problems:
+        listed = "\n  ".join(str(problem) for problem in problems[:20])
+        raise BuildError(f"{output} does not verify, the disk may be damaged:\n  {listed}")
+
+
+if __name__ == "__main__":
+    from pipeline.cli import build_command
+
+    build_command()

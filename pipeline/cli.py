@@ -1,0 +1,139 @@
+"""`mfhq`: build, verify and look at face data sets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.progress import Reporter
+
+app = typer.Typer(
+    name="mfhq",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Turn face videos into MFHQ: eight sharp, pose-diverse images of each person, in WebDataset shards.",
+)
+models_app = typer.Typer(no_args_is_help=True, help="The networks' weights: what there is, and fetching it.")
+app.add_typer(models_app, name="models")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Override the workflow: faces.min_px=160"),
+]
+
+
+@app.command()
+def build(
+    workflow: Annotated[Path, typer.Argument(help="YAML file, such as workflows/curate_embedded.yaml")],
+    overrides: Overrides = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Build over what another configuration left in the output.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Curate videos again that failed in an earlier run.")
+    ] = False,
+) -> None:
+    """Build a data set; the same command again continues a build that was stopped.
+
+    Runs on the Ray cluster that RAY_ADDRESS or `ray job submit` names, or on this machine.
+
+    Example: mfhq build workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
+    """
+    from pipeline.build_mfhq import run
+    from pipeline.config import load_config
+    from pipeline.summary import summary
+
+    reporter = Reporter()
+    with _errors_in_words():
+        config = load_config(workflow, overrides or [])
+        made = run(config, reporter, replace=replace, retry_failed=retry_failed)
+    typer.echo(summary(config.output, made.manifest, made.report))
+
+
+@app.command()
+def verify(root: Annotated[Path, typer.Argument(help="Folder that holds dataset.json")]) -> None:
+    """Read a whole data set and name everything that is wrong with it; exit code 1 when something is."""
+    from shards import verify as verifier
+
+    problems = verifier.verify(root)
+    for problem in problems:
+        typer.echo(str(problem))
+    if problems:
+        typer.echo(f"{root}: {len(problems)} problems", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{root}: whole, nothing wrong")
+
+
+@app.command()
+def report(root: Annotated[Path, typer.Argument(help="Folder that holds dataset.json")]) -> None:
+    """Draw the statistics report of a data set again."""
+    from pipeline.report.build import write_report
+
+    with _errors_in_words():
+        typer.echo(write_report(root))
+
+
+@app.command()
+def demo_clips(
+    folder: Annotated[Path, typer.Argument(help="Where to write the clips and truth.json")],
+) -> None:
+    """Make short face videos with known head poses and planted defects, for demos and tests."""
+    from pipeline.demo.clips import make_demo_clips
+
+    clips = make_demo_clips(folder)
+    typer.echo(f"{len(clips)} clips in {folder}")
+
+
+@models_app.command("list")
+def list_models(
+    models_dir: Annotated[Path | None, typer.Option(help="Folder of weights")] = None,
+) -> None:
+    """Show every known network: its file, checksum, licence and whether it is there."""
+    from pipeline.models_table import models_table
+
+    with _errors_in_words():
+        typer.echo(models_table(models_dir))
+
+
+@models_app.command("pull")
+def pull_models(
+    workflow: Annotated[Path, typer.Argument(help="YAML file whose networks are wanted")],
+    models_dir: Annotated[Path, typer.Option(help="Folder to put the weights in")],
+) -> None:
+    """Fetch the networks a workflow names from their official addresses, and check them."""
+    from pipeline.models_table import pull_for
+
+    with _errors_in_words():
+        typer.echo(pull_for(workflow, models_dir, Reporter()))
+
+
+def build_command() -> None:
+    """`python pipeline/build_mfhq.py …` is `mfhq build …`."""
+    typer.run(build)
+
+
+def main() -> None:
+    """Entry point of `mfhq`."""
+    app()
+
+
+class _errors_in_words:  # noqa: N801 - reads as a statement
+    """Turn the errors that a user can act on into a message and exit code 1; others keep their traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        from faces.registry import ModelsUnavailable
+        from pipeline.config import ConfigError
+        from pipeline.errors import BuildError
+        from shards.atomic import OutOfSpace
+        from shards.manifest import DataSetError
+
+        if isinstance(error, ConfigError | BuildError | ModelsUnavailable | OutOfSpace | DataSetError):
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(1)

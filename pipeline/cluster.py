@@ -1,0 +1,63 @@
+"""Meeting Ray: connect to a cluster or start one here, and divide its CPUs among the steps."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pipeline.config import Run
+from pipeline.errors import BuildError
+
+STAGE_CPUS = 0.1
+"""Choosing eight images and writing one small file is next to nothing."""
+
+
+def connect() -> None:
+    """Join the cluster this process belongs to, or start one on this machine.
+
+    `ray job submit` and `RAY_ADDRESS` name a cluster; without either, Ray looks for one started here with
+    `ray start`, and starts its own otherwise.
+    """
+    import ray
+    from ray.data import DataContext
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True, logging_level=logging.WARNING, configure_logging=True)
+    context = DataContext.get_current()
+    # The build shows its own progress, in videos; Ray's bars count blocks of operators.
+    context.enable_progress_bars = False
+    # A worker that dies (a lost node, the memory monitor) is replaced and its video tried again, but not for
+    # ever: Ray Data's default would try a deadly one without end.
+    context.max_errored_blocks = 0
+    # A dataset of one tiny row a block needs no statistics in memory.
+    context.verbose_stats_logs = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def analysers(run: Run, videos: int) -> int:
+    """How many processes analyse videos: as asked, or as many as the cluster's CPUs carry.
+
+    Raises:
+        BuildError: the cluster cannot carry one.
+    """
+    import ray
+
+    total: dict[str, Any] = ray.cluster_resources()
+    cpus, gpus = float(total.get("CPU", 0)), float(total.get("GPU", 0))
+    wanted_gpus = run.scorer_gpus * run.scorers + run.analyser_gpus
+    if wanted_gpus > gpus:
+        raise BuildError(
+            f"the build asks for {wanted_gpus:g} GPUs (run.scorer_gpus, run.analyser_gpus), the cluster has "
+            f"{gpus:g}; set both to 0 and run.device=cpu to build without"
+        )
+    free = cpus - run.scorer_cpus * run.scorers - STAGE_CPUS
+    fitting = int(free / run.analyser_cpus + 1e-9)
+    if run.analyser_gpus:
+        fitting = min(fitting, int((gpus - run.scorer_gpus * run.scorers) / run.analyser_gpus + 1e-9))
+    if fitting < 1 or (run.analysers or 1) > fitting:
+        raise BuildError(
+            f"the cluster's {cpus:g} CPUs carry {fitting} analysers of {run.analyser_cpus:g} CPUs beside "
+            f"{run.scorers} scorers of {run.scorer_cpus:g}; lower run.analysers, run.analyser_cpus or "
+            "run.scorer_cpus"
+        )
+    return min(run.analysers or fitting, max(videos, 1))

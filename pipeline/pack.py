@@ -1,0 +1,114 @@
+"""From finished videos to the data set, in canonical order: same videos and settings, same bytes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+
+from faces.registry import ResolvedModel
+from pipeline.config import Config, digest
+from pipeline.plan import BuildPlan
+from pipeline.progress import Reporter
+from pipeline.records import StagedIdentity
+from pipeline.resolve import Identity, Placement, resolve
+from pipeline.sources.manifest import Video
+from pipeline.staging import Staging
+from shards.manifest import DatasetManifest, Provenance, ShardLimits
+from shards.sample import Sample
+from shards.schema import IdentityRecord, VideoOutcome
+from shards.writer import write_dataset
+
+LIBRARIES = (
+    *("av", "decord", "insightface", "mediapipe", "onnxruntime", "opencv-python-headless"),
+    *("pyiqa", "scikit-learn", "simplejpeg", "torch"),
+)
+"""Libraries that shape the bytes of the images and their records."""
+
+
+def pack(
+    config: Config,
+    models: dict[str, ResolvedModel],
+    plan: BuildPlan,
+    reporter: Reporter,
+) -> DatasetManifest:
+    """Write the data set from the staging area.
+
+    Args:
+        config: of the build.
+        models: the networks used.
+        plan: all of its videos finished.
+        reporter: shows progress.
+
+    Raises:
+        OutOfSpace: the disk is full.
+    """
+    staged = {video.video_id: video for video in plan.manifest.videos}
+    outcomes = [plan.staging.outcome(video) for video in plan.manifest.videos]
+    identities = [
+        _for_linking(identity, outcome)
+        for outcome in outcomes
+        if outcome.identities
+        for identity in plan.staging.identities(staged[outcome.video_id])
+    ]
+    resolved = resolve(outcomes, identities, config.people, config.split)
+    defining = config.defining()
+    provenance = Provenance(
+        config=defining,
+        config_digest=digest(defining),
+        models={name: model.sha256 for name, model in sorted(models.items())},
+        code_version=importlib.metadata.version("omniid"),
+        libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
+    )
+    of_video = {identity.key: staged[identity.video_id] for identity in identities}
+    order = sorted(resolved.placements, key=lambda key: (resolved.placements[key].split, key))
+    samples = _samples(order, of_video, resolved.placements, resolved.outcomes, plan.staging)
+    limits = ShardLimits(max_samples=config.shards.max_samples, max_bytes=config.shards.max_bytes)
+    with reporter.bar("pack", len(order)) as advance:
+        return write_dataset(
+            config.output,
+            samples,
+            resolved.outcomes,
+            provenance,
+            limits,
+            name=config.name,
+            progress=lambda done: advance(done, ""),
+        )
+
+
+def _for_linking(identity: StagedIdentity, outcome: VideoOutcome) -> Identity:
+    scores = [
+        -image.quality.value if image.quality.higher_is_better else image.quality.value
+        for image in identity.images
+    ]
+    return Identity(
+        key=identity.key,
+        video_id=outcome.video_id,
+        origin=outcome.origin,
+        embedding=tuple(identity.embedding),
+        badness=sum(scores) / len(scores),
+    )
+
+
+def _samples(
+    order: list[str],
+    of_video: dict[str, Video],
+    placements: dict[str, Placement],
+    outcomes: list[VideoOutcome],
+    staging: Staging,
+) -> Iterator[Sample]:
+    by_id = {outcome.video_id: outcome for outcome in outcomes}
+    for key in order:
+        video = of_video[key]
+        found = zip(staging.identities(video), staging.images(video), strict=True)
+        identity, (jpegs, masks) = next(pair for pair in found if pair[0].key == key)
+        outcome, placement = by_id[video.video_id], placements[key]
+        record = IdentityRecord(
+            **identity.model_dump(),
+            split=placement.split,
+            person_id=placement.person_id,
+            video_id=outcome.video_id,
+            source=outcome.source,
+            origin=outcome.origin,
+            licence=outcome.licence,
+        )
+        yield Sample(record, jpegs, masks)

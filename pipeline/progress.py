@@ -1,0 +1,75 @@
+"""What the person who started a build sees: bars on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LOG_EVERY_S = 10.0
+"""Without a terminal (`ray job logs`, a file) a line is written at most this often."""
+
+Advance = Callable[[int, str], None]
+"""Called with how much is done and a short note."""
+
+
+class Reporter:
+    """Shows how far a build is.
+
+    Args:
+        console: where to write; standard error by default, so that results can be piped.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Write one message."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        """A progress bar of `total` units for the time of the `with` block."""
+        with self._bar(title, total) if self.console.is_terminal else self._log(title, total) as advance:
+            yield advance
+
+    @contextmanager
+    def _bar(self, title: str, total: int) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self.console) as progress:
+            task = progress.add_task(title, total=total, note="")
+            yield lambda done, note: progress.update(task, completed=done, note=note)
+
+    @contextmanager
+    def _log(self, title: str, total: int) -> Iterator[Advance]:
+        start = last = time.monotonic()
+        self.say(f"{title}: 0/{total}")
+
+        def advance(done: int, note: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= LOG_EVERY_S or done == total:
+                last = now
+                left = (now - start) / done * (total - done) if done else 0.0
+                self.say(
+                    f"{title}: {done}/{total} after {now - start:.0f} s, about {left:.0f} s left  {note}"
+                )
+
+        yield advance
