@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from itertools import pairwise
 
 from shards.canonical import model_json
 from shards.schema import FAILURES, IdentityRecord, Status, VideoOutcome
+
+UNIT_TOLERANCE = 1e-3
+"""How far the length of an embedding may be from 1, for embeddings stored with few digits."""
 
 
 def video_problems(video: VideoOutcome) -> list[str]:
@@ -36,6 +41,20 @@ def video_problems(video: VideoOutcome) -> list[str]:
         for number, times in Counter(track.track for track in video.tracks).items()
         if times > 1
     ]
+    return problems
+
+
+def record_problems(record: IdentityRecord) -> list[str]:
+    """Sentences on what contradicts itself within one sample's record."""
+    problems = []
+    if any(before.frame >= after.frame for before, after in pairwise(record.images)):
+        problems.append("its images are not in ascending order of their source frames")
+    if any(image.crop_px[2] <= 0 for image in record.images):
+        problems.append("the side of a crop is not positive")
+    if abs(math.hypot(*record.embedding) - 1) > UNIT_TOLERANCE:
+        problems.append(f"its embedding has length {math.hypot(*record.embedding):.4f}, not 1")
+    if record.track_end_s < record.track_start_s:
+        problems.append("its track ends before it starts")
     return problems
 
 

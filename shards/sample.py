@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
 from shards.canonical import model_json, sha256_hex
@@ -91,9 +90,12 @@ def _problem(
                     f"is {image.size[0]} x {image.size[1]} {image.mode}, "
                     f"expected {IMAGE_SIDE} x {IMAGE_SIDE} {' or '.join(modes)}"
                 )
-            pixels = np.asarray(image.convert(modes[-1])) if decode else None
+            if decode:
+                image.load()
+            # None when there are more than two colours.
+            colours = image.convert("L").getcolors(maxcolors=2) if decode and values else []
     except Exception as error:  # Pillow raises nearly anything on damaged files
         return f"cannot be decoded as {form}: {error}"
-    if pixels is not None and values is not None and not np.isin(pixels, values).all():
+    if values and (colours is None or any(colour not in values for _, colour in colours)):
         return f"holds values other than {' and '.join(map(str, values))}"
     return None

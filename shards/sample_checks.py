@@ -12,7 +12,7 @@ from shards.layout import FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MASK_
 from shards.manifest import DataSetError
 from shards.problems import Findings, Kind
 from shards.reader import decode_record
-from shards.rules import sample_problems
+from shards.rules import record_problems, sample_problems
 from shards.sample import jpeg_problem, mask_problem
 from shards.schema import IdentityRecord, Split
 from shards.tables import Row, image_rows
@@ -85,6 +85,8 @@ def _check_record(found: FoundSample, data: bytes, findings: Findings) -> Identi
         return None
     if not canonical:
         findings.add(Kind.BAD_RECORD, where, "is not canonical JSON")
+    for problem in record_problems(record):
+        findings.add(Kind.BAD_RECORD, where, problem)
     if record.key != found.key:
         findings.add(Kind.BAD_RECORD, where, f"is the record of {record.key}")
     if record.split is not found.split:

@@ -26,7 +26,7 @@ from shards.manifest import (
     TableEntry,
     encode_manifest,
 )
-from shards.rules import sample_problems, video_problems
+from shards.rules import record_problems, sample_problems, video_problems
 from shards.sample import Sample
 from shards.schema import FORMAT_VERSION, IMAGES_PER_IDENTITY, IdentityRecord, Split, Status, VideoOutcome
 from shards.tables import (
@@ -199,7 +199,7 @@ def _checked_samples(
         video = videos.get(record.video_id)
         if video is None:
             raise ValueError(f"sample {record.key}: its video {record.video_id} has no outcome")
-        if problems := sample_problems(record, video):
+        if problems := record_problems(record) + sample_problems(record, video):
             raise ValueError(f"sample {record.key}: {'; '.join(problems)}")
         sample.check()
         yield _Encoded(record, list(sample.members()))
@@ -284,8 +284,8 @@ def _clear(root: Path) -> None:
         remove_file(root / MANIFEST)
     for folder in (root, *folders):
         remove_temporaries(folder)
-    for path in shards:
-        path.unlink()
+    for path in [*shards, *(root / table for table in TABLES)]:
+        path.unlink(missing_ok=True)
 
 
 def _add_all(writer: RowWriter, rows: Iterable[Row]) -> None:

@@ -84,16 +84,16 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def image_record(seed: int, jpeg_bytes: bytes, mask_bytes: bytes) -> ImageRecord:
+def image_record(frame: int, seed: int, jpeg_bytes: bytes, mask_bytes: bytes) -> ImageRecord:
     rng = np.random.default_rng(seed)
     landmarks = rng.uniform(100, 400, (478, 2)).round(2).tolist()
     yaw, pitch, roll = rng.uniform(-40, 40, 3).round(3).tolist()
     return ImageRecord(
-        frame=seed % 1000,
-        time_s=round(seed % 1000 / 25, 6),
+        frame=frame,
+        time_s=round(frame / 25, 6),
         box_px=(100.0, 90.0, 600.5, 680.25),
         face_px=543.5,
-        crop_px=(-20.5, 10.0, 812.25),
+        crop_px=(20.0, 10.0, 600.0),
         pose=Pose(yaw=yaw, pitch=pitch, roll=roll),
         landmarks_crop_px=landmarks,
         eyes_open=0.9,
@@ -105,6 +105,7 @@ def image_record(seed: int, jpeg_bytes: bytes, mask_bytes: bytes) -> ImageRecord
     )
 
 
+@cache
 def sample(key: str, split: Split) -> Sample:
     """The sample `<video>_<track>` of a split."""
     video_id, track = key.rsplit("_", 1)
@@ -125,7 +126,10 @@ def sample(key: str, split: Split) -> Sample:
             track_end_s=8.5,
             embedder="sface",
             embedding=[0.6, 0.8, 0.0],
-            images=[image_record(*parts) for parts in zip(seeds, images, masks, strict=True)],
+            images=[
+                image_record(frame, seed, image, face)
+                for frame, seed, image, face in zip(range(10, 90, 10), seeds, images, masks, strict=True)
+            ],
         ),
         images=images,
         masks=masks,
@@ -143,7 +147,12 @@ def accepted_video(video_id: str, records: Sequence[IdentityRecord]) -> VideoOut
         for record in records
     ]
     dropped = TrackOutcome(
-        track=len(tracks), start_s=9.0, end_s=9.5, frames=5, usable_frames=2, reason=Reason.TRACK_TOO_SHORT
+        track=tracks[-1].track + 1,
+        start_s=9.0,
+        end_s=9.5,
+        frames=5,
+        usable_frames=2,
+        reason=Reason.TRACK_TOO_SHORT,
     )
     return VideoOutcome(
         video_id=video_id,

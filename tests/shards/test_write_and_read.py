@@ -43,7 +43,7 @@ def test_the_image_table_has_one_row_an_image(pristine: Path) -> None:
     third = factory.samples()[1].record.images[3]
     row = table.slice(8 + 3, 1).to_pylist()[0]
     assert (row["key"], row["split"], row["yaw"]) == ("clip-a_0", "train", third.pose.yaw)
-    assert (row["crop_side_px"], row["quality"], row["sha256"]) == (812.25, 31.5, third.sha256)
+    assert (row["crop_side_px"], row["quality"], row["sha256"]) == (600.0, 31.5, third.sha256)
 
 
 def test_the_manifest_counts_what_was_written(pristine: Path) -> None:
