@@ -44,7 +44,7 @@ def build(
     Example: mfhq build workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
     """
     from pipeline.build_mfhq import run
-    from pipeline.config import load_config
+    from pipeline.config_loading import load_config
     from pipeline.summary import summary
 
     reporter = Reporter()

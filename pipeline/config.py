@@ -1,24 +1,35 @@
 """The configuration of a build: typed, complete before work starts, and refused when a key is not known.
 
-A workflow is a YAML file; `section.key=value` on the command line overrides it. What shapes the data set is
-kept apart from how the machine runs it (`run`): only the former is part of the digest that names a build.
+What shapes the data set is kept apart from how the machine runs it (`run`): only the former is part of the
+digest that names a build. `pipeline.config_loading` reads it from a workflow file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shards.schema import IMAGES_PER_IDENTITY
 
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _folder_of_every_node(path: Path) -> Path:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(path)):
+        raise ValueError("this is an address; expected a folder that every node of the cluster sees")
+    if str(path).startswith("~"):
+        raise ValueError("`~` is not replaced here; write the whole path")
+    return path
+
+
+Folder = Annotated[Path, AfterValidator(_folder_of_every_node)]
 
 
 class ConfigError(ValueError):
@@ -28,7 +39,15 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """Base of all sections: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: object) -> object:
+        # No key is a switch, and YAML's yes, no, on and off would else count as 1 and 0.
+        if isinstance(value, bool):
+            raise ValueError("a number or a text is expected, not yes or no")
+        return value
 
 
 class Source(Section):
@@ -37,7 +56,7 @@ class Source(Section):
     kind: Literal["folder"] = "folder"
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")] = "folder"
     """Name of the data set in keys, records and the report."""
-    path: Path
+    path: Folder
     licence: str | None = None
     """Written into every record of this source."""
 
@@ -104,6 +123,15 @@ class Tracking(Section):
     min_outlier_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
     """Frames less like the track's medoid than this are dropped from it."""
 
+    @model_validator(mode="after")
+    def _rejoining_asks_for_more(self) -> Tracking:
+        if self.rejoin_cosine < self.min_cosine:
+            raise ValueError(
+                f"rejoin_cosine {self.rejoin_cosine:g} is below min_cosine {self.min_cosine:g}; expected at "
+                "least as much, for a face anywhere in the frame needs more proof than one in the same place"
+            )
+        return self
+
 
 class Selection(Section):
     """How eight images are chosen from a track."""
@@ -112,7 +140,7 @@ class Selection(Section):
     """Pose clusters, more than 8 (over-clustering, Omni-ID section 3.4)."""
     candidates_per_cluster: Annotated[int, Field(ge=1, le=32)] = 3
     """Images of each cluster that the quality network sees: it is the dearest step."""
-    min_separation_deg: Degrees = 1.5
+    min_separation_deg: Degrees = 1.0
     """Least pose distance between two chosen images, in degrees."""
     roll_weight: Fraction = 0.5
     """Weight of roll in the pose distance: turning an image in its plane shows nothing new of a face."""
@@ -152,7 +180,7 @@ class Shards(Section):
 class Run(Section):
     """How the machine runs the build; nothing here may change what comes out."""
 
-    models_dir: Path | None = None
+    models_dir: Folder | None = None
     """Folder of weights, for models that do not ship in a wheel."""
     device: Literal["cpu", "cuda"] = "cpu"
     analysers: Annotated[int, Field(ge=1)] | None = None
@@ -178,7 +206,7 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")] = "mfhq"
     source: Source
-    output: Path
+    output: Folder
     models: Models
     frames: Frames = Frames()
     faces: Faces = Faces()
@@ -191,10 +219,6 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _output_is_not_inside_the_source(self) -> Config:
-        if "://" in str(self.output) or ":/" in str(self.output):
-            raise ValueError(
-                f"output: {self.output} is an address; expected a folder that every node of the cluster sees"
-            )
         source, output = self.source.path.resolve(), self.output.resolve()
         if output == source or source in output.parents:
             raise ValueError(f"output: {self.output} lies inside source.path {self.source.path}")
@@ -224,79 +248,3 @@ def digest(value: object) -> str:
     """Sha256 of a JSON value in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def load_config(workflow: Path, overrides: list[str]) -> Config:
-    """Read a workflow file and apply `section.key=value` overrides.
-
-    Raises:
-        ConfigError: the file cannot be read, or a key or value is refused; every fault is named at once.
-    """
-    try:
-        tree = yaml.safe_load(workflow.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the workflow {workflow}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{workflow} is not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{workflow} holds no sections; see workflows/curate_embedded.yaml for an example")
-    for override in overrides:
-        _apply(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_readable(error, workflow)) from error
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise ConfigError(
-            f"{override!r} is no override; expected section.key=value, such as faces.min_px=160"
-        )
-    *sections, key = name.split(".")
-    for section in sections:
-        branch = tree.setdefault(section, {})
-        if not isinstance(branch, dict):
-            raise ConfigError(f"{override!r}: {section} is a value, not a section")
-        tree = branch
-    try:
-        tree[key] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
-
-
-def _readable(error: ValidationError, workflow: Path) -> str:
-    lines = [f"the configuration ({workflow} and the overrides) is refused:"]
-    for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"  {key}: no such key; {_known_keys(fault['loc'])}")
-        elif fault["type"] == "missing":
-            lines.append(f"  {key}: not set; give it in the file or as {key}=VALUE")
-        else:
-            given = "" if isinstance(fault["input"], dict | Config) else f" (given: {fault['input']!r})"
-            lines.append(f"  {key + ': ' if key else ''}{fault['msg'].removeprefix('Value error, ')}{given}")
-    return "\n".join(lines)
-
-
-def _known_keys(location: tuple[int | str, ...]) -> str:
-    section: type[BaseModel] = Config
-    for part in location[:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        section = annotation
-    return "known are " + ", ".join(section.model_fields)
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """The keys in which two configurations differ, as lines `key: old -> new`."""
-    lines: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {before} -> {after}")
-    return lines

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 
 from faces.registry import ResolvedModel
-from pipeline.config import Config, differences
+from pipeline.config import Config
+from pipeline.config_loading import differences
 from pipeline.errors import BuildError
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Manifest, SourceError, Video

@@ -1,0 +1,214 @@
+"""A configuration is refused before any work starts, in words that name the key and what was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, ConfigError
+from pipeline.config_loading import differences, load_config
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+EMBEDDED = WORKFLOWS / "curate_embedded.yaml"
+SET = ["source.path=/data/clips", "output=/data/mfhq"]
+WEIGHTS = {"yunet": "00", "sface": "11"}
+
+
+def load(*overrides: str) -> Config:
+    return load_config(EMBEDDED, [*SET, *overrides])
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(*overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("workflow", sorted(WORKFLOWS.glob("curate_*.yaml")), ids=lambda path: path.stem)
+def test_each_workflow_that_is_shipped_needs_only_a_source_and_an_output(workflow: Path) -> None:
+    config = load_config(workflow, SET)
+    assert config.source.path == Path("/data/clips")
+    assert config.output == Path("/data/mfhq")
+
+
+def test_an_override_wins_over_the_file_and_is_read_as_yaml() -> None:
+    config = load("models.quality=topiq_nr-face", "faces.min_px=160", "selection.worst_quality=null")
+    assert config.models.quality == "topiq_nr-face"
+    assert config.faces.min_px == 160.0
+    assert config.selection.worst_quality is None
+
+
+def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
+    assert load("source.licence=CC BY=NC").source.licence == "CC BY=NC"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "faces.min_pixels=160",
+            "faces.min_pixels: no such key; known are detection_side, min_score, min_px",
+        ),
+        ("face.min_px=160", "face: no such key; known are name, source, output, models"),
+        ("faces.min_px=large", "faces.min_px: Input should be a valid number"),
+        ("faces.min_px=", "faces.min_px: Input should be a valid number"),
+        ("faces.min_px=yes", "faces.min_px: a number or a text is expected, not yes or no (given: True)"),
+        ("faces.min_px=.nan", "faces.min_px: Input should be a finite number"),
+        ("faces.min_px=.inf", "faces.min_px: Input should be a finite number"),
+        ("faces.min_px=0", "faces.min_px: Input should be greater than 0 (given: 0)"),
+        ("faces.max_yaw=181", "faces.max_yaw: Input should be less than or equal to 180"),
+        ("frames.decoder=opencv", "frames.decoder: Input should be 'decord' or 'pyav' (given: 'opencv')"),
+        ("frames.max_per_video=7", "frames.max_per_video: Input should be greater than or equal to 8"),
+        ("frames=12", "frames: Input should be a valid dictionary"),
+        ("source.name=Celeb_V.HQ", "source.name: String should match pattern"),
+        ("shards.jpeg_quality=95.5", "shards.jpeg_quality: Input should be a valid integer"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_what_was_expected(override: str, said: str) -> None:
+    assert said in refusal(override)
+
+
+def test_all_faults_are_named_at_once() -> None:
+    said = refusal("faces.min_px=-1", "frames.fps=3", "run.scorers=0")
+    assert all(key in said for key in ("faces.min_px:", "frames.fps:", "run.scorers:"))
+    assert str(EMBEDDED) in said
+
+
+@pytest.mark.parametrize("override", ["faces.min_px", "=160", "--verbose", ""])
+def test_what_is_no_override_is_refused_with_an_example(override: str) -> None:
+    assert f"{override!r} is no override; expected section.key=value, such as" in refusal(override)
+
+
+def test_an_override_below_a_value_is_refused() -> None:
+    assert "quality is a value, not a section" in refusal("models.quality.metric=piqe")
+
+
+def test_an_override_that_is_not_yaml_is_refused() -> None:
+    assert "the value is not YAML" in refusal("source.licence=[open")
+
+
+def test_a_missing_key_comes_with_the_override_that_sets_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(EMBEDDED, ["output=/data/mfhq"])
+    assert "source: not set; give it in the file or as source.path=VALUE" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_config(EMBEDDED, ["source.name=clips"])
+    assert "source.path: not set; give it in the file or as source.path=VALUE" in str(caught.value)
+    assert "output: not set; give it in the file or as output=VALUE" in str(caught.value)
+
+
+def test_a_missing_section_comes_with_all_that_it_must_have(tmp_path: Path) -> None:
+    workflow = tmp_path / "workflow.yaml"
+    workflow.write_text("faces: {min_px: 300}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(workflow, SET)
+    assert "models.detector=VALUE models.embedder=VALUE models.quality=VALUE" in str(caught.value)
+
+
+@pytest.mark.parametrize("output", ["/data/clips", "/data/clips/out", "/data/x/../clips/out"])
+def test_an_output_inside_the_source_is_refused(output: str) -> None:
+    assert "lies inside source.path /data/clips" in refusal(f"output={output}")
+
+
+def test_an_output_that_a_link_leads_into_the_source_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "clips")
+    with pytest.raises(ConfigError, match="lies inside source.path"):
+        load(f"source.path={tmp_path}/clips", f"output={tmp_path}/link/out")
+
+
+def test_an_output_beside_the_source_is_fine() -> None:
+    assert load("output=/data/clips-mfhq").output == Path("/data/clips-mfhq")
+
+
+@pytest.mark.parametrize("key", ["output", "source.path", "run.models_dir"])
+@pytest.mark.parametrize("address", ["s3://bucket/folder", "gs://bucket", "https://example.org/x"])
+def test_an_address_is_refused_where_a_folder_is_expected(key: str, address: str) -> None:
+    assert f"{key}: this is an address; expected a folder that every node of the cluster sees" in refusal(
+        f"{key}={address}"
+    )
+
+
+def test_a_tilde_is_refused_because_nothing_replaces_it() -> None:
+    assert "output: `~` is not replaced here; write the whole path" in refusal("output=~/mfhq")
+
+
+@pytest.mark.parametrize("clusters", [1, 8])
+def test_there_must_be_more_pose_clusters_than_images(clusters: int) -> None:
+    assert "selection.clusters: Input should be greater than 8" in refusal(f"selection.clusters={clusters}")
+
+
+def test_rejoining_a_track_may_not_ask_for_less_than_staying_on_it() -> None:
+    assert "rejoin_cosine 0.2 is below min_cosine 0.3" in refusal("tracking.rejoin_cosine=0.2")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"faces: [1", "is not YAML"),
+        (b"\xff\xfe", "is not YAML"),
+        (b"", "holds no sections"),
+        (b"just text", "holds no sections"),
+        (b"!!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_workflow_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    workflow = tmp_path / "workflow.yaml"
+    workflow.write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        load_config(workflow, SET)
+
+
+def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the workflow .*none\.yaml: No such file"):
+        load_config(tmp_path / "none.yaml", SET)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.device=cuda",
+        "run.video_timeout_s=5",
+        "output=/elsewhere",
+        "people.same_person_cosine=0.7",
+        "split.test_videos=3",
+        "shards.max_samples=9",
+        "source.path=/mnt/same-clips",
+        "name=other",
+    ],
+)
+def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str) -> None:
+    assert load(override).curation_digest(WEIGHTS) == load().curation_digest(WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "faces.min_px=160",
+        "frames.per_second=5",
+        "frames.decoder=pyav",
+        "tracking.max_gap_s=2",
+        "selection.clusters=17",
+        "models.quality=topiq_nr-face",
+        "shards.jpeg_quality=90",
+        "source.name=celebvhq",
+        "source.licence=own",
+    ],
+)
+def test_what_curation_depends_on_changes_its_digest(override: str) -> None:
+    assert load(override).curation_digest(WEIGHTS) != load().curation_digest(WEIGHTS)
+
+
+def test_other_weights_of_the_same_name_change_the_digest() -> None:
+    assert load().curation_digest(WEIGHTS) != load().curation_digest(WEIGHTS | {"sface": "12"})
+
+
+def test_how_the_machine_runs_is_not_part_of_what_defines_the_data_set() -> None:
+    assert load("run.scorers=2", "output=/elsewhere").defining() == load().defining()
+    assert load("split.seed=1").defining() != load().defining()
+
+
+def test_differences_name_each_key_that_changed() -> None:
+    changed = differences(load().defining(), load("faces.min_px=160", "split.seed=1").defining())
+    assert changed == ["faces.min_px: 448.0 -> 160.0", "split.seed: 0 -> 1"]
