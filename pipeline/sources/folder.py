@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.config import Source
-from pipeline.sources.manifest import Manifest, SourceError, Video
+from pipeline.sources.manifest import Manifest, SourceError, Video, printable
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
@@ -27,18 +27,18 @@ def list_folder(source: Source) -> Manifest:
     videos: list[Video] = []
     ignored: Counter[str] = Counter()
     for path in _files(root):
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
-            ignored[path.suffix.lower() or "(no ending)"] += 1
+        suffix = path.suffix.lower()
+        if suffix not in VIDEO_SUFFIXES:
+            ignored[printable(suffix) or "(no ending)"] += 1
             continue
-        uri = path.relative_to(root).as_posix()
-        # A dangling link has no size of its own: it stays in the manifest and fails as unreadable.
-        facts = path.stat() if path.exists() else path.lstat()
+        uri = printable(path.relative_to(root).as_posix())
+        facts = _facts(path)
         videos.append(
             Video(
-                video_id=f"{source.name}/{_printable(uri)}",
+                video_id=f"{source.name}/{uri}",
                 source=source.name,
-                uri=_printable(uri),
-                path=_printable(str(path)),
+                uri=uri,
+                path=str(path),
                 licence=source.licence,
                 bytes=facts.st_size,
                 modified_ns=facts.st_mtime_ns,
@@ -53,15 +53,30 @@ def list_folder(source: Source) -> Manifest:
 
 
 def _files(root: Path) -> list[Path]:
+    """All files below a folder, through linked folders too, but not round in circles."""
+
     def refuse(error: OSError) -> None:
-        raise SourceError(f"cannot list {error.filename}: {error.strerror}") from error
+        raise _cannot_read(error) from error
 
     found = []
-    for folder, _, names in os.walk(root, onerror=refuse):
-        found += [Path(folder, name) for name in names]
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        here = Path(folder)
+        subfolders[:] = [name for name in subfolders if not _leads_back(here / name)]
+        found += [here / name for name in names]
     return found
 
 
-def _printable(path: str) -> str:
-    """File names that are not UTF-8 keep their odd bytes as `\\xNN`, so that every record can hold them."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def _leads_back(folder: Path) -> bool:
+    return folder.is_symlink() and folder.resolve() in (parent.resolve() for parent in folder.parents)
+
+
+def _facts(path: Path) -> os.stat_result:
+    try:
+        # A dangling link has no size of its own: it stays in the manifest and fails as unreadable.
+        return path.stat() if path.exists() else path.lstat()
+    except OSError as error:
+        raise _cannot_read(error) from error
+
+
+def _cannot_read(error: OSError) -> SourceError:
+    return SourceError(f"cannot read {printable(str(error.filename))} below source.path: {error.strerror}")

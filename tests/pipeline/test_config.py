@@ -114,7 +114,7 @@ def test_an_output_inside_the_source_is_refused(output: str) -> None:
 def test_an_output_that_a_link_leads_into_the_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "clips")
-    with pytest.raises(ConfigError, match="lies inside source.path"):
+    with pytest.raises(ConfigError, match=r"lies inside source\.path"):
         load(f"source.path={tmp_path}/clips", f"output={tmp_path}/link/out")
 
 
