@@ -1,0 +1,49 @@
+"""Writes the report over a finished data set: one HTML file that opens anywhere, without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.report import timings
+
+if TYPE_CHECKING:
+    from pipeline.report.timings import Seconds
+
+FOLDER = "report"
+PAGE = "index.html"
+TIMINGS = "timings.json"
+
+
+def write_report(root: Path, seconds: Seconds | None = None) -> Path:
+    """Write `<root>/report/index.html`.
+
+    Args:
+        root: folder of a finished data set.
+        seconds: video -> step -> seconds, kept as `<root>/report/timings.json`; when not given, those that
+            an earlier report kept are shown, if there are any.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DataSetError: no finished data set, or its tables or the kept timings cannot be read.
+        OutOfSpace: the disk is full; an earlier report stays as it was.
+    """
+    from pipeline.report.content import gather, read
+    from pipeline.report.drawing import draw
+    from pipeline.report.page import render
+    from shards.atomic import write_bytes
+    from shards.reader import Dataset
+
+    dataset = Dataset.open(root)
+    kept = root / FOLDER / TIMINGS
+    if seconds is not None:
+        timings.keep(kept, seconds)
+    tables = read(dataset, timings.kept(kept))
+    content = gather(dataset, tables)
+    drawn = draw(dataset.manifest, tables, content["gates"])
+    html = render(content | drawn.content, drawn.figures)
+    page = root / FOLDER / PAGE
+    write_bytes(page, html.encode("utf-8"))
+    return page

@@ -1,0 +1,112 @@
+"""Contact sheets: the eight images of some identities as small pictures inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from shards.manifest import DataSetError
+from shards.reader import Dataset
+from shards.sample import Sample
+from shards.schema import IMAGE_SIDE, IdentityRecord, Pose
+
+SIDE = 112
+"""Side of a thumbnail in pixels."""
+JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One image.
+
+    Attributes:
+        data_uri: JPEG of `SIDE` pixels.
+        outline: SVG path around the face mask, in pixels of the thumbnail.
+        pose: of the head, in degrees.
+        quality: score.
+        face_px: face size in the source frame.
+        time_s: of the source frame.
+    """
+
+    data_uri: str
+    outline: str
+    pose: Pose
+    quality: float
+    face_px: float
+    time_s: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One identity of a sheet; `problem` says why there are no thumbnails."""
+
+    key: str
+    record: IdentityRecord | None
+    thumbnails: list[Thumbnail]
+    problem: str | None = None
+
+    @property
+    def quality(self) -> float:
+        """Mean score."""
+        return float(np.mean([thumbnail.quality for thumbnail in self.thumbnails]))
+
+    @property
+    def face_px(self) -> tuple[float, float]:
+        """Smallest and largest face size."""
+        sizes = [thumbnail.face_px for thumbnail in self.thumbnails]
+        return min(sizes), max(sizes)
+
+
+def sheet(dataset: Dataset, keys: list[str]) -> list[Row]:
+    """The rows of a contact sheet; a sample that cannot be read is a row that says so."""
+    return [_row(dataset, key) for key in keys]
+
+
+def _row(dataset: Dataset, key: str) -> Row:
+    try:
+        sample = dataset.sample(key)
+    except (DataSetError, OSError) as error:
+        return Row(key, None, [], str(error))
+    return Row(key, sample.record, thumbnails(sample))
+
+
+def thumbnails(sample: Sample) -> list[Thumbnail]:
+    """Small versions of a sample's images."""
+    return [
+        Thumbnail(
+            data_uri=_data_uri(jpeg),
+            outline=mask_outline(mask),
+            pose=image.pose,
+            quality=image.quality.value,
+            face_px=image.face_px,
+            time_s=image.time_s,
+        )
+        for image, jpeg, mask in zip(sample.record.images, sample.images, sample.masks, strict=True)
+    ]
+
+
+def mask_outline(png: bytes) -> str:
+    """The mask's outer border as an SVG path in thumbnail pixels, true to one such pixel."""
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        mask = np.asarray(image.convert("L"))
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    parts = []
+    for contour in contours:
+        points = cv2.approxPolyDP(contour, IMAGE_SIDE / SIDE, True).reshape(-1, 2) * (SIDE / IMAGE_SIDE)
+        if len(points) >= 3:
+            parts.append("M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in points) + "Z")
+    return "".join(parts)
+
+
+def _data_uri(jpeg: bytes) -> str:
+    with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+        image.draft("RGB", (SIDE * 2, SIDE * 2))
+        small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,226 @@
+"""Gathers what the report says, section by section, from the tables and the manifest of a data set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.report import contact_sheet, outcomes, provenance
+from pipeline.report.distributions import Identities, identities, random_keys, worst_keys
+from pipeline.report.timings import Seconds, Timings, tabulate
+from shards.layout import IMAGES, VIDEOS
+from shards.manifest import DatasetManifest
+from shards.reader import Dataset, read_table
+from shards.schema import IMAGES_PER_IDENTITY, Split, Status
+from shards.tables import IMAGES_SCHEMA, VIDEOS_SCHEMA
+
+RANDOM_IDENTITIES, WORST_IDENTITIES = 24, 12
+SEED = 20
+UNACCEPTED_ROWS = 500
+LISTED_SHARDS = 200
+
+_VIDEO_COLUMNS = (
+    *("video_id", "source", "uri", "licence", "bytes", "status", "reason", "detail", "width", "height"),
+    *("duration_s", "faces_seen", "frame_reasons", "tracks", "identities"),
+)
+_IMAGE_COLUMNS = (
+    *("key", "source", "person_id", "face_px", "yaw", "pitch", "roll", "eyes_open", "identity_cosine"),
+    *("quality_metric", "quality", "quality_higher_is_better"),
+)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A data set's tables, as far as the report needs them.
+
+    Attributes:
+        videos: columns of videos.parquet.
+        images: columns of images.parquet.
+        identities: figures of each identity.
+        roll_weight: of the pose distance.
+        roll_weight_known: whether it is that of the configuration.
+        metric: name of the quality metric; of the commonest where there are several.
+        higher_is_better: its direction.
+        times: None when they are not known.
+    """
+
+    videos: pa.Table
+    images: pa.Table
+    identities: Identities
+    roll_weight: float
+    roll_weight_known: bool
+    metric: str
+    higher_is_better: bool
+    times: Timings | None
+
+
+def read(dataset: Dataset, seconds: Seconds | None) -> Tables:
+    """Read the tables.
+
+    Raises:
+        DataSetError: a table does not follow the format.
+    """
+    videos = read_table(dataset.root / VIDEOS, _part(VIDEOS_SCHEMA, _VIDEO_COLUMNS))
+    images = read_table(dataset.root / IMAGES, _part(IMAGES_SCHEMA, _IMAGE_COLUMNS))
+    weight = provenance.number(dataset.manifest.provenance, "selection", "roll_weight")
+    roll_weight = 1.0 if weight is None else weight
+    metrics = Counter(
+        {pair["values"]: pair["counts"] for pair in pc.value_counts(images["quality_metric"]).to_pylist()}
+    )
+    metric = metrics.most_common(1)[0][0] if metrics else ""
+    directions = images.filter(pc.equal(images["quality_metric"], metric))["quality_higher_is_better"]
+    return Tables(
+        videos=videos,
+        images=images,
+        identities=identities(images, roll_weight),
+        roll_weight=roll_weight,
+        roll_weight_known=weight is not None,
+        metric=metric,
+        higher_is_better=bool(directions[0].as_py()) if len(directions) else True,
+        times=None if seconds is None else tabulate(seconds, videos["video_id"].to_pylist()),
+    )
+
+
+def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
+    """Everything that the page's template names, except figures."""
+    manifest, videos = dataset.manifest, tables.videos
+    lost, lost_total = outcomes.unaccepted(videos, UNACCEPTED_ROWS)
+    networks = provenance.networks(manifest.provenance)
+    libraries = provenance.libraries(manifest.provenance)
+    identity_count = len(tables.identities.keys)
+    return {
+        "name": manifest.name,
+        "manifest": manifest,
+        "per_identity": IMAGES_PER_IDENTITY,
+        "key_figures": _key_figures(manifest),
+        "sections": SECTIONS,
+        "video_count": len(videos),
+        "gates": outcomes.funnel(videos),
+        "tracks": outcomes.track_balance(videos),
+        "faces": outcomes.face_balance(videos),
+        "lost_rows": lost.to_pylist(),
+        "lost_total": lost_total,
+        "failed_total": manifest.counts.videos.get(Status.FAILED, 0),
+        "sources": outcomes.by_source(videos, tables.images),
+        "identity_count": identity_count,
+        "roll_weight": tables.roll_weight,
+        "roll_weight_note": "" if tables.roll_weight_known else " (the configuration names no weight)",
+        "metric": tables.metric,
+        "worst_direction": "lowest" if tables.higher_is_better else "highest",
+        "side": contact_sheet.SIDE,
+        "random_rows": contact_sheet.sheet(dataset, random_keys(tables.identities, RANDOM_IDENTITIES, SEED)),
+        "worst_rows": contact_sheet.sheet(
+            dataset, worst_keys(tables.identities, tables.metric, WORST_IDENTITIES)
+        ),
+        "times": _times(tables, identity_count),
+        "networks": networks,
+        "libraries": libraries,
+        "restricted": [network.name for network in networks if network.restricted],
+        "configuration": provenance.configuration(manifest.provenance),
+        "files": _files(manifest),
+        "files_left_out": max(0, len(manifest.shards) - LISTED_SHARDS),
+    }
+
+
+SECTIONS = (
+    ("funnel", "Funnel"),
+    ("lost", "Failed and rejected"),
+    ("sources", "Sources"),
+    ("pose", "Head pose"),
+    ("quality", "Quality"),
+    ("sample", "Sample"),
+    ("worst", "Worst"),
+    ("time", "Time"),
+    ("provenance", "Provenance"),
+)
+
+
+def _part(schema: pa.Schema, columns: tuple[str, ...]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in columns])
+
+
+def _key_figures(manifest: DatasetManifest) -> list[dict[str, object]]:
+    counts = manifest.counts
+    videos = sum(counts.videos.values())
+    accepted = counts.videos.get(Status.ACCEPTED, 0)
+    of_split = {split: counts.identities.get(split, 0) for split in Split}
+    identity_count = sum(of_split.values())
+    yield_note = f"{accepted / videos:.1%} of the videos" if videos else "of none"
+    size = sum(shard.bytes for shard in manifest.shards)
+    again = identity_count - counts.persons
+    return [
+        {
+            "id": "videos",
+            "label": "videos",
+            "value": videos,
+            "note": f"{counts.videos.get(Status.REJECTED, 0):,} rejected, "
+            f"{counts.videos.get(Status.FAILED, 0):,} failed",
+        },
+        {"id": "accepted", "label": "accepted videos", "value": accepted, "note": yield_note},
+        {
+            "id": "identities",
+            "label": "identities",
+            "value": identity_count,
+            "note": f"{of_split[Split.TRAIN]:,} train, {of_split[Split.TEST]:,} test",
+        },
+        {
+            "id": "images",
+            "label": "images",
+            "value": counts.images,
+            "note": f"{size / 1e9:,.2f} GB in {len(manifest.shards):,} shards"
+            if size >= 1e8
+            else f"{size / 1e6:,.1f} MB in {len(manifest.shards):,} shards",
+        },
+        {
+            "id": "persons",
+            "label": "persons",
+            "value": counts.persons,
+            "note": f"{again:,} identities of a person seen before" if again else "each with one identity",
+        },
+    ]
+
+
+def _times(tables: Tables, identity_count: int) -> dict[str, Any] | None:
+    times = tables.times
+    if times is None:
+        return None
+    total = float(times.totals.sum())
+    known = pc.is_in(tables.videos["video_id"], pa.array(times.videos))
+    footage = pc.sum(tables.videos.filter(known)["duration_s"]).as_py() or 0.0
+    per_video = np.column_stack([times.seconds, times.seconds.sum(axis=1)])
+    rows = [
+        {
+            "step": step,
+            "median": float(np.median(column)),
+            "high": float(np.quantile(column, 0.95)),
+            "longest": float(column.max()),
+            "total": float(column.sum()),
+        }
+        for step, column in zip([*times.steps, "all steps"], per_video.T, strict=True)
+    ]
+    return {
+        "rows": rows,
+        "total": total,
+        "hours": f"{total / 3600:,.1f} hours" if total >= 7200 else f"{total / 60:,.1f} minutes",
+        "videos": len(times.videos),
+        "factor": total / footage if footage else None,
+        "per_identity": total / identity_count if identity_count else None,
+    }
+
+
+def _files(manifest: DatasetManifest) -> list[Mapping[str, object]]:
+    tables = [
+        {"name": name, "entries": table.rows, "megabytes": table.bytes / 1e6, "sha256": table.sha256}
+        for name, table in sorted(manifest.tables.items())
+    ]
+    shards = [
+        {"name": shard.name, "entries": shard.samples, "megabytes": shard.bytes / 1e6, "sha256": shard.sha256}
+        for shard in manifest.shards[:LISTED_SHARDS]
+    ]
+    return [*tables, *shards]

@@ -1,0 +1,119 @@
+"""Which figures the report shows, under which id and with which caption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+
+from pipeline.report import figures
+from pipeline.report.content import Tables
+from pipeline.report.distributions import Histogram, Values, column, histogram, pose_map
+from pipeline.report.outcomes import Gate
+from pipeline.report.provenance import number
+from shards.manifest import DatasetManifest
+
+PAPER_MIN_PX = 448.0
+"""Least face size of the paper, in pixels."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Figures as plain values by id, and what the template says about them."""
+
+    figures: dict[str, dict[str, Any]]
+    content: dict[str, Any]
+
+
+def draw(manifest: DatasetManifest, tables: Tables, gates: Sequence[Gate]) -> Drawing:
+    """Draw all figures; those without data are left out."""
+    drawn: dict[str, Any] = {}
+    if len(tables.videos):
+        drawn["fig-funnel"] = figures.funnel(gates, len(tables.videos))
+    content: dict[str, Any] = {"pose_log": False, "pose_beyond": 0, "distributions": []}
+    if len(tables.images):
+        poses = pose_map(column(tables.images, "yaw"), column(tables.images, "pitch"))
+        drawn["fig-pose"] = figures.poses(poses)
+        content["pose_log"] = bool(poses.counts.max() > figures.LOG_COUNTS_FROM)
+        content["pose_beyond"] = poses.beyond
+        drawn |= _pose_spread(tables)
+        for name, (figure, caption) in _distributions(manifest, tables).items():
+            drawn[name] = figure
+            content["distributions"].append((name, caption))
+    if tables.times is not None:
+        drawn["fig-time-steps"] = figures.step_times(tables.times)
+        names = dict(
+            zip(tables.videos["video_id"].to_pylist(), tables.videos["uri"].to_pylist(), strict=True)
+        )
+        drawn["fig-time-slowest"] = figures.slowest_videos(tables.times, names)
+    return Drawing({name: json.loads(figure.to_json()) for name, figure in drawn.items()}, content)
+
+
+def _pose_spread(tables: Tables) -> dict[str, Any]:
+    distances, ranges = tables.identities.distances_deg, tables.identities.ranges_deg
+    return {
+        "fig-pose-distance": figures.overlaid(
+            _same_bins(
+                [
+                    ("mean", distances.mean(axis=1)),
+                    ("smallest", distances.min(axis=1)),
+                    ("largest", distances.max(axis=1)),
+                ]
+            ),
+            "pose distance, degrees",
+            "identities",
+        ),
+        "fig-pose-range": figures.overlaid(
+            _same_bins([("yaw", ranges[:, 0]), ("pitch", ranges[:, 1]), ("roll", ranges[:, 2])]),
+            "range of the angle, degrees",
+            "identities",
+        ),
+    }
+
+
+def _same_bins(parts: list[tuple[str, Values]]) -> list[tuple[str, Histogram]]:
+    widest = max(float(values.max()) for _, values in parts)
+    step = next(step for step in (1, 2, 2.5, 5, 10) if widest / step <= 50 or step == 10)
+    made = [(name, histogram(values, step=step)) for name, values in parts]
+    return [(name, found) for name, found in made if found is not None]
+
+
+def _distributions(manifest: DatasetManifest, tables: Tables) -> dict[str, tuple[Any, str]]:
+    images = tables.images
+    made: dict[str, tuple[Any, str]] = {}
+    for place, metric in enumerate(sorted(set(pc.unique(images["quality_metric"]).to_pylist()))):
+        part = images.filter(pc.equal(images["quality_metric"], metric))
+        direction = "higher" if part["quality_higher_is_better"][0].as_py() else "lower"
+        made[f"fig-quality-{place}" if place else "fig-quality"] = _one(
+            column(part, "quality"), f"{metric} ({direction} is better)", f"Image quality by {metric}"
+        )
+    least = number(manifest.provenance, "faces", "min_px")
+    marks = [(PAPER_MIN_PX, f"{PAPER_MIN_PX:.0f} px (the paper's least)")]
+    if least is not None and least != PAPER_MIN_PX:
+        marks.append((least, f"{least:g} px (configured)"))
+    made["fig-face-size"] = _one(
+        column(images, "face_px"),
+        "face size, px of the source frame",
+        "Face size: the square root of the area of the detector's box",
+        marks,
+    )
+    made["fig-eyes"] = _one(
+        column(images, "eyes_open"), "openness of the less open eye (0 closed, 1 wide open)", "Eyes open"
+    )
+    made["fig-cosine"] = _one(
+        column(images, "identity_cosine"),
+        "cosine to the identity's mean embedding",
+        "Likeness of each image to its identity",
+    )
+    return made
+
+
+def _one(values: Values, axis: str, what: str, marks: Sequence[tuple[float, str]] = ()) -> tuple[Any, str]:
+    found = histogram(values)
+    assert found is not None  # noqa: S101 - called for tables with rows only
+    least, low, middle, high, most = found.quantiles
+    caption = f"{what}. Median {middle:.4g}, 5% to 95%: {low:.4g} to {high:.4g}, least {least:.4g}, most {most:.4g}."
+    return figures.distribution(found, axis, marks=marks), caption

@@ -1,0 +1,82 @@
+"""What made the data set: networks with their licences, configuration, versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from faces.catalogue import MODELS
+from shards.manifest import Provenance
+
+ROLES = {
+    "detector": "face detection",
+    "landmarker": "landmarks and head pose",
+    "embedder": "identity embedding",
+    "quality": "image quality",
+}
+LIBRARY_LICENCES = {
+    "insightface": "code: MIT; its networks: non-commercial research only",
+    "pyiqa": "PolyForm Noncommercial 1.0.0 and NTU S-Lab License 1.0: non-commercial only",
+}
+"""Licences of libraries that restrict what may be done with their results or networks."""
+_RESTRICTING = ("noncommercial", "non-commercial")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that the data set was made with."""
+
+    name: str
+    role: str
+    sha256: str | None
+    licence: str
+
+    @property
+    def restricted(self) -> bool:
+        """Whether commercial use is not allowed."""
+        return any(word in self.licence.lower() for word in _RESTRICTING)
+
+
+def networks(provenance: Provenance) -> list[Network]:
+    """The networks, by role, and metrics that need no weights."""
+    roles = _roles(provenance)
+    names = [*roles, *(name for name in sorted(provenance.models) if name not in roles)]
+    return [
+        Network(name, roles.get(name, ""), provenance.models.get(name), _licence(name, provenance))
+        for name in names
+    ]
+
+
+def libraries(provenance: Provenance) -> list[tuple[str, str, str]]:
+    """Name, version and licence note of each library."""
+    return [
+        (name, version, LIBRARY_LICENCES.get(name, ""))
+        for name, version in sorted(provenance.libraries.items())
+    ]
+
+
+def configuration(provenance: Provenance) -> str:
+    """The configuration as indented JSON text."""
+    return json.dumps(provenance.config, indent=2, sort_keys=True, ensure_ascii=False)
+
+
+def number(provenance: Provenance, section: str, key: str) -> float | None:
+    """A number of the configuration, if it is there."""
+    values = provenance.config.get(section)
+    value = values.get(key) if isinstance(values, dict) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _roles(provenance: Provenance) -> dict[str, str]:
+    chosen = provenance.config.get("models")
+    if not isinstance(chosen, dict):
+        return {}
+    return {str(chosen[key]): role for key, role in ROLES.items() if isinstance(chosen.get(key), str)}
+
+
+def _licence(name: str, provenance: Provenance) -> str:
+    if name in MODELS:
+        return MODELS[name].licence
+    if name in provenance.models:
+        return "not in the catalogue: see where the file is from"
+    return "no weights; computed by pyiqa: " + LIBRARY_LICENCES["pyiqa"]

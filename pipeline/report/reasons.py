@@ -1,0 +1,76 @@
+"""The reasons of `shards.schema.Reason` in the reader's words, and the stage of the pipeline each belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shards.schema import FAILURES, Reason
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A gate that videos pass, and the reasons for which they do not.
+
+    Attributes:
+        passed: what can be said of the videos that passed it.
+        reasons: those that stop a video here.
+    """
+
+    passed: str
+    reasons: tuple[Reason, ...]
+
+
+STAGES = (
+    Stage("File could be read", tuple(reason for reason in Reason if reason in FAILURES)),
+    Stage("Long enough moving picture", (Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT)),
+    Stage("Shows a face", (Reason.NO_FACE,)),
+    Stage(
+        "Enough usable faces of one person",
+        (
+            *(Reason.FACE_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS, Reason.EXTREME_POSE),
+            *(Reason.TOO_DARK, Reason.BLURRED, Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT),
+        ),
+    ),
+    Stage("Eight good images in different poses", (Reason.TOO_FEW_POSES, Reason.LOW_QUALITY)),
+    Stage("No duplicate: accepted", (Reason.DUPLICATE_VIDEO, Reason.DUPLICATE_PERSON)),
+)
+"""The gates in the order of the pipeline; every reason belongs to exactly one."""
+
+MEANING = {
+    Reason.EMPTY_FILE: "the file holds no bytes",
+    Reason.UNREADABLE: "the file cannot be opened as a video",
+    Reason.TRUNCATED_FILE: "the file ends early",
+    Reason.DECODE_ERROR: "the decoder reported an error",
+    Reason.WORKER_CRASHED: "the process that worked on it died",
+    Reason.TIMEOUT: "took longer than allowed",
+    Reason.OUT_OF_MEMORY: "needed more memory than allowed",
+    Reason.INTERNAL_ERROR: "the code raised an unexpected error",
+    Reason.NO_VIDEO_STREAM: "the file holds no moving picture",
+    Reason.STILL_IMAGE: "one picture only",
+    Reason.TOO_SHORT: "too few frames",
+    Reason.DUPLICATE_VIDEO: "same bytes as another video",
+    Reason.NO_FACE: "no face found",
+    Reason.FACE_TOO_SMALL: "face smaller than the least size",
+    Reason.FACE_CUT_OFF: "face reaches beyond the frame",
+    Reason.NO_LANDMARKS: "no landmarks found in the face",
+    Reason.EXTREME_POSE: "head turned further than allowed",
+    Reason.TOO_DARK: "face too dark",
+    Reason.BLURRED: "face blurred",
+    Reason.OTHER_IDENTITY: "face unlike the rest of its track",
+    Reason.TRACK_TOO_SHORT: "too few usable faces in the track",
+    Reason.TOO_FEW_POSES: "the head hardly moves",
+    Reason.LOW_QUALITY: "too few images of sufficient quality",
+    Reason.DUPLICATE_PERSON: "another identity shows the same person better",
+}
+
+_ORDER = {reason.value: place for place, reason in enumerate(Reason)}
+
+
+def meaning(reason: str) -> str:
+    """What a reason means; one that a newer version of the format added is not known here."""
+    return MEANING[Reason(reason)] if reason in _ORDER else "not known to this version of the report"
+
+
+def order(reason: str) -> tuple[int, str]:
+    """Sort key: the order of the pipeline, unknown reasons last."""
+    return _ORDER.get(reason, len(_ORDER)), reason
