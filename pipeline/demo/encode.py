@@ -14,6 +14,8 @@ _OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "18", "x264-params": "threads=1"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "24", "b": "0", "threads": "1"},
 }
+WIDTH_STEP = 64
+"""Stored widths are multiples of this: with others, x264's vector code lets memory beyond the rows decide."""
 _MILLISECOND = Fraction(1, 1000)
 
 
@@ -24,13 +26,17 @@ def write_video(
 
     Args:
         path: file to write.
-        frames: images of one even size with their presentation times in seconds, which rise.
+        frames: images of one size, its width a multiple of `WIDTH_STEP` and its height even, with their
+            presentation times in seconds, which rise.
         codec: "libx264" or "libvpx-vp9".
         fps: nominal frame rate.
         variable_rate: keep every frame's own time, to the millisecond; otherwise frames are 1/fps apart.
 
     Returns:
         How many frames were written.
+
+    Raises:
+        ValueError: a width for which the bytes would not be the same every time.
     """
     import av
 
@@ -47,6 +53,8 @@ def write_video(
         for image, time in frames:
             if count == 0:
                 stream.height, stream.width = image.shape[:2]
+                if stream.width % WIDTH_STEP:
+                    raise ValueError(f"{path.name}: width {stream.width} is no multiple of {WIDTH_STEP}")
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.time_base = time_base
             frame.pts = round(time / time_base) if variable_rate else count
