@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from faces.profiles import required_files
 from faces.registry import ModelsUnavailable
 from faces.registry import resolve as resolve_models
 from pipeline.actors import Analyse, Models, Score, Stage
-from pipeline.cluster import STAGE_CPUS, analysers, connect
+from pipeline.cluster import ANALYSER_MEMORY, PATIENCE, SCORER_MEMORY, STAGE_CPUS, analysers, connect
 from pipeline.config import Config
 from pipeline.errors import BuildError
 from pipeline.pack import pack
@@ -108,6 +107,7 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
             compute=ActorPoolStrategy(size=processes, max_tasks_in_flight_per_actor=2),
             num_cpus=config.run.analyser_cpus,
             num_gpus=config.run.analyser_gpus,
+            memory=ANALYSER_MEMORY,
             **PATIENCE,
         )
         # The quality network: few processes, with a share of a GPU each where there is one.
@@ -117,6 +117,7 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
             compute=ActorPoolStrategy(size=config.run.scorers),
             num_cpus=config.run.scorer_cpus,
             num_gpus=config.run.scorer_gpus,
+            memory=SCORER_MEMORY,
             **PATIENCE,
         )
         # Choose eight, write one small file.
@@ -133,10 +134,6 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
             f"{len(lost)} videos came to no end, such as {lost[0].video_id}; the same command again will "
             "try them once more"
         )
-
-
-PATIENCE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
-"""A worker that dies is replaced and its video tried again, but not for ever, as Ray Data would by default."""
 
 
 def check(output: Path, manifest: DatasetManifest, reporter: Reporter) -> None:

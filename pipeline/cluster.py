@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 from pipeline.config import Run
@@ -10,28 +11,31 @@ from pipeline.errors import BuildError
 
 STAGE_CPUS = 0.1
 """Choosing eight images and writing one small file is next to nothing."""
+ANALYSER_MEMORY = 2**30
+SCORER_MEMORY = 2**30
+"""Bytes that a process takes in ordinary work, so that Ray does not crowd a node with them."""
+PATIENCE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
+"""A worker that dies is replaced and its video tried again, but not for ever, as is Ray Data's default."""
 
 
 def connect() -> None:
     """Join the cluster this process belongs to, or start one on this machine.
 
-    `ray job submit` and `RAY_ADDRESS` name a cluster; without either, Ray looks for one started here with
-    `ray start`, and starts its own otherwise.
+    `ray job submit` and `RAY_ADDRESS` name a cluster; without either, Ray looks for one that `ray start` has
+    started here, and starts its own otherwise.
     """
     import ray
     from ray.data import DataContext
+    from ray.util.annotations import RayDeprecationWarning
 
     if not ray.is_initialized():
-        ray.init(log_to_driver=True, logging_level=logging.WARNING, configure_logging=True)
+        ray.init(logging_level=logging.ERROR)
+    # Warnings of Ray Data are about blocks and operators; what concerns videos, the build says itself.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     context = DataContext.get_current()
-    # The build shows its own progress, in videos; Ray's bars count blocks of operators.
     context.enable_progress_bars = False
-    # A worker that dies (a lost node, the memory monitor) is replaced and its video tried again, but not for
-    # ever: Ray Data's default would try a deadly one without end.
-    context.max_errored_blocks = 0
-    # A dataset of one tiny row a block needs no statistics in memory.
-    context.verbose_stats_logs = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context.issue_detectors_config.detectors = []
 
 
 def analysers(run: Run, videos: int) -> int:

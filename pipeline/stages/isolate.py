@@ -10,10 +10,9 @@ import ctypes
 import multiprocessing
 import resource
 import signal
-from concurrent.futures import TimeoutError as FutureTimeout
+from multiprocessing.connection import Connection
 
 import cv2
-from pebble import ProcessExpired, ProcessPool
 
 from faces.registry import ResolvedModel
 from pipeline.config import Config
@@ -24,8 +23,12 @@ from shards.schema import Reason
 
 START_TIMEOUT_S = 300.0
 """Loading the networks takes seconds; on a crowded machine with cold disks, a minute."""
+# Not forked: a copy of threads and locks of the parent's libraries would hang.
+_SPAWN = multiprocessing.get_context("spawn")
 
-_analyser: VideoAnalyser | None = None
+
+class _DiedError(Exception):
+    """The process ended without an answer."""
 
 
 class IsolatedAnalyser:
@@ -40,59 +43,97 @@ class IsolatedAnalyser:
     """
 
     def __init__(self, config: Config, models: dict[str, ResolvedModel]) -> None:
-        self._run = config.run
-        self._pool = ProcessPool(
-            max_workers=1,
-            initializer=_start,
-            initargs=(config, models),
-            # Not forked: a copy of threads and locks of the parent's libraries would hang.
-            context=multiprocessing.get_context("spawn"),
-        )
-        self._pool.schedule(_ready, timeout=START_TIMEOUT_S).result()
+        self._config = config
+        self._models = models
+        self._start()
 
     def analyse(self, video: Video) -> AnalysedVideo:
         """The analysis of a video, or the failure that ended it."""
+        run = self._config.run
         refusal = Refusal(Reason.INTERNAL_ERROR)
-        for _ in range(1 + self._run.crash_retries):
-            future = self._pool.schedule(_analyse, args=(video,), timeout=self._run.video_timeout_s)
+        for _ in range(1 + run.crash_retries):
+            if not self._process.is_alive():
+                self._start()
             try:
-                return future.result()  # type: ignore[no-any-return]
-            except FutureTimeout:
-                limit = f"longer than {self._run.video_timeout_s:g} s (run.video_timeout_s)"
+                answer = self._ask(video, run.video_timeout_s)
+            except TimeoutError:
+                limit = f"longer than {run.video_timeout_s:g} s (run.video_timeout_s)"
                 return failed(video, Refusal(Reason.TIMEOUT, limit))
-            except ProcessExpired as error:
-                refusal = Refusal(Reason.WORKER_CRASHED, _death(error.exitcode))
-            except MemoryError:
-                limit = f"more than {self._run.video_memory_gb:g} GB (run.video_memory_gb)"
-                return failed(video, Refusal(Reason.OUT_OF_MEMORY, limit))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this video's row
-                return failed(video, Refusal(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}"))
+            except _DiedError:
+                refusal = Refusal(Reason.WORKER_CRASHED, _death(self._process.exitcode or 0))
+                continue
+            return failed(video, answer) if isinstance(answer, Refusal) else answer
         return failed(video, refusal)
 
     def close(self) -> None:
         """End the process."""
-        self._pool.stop()
-        self._pool.join()
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+    def _start(self) -> None:
+        self._connection, theirs = _SPAWN.Pipe()
+        arguments = (theirs, self._config, self._models)
+        self._process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        # The child has its own copy; ours would keep the pipe open when it dies.
+        theirs.close()
+        try:
+            self._receive(START_TIMEOUT_S)
+        except (_DiedError, TimeoutError) as error:
+            raise RuntimeError(
+                "the process that analyses videos could not load its networks; its own message stands above"
+            ) from error
+
+    def _ask(self, video: Video, timeout_s: float) -> AnalysedVideo | Refusal:
+        try:
+            self._connection.send(video)
+        except OSError as error:
+            self.close()
+            raise _DiedError from error
+        return self._receive(timeout_s)
+
+    def _receive(self, timeout_s: float) -> AnalysedVideo | Refusal:
+        """The next answer; otherwise the process is gone, whether it died or is killed here for its delay."""
+        try:
+            if self._connection.poll(timeout_s):
+                answer: AnalysedVideo | Refusal = self._connection.recv()
+                return answer
+        except (EOFError, OSError) as error:
+            self._process.join()
+            self._connection.close()
+            raise _DiedError from error
+        self.close()
+        raise TimeoutError
 
 
-def _start(config: Config, models: dict[str, ResolvedModel]) -> None:
-    global _analyser  # noqa: PLW0603 - the one object of this process
+def _serve(connection: Connection, config: Config, models: dict[str, ResolvedModel]) -> None:
+    """The child's life: load the networks, say so, answer videos until the parent is gone."""
     _die_with_parent()
     cv2.setNumThreads(1)  # one process a CPU: more threads than that only get in each other's way
-    _analyser = VideoAnalyser(config, models)
-    # Set after loading: the networks are ours, what comes on top belongs to the video.
-    limit = int((config.run.video_memory_gb) * 2**30) + _data_bytes()
+    analyser = VideoAnalyser(config, models)
+    # Limited after loading: the networks are ours, what comes on top belongs to the video.
+    limit = int(config.run.video_memory_gb * 2**30) + _data_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    connection.send(None)
+    while True:
+        try:
+            video: Video = connection.recv()
+        except EOFError:
+            return
+        connection.send(_answer(analyser, video, config.run.video_memory_gb))
 
 
-def _ready() -> bool:
-    return _analyser is not None
-
-
-def _analyse(video: Video) -> AnalysedVideo:
-    if _analyser is None:
-        raise RuntimeError("the process was not initialised")
-    return _analyser.analyse(video)
+def _answer(analyser: VideoAnalyser, video: Video, memory_gb: float) -> AnalysedVideo | Refusal:
+    out_of_memory = Refusal(Reason.OUT_OF_MEMORY, f"more than {memory_gb:g} GB (run.video_memory_gb)")
+    try:
+        return analyser.analyse(video)
+    except MemoryError:
+        return out_of_memory
+    except Exception as error:  # whatever it is, it belongs to this video's row
+        if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+            return out_of_memory
+        return Refusal(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
 
 def _die_with_parent() -> None:
