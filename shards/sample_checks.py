@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from shards.canonical import compact_json, sha256_hex
@@ -34,8 +35,16 @@ class FoundSample:
         return f"{self.shard}:{self.key}.{field}"
 
 
-def check_sample(found: FoundSample, evidence: Evidence, findings: Findings) -> IdentityRecord | None:
+def check_sample(
+    found: FoundSample, evidence: Evidence, findings: Findings, pool: Executor
+) -> IdentityRecord | None:
     """Check one sample against the format, its own record and the tables.
+
+    Args:
+        found: the sample.
+        evidence: the tables.
+        findings: takes the problems.
+        pool: decodes the images, which is nearly all the work.
 
     Returns:
         The record, when there is a readable one.
@@ -51,7 +60,7 @@ def check_sample(found: FoundSample, evidence: Evidence, findings: Findings) -> 
         rows = evidence.images.rows(found.key)
         if record is not None:
             _compare_rows(record, rows, findings)
-    _check_images(found, data, _digests(record, rows), findings)
+    _check_images(found, data, _digests(record, rows), findings, pool)
     if record is not None and evidence.videos is not None:
         _check_video(record, evidence, findings)
     return record
@@ -135,20 +144,22 @@ def _digests(record: IdentityRecord | None, rows: Sequence[Row]) -> dict[str, st
 
 
 def _check_images(
-    found: FoundSample, data: dict[str, bytes], digests: dict[str, str], findings: Findings
+    found: FoundSample, data: dict[str, bytes], digests: dict[str, str], findings: Findings, pool: Executor
 ) -> None:
-    for fields, check, kind in (
-        (IMAGE_FIELDS, jpeg_problem, Kind.BAD_IMAGE),
-        (MASK_FIELDS, mask_problem, Kind.BAD_MASK),
-    ):
-        for field in fields:
-            if field not in data:
-                continue
-            if field in digests and sha256_hex(data[field]) != digests[field]:
-                message = "has another sha256 than its record says"
-                findings.add(Kind.MEMBER_DIGEST, found.where(field), message)
-            if problem := check(data[field]):
-                findings.add(kind, found.where(field), problem)
+    fields = [field for field in (*IMAGE_FIELDS, *MASK_FIELDS) if field in data]
+    results = pool.map(_check_image, fields, [data[field] for field in fields], map(digests.get, fields))
+    for field, (wrong_digest, problem) in zip(fields, results, strict=True):
+        if wrong_digest:
+            message = "has another sha256 than its record says"
+            findings.add(Kind.MEMBER_DIGEST, found.where(field), message)
+        if problem is not None:
+            kind = Kind.BAD_MASK if field in MASK_FIELDS else Kind.BAD_IMAGE
+            findings.add(kind, found.where(field), problem)
+
+
+def _check_image(field: str, data: bytes, digest: str | None) -> tuple[bool, str | None]:
+    check = mask_problem if field in MASK_FIELDS else jpeg_problem
+    return digest is not None and sha256_hex(data) != digest, check(data)
 
 
 def _compare_rows(record: IdentityRecord, rows: Sequence[Row], findings: Findings) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 from shards.evidence import Evidence
@@ -60,9 +61,10 @@ def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Pr
     evidence = Evidence(root, findings, newer_minor=newer_minor)
     entries = {entry.name: entry for entry in manifest.shards} if manifest else {}
     shards = _shards(root, manifest, findings)
-    walker = _Walker(root, evidence, findings, progress)
-    for name in shards:
-        walker.check(name, entries.get(name))
+    with ThreadPoolExecutor() as pool:
+        walker = _Walker(root, evidence, findings, pool, progress=progress)
+        for name in shards:
+            walker.check(name, entries.get(name))
     walker.check_across()
     if manifest is not None:
         _check_tables(root, manifest, evidence, findings)
@@ -74,11 +76,18 @@ class _Walker:
     """Goes through the shards in order and remembers what must agree across them."""
 
     def __init__(
-        self, root: Path, evidence: Evidence, findings: Findings, progress: Callable[[int], None] | None
+        self,
+        root: Path,
+        evidence: Evidence,
+        findings: Findings,
+        pool: Executor,
+        *,
+        progress: Callable[[int], None] | None,
     ) -> None:
         self._root = root
         self._evidence = evidence
         self._findings = findings
+        self._pool = pool
         self._progress = progress
         self._last: dict[Split, str] = {}
         self._at: dict[str, str] = {}
@@ -146,7 +155,7 @@ class _Walker:
         self._last[split] = key
         self._at.setdefault(key, shard)
         found = FoundSample(shard, split, key, members)
-        record = check_sample(found, self._evidence, self._findings)
+        record = check_sample(found, self._evidence, self._findings, self._pool)
         self.identities[split] += 1
         self._note(key, split, record)
         if self._progress is not None:

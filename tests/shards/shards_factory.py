@@ -270,7 +270,7 @@ def reseal(root: Path) -> None:
                         ],
                     }
                 )
-                records.append(IdentityRecord.model_validate_json(text))
+                records.append(IdentityRecord.model_validate_json(text, extra="ignore"))
                 images += image_rows(records[-1])
         index += found
         data = (root / name).read_bytes()

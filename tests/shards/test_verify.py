@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shards_factory as factory
 
-from shards.manifest import decode_manifest, encode_manifest
+from shards.atomic import write_parquet
+from shards.manifest import DataSetError, decode_manifest, encode_manifest
 from shards.problems import Kind
+from shards.reader import Dataset
 from shards.schema import Reason, Split, Status
 from shards.verify import verify
 
@@ -510,6 +514,32 @@ def test_a_data_set_of_a_newer_major_version_is_only_named(root: Path) -> None:
             "this software reads 1.x: update this software"
         )
     ]
+
+
+def test_what_a_newer_minor_version_added_is_ignored(root: Path) -> None:
+    change_record(root, TRAIN_0, "clip-b_0", format_version="1.7", hair_colour="green")
+    factory.reseal(root)
+    table = pq.read_table(root / "videos.parquet")
+    added = table.append_column("weather", pa.array(["fair"] * table.num_rows))
+    write_parquet(root / "videos.parquet", added)
+    factory.reseal_manifest(root)
+    unsealed = json.loads((root / "dataset.json").read_bytes())
+    del unsealed["manifest_sha256"]
+    unsealed |= {"format_version": "1.7", "tombstones": []}
+    compact = json.dumps(unsealed, sort_keys=True, separators=(",", ":")).encode()
+    sealed = {**unsealed, "manifest_sha256": factory.sha256(compact)}
+    (root / "dataset.json").write_text(json.dumps(sealed, sort_keys=True, indent=2) + "\n")
+    dataset = Dataset.open(root)
+    assert dataset.sample("clip-b_0").record.images == factory.samples()[2].record.images
+    assert len(list(dataset.videos())) == 6
+    assert verify(root) == []
+
+
+def test_an_unknown_field_of_this_version_is_a_fault(root: Path) -> None:
+    change_record(root, TRAIN_0, "clip-b_0", hair_colour="green")
+    assert (Kind.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json") in found(root)
+    with pytest.raises(DataSetError, match="clip-b_0"):
+        Dataset.open(root).sample("clip-b_0")
 
 
 def test_an_empty_or_missing_folder_is_reported(tmp_path: Path) -> None:
