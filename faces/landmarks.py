@@ -71,12 +71,11 @@ class FaceLandmarker:
 
     def __init__(self, model: Path) -> None:
         from mediapipe.tasks.python import vision
-        from mediapipe.tasks.python.core.base_options import BaseOptions
 
         if not model.is_file():
             raise FileNotFoundError(f"no Face Landmarker bundle at {model}; `mfhq models pull` fetches it")
         options = vision.FaceLandmarkerOptions(
-            base_options=BaseOptions(model_asset_buffer=model.read_bytes()),
+            base_options=_unreporting_options(model.read_bytes()),
             num_faces=MOST_FACES,
             output_face_blendshapes=True,
         )
@@ -121,6 +120,23 @@ class FaceLandmarker:
         return self._landmarker.detect(
             mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(crop))
         )
+
+
+def _unreporting_options(model: bytes) -> Any:
+    """Options of the library without its usage reports.
+
+    The library posts versions and timings to its maker (play.googleapis.com) and has no switch for it. With no
+    certificate authority to trust it cannot verify any server, so nothing leaves this machine.
+    """
+    from mediapipe.tasks.python.core.base_options import BaseOptions
+
+    class UnreportingOptions(BaseOptions):  # type: ignore[misc]
+        def to_ctypes(self) -> Any:
+            options = super().to_ctypes()
+            options.ca_bundle_path = os.devnull.encode()
+            return options
+
+    return UnreportingOptions(model_asset_buffer=model)
 
 
 def _release(landmarker: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faces.landmarks import FACE_OVAL, LANDMARKS, FaceLandmarker, square_around, tessellation
+from faces.landmarks import (
+    FACE_OVAL,
+    LANDMARKS,
+    FaceLandmarker,
+    _unreporting_options,
+    square_around,
+    tessellation,
+)
 from faces.types import Floats, Image
 from pipeline.demo.mesh import build_head
 from pipeline.demo.photographs import PEOPLE, load_photograph, package_file, packaged_landmarker, portrait
@@ -159,6 +167,10 @@ def test_a_process_that_uses_the_landmarker_prints_nothing_but_what_others_print
     )
     assert done.stderr == "a real error\n"
     assert done.stdout == ""
+
+
+def test_usage_reports_cannot_be_sent_for_want_of_a_server_to_trust() -> None:
+    assert _unreporting_options(b"model").to_ctypes().ca_bundle_path == os.devnull.encode()
 
 
 def test_the_outline_and_the_triangles_are_mediapipes() -> None:
