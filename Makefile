@@ -1,0 +1,49 @@
+# `make demo` and `make test` need nothing but Python 3.11 and a package index; see README.md.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+DEMO ?= demo
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint format lock clean
+
+help:
+	@echo "make demo    make clips, build a data set from them, verify it, draw its report"
+	@echo "make test    run the test suite (PYTEST_ARGS='--clips DIR' adds real clips)"
+	@echo "make setup   set up .venv with the locked dependencies"
+	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make lock    resolve the dependencies of pyproject.toml anew"
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml requirements.lock scripts/install_system_packages
+	scripts/install_system_packages
+	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9; }
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	rm -rf $(DEMO)/mfhq
+	$(BIN)/mfhq demo-clips $(DEMO)/clips
+	$(BIN)/python pipeline/build_mfhq.py workflows/curate_demo.yaml source.path=$(DEMO)/clips output=$(DEMO)/mfhq
+
+test: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Hashes but no addresses: every site uses its own index.
+lock:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-annotate --no-header --extra pipeline --extra embedded --extra dev pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf .venv $(DEMO)
