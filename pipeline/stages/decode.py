@@ -1,12 +1,15 @@
 """Decode chosen frames of a video, one at a time, as a player would show them.
 
-decord is the default; PyAV is the alternative for files that decord's older FFmpeg does not know. Both give
-the same frames: display order, rotation metadata and pixel shape applied.
+decord is the default; PyAV is the alternative for files that decord's older FFmpeg does not know, and reads the
+containers that decord reads wrong. Both give the same frames: display order, rotation metadata and pixel shape
+applied.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,11 @@ from numpy.typing import NDArray
 
 from faces.types import Image
 from pipeline.config import Frames
-from pipeline.stages.probe import Probe
+from pipeline.stages.probe import Probe, best_stream
+
+DECORD_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
+"""What decord reads right. In MPEG streams it misses the first frames or fails at the end, because it cannot seek
+back to the start; so containers without an index are always read with PyAV."""
 
 
 class DecodeError(RuntimeError):
@@ -55,7 +62,10 @@ def decode(path: Path, probe: Probe, indices: NDArray[np.int64], decoder: str) -
 
     Raises:
         DecodeError: a frame that the file promises cannot be decoded.
+        MemoryError: FFmpeg could not get the memory that the file asks for.
     """
+    if probe.container not in DECORD_CONTAINERS:
+        decoder = "pyav"
     read = {"decord": _decord_frames, "pyav": _pyav_frames}[decoder]
     seen = 0
     for index, image in read(path, indices):
@@ -75,22 +85,41 @@ def _decord_frames(path: Path, indices: NDArray[np.int64]) -> Iterator[tuple[int
     import decord
 
     try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        wanted = set(indices.tolist())
-        for index in range(int(indices[-1]) + 1):
-            image = reader.next()
-            if index in wanted:
-                yield index, image.asnumpy()
+        with _utf8_name(path) as name:
+            reader = decord.VideoReader(name, num_threads=1)
+            wanted = set(indices.tolist())
+            for index in range(int(indices[-1]) + 1):
+                image = reader.next()
+                if index in wanted:
+                    yield index, image.asnumpy()
     except StopIteration:
         return
-    except (decord.DECORDError, RuntimeError) as error:
-        raise DecodeError(_decord_message(error)) from error
+    # decord asserts that a file it has opened holds frames.
+    except (decord.DECORDError, RuntimeError, AssertionError) as error:
+        raise DecodeError(_decord_message(error, path)) from error
 
 
-def _decord_message(error: Exception) -> str:
-    """The line that says what failed, without decord's clock, build paths and stack."""
-    line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"decord: {line.rpartition('Error: ')[2] or line}"
+@contextmanager
+def _utf8_name(path: Path) -> Iterator[str]:
+    """A name of the file that is UTF-8, which is all that decord takes."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        yield str(path)
+
+
+def _decord_message(error: Exception, path: Path) -> str:
+    """What failed, without decord's clock, source lines and stack and without the path, for a stable record."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    text = (
+        re.sub(r"^(\[[\d:]+\] \S+:\d+: )+", "", lines[0])
+        .replace(f"[{path}]", "")
+        .replace(str(path), "the file")
+    )
+    return f"decord: {text.strip()}"
 
 
 def _pyav_frames(path: Path, indices: NDArray[np.int64]) -> Iterator[tuple[int, Image]]:
@@ -100,7 +129,7 @@ def _pyav_frames(path: Path, indices: NDArray[np.int64]) -> Iterator[tuple[int, 
     target = next(wanted, None)
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            stream = container.streams.video[0]
+            stream = best_stream(container)
             stream.thread_type = "NONE"
             for index, frame in enumerate(container.decode(stream)):
                 if target is None:
@@ -108,6 +137,8 @@ def _pyav_frames(path: Path, indices: NDArray[np.int64]) -> Iterator[tuple[int, 
                 if index == target:
                     yield index, frame.to_ndarray(format="rgb24")
                     target = next(wanted, None)
+    except MemoryError as error:
+        raise MemoryError(str(error)) from error
     except (av.FFmpegError, ValueError) as error:
         raise DecodeError(f"pyav: {getattr(error, 'strerror', None) or error}") from error
 

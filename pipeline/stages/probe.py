@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from shards.schema import Reason
 
-
 STILL_CONTAINERS = ("image2", "_pipe", "gif", "apng")
 COMPLETE = 0.95
 """Least share of the promised frames or seconds that must be there; edit lists and rounding cost a few."""
@@ -78,7 +77,11 @@ def file_sha256(path: Path) -> str:
 
 
 def probe(path: Path) -> Probe | Refusal:
-    """Look at a video file without decoding more than its first frame."""
+    """Look at a video file without decoding more than its first frame.
+
+    Raises:
+        MemoryError: FFmpeg could not get the memory that the file asks for.
+    """
     import av
 
     try:
@@ -89,52 +92,90 @@ def probe(path: Path) -> Probe | Refusal:
     except OSError as error:
         return Refusal(Reason.UNREADABLE, error.strerror)
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                kinds = sorted({stream.type for stream in container.streams})
-                return Refusal(Reason.NO_VIDEO_STREAM, f"streams: {', '.join(kinds) or 'none'}")
-            stream = container.streams.video[0]
-            name = container.format.name
-            if any(still in name for still in STILL_CONTAINERS):
-                return Refusal(Reason.STILL_IMAGE, f"container {name}")
-            if stream.disposition & stream.disposition.attached_pic:
-                return Refusal(Reason.NO_VIDEO_STREAM, "the only picture is the cover of an audio file")
-            packets, times = _packets(container, stream)
-            promised_frames = stream.frames
-            promised_s = _promised_seconds(container, stream)
+        index = _read_index(path)
+    except MemoryError as error:
+        raise MemoryError(_message(error)) from error
     except (av.FFmpegError, ValueError) as error:
         return Refusal(Reason.UNREADABLE, _message(error))
-    if len(times) == 0:
-        return Refusal(Reason.UNREADABLE, "the video stream holds no frames")
-    if packets < COMPLETE * promised_frames:
-        return Refusal(Reason.TRUNCATED_FILE, f"{packets} of {promised_frames} frames are in the file")
-    found = _describe_first_frame(path, times)
-    if isinstance(found, Probe) and promised_s and found.duration_s < COMPLETE * promised_s - 1.0:
+    if isinstance(index, Refusal):
+        return index
+    found = _describe_first_frame(path, index.times_s)
+    if isinstance(found, Probe) and found.duration_s < COMPLETE * index.promised_s - 1.0:
         return Refusal(
-            Reason.TRUNCATED_FILE, f"{found.duration_s:.1f} of {promised_s:.1f} seconds are in the file"
+            Reason.TRUNCATED_FILE, f"{found.duration_s:.1f} of {index.promised_s:.1f} seconds are in the file"
         )
     return found
 
 
+def best_stream(container: Any) -> Any:
+    """The video stream that players show when there are several, and decord too; None when there is none."""
+    return container.streams.best("video")
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What demultiplexing tells; a promise is 0 where the file makes none."""
+
+    times_s: NDArray[np.float64]
+    promised_s: float
+
+
+def _read_index(path: Path) -> _Index | Refusal:
+    import av
+
+    with av.open(str(path), metadata_errors="replace") as container:
+        stream = best_stream(container)
+        if stream is None:
+            kinds = sorted({stream.type for stream in container.streams})
+            return Refusal(Reason.NO_VIDEO_STREAM, f"streams: {', '.join(kinds) or 'none'}")
+        name = container.format.name
+        if any(still in name for still in STILL_CONTAINERS):
+            return Refusal(Reason.STILL_IMAGE, f"container {name}")
+        if stream.disposition & stream.disposition.attached_pic:
+            return Refusal(Reason.NO_VIDEO_STREAM, "the only picture is the cover of an audio file")
+        packets, times = _packets(container, stream)
+        promised_frames, promised_s = stream.frames, _promised_seconds(container, stream)
+    if len(times) == 0:
+        return Refusal(Reason.UNREADABLE, "the video stream holds no frames")
+    if packets < COMPLETE * promised_frames:
+        packets = _packets_without_edits(path)
+    if packets < COMPLETE * promised_frames:
+        return Refusal(Reason.TRUNCATED_FILE, f"{packets} of {promised_frames} frames are in the file")
+    return _Index(times, promised_s)
+
+
 def _packets(container: Any, stream: Any) -> tuple[int, NDArray[np.float64]]:
     """Number of coded frames, and the times of those that are shown (an edit list may hide some)."""
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    stamps = [p.pts if p.pts is not None else p.dts for p in packets if not p.is_discard]
+    count = 0
+    stamps: list[int | None] = []
+    for packet in container.demux(stream):
+        if packet.size:
+            count += 1
+            if not packet.is_discard:
+                stamps.append(packet.pts if packet.pts is not None else packet.dts)
     if any(stamp is None for stamp in stamps):
         # Raw streams carry no times: the frame rate gives them.
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-        return len(packets), np.arange(len(stamps)) / rate
+        return count, np.arange(len(stamps)) / rate
     seconds = np.sort(np.array(stamps, dtype=np.float64)) * float(stream.time_base)
-    return len(packets), seconds - seconds[0] if len(seconds) else seconds
+    return count, seconds - seconds[0] if len(seconds) else seconds
 
 
-def _promised_seconds(container: Any, stream: Any) -> float | None:
+def _packets_without_edits(path: Path) -> int:
+    """Number of coded frames, with those that an edit list cuts away: they are hidden, not missing."""
+    import av
+
+    with av.open(str(path), options={"ignore_editlist": "1"}, metadata_errors="replace") as container:
+        return sum(packet.size > 0 for packet in container.demux(best_stream(container)))
+
+
+def _promised_seconds(container: Any, stream: Any) -> float:
     if stream.duration:
         return float(stream.duration * stream.time_base)
     # The container's duration covers its audio too, which may run on; only without audio does it speak for us.
     if container.duration and not container.streams.audio:
         return float(container.duration / 1_000_000)
-    return None
+    return 0.0
 
 
 def _describe_first_frame(path: Path, times: NDArray[np.float64]) -> Probe | Refusal:
@@ -142,7 +183,7 @@ def _describe_first_frame(path: Path, times: NDArray[np.float64]) -> Probe | Ref
 
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            stream = container.streams.video[0]
+            stream = best_stream(container)
             frame = next(container.decode(stream), None)
             if frame is None:
                 return Refusal(Reason.DECODE_ERROR, "no frame could be decoded")
@@ -156,6 +197,8 @@ def _describe_first_frame(path: Path, times: NDArray[np.float64]) -> Probe | Ref
                 pixel_aspect=Fraction(aspect) if aspect else Fraction(1),
                 times_s=times,
             )
+    except MemoryError as error:
+        raise MemoryError(_message(error)) from error
     except (av.FFmpegError, ValueError) as error:
         return Refusal(Reason.DECODE_ERROR, _message(error))
 
