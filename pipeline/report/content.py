@@ -181,7 +181,7 @@ def _key_figures(manifest: DatasetManifest) -> list[dict[str, object]]:
             "id": "persons",
             "label": "persons",
             "value": counts.persons,
-            "note": f"{again:,} identities of a person seen before" if again else "each with one identity",
+            "note": f"repeated identities: {again:,}" if again else "each with one identity",
         },
     ]
 

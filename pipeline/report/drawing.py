@@ -101,12 +101,12 @@ def _distributions(manifest: DatasetManifest, tables: Tables) -> dict[str, tuple
         marks,
     )
     made["fig-eyes"] = _one(
-        column(images, "eyes_open"), "openness of the less open eye (0 closed, 1 wide open)", "Eyes open"
+        column(images, "eyes_open"), "openness of the less open eye", "Eyes open: 0 is closed, 1 is wide open"
     )
     made["fig-cosine"] = _one(
         column(images, "identity_cosine"),
-        "cosine to the identity's mean embedding",
-        "Likeness of each image to its identity",
+        "cosine",
+        "Likeness of each image to its identity: cosine to the mean embedding",
     )
     return made
 
@@ -115,5 +115,8 @@ def _one(values: Values, axis: str, what: str, marks: Sequence[tuple[float, str]
     found = histogram(values)
     assert found is not None  # noqa: S101 - called for tables with rows only
     least, low, middle, high, most = found.quantiles
-    caption = f"{what}. Median {middle:.4g}, 5% to 95%: {low:.4g} to {high:.4g}, least {least:.4g}, most {most:.4g}."
+    caption = (
+        f"{what}. Median {middle:,.3g}; 90% lie between {low:,.3g} and {high:,.3g}, "
+        f"all between {least:,.3g} and {most:,.3g}."
+    )
     return figures.distribution(found, axis, marks=marks), caption

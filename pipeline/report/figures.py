@@ -17,19 +17,22 @@ from pipeline.report.distributions import Histogram, PoseMap, Values
 from pipeline.report.outcomes import Gate
 from pipeline.report.timings import Timings
 
-BLUE, ORANGE, GREEN, PINK = "#3d85c6", "#d98b1f", "#1b9e77", "#c3649a"
-PALETTE = (BLUE, ORANGE, GREEN, PINK, "#8a7fc4", "#7f8c8d", "#b0a020", "#56b4e9", "#a05a2c", "#5d6d7e")
-"""Told apart by colour-blind readers (after Okabe and Ito), and of middle lightness for light and dark pages."""
+BLUE, ORANGE, GREEN = "#3d85c6", "#e69f00", "#1b9e77"
+STEP_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
+OTHER_COLOUR = "#8a8f98"
+"""After Okabe and Ito, told apart by colour-blind readers; seven are the most that stay apart."""
 GRID = "rgba(128, 128, 128, 0.25)"
 LINE = "rgba(128, 128, 128, 0.9)"
 SLOWEST = 15
+HEAT = [[0, "#414f8a"], [0.33, "#25858e"], [0.67, "#4fc36b"], [1, "#fde725"]]
+"""Viridis without its darkest part, which would vanish on a dark page."""
 LOG_COUNTS_FROM = 100
 """Colours of the pose map are logarithmic when its fullest square holds more images."""
 
 
 def funnel(gates: Sequence[Gate], videos: int) -> go.Figure:
     """Videos left after each gate."""
-    labels = ["Videos in the source", *(gate.passed for gate in gates)]
+    labels = ["all videos", *(gate.name for gate in gates)]
     left = [videos, *(gate.left for gate in gates)]
     share = [f"{count:,}  ({count / videos:.1%})" if videos else "0" for count in left]
     figure = go.Figure(
@@ -46,8 +49,8 @@ def funnel(gates: Sequence[Gate], videos: int) -> go.Figure:
         )
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
-    figure.update_xaxes(title="videos left", tickformat=",d", rangemode="tozero")
-    return _styled(figure, height=80 + 40 * len(left))
+    figure.update_xaxes(title="videos left", tickformat=",d", rangemode="tozero", nticks=6)
+    return _styled(figure, height=80 + 40 * len(left), right=70)
 
 
 def distribution(
@@ -55,17 +58,19 @@ def distribution(
 ) -> go.Figure:
     """A histogram with its median, and lines at the values that matter."""
     figure = go.Figure(_bars(found, BLUE, unit))
-    lines = [(found.quantiles[2], f"median {found.quantiles[2]:,.4g}"), *marks]
-    for place, (value, label) in enumerate(sorted(lines)):
-        figure.add_vline(x=value, line={"color": LINE, "width": 1.5, "dash": "solid" if place else "dot"})
+    lines = [(found.quantiles[2], f"median {found.quantiles[2]:,.3g}", "solid")]
+    lines += [(value, label, "dash") for value, label in marks]
+    for place, (value, label, dash) in enumerate(sorted(lines)):
+        figure.add_vline(x=value, line={"color": LINE, "width": 1.5, "dash": dash})
         # Staggered, so that the labels of neighbouring lines do not lie on each other.
         figure.add_annotation(
             x=value,
-            y=1.02 + 0.08 * place,
+            y=1.01 + 0.08 * place,
             yref="paper",
             text=escape(label),
             showarrow=False,
             yanchor="bottom",
+            font={"size": 12},
         )
     figure.update_xaxes(title=escape(axis))
     figure.update_yaxes(title=unit, tickformat=",d", rangemode="tozero")
@@ -89,7 +94,7 @@ def overlaid(parts: Sequence[tuple[str, Histogram]], axis: str, unit: str) -> go
             fill="tozeroy" if dash == "solid" else "none",
             hovertemplate="from %{x}°: %{y:,}<extra>" + escape(name) + "</extra>",
         )
-    figure.update_xaxes(title=escape(axis))
+    figure.update_xaxes(title=escape(axis), rangemode="tozero")
     figure.update_yaxes(title=unit, tickformat=",d", rangemode="tozero")
     figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0})
     return _styled(figure, top=50)
@@ -127,7 +132,7 @@ def poses(found: PoseMap) -> go.Figure:
         ],
         customdata=found.counts.tolist(),
         zmin=0,
-        colorscale="Cividis",
+        colorscale=HEAT,
         colorbar={
             "title": "images",
             "thickness": 12,
@@ -160,11 +165,11 @@ def poses(found: PoseMap) -> go.Figure:
     figure.update_xaxes(
         row=2,
         col=1,
-        title="yaw, degrees  (nose to the left of the image  \N{MINUS SIGN}  |  +  to the right)",
+        title="yaw, degrees (\N{MINUS SIGN} left, + right)",
     )
-    figure.update_yaxes(row=2, col=1, title="pitch, degrees  (down  \N{MINUS SIGN}  |  +  up)")
-    figure.update_xaxes(row=2, col=2, showticklabels=False)
-    figure.update_yaxes(row=1, col=1, showticklabels=False)
+    figure.update_yaxes(row=2, col=1, title="pitch, degrees (\N{MINUS SIGN} down, + up)")
+    figure.update_xaxes(row=2, col=2, showticklabels=False, showgrid=False)
+    figure.update_yaxes(row=1, col=1, showticklabels=False, showgrid=False)
     figure.update_layout(bargap=0.05, showlegend=False)
     return _styled(figure, height=520)
 
@@ -181,7 +186,7 @@ def step_times(times: Timings) -> go.Figure:
             text=[f"{total / whole:.1%}" for total in totals],
             textposition="outside",
             cliponaxis=False,
-            marker_color=_step_colours(times),
+            marker_color=BLUE,
             hovertemplate="%{y}: %{x:,.1f} s<extra></extra>",
         )
     )
@@ -200,9 +205,9 @@ def slowest_videos(times: Timings, names: dict[str, str]) -> go.Figure:
     rows = times.slowest(SLOWEST)
     labels = [_short(names[times.videos[row]]) for row in rows]
     figure = go.Figure()
-    for place, (step, colour) in enumerate(zip(times.steps, _step_colours(times), strict=True)):
+    for step, spent, colour in _largest_steps(times):
         figure.add_bar(
-            x=np.round(times.seconds[rows, place], 3).tolist(),
+            x=np.round(spent[rows], 3).tolist(),
             # By place, not by name: two videos may be called the same.
             y=list(range(len(rows))),
             name=escape(step),
@@ -210,7 +215,10 @@ def slowest_videos(times: Timings, names: dict[str, str]) -> go.Figure:
             marker_color=colour,
             hovertemplate="%{x:,.2f} s<extra>" + escape(step) + "</extra>",
         )
-    figure.update_layout(barmode="stack", legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0})
+    figure.update_layout(
+        barmode="stack",
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "traceorder": "normal"},
+    )
     figure.update_yaxes(
         autorange="reversed", automargin=True, tickvals=list(range(len(rows))), ticktext=labels
     )
@@ -218,8 +226,19 @@ def slowest_videos(times: Timings, names: dict[str, str]) -> go.Figure:
     return _styled(figure, height=150 + 26 * len(rows), top=70)
 
 
-def _step_colours(times: Timings) -> list[str]:
-    return [PALETTE[place % len(PALETTE)] for place in range(len(times.steps))]
+def _largest_steps(times: Timings) -> list[tuple[str, Values, str]]:
+    """Name, (V,) seconds and colour of the steps that take most of the time, and of all others together."""
+    largest = set(np.argsort(-times.totals, kind="stable")[: len(STEP_COLOURS)].tolist())
+    shown = [place for place in range(len(times.steps)) if place in largest]
+    parts = [
+        (times.steps[place], times.seconds[:, place], colour)
+        for place, colour in zip(shown, STEP_COLOURS, strict=False)
+    ]
+    rest = [place for place in range(len(times.steps)) if place not in largest]
+    if rest:
+        names = ", ".join(times.steps[place] for place in rest)
+        parts.append((f"others ({names})", times.seconds[:, rest].sum(axis=1), OTHER_COLOUR))
+    return parts
 
 
 def _bars(found: Histogram, colour: str, unit: str) -> go.Bar:
@@ -253,6 +272,17 @@ def _styled(figure: go.Figure, *, height: int = 340, top: int = 20, right: int =
         font={"family": "system-ui, sans-serif", "size": 13},
         template="none",
     )
-    figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
-    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(
+            gridcolor=GRID,
+            zerolinecolor=GRID,
+            automargin=True,
+            # Ticks without a colour keep the labels off the bars.
+            ticks="outside",
+            ticklen=5,
+            tickcolor="rgba(0,0,0,0)",
+            tickangle=0,
+            title_standoff=10,
+            title_font_size=13,
+        )
     return figure

@@ -18,6 +18,7 @@ from shards.schema import Status
 class Gate:
     """One line of the funnel: `left` = the line above - `lost`, and `lost` = the sum of `reasons`."""
 
+    name: str
     passed: str
     lost: int
     left: int
@@ -61,10 +62,10 @@ def funnel(videos: pa.Table) -> list[Gate]:
     gates = []
     for stage in STAGES:
         found = {reason.value: counts.pop(reason.value, 0) for reason in stage.reasons}
-        gates.append(_gate(stage.passed, left, found))
+        gates.append(_gate(stage.name, stage.passed, left, found))
         left = gates[-1].left
     if counts:
-        gates.append(_gate("No reason that this version does not know", left, counts))
+        gates.append(_gate("other reasons", "No reason that this version does not know", left, counts))
     return gates
 
 
@@ -137,9 +138,9 @@ def unaccepted(videos: pa.Table, limit: int) -> tuple[pa.Table, int]:
     return lost.take(pa.array(rows, pa.int64())), len(lost)
 
 
-def _gate(passed: str, before: int, reasons: Mapping[str, int]) -> Gate:
+def _gate(name: str, passed: str, before: int, reasons: Mapping[str, int]) -> Gate:
     lost = sum(reasons.values())
-    return Gate(passed, lost, before - lost, {name: count for name, count in reasons.items() if count})
+    return Gate(name, passed, lost, before - lost, {reason: n for reason, n in reasons.items() if n})
 
 
 def _tracks(videos: pa.Table) -> pa.StructArray:

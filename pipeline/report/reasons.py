@@ -12,27 +12,32 @@ class Stage:
     """A gate that videos pass, and the reasons for which they do not.
 
     Attributes:
+        name: for figures, where room is short.
         passed: what can be said of the videos that passed it.
         reasons: those that stop a video here.
     """
 
+    name: str
     passed: str
     reasons: tuple[Reason, ...]
 
 
 STAGES = (
-    Stage("File could be read", tuple(reason for reason in Reason if reason in FAILURES)),
-    Stage("Long enough moving picture", (Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT)),
-    Stage("Shows a face", (Reason.NO_FACE,)),
+    Stage("readable", "File could be read", tuple(reason for reason in Reason if reason in FAILURES)),
     Stage(
+        "moving", "Long enough moving picture", (Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT)
+    ),
+    Stage("face seen", "Shows a face", (Reason.NO_FACE,)),
+    Stage(
+        "usable faces",
         "Enough usable faces of one person",
         (
             *(Reason.FACE_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS, Reason.EXTREME_POSE),
             *(Reason.TOO_DARK, Reason.BLURRED, Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT),
         ),
     ),
-    Stage("Eight good images in different poses", (Reason.TOO_FEW_POSES, Reason.LOW_QUALITY)),
-    Stage("No duplicate: accepted", (Reason.DUPLICATE_VIDEO, Reason.DUPLICATE_PERSON)),
+    Stage("eight poses", "Eight good images in different poses", (Reason.TOO_FEW_POSES, Reason.LOW_QUALITY)),
+    Stage("accepted", "No duplicate: accepted", (Reason.DUPLICATE_VIDEO, Reason.DUPLICATE_PERSON)),
 )
 """The gates in the order of the pipeline; every reason belongs to exactly one."""
 
@@ -63,7 +68,9 @@ MEANING = {
     Reason.DUPLICATE_PERSON: "another identity shows the same person better",
 }
 
-_ORDER = {reason.value: place for place, reason in enumerate(Reason)}
+_ORDER = {
+    reason.value: place for place, reason in enumerate(reason for stage in STAGES for reason in stage.reasons)
+}
 
 
 def meaning(reason: str) -> str:
@@ -72,5 +79,5 @@ def meaning(reason: str) -> str:
 
 
 def order(reason: str) -> tuple[int, str]:
-    """Sort key: the order of the pipeline, unknown reasons last."""
+    """Sort key: the order of the gates, unknown reasons last."""
     return _ORDER.get(reason, len(_ORDER)), reason
