@@ -15,8 +15,8 @@ from pathlib import Path
 from faces.profiles import required_files
 from faces.registry import ModelsUnavailable
 from faces.registry import resolve as resolve_models
+from pipeline import cluster
 from pipeline.actors import Analyse, Models, Score, Stage
-from pipeline.cluster import ANALYSER_MEMORY, PATIENCE, SCORER_MEMORY, STAGE_CPUS, analysers, connect
 from pipeline.config import Config
 from pipeline.errors import BuildError
 from pipeline.pack import pack
@@ -91,8 +91,8 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
     import ray.data
     from ray.data import ActorPoolStrategy
 
-    connect()
-    processes = analysers(config.run, len(plan.todo))
+    cluster.connect()
+    processes = cluster.analysers(config.run, len(plan.todo))
 
     # A block is one video, so that a long video holds up no other and a lost worker costs little.
     videos = ray.data.from_items(
@@ -107,8 +107,8 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
             compute=ActorPoolStrategy(size=processes, max_tasks_in_flight_per_actor=2),
             num_cpus=config.run.analyser_cpus,
             num_gpus=config.run.analyser_gpus,
-            memory=ANALYSER_MEMORY,
-            **PATIENCE,
+            memory=cluster.ANALYSER_MEMORY,
+            **cluster.PATIENCE,
         )
         # The quality network: few processes, with a share of a GPU each where there is one.
         .map(
@@ -117,13 +117,13 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
             compute=ActorPoolStrategy(size=config.run.scorers),
             num_cpus=config.run.scorer_cpus,
             num_gpus=config.run.scorer_gpus,
-            memory=SCORER_MEMORY,
-            **PATIENCE,
+            memory=cluster.SCORER_MEMORY,
+            **cluster.PATIENCE,
         )
         # Choose eight, write one small file.
-        .map(Stage(config, plan.staging), num_cpus=STAGE_CPUS)
+        .map(Stage(config, plan.staging), num_cpus=cluster.STAGE_CPUS)
     )
-    with reporter.bar("curate", len(plan.todo)) as advance:
+    with cluster.full_disk_in_words(), reporter.bar("curate", len(plan.todo)) as advance:
         counts: Counter[str] = Counter()
         for outcome in outcomes.iter_rows():
             counts[outcome["status"]] += 1

@@ -1,0 +1,90 @@
+"""One Ray cluster, one set of demo clips and one undisturbed build for all tests of whole builds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builds import REPOSITORY, SCRIPTS, WORKFLOW, Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    # Ray's sockets lie in this folder, and the path of a socket may have 107 characters only.
+    folder = tempfile.mkdtemp(prefix="ray")
+    port, dashboard = _free_port(), _free_port()
+    command = [
+        *(str(SCRIPTS / "ray"), "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}"),
+        *(f"--port={port}", f"--dashboard-port={dashboard}", "--disable-usage-stats"),
+        f"--object-store-memory={512 * 2**20}",
+    ]
+    log = Path(folder, "start.log").open("wb")  # noqa: SIM115 - lives as long as the process
+    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        jobs = f"http://127.0.0.1:{dashboard}"
+        _wait_for(f"{jobs}/api/version", process, Path(folder, "start.log"))
+        yield Cluster(f"127.0.0.1:{port}", jobs, process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def demo_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from pipeline.demo.clips import make_demo_clips
+
+    folder = tmp_path_factory.mktemp("clips")
+    make_demo_clips(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster, demo_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of all demo clips, built by the command that data engineers use."""
+    output = tmp_path_factory.mktemp("undisturbed") / "mfhq"
+    subprocess.run(
+        [
+            *(str(SCRIPTS / "ray"), "job", "submit", f"--address={cluster.jobs}", "--working-dir=."),
+            *("--", "python", "pipeline/build_mfhq.py", WORKFLOW),
+            *(f"source.path={demo_clips}", f"output={output}"),
+        ],
+        cwd=REPOSITORY,
+        check=True,
+        timeout=540,
+    )
+    return output
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(240):
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own loopback address
+                return
+        except urllib.error.HTTPError:
+            return  # it answers; that it wants a token is Ray's business
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"Ray did not start:\n{log.read_text(errors='replace')}")

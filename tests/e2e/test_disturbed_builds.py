@@ -1,0 +1,179 @@
+"""Builds that are killed, crash, hang or run out of disk: real processes, real signals, a real full disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from builds import Cluster, build, canonical_files, staged, start_build, wait_until_staged
+
+from shards.reader import Dataset
+from shards.schema import Reason, Status
+from shards.verify import verify
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture
+def few_clips(demo_clips: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for name in ("astronaut.mp4", "cut.mp4", "variable-rate.mp4", "no-face.mp4"):
+        shutil.copy2(demo_clips / name, folder / name)
+    return folder
+
+
+def test_a_killed_build_continues_and_ends_with_the_same_bytes(
+    cluster: Cluster, demo_clips: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "mfhq"
+
+    first = start_build(cluster, demo_clips, output, log=tmp_path / "first.log")
+    wait_until_staged(output, 2, first)
+    for worker in analysing(cluster):
+        worker.kill()  # the process that decodes
+    wait_until_staged(output, 4, first)
+    for actor in actors(cluster):
+        actor.kill()  # a Ray worker
+    wait_until_staged(output, 6, first)
+    first.kill()
+    first.wait()
+    finished = staged(output)
+    assert not (output / "dataset.json").exists()
+
+    second = build(cluster, demo_clips, output)
+    assert second.returncode == 0, second.stderr
+    assert f"{finished} finished by an earlier run" in second.stderr
+    assert canonical_files(output) == canonical_files(undisturbed)
+
+
+def test_a_decoder_that_crashes_or_hangs_costs_its_own_video_only(
+    cluster: Cluster, few_clips: Path, tmp_path: Path
+) -> None:
+    for name in ("crashes.mp4", "hangs.mp4"):
+        shutil.copy2(few_clips / "astronaut.mp4", few_clips / name)
+        with (few_clips / name).open("ab") as file:
+            file.write(name.encode())  # not the same content as another clip
+
+    with (
+        signalled(cluster, few_clips / "crashes.mp4", signal.SIGSEGV),
+        signalled(cluster, few_clips / "hangs.mp4", signal.SIGSTOP),
+    ):
+        made = build(cluster, few_clips, tmp_path / "mfhq", "run.video_timeout_s=40")
+
+    assert made.returncode == 0, made.stderr
+    videos = {video.uri: video for video in Dataset.open(tmp_path / "mfhq").videos()}
+    assert (videos["crashes.mp4"].status, videos["crashes.mp4"].reason) == (
+        Status.FAILED,
+        Reason.WORKER_CRASHED,
+    )
+    assert "SIGSEGV" in (videos["crashes.mp4"].detail or "")
+    assert (videos["hangs.mp4"].status, videos["hangs.mp4"].reason) == (Status.FAILED, Reason.TIMEOUT)
+    others = {uri: video.status for uri, video in videos.items() if video.status is not Status.FAILED}
+    assert others == {
+        "astronaut.mp4": Status.ACCEPTED,
+        "cut.mp4": Status.ACCEPTED,
+        "variable-rate.mp4": Status.ACCEPTED,
+        "no-face.mp4": Status.REJECTED,
+    }
+
+
+def test_a_full_disk_ends_the_build_in_words_and_loses_nothing(
+    cluster: Cluster, few_clips: Path, small_disk: Callable[[str], Path]
+) -> None:
+    output = small_disk("600k") / "mfhq"
+    full = build(cluster, few_clips, output)
+    assert full.returncode == 1
+    assert "Free space" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not (output / "dataset.json").exists()
+
+    small_disk("100m")
+    again = build(cluster, few_clips, output)
+    assert again.returncode == 0, again.stderr
+    assert verify(output) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A file system of its own, of a size that can be changed while it is there."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def resize(size: str) -> Path:
+        nonlocal mounted
+        options = f"size={size}" + (",remount" if mounted else "")
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
+        mounted = True
+        return folder
+
+    yield resize
+    if mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def descendants(cluster: Cluster) -> list[psutil.Process]:
+    return psutil.Process(cluster.process.pid).children(recursive=True)
+
+
+def analysing(cluster: Cluster) -> list[psutil.Process]:
+    """The processes that decode videos."""
+    return [p for p in descendants(cluster) if "multiprocessing.spawn" in command_of(p)]
+
+
+def actors(cluster: Cluster) -> list[psutil.Process]:
+    """The Ray workers that own them."""
+    return [p for p in descendants(cluster) if "MapWorker(Map(Analyse))" in command_of(p)][:1]
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+class signalled:  # noqa: N801 - reads as a statement
+    """While this holds, whatever process opens a file of this path is sent a signal."""
+
+    def __init__(self, cluster: Cluster, path: Path, number: signal.Signals) -> None:
+        self._cluster, self._path, self._number = cluster, str(path), number
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.is_set():
+            for process in analysing(self._cluster):
+                if self._path in open_files(process.pid):
+                    os.kill(process.pid, self._number)
+            time.sleep(0.02)
+
+
+def open_files(pid: int) -> set[str]:
+    try:
+        return {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        return set()
