@@ -43,6 +43,18 @@ def face_is_cut_off(points: Floats, width: int, height: int) -> bool:
     return bool((outline < 0).any() or (outline > (width - 1, height - 1)).any())
 
 
+def square_holds_face(points: Floats, square: Square) -> bool:
+    """Whether the face's outline lies within the square; it may not, where the frame is narrower than the face.
+
+    Args:
+        points: (478, 3) landmarks in pixels of the frame.
+        square: of the same frame.
+    """
+    outline = points[FACE_OVAL, :2] - np.array((square.x0, square.y0), np.float32)
+    # The square's corner and side are whole numbers, which may cost the outline a pixel or so.
+    return bool((outline >= -1).all() and (outline <= square.side + 1).all())
+
+
 def square_for(points: Floats, width: int, height: int, scale: float) -> Square:
     """The square to store for a face.
 
@@ -54,8 +66,9 @@ def square_for(points: Floats, width: int, height: int, scale: float) -> Square:
     """
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     side = min(round(float((high - low).max()) * scale), width, height)
-    # Landmarks end at the brow; the head goes on above it.
-    centre = (low + high) / 2 - (0, 0.06 * side)
+    # Landmarks end at the brow; the head goes on above it. But never at the price of the chin.
+    room_below = max(0.0, (side - float(high[1] - low[1])) / 2)
+    centre = (low + high) / 2 - (0, min(0.06 * side, room_below))
     x0 = int(np.clip(round(float(centre[0]) - side / 2), 0, width - side))
     y0 = int(np.clip(round(float(centre[1]) - side / 2), 0, height - side))
     return Square(x0, y0, side)

@@ -16,7 +16,7 @@ from faces.landmarks import FaceLandmarker
 from faces.quality import brightness, sharpness
 from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, HeadPose
 from pipeline.config import Faces
-from pipeline.stages.crop import Square, cut, face_is_cut_off, square_for
+from pipeline.stages.crop import Square, cut, face_is_cut_off, square_for, square_holds_face
 from pipeline.stages.decode import Frame
 from pipeline.stopwatch import Stopwatch
 from shards.schema import Reason
@@ -92,20 +92,19 @@ class FaceObserver:
             landmarks = self._landmarker.find(image, detection.box)
         if landmarks is None:
             return Reason.NO_LANDMARKS
-        if face_is_cut_off(landmarks.points, width, height):
+        square = square_for(landmarks.points, width, height, config.crop_scale)
+        whole = not face_is_cut_off(landmarks.points, width, height)
+        if not whole or not square_holds_face(landmarks.points, square):
             return Reason.FACE_CUT_OFF
         if is_extreme(landmarks.pose, config):
             return Reason.EXTREME_POSE
         with watch.step("filter"):
-            if brightness(image, detection.box) < config.min_brightness:
-                return Reason.TOO_DARK
-            sharp = sharpness(image, detection.box)
-            if sharp < config.min_sharpness:
-                return Reason.BLURRED
+            bright, sharp = brightness(image, detection.box), sharpness(image, detection.box)
+        if bright < config.min_brightness or sharp < config.min_sharpness:
+            return Reason.TOO_DARK if bright < config.min_brightness else Reason.BLURRED
         with watch.step("embed"):
             embedding = self._embedder.embed([align_112(image, detection.keypoints)])[0]
         with watch.step("crop"):
-            square = square_for(landmarks.points, width, height, config.crop_scale)
             jpeg = simplejpeg.encode_jpeg(
                 np.ascontiguousarray(cut(image, square)), self._jpeg_quality, "RGB", "444"
             )
@@ -114,4 +113,8 @@ class FaceObserver:
 
 def is_extreme(pose: HeadPose, config: Faces) -> bool:
     """Whether the head is turned further than the configuration admits."""
-    return abs(pose.yaw) > config.max_yaw or abs(pose.pitch) > config.max_pitch or abs(pose.roll) > config.max_roll
+    return (
+        abs(pose.yaw) > config.max_yaw
+        or abs(pose.pitch) > config.max_pitch
+        or abs(pose.roll) > config.max_roll
+    )
