@@ -99,7 +99,7 @@ class Faces(Section):
     max_roll: Degrees = 45.0
     min_brightness: Annotated[float, Field(ge=0, le=255)] = 30.0
     """Least mean luma over the face box, 0..255."""
-    min_sharpness: Annotated[float, Field(ge=0)] = 15.0
+    min_sharpness: Annotated[float, Field(ge=0)] = 25.0
     """Least variance of the Laplacian of the face at 128 px."""
     min_relative_sharpness: Fraction = 0.4
     """Least sharpness as a share of the track's median: finds motion blur in an otherwise sharp video."""
@@ -140,12 +140,12 @@ class Selection(Section):
     """Pose clusters, more than 8 (over-clustering, Omni-ID section 3.4)."""
     candidates_per_cluster: Annotated[int, Field(ge=1, le=32)] = 3
     """Images of each cluster that the quality network sees: it is the dearest step."""
-    min_separation_deg: Degrees = 1.0
-    """Least pose distance between two chosen images, in degrees."""
+    min_separation_deg: Degrees = 1.5
+    """Least pose distance between two chosen images, in degrees. A head held still shows about 0.8."""
     roll_weight: Fraction = 0.5
     """Weight of roll in the pose distance: turning an image in its plane shows nothing new of a face."""
-    min_eyes_open: Fraction = 0.5
-    """Images with eyes less open are used only where no others cover the pose."""
+    min_relative_eyes_open: Fraction = 0.8
+    """Eyes less open than this share of the track's median count as closed: people squint by nature, too."""
     worst_quality: float | None = None
     """Images scored worse than this are never chosen; none when not set."""
 

@@ -26,6 +26,8 @@ class Candidate(Record):
     eyes_open: float
     sharpness: float
     identity_cosine: float
+    eyes_closed: bool
+    """Compared with the rest of the track."""
     cluster: int
     """Pose cluster it stands for."""
     quality: float | None = None

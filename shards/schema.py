@@ -40,7 +40,7 @@ class Status(StrEnum):
 class Reason(StrEnum):
     """Why a video, a track or a frame went no further; the one list that every step and report uses.
 
-    The order is that of the pipeline, so that of two reasons the later one came further.
+    The order is that of the pipeline.
     """
 
     # failed: the file or the machine

@@ -10,24 +10,22 @@ from typing import Any
 import numpy as np
 
 from faces.landmarks import FaceLandmarker
-from faces.mask import encode_mask_png, face_mask
 from faces.profiles import load_detector, load_embedder
 from faces.registry import ResolvedModel
 from pipeline.config import Config
-from pipeline.records import Analysis, Candidate, CandidateTrack
+from pipeline.records import Analysis, CandidateTrack
 from pipeline.sources.manifest import Video
+from pipeline.stages.candidate import candidate_track, frame_table, mask_png
 from pipeline.stages.decode import DecodeError, decode, plan_frames
 from pipeline.stages.judge import JudgedTrack, judge_track
 from pipeline.stages.observe import FaceObserver
 from pipeline.stages.probe import Probe, Refusal, file_sha256, probe
-from pipeline.stages.select import FrameTable, candidates
+from pipeline.stages.select import candidates
 from pipeline.stages.track import ShotCuts, Track, Tracker
 from pipeline.stopwatch import Stopwatch
 from shards.schema import (
     FAILURES,
-    IMAGE_SIDE,
     IMAGES_PER_IDENTITY,
-    Pose,
     Reason,
     Status,
     TrackOutcome,
@@ -112,11 +110,7 @@ class VideoAnalyser:
         for number, track in enumerate(tracks):
             with watch.step("select"):
                 verdict = judge_track(track, self._config.faces, self._config.tracking)
-                picks = (
-                    candidates(_frame_table(verdict.result), self._config.selection)
-                    if isinstance(verdict.result, JudgedTrack)
-                    else verdict.result
-                )
+                picks = self._candidates(verdict.result)
             dropped.update(verdict.dropped)
             refusal = picks if isinstance(picks, Refusal) else None
             outcomes.append(
@@ -132,12 +126,9 @@ class VideoAnalyser:
             )
             if isinstance(picks, list) and isinstance(verdict.result, JudgedTrack):
                 judged = verdict.result
-                made = [_candidate(judged, row, cluster) for row, cluster in picks]
-                kept.append(
-                    CandidateTrack(track=number, embedding=_rounded(judged.embedding, 5), candidates=made)
-                )
+                kept.append(candidate_track(number, judged, picks, self._config.selection))
                 jpegs += [judged.faces[row].jpeg for row, _ in picks]
-                masks += [_mask(judged, row) for row, _ in picks]
+                masks += [mask_png(judged, row) for row, _ in picks]
         outcome = VideoOutcome(
             **_identity_of(video),
             **facts,
@@ -145,7 +136,16 @@ class VideoAnalyser:
             frame_reasons=dict(sorted(dropped.items())),
             tracks=outcomes,
         )
-        return AnalysedVideo(Analysis(outcome=outcome, tracks=kept, seconds=dict(watch.seconds)), jpegs, masks)
+        return AnalysedVideo(
+            Analysis(outcome=outcome, tracks=kept, seconds=dict(watch.seconds)), jpegs, masks
+        )
+
+    def _candidates(self, result: JudgedTrack | Refusal) -> list[tuple[int, int]] | Refusal:
+        if isinstance(result, Refusal):
+            return result
+        selection = self._config.selection
+        sharpness = np.array([face.sharpness for face in result.faces])
+        return candidates(frame_table(result, selection), sharpness, selection)
 
 
 def failed(video: Video, refusal: Refusal) -> AnalysedVideo:
@@ -154,13 +154,12 @@ def failed(video: Video, refusal: Refusal) -> AnalysedVideo:
 
 
 def video_verdict(tracks: list[TrackOutcome]) -> Refusal | None:
-    """Why a video gave nothing: the reason of the track that came furthest; None when one gave an identity."""
+    """Why a video gave nothing: the reason of its best track; None when one gave an identity."""
     if any(track.reason is None for track in tracks):
         return None
     if not tracks:
         return Refusal(Reason.NO_FACE, "no face was found in any analysed frame")
-    order = list(Reason)
-    best = max(tracks, key=lambda track: (order.index(track.reason), track.frames))  # type: ignore[arg-type]
+    best = max(tracks, key=lambda track: (track.usable_frames, track.frames))
     assert best.reason is not None  # noqa: S101 - the first line of this function
     more = f" (the best of {len(tracks)} tracks)" if len(tracks) > 1 else ""
     return Refusal(best.reason, f"{best.detail}{more}")
@@ -204,44 +203,3 @@ def _facts(found: Probe) -> dict[str, Any]:
         "duration_s": round(found.duration_s, 3),
         "rotation_deg": found.rotation_deg,
     }
-
-
-def _frame_table(track: JudgedTrack) -> FrameTable:
-    poses = [face.landmarks.pose for face in track.faces]
-    return FrameTable(
-        pose_deg=np.array([(pose.yaw, pose.pitch, pose.roll) for pose in poses]),
-        eyes_open=np.array([face.landmarks.eyes_open for face in track.faces]),
-        sharpness=np.array([face.sharpness for face in track.faces]),
-    )
-
-
-def _candidate(track: JudgedTrack, row: int, cluster: int) -> Candidate:
-    frame, face = track.frames[row], track.faces[row]
-    pose, square = face.landmarks.pose, face.square
-    return Candidate(
-        frame=frame.frame,
-        time_s=round(frame.time_s, 3),
-        box_px=tuple(_rounded(frame.detection.box, 1)),
-        face_px=round(frame.detection.face_px, 1),
-        crop_px=(square.x0, square.y0, square.side),
-        pose=Pose(yaw=round(pose.yaw, 2), pitch=round(pose.pitch, 2), roll=round(pose.roll, 2)),
-        landmarks_crop_px=[tuple(point) for point in _points(square.to_crop(face.landmarks.points))],
-        keypoints_crop_px=[tuple(point) for point in _points(square.to_crop(frame.detection.keypoints))],
-        eyes_open=round(face.landmarks.eyes_open, 3),
-        sharpness=round(face.sharpness, 2),
-        identity_cosine=round(float(track.cosines[row]), 4),
-        cluster=cluster,
-    )
-
-
-def _mask(track: JudgedTrack, row: int) -> bytes:
-    face = track.faces[row]
-    return encode_mask_png(face_mask(face.square.to_crop(face.landmarks.points), IMAGE_SIDE))
-
-
-def _rounded(values: Any, digits: int) -> list[float]:
-    return [round(float(value), digits) for value in values]
-
-
-def _points(points: Any) -> list[list[float]]:
-    return [_rounded(point, 1) for point in points]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from pipeline.records import Analysis, Candidate, CandidateTrack, StagedIdentity
 from pipeline.stages.analyse import video_verdict
 from pipeline.stages.probe import Refusal
 from pipeline.stages.select import FrameTable, choose
-from shards.schema import ImageRecord, Quality, Reason, Status, VideoOutcome
+from shards.schema import ImageRecord, Quality, Reason, Status, TrackOutcome, VideoOutcome
 
 
 @dataclass(frozen=True)
@@ -39,41 +39,44 @@ def decide(
         config: of the build.
         higher_is_better: the direction of the metric.
     """
-    identities: list[StagedIdentity] = []
-    kept_jpegs: list[list[bytes]] = []
-    kept_masks: list[list[bytes]] = []
+    decided = DecidedVideo(analysis.outcome, [], [], [], analysis.seconds)
     tracks = {track.track: track for track in analysis.outcome.tracks}
     start = 0
-    for candidate_track in analysis.tracks:
-        count = len(candidate_track.candidates)
-        images, covers = jpegs[start : start + count], masks[start : start + count]
-        start += count
-        number = candidate_track.track
-        chosen = _choose(candidate_track, config, higher_is_better)
+    for candidates in analysis.tracks:
+        rows = slice(start, start := start + len(candidates.candidates))
+        outcome = tracks[candidates.track]
+        chosen = _choose(candidates, config, higher_is_better)
         if isinstance(chosen, Refusal):
             update = {"reason": chosen.reason, "detail": chosen.detail}
         else:
-            key = sample_key(analysis.outcome, number)
+            images = [jpegs[rows][row] for row in chosen]
+            covers = [masks[rows][row] for row in chosen]
+            records = [
+                _image_record(candidates.candidates[row], image, cover, config, higher_is_better)
+                for row, image, cover in zip(chosen, images, covers, strict=True)
+            ]
+            key = sample_key(analysis.outcome, candidates.track)
             update = {"key": key}
-            identities.append(
-                StagedIdentity(
-                    key=key,
-                    track=number,
-                    track_start_s=tracks[number].start_s,
-                    track_end_s=tracks[number].end_s,
-                    embedder=config.models.embedder,
-                    embedding=candidate_track.embedding,
-                    images=[
-                        _image_record(candidate_track.candidates[row], images[row], covers[row], config, higher_is_better)
-                        for row in chosen
-                    ],
-                )
-            )
-            kept_jpegs.append([images[row] for row in chosen])
-            kept_masks.append([covers[row] for row in chosen])
-        tracks[number] = tracks[number].model_copy(update=update)
-    outcome = _settled(analysis.outcome.model_copy(update={"tracks": list(tracks.values())}))
-    return DecidedVideo(outcome, identities, kept_jpegs, kept_masks, analysis.seconds)
+            decided.identities.append(_identity(key, outcome, candidates, records, config))
+            decided.jpegs.append(images)
+            decided.masks.append(covers)
+        tracks[candidates.track] = outcome.model_copy(update=update)
+    settled = _settled(analysis.outcome.model_copy(update={"tracks": list(tracks.values())}))
+    return replace(decided, outcome=settled)
+
+
+def _identity(
+    key: str, track: TrackOutcome, candidates: CandidateTrack, images: list[ImageRecord], config: Config
+) -> StagedIdentity:
+    return StagedIdentity(
+        key=key,
+        track=track.track,
+        track_start_s=track.start_s,
+        track_end_s=track.end_s,
+        embedder=config.models.embedder,
+        embedding=candidates.embedding,
+        images=images,
+    )
 
 
 def sample_key(outcome: VideoOutcome, track: int) -> str:
@@ -92,8 +95,7 @@ def _choose(track: CandidateTrack, config: Config, higher_is_better: bool) -> li
     candidates = [track.candidates[row] for row in good]
     table = FrameTable(
         pose_deg=np.array([(c.pose.yaw, c.pose.pitch, c.pose.roll) for c in candidates]).reshape(-1, 3),
-        eyes_open=np.array([c.eyes_open for c in candidates]),
-        sharpness=np.array([c.sharpness for c in candidates]),
+        eyes_closed=np.array([c.eyes_closed for c in candidates], dtype=bool),
     )
     clusters = np.array([c.cluster for c in candidates], dtype=np.int64)
     chosen = choose(table, clusters, badness[good], config.selection)
@@ -110,7 +112,7 @@ def _image_record(
 ) -> ImageRecord:
     assert candidate.quality is not None  # noqa: S101 - scored in the step before
     return ImageRecord(
-        **candidate.model_dump(exclude={"keypoints_crop_px", "cluster", "quality"}),
+        **candidate.model_dump(exclude={"keypoints_crop_px", "eyes_closed", "cluster", "quality"}),
         quality=Quality(
             metric=config.models.quality, value=candidate.quality, higher_is_better=higher_is_better
         ),

@@ -83,11 +83,11 @@ def near_medoid(embeddings: Floats, least_cosine: float) -> NDArray[np.bool_]:
 
 
 def _too_few(usable: int, dropped: dict[Reason, int]) -> Refusal:
-    """The reason that cost the most frames, if without it there would have been enough."""
+    """The reason that cost the most frames, if it left none or if there had been enough without it."""
     detail = f"{usable} usable frames, {IMAGES_PER_IDENTITY} needed"
     if dropped:
         worst = max(dropped, key=lambda reason: dropped[reason])
-        if usable + dropped[worst] >= IMAGES_PER_IDENTITY:
+        if usable == 0 or usable + dropped[worst] >= IMAGES_PER_IDENTITY:
             return Refusal(worst, f"{detail}; {dropped[worst]} dropped for this")
     return Refusal(Reason.TRACK_TOO_SHORT, detail)
 

@@ -17,6 +17,9 @@ from pipeline.config import Selection
 from pipeline.stages.probe import Refusal
 from shards.schema import IMAGES_PER_IDENTITY, Reason
 
+ROUNDING = 1e-9
+"""Slack in comparing distances, in degrees: far above rounding errors, far below what a pose means."""
+
 Points = NDArray[np.float64]
 """(N, 3) poses, scaled so that their Euclidean distance is the pose distance in degrees."""
 
@@ -27,13 +30,11 @@ class FrameTable:
 
     Attributes:
         pose_deg: (N, 3) yaw, pitch, roll.
-        eyes_open: (N,) 0 closed .. 1 open.
-        sharpness: (N,) variance of the Laplacian.
+        eyes_closed: (N,) whether they are, for this person.
     """
 
     pose_deg: Points
-    eyes_open: NDArray[np.float64]
-    sharpness: NDArray[np.float64]
+    eyes_closed: NDArray[np.bool_]
 
 
 def pose_points(pose_deg: Points, roll_weight: float) -> Points:
@@ -52,28 +53,40 @@ def cluster_by_pose(points: Points, clusters: int) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
-def candidates(frames: FrameTable, config: Selection) -> list[tuple[int, int]] | Refusal:
+def are_closed(eyes_open: NDArray[np.float64], config: Selection) -> NDArray[np.bool_]:
+    """(N,) whether the eyes are closed, given how open they are in all N frames of a track."""
+    closed: NDArray[np.bool_] = eyes_open < config.min_relative_eyes_open * np.median(eyes_open)
+    return closed
+
+
+def candidates(
+    frames: FrameTable, sharpness: NDArray[np.float64], config: Selection
+) -> list[tuple[int, int]] | Refusal:
     """The frames worth scoring: a few of each pose cluster.
 
+    Args:
+        frames: all usable frames of a track.
+        sharpness: (N,) variance of the Laplacian.
+        config: how many.
+
     Returns:
-        (frame, cluster) pairs in order of frame, or a refusal when the head hardly moves: then no choice of
-        eight can be `2 * min_separation_deg` apart, and scoring would be in vain.
+        (frame, cluster) pairs in order of frame, or a refusal when the head is held so still that scoring
+        would be in vain.
     """
     points = pose_points(frames.pose_deg, config.roll_weight)
     _, separation = farthest_points(points, IMAGES_PER_IDENTITY)
     # Farthest-point sampling finds at least half of the best separation there is.
-    if 2 * separation < 2 * config.min_separation_deg:
+    if 2 * separation < config.min_separation_deg:
         return _too_few_poses(2 * separation, config)
     labels = cluster_by_pose(points, config.clusters)
     # Sharper than usual is as likely noise as detail, so the sharper half of the frames counts as equal.
-    sharp = np.minimum(frames.sharpness / np.median(frames.sharpness), 1.0).round(1)
-    closed = frames.eyes_open < config.min_eyes_open
+    sharp = np.minimum(sharpness / np.median(sharpness), 1.0).round(1)
     chosen: list[tuple[int, int]] = []
     for cluster in np.unique(labels):
         members = np.flatnonzero(labels == cluster)
         centre = points[members].mean(axis=0)
         off_centre = np.linalg.norm(points[members] - centre, axis=1)
-        order = np.lexsort((off_centre, -sharp[members], closed[members]))
+        order = np.lexsort((off_centre, -sharp[members], frames.eyes_closed[members]))
         chosen += [(int(members[i]), int(cluster)) for i in order[: config.candidates_per_cluster]]
     return sorted(chosen)
 
@@ -83,37 +96,60 @@ def choose(
 ) -> list[int] | Refusal:
     """Choose eight of the scored candidates.
 
-    Each cluster is represented by its best image. Of the representatives, the best are taken in turn unless
-    one of nearly the same pose has been taken: nearer than half the separation d that farthest-point sampling
-    reaches with eight of them. That always leaves eight: around each image taken lies at most one of the
-    sampled eight within d / 2, so while fewer than eight are taken, one of the sampled is still free.
+    Each cluster is represented by its best image; images with closed eyes come in only when eight poses cannot
+    be had without them. The representatives are then picked as `pick_apart` says.
 
     Args:
         frames: N candidates.
         clusters: (N,) pose cluster of each.
         badness: (N,) quality turned so that lower is better.
-        config: least separation, and when eyes count as closed.
+        config: the least separation.
 
     Returns:
         Eight row numbers in ascending order, or a refusal.
     """
     points = pose_points(frames.pose_deg, config.roll_weight)
-    closed = frames.eyes_open < config.min_eyes_open
-    best_first = np.lexsort((np.arange(len(badness)), badness, closed))
-    representatives: dict[int, int] = {}
+    best_first = np.lexsort((np.arange(len(badness)), badness, frames.eyes_closed))
+    of_cluster: dict[int, int] = {}
     for row in best_first:
-        representatives.setdefault(int(clusters[row]), int(row))
-    rows = list(representatives.values())
-    if len(rows) < IMAGES_PER_IDENTITY:
-        return Refusal(Reason.TOO_FEW_POSES, f"{len(rows)} pose clusters, {IMAGES_PER_IDENTITY} needed")
-    _, separation = farthest_points(points[rows], IMAGES_PER_IDENTITY)
-    if separation < 2 * config.min_separation_deg:
-        return _too_few_poses(separation, config)
-    taken: list[int] = []
-    for row in rows:
-        if all(np.linalg.norm(points[row] - points[other]) >= separation / 2 for other in taken):
-            taken.append(row)
-    return sorted(taken[:IMAGES_PER_IDENTITY])
+        of_cluster.setdefault(int(clusters[row]), int(row))
+    rows = np.array(list(of_cluster.values()), dtype=np.int64)
+    reached = 0.0
+    for subset in (rows[~frames.eyes_closed[rows]], rows):
+        picked, separation = pick_apart(points[subset], IMAGES_PER_IDENTITY)
+        if separation >= config.min_separation_deg:
+            return sorted(int(row) for row in subset[picked])
+        reached = max(reached, separation)
+    return _too_few_poses(reached, config)
+
+
+def pick_apart(points: Points, count: int) -> tuple[list[int], float]:
+    """Take points in their order, leaving out those too near to one taken; as far apart as that goes.
+
+    Separations are tried from d, which farthest-point sampling reaches with `count` points, down to d / 2. The
+    last always succeeds: within d / 2 of a point taken lies at most one of the sampled ones, so while fewer
+    than `count` are taken, one of the sampled is still free.
+
+    Args:
+        points: (N, 3), best first.
+        count: how many to pick.
+
+    Returns:
+        The picked rows and their separation; no rows and 0 when there are fewer than `count` points.
+    """
+    _, reachable = farthest_points(points, count)
+    for share in SEPARATION_SHARES if reachable > 0 else ():
+        taken: list[int] = []
+        for row in range(len(points)):
+            distances = np.linalg.norm(points[taken] - points[row], axis=1)
+            if (distances >= share * reachable).all():
+                taken.append(row)
+            if len(taken) == count:
+                return taken, share * reachable
+    return [], 0.0
+
+
+SEPARATION_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 
 
 def farthest_points(points: Points, count: int) -> tuple[list[int], float]:
@@ -147,5 +183,5 @@ def _too_few_poses(separation: float, config: Selection) -> Refusal:
     return Refusal(
         Reason.TOO_FEW_POSES,
         f"{IMAGES_PER_IDENTITY} poses are at most {separation:.1f} degrees apart, "
-        f"{2 * config.min_separation_deg:g} needed",
+        f"{config.min_separation_deg:g} needed",
     )

@@ -32,7 +32,9 @@ class Track:
         self.observations.append(observation)
         if observation.usable is not None:
             embedding = observation.usable.embedding
-            self._embedding_sum = embedding if self._embedding_sum is None else self._embedding_sum + embedding
+            self._embedding_sum = (
+                embedding if self._embedding_sum is None else self._embedding_sum + embedding
+            )
 
     @property
     def last(self) -> FaceObservation:
@@ -61,7 +63,9 @@ class ShotCuts:
         histogram = cv2.calcHist([hsv], [0, 1, 2], None, [12, 6, 6], [0, 180, 0, 256, 0, 256])
         histogram = cv2.GaussianBlur(histogram.reshape(12, 36), (3, 3), 0)
         last, self._last = self._last, histogram
-        return last is not None and cv2.compareHist(last, histogram, cv2.HISTCMP_BHATTACHARYYA) > self._distance
+        return (
+            last is not None and cv2.compareHist(last, histogram, cv2.HISTCMP_BHATTACHARYYA) > self._distance
+        )
 
 
 class Tracker:
@@ -81,13 +85,13 @@ class Tracker:
         free = set(range(len(observations)))
         if self._active and observations:
             costs = np.array([[self._cost(track, face) for face in observations] for track in self._active])
-            for row, column in zip(*linear_sum_assignment(costs), strict=True):
+            for row, column in np.stack(linear_sum_assignment(costs), axis=1).tolist():
                 if costs[row, column] < FORBIDDEN:
                     self._active[row].add(observations[column])
-                    free.discard(int(column))
-        for column in sorted(free):
+                    free.discard(column)
+        for unclaimed in sorted(free):
             track = Track()
-            track.add(observations[column])
+            track.add(observations[unclaimed])
             self._active.append(track)
             self.tracks.append(track)
 

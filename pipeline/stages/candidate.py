@@ -1,0 +1,79 @@
+"""From the measurements of a track's frames to the records of its candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from faces.mask import encode_mask_png, face_mask
+from faces.types import Floats
+from pipeline.config import Selection
+from pipeline.records import Candidate, CandidateTrack
+from pipeline.stages.judge import JudgedTrack
+from pipeline.stages.select import FrameTable, are_closed
+from shards.schema import IMAGE_SIDE, Pose
+
+
+def frame_table(track: JudgedTrack, selection: Selection) -> FrameTable:
+    """What choosing needs to know of all usable frames of a track."""
+    poses = [face.landmarks.pose for face in track.faces]
+    eyes_open = np.array([face.landmarks.eyes_open for face in track.faces])
+    return FrameTable(
+        pose_deg=np.array([(pose.yaw, pose.pitch, pose.roll) for pose in poses]),
+        eyes_closed=are_closed(eyes_open, selection),
+    )
+
+
+def candidate_track(
+    number: int, track: JudgedTrack, picks: list[tuple[int, int]], selection: Selection
+) -> CandidateTrack:
+    """The record of a track that is worth choosing from.
+
+    Args:
+        number: of the track in its video.
+        track: its usable frames.
+        picks: (frame, pose cluster) of each candidate.
+        selection: when eyes count as closed.
+    """
+    closed = frame_table(track, selection).eyes_closed
+    return CandidateTrack(
+        track=number,
+        embedding=_rounded(track.embedding, 5),
+        candidates=[_candidate(track, row, cluster, bool(closed[row])) for row, cluster in picks],
+    )
+
+
+def mask_png(track: JudgedTrack, row: int) -> bytes:
+    """The face mask of a frame's stored image."""
+    face = track.faces[row]
+    return encode_mask_png(face_mask(face.square.to_crop(face.landmarks.points), IMAGE_SIDE))
+
+
+def _candidate(track: JudgedTrack, row: int, cluster: int, eyes_closed: bool) -> Candidate:
+    frame, face = track.frames[row], track.faces[row]
+    pose, square = face.landmarks.pose, face.square
+    x0, y0, x1, y1 = _rounded(frame.detection.box, 1)
+    return Candidate(
+        frame=frame.frame,
+        time_s=round(frame.time_s, 3),
+        box_px=(x0, y0, x1, y1),
+        face_px=round(frame.detection.face_px, 1),
+        crop_px=(square.x0, square.y0, square.side),
+        pose=Pose(yaw=round(pose.yaw, 2), pitch=round(pose.pitch, 2), roll=round(pose.roll, 2)),
+        landmarks_crop_px=_points(square.to_crop(face.landmarks.points)),
+        keypoints_crop_px=_points(square.to_crop(frame.detection.keypoints)),
+        eyes_open=round(face.landmarks.eyes_open, 3),
+        sharpness=round(face.sharpness, 2),
+        identity_cosine=round(float(track.cosines[row]), 4),
+        eyes_closed=eyes_closed,
+        cluster=cluster,
+    )
+
+
+def _rounded(values: Iterable[float], digits: int) -> list[float]:
+    return [round(float(value), digits) for value in values]
+
+
+def _points(points: Floats) -> list[tuple[float, float]]:
+    return [(round(float(x), 1), round(float(y), 1)) for x, y in points]
