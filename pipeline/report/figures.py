@@ -6,8 +6,8 @@ here is legible on both. All text from the data set is escaped, because plotly r
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
-from html import escape
 from itertools import pairwise
 
 import numpy as np
@@ -50,7 +50,7 @@ def funnel(gates: Sequence[Gate], videos: int) -> go.Figure:
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(title="videos left", tickformat=",d", rangemode="tozero", nticks=6)
-    return _styled(figure, height=80 + 40 * len(left), right=70)
+    return _styled(figure, height=80 + 40 * len(left), right=40)
 
 
 def distribution(
@@ -67,12 +67,12 @@ def distribution(
             x=value,
             y=1.01 + 0.08 * place,
             yref="paper",
-            text=escape(label),
+            text=_text(label),
             showarrow=False,
             yanchor="bottom",
             font={"size": 12},
         )
-    figure.update_xaxes(title=escape(axis))
+    figure.update_xaxes(title=_text(axis))
     figure.update_yaxes(title=unit, tickformat=",d", rangemode="tozero")
     figure.update_layout(bargap=0)
     return _styled(figure, top=30 + 18 * len(lines))
@@ -88,13 +88,13 @@ def overlaid(parts: Sequence[tuple[str, Histogram]], axis: str, unit: str) -> go
         figure.add_scatter(
             x=[found.edges[0], *found.edges.tolist()],
             y=[0, *counts, 0],
-            name=escape(f"{name} (median {found.quantiles[2]:.1f})"),
+            name=_text(f"{name} (median {found.quantiles[2]:.1f})"),
             line={"shape": "hv", "color": colour, "dash": dash, "width": 2},
             mode="lines",
             fill="tozeroy" if dash == "solid" else "none",
-            hovertemplate="from %{x}°: %{y:,}<extra>" + escape(name) + "</extra>",
+            hovertemplate="from %{x}°: %{y:,}<extra>" + _text(name) + "</extra>",
         )
-    figure.update_xaxes(title=escape(axis), rangemode="tozero")
+    figure.update_xaxes(title=_text(axis), rangemode="tozero")
     figure.update_yaxes(title=unit, tickformat=",d", rangemode="tozero")
     figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0})
     return _styled(figure, top=50)
@@ -181,7 +181,7 @@ def step_times(times: Timings) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             x=totals.tolist(),
-            y=[escape(step) for step in times.steps],
+            y=[_text(step) for step in times.steps],
             orientation="h",
             text=[f"{total / whole:.1%}" for total in totals],
             textposition="outside",
@@ -203,41 +203,55 @@ def slowest_videos(times: Timings, names: dict[str, str]) -> go.Figure:
         names: how each video is called on the page.
     """
     rows = times.slowest(SLOWEST)
-    labels = [_short(names[times.videos[row]]) for row in rows]
     figure = go.Figure()
-    for step, spent, colour in _largest_steps(times):
+    for step, what, spent, colour in _largest_steps(times):
         figure.add_bar(
             x=np.round(spent[rows], 3).tolist(),
             # By place, not by name: two videos may be called the same.
             y=list(range(len(rows))),
-            name=escape(step),
+            name=_text(step),
             orientation="h",
             marker_color=colour,
-            hovertemplate="%{x:,.2f} s<extra>" + escape(step) + "</extra>",
+            hovertemplate="%{x:,.2f} s<extra>" + _text(what) + "</extra>",
+        )
+    for place, row in enumerate(rows.tolist()):
+        # Above the bar, because names beside the bars would leave no room for them on a narrow screen.
+        figure.add_annotation(
+            x=0,
+            y=place,
+            xanchor="left",
+            yanchor="bottom",
+            yshift=6,
+            text=_text(_short(names[times.videos[row]])),
+            showarrow=False,
+            font={"size": 12},
         )
     figure.update_layout(
         barmode="stack",
+        bargap=0.6,
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "traceorder": "normal"},
     )
-    figure.update_yaxes(
-        autorange="reversed", automargin=True, tickvals=list(range(len(rows))), ticktext=labels
-    )
-    figure.update_xaxes(title="seconds", rangemode="tozero")
-    return _styled(figure, height=150 + 26 * len(rows), top=70)
+    figure.update_yaxes(range=[len(rows) - 0.6, -0.9], showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_xaxes(title="seconds", rangemode="tozero", nticks=8)
+    return _styled(figure, height=150 + 36 * len(rows), top=70)
 
 
-def _largest_steps(times: Timings) -> list[tuple[str, Values, str]]:
-    """Name, (V,) seconds and colour of the steps that take most of the time, and of all others together."""
+def _largest_steps(times: Timings) -> list[tuple[str, str, Values, str]]:
+    """The steps that take most of the time, and all others together.
+
+    Returns:
+        For each: name, names of all steps in it, (V,) seconds, colour.
+    """
     largest = set(np.argsort(-times.totals, kind="stable")[: len(STEP_COLOURS)].tolist())
     shown = [place for place in range(len(times.steps)) if place in largest]
     parts = [
-        (times.steps[place], times.seconds[:, place], colour)
+        (times.steps[place], times.steps[place], times.seconds[:, place], colour)
         for place, colour in zip(shown, STEP_COLOURS, strict=False)
     ]
     rest = [place for place in range(len(times.steps)) if place not in largest]
     if rest:
         names = ", ".join(times.steps[place] for place in rest)
-        parts.append((f"others ({names})", times.seconds[:, rest].sum(axis=1), OTHER_COLOUR))
+        parts.append(("other steps", names, times.seconds[:, rest].sum(axis=1), OTHER_COLOUR))
     return parts
 
 
@@ -258,9 +272,14 @@ def _centres(edges: Values) -> list[float]:
     return centres
 
 
-def _short(name: str, length: int = 40) -> str:
+def _short(name: str, length: int = 48) -> str:
     """The end of a long name, which tells files apart better than its start."""
-    return escape(name if len(name) <= length else "…" + name[-length:])
+    return name if len(name) <= length else "\N{HORIZONTAL ELLIPSIS}" + name[-length:]
+
+
+def _text(text: str) -> str:
+    """Text as plotly's markup; plotly knows no entity for quotation marks, which mean nothing there."""
+    return html.escape(text, quote=False)
 
 
 def _styled(figure: go.Figure, *, height: int = 340, top: int = 20, right: int = 20) -> go.Figure:

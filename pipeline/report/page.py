@@ -97,8 +97,8 @@ def width(part: float, whole: float) -> str:
 
 
 def figure(value: float) -> str:
-    """A measured number to three or four digits."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    """A measured number to three digits, or all those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def degrees(value: float) -> str:

@@ -139,6 +139,14 @@ def test_the_numbers_shown_are_those_of_the_data_set(opened: Opened, root: Path)
     assert bars == left
 
 
+def test_plotly_shows_names_from_the_data_as_text(opened: Opened) -> None:
+    labels = opened.evaluate(
+        "[...document.querySelectorAll('#fig-time-slowest .annotation-text')].map((text) => text.textContent)"
+    )
+    assert isinstance(labels, list)
+    assert "…" + f"{factory.HOSTILE}-unreadable-0.mp4"[-48:] in labels
+
+
 def test_the_list_of_lost_videos_is_searched_by_all_words(opened: Opened) -> None:
     page = opened.page
     page.fill("#search", "no_face rejected")  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import pytest
 import report_factory as factory
 
 from pipeline.report.build import write_report
-from pipeline.report.page import clip, degrees, script_safe_json, share
+from pipeline.report.page import clip, degrees, figure, script_safe_json, share
 from shards.manifest import DataSetError
 from shards.schema import Reason
 
@@ -157,5 +157,6 @@ def test_json_cannot_end_the_script_that_holds_it() -> None:
 
 def test_numbers_read_well() -> None:
     assert [share(1, 3), share(1, 100_000), share(0, 5), share(0, 0)] == ["33.3%", "0.001%", "0.0%", "\u2013"]
+    assert [figure(0.3), figure(64.0), figure(99.96), figure(1234.5)] == ["0.300", "64.0", "100", "1,234"]
     assert [degrees(-0.4), degrees(12.5), degrees(-7.9)] == ["0°", "+12°", "\u22128°"]
     assert clip("a" * 301) == "a" * 300 + " …"
