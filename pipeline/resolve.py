@@ -155,7 +155,7 @@ def _alike(vectors: NDArray[np.float32], least_cosine: float) -> NDArray[np.int6
     found = [np.zeros((0, 2), dtype=np.int64)]
     for start in range(0, len(vectors), ROWS_AT_ONCE):
         cosines = vectors[start : start + ROWS_AT_ONCE] @ vectors[start:].T
-        found.append(np.argwhere(np.triu(cosines, k=1) >= least_cosine) + start)
+        found.append(np.argwhere(np.triu(cosines >= least_cosine, k=1)) + start)
     return np.concatenate(found)
 
 
