@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from pipeline.report import figures
+from pipeline.report import figures, time_figures
 from pipeline.report.content import Tables
 from pipeline.report.distributions import Histogram, Values, column, histogram, pose_map
 from pipeline.report.outcomes import Gate
@@ -44,11 +44,11 @@ def draw(manifest: DatasetManifest, tables: Tables, gates: Sequence[Gate]) -> Dr
             drawn[name] = figure
             content["distributions"].append((name, caption))
     if tables.times is not None:
-        drawn["fig-time-steps"] = figures.step_times(tables.times)
+        drawn["fig-time-steps"] = time_figures.step_times(tables.times)
         names = dict(
             zip(tables.videos["video_id"].to_pylist(), tables.videos["uri"].to_pylist(), strict=True)
         )
-        drawn["fig-time-slowest"] = figures.slowest_videos(tables.times, names)
+        drawn["fig-time-slowest"] = time_figures.slowest_videos(tables.times, names)
     return Drawing({name: json.loads(figure.to_json()) for name, figure in drawn.items()}, content)
 
 

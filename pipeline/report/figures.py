@@ -1,12 +1,7 @@
-"""The report's figures: plotly figures made from counts.
-
-Colours, fonts and backgrounds that depend on the reader's light or dark mode are set in the page; what is set
-here is legible on both. All text from the data set is escaped, because plotly reads labels as markup.
-"""
+"""The figures on videos and images: plotly figures made from counts."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -14,18 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from pipeline.report.distributions import Histogram, PoseMap, Values
+from pipeline.report.figure_style import BLUE, GREEN, HEAT, LINE, ORANGE, plain, styled
 from pipeline.report.outcomes import Gate
-from pipeline.report.timings import Timings
 
-BLUE, ORANGE, GREEN = "#3d85c6", "#e69f00", "#1b9e77"
-STEP_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
-OTHER_COLOUR = "#8a8f98"
-"""After Okabe and Ito, told apart by colour-blind readers; seven are the most that stay apart."""
-GRID = "rgba(128, 128, 128, 0.25)"
-LINE = "rgba(128, 128, 128, 0.9)"
-SLOWEST = 15
-HEAT = [[0, "#414f8a"], [0.33, "#25858e"], [0.67, "#4fc36b"], [1, "#fde725"]]
-"""Viridis without its darkest part, which would vanish on a dark page."""
 LOG_COUNTS_FROM = 100
 """Colours of the pose map are logarithmic when its fullest square holds more images."""
 
@@ -48,9 +34,9 @@ def funnel(gates: Sequence[Gate], videos: int) -> go.Figure:
             hovertemplate="%{y}: %{x:,} videos<extra></extra>",
         )
     )
-    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(title="videos left", tickformat=",d", rangemode="tozero", nticks=6)
-    return _styled(figure, height=80 + 40 * len(left), right=40)
+    return styled(figure, height=80 + 40 * len(left), right=40)
 
 
 def distribution(
@@ -67,15 +53,15 @@ def distribution(
             x=value,
             y=1.01 + 0.08 * place,
             yref="paper",
-            text=_text(label),
+            text=plain(label),
             showarrow=False,
             yanchor="bottom",
             font={"size": 12},
         )
-    figure.update_xaxes(title=_text(axis))
+    figure.update_xaxes(title=plain(axis))
     figure.update_yaxes(title=unit, tickformat=",d", rangemode="tozero")
     figure.update_layout(bargap=0)
-    return _styled(figure, top=30 + 18 * len(lines))
+    return styled(figure, top=30 + 18 * len(lines))
 
 
 def overlaid(parts: Sequence[tuple[str, Histogram]], axis: str, unit: str) -> go.Figure:
@@ -88,16 +74,16 @@ def overlaid(parts: Sequence[tuple[str, Histogram]], axis: str, unit: str) -> go
         figure.add_scatter(
             x=[found.edges[0], *found.edges.tolist()],
             y=[0, *counts, 0],
-            name=_text(f"{name} (median {found.quantiles[2]:.1f})"),
+            name=plain(f"{name} (median {found.quantiles[2]:.1f})"),
             line={"shape": "hv", "color": colour, "dash": dash, "width": 2},
             mode="lines",
             fill="tozeroy" if dash == "solid" else "none",
-            hovertemplate="from %{x}°: %{y:,}<extra>" + _text(name) + "</extra>",
+            hovertemplate="from %{x}°: %{y:,}<extra>" + plain(name) + "</extra>",
         )
-    figure.update_xaxes(title=_text(axis), rangemode="tozero")
+    figure.update_xaxes(title=plain(axis), rangemode="tozero")
     figure.update_yaxes(title=unit, tickformat=",d", rangemode="tozero")
     figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0})
-    return _styled(figure, top=50)
+    return styled(figure, top=50)
 
 
 def poses(found: PoseMap) -> go.Figure:
@@ -171,88 +157,7 @@ def poses(found: PoseMap) -> go.Figure:
     figure.update_xaxes(row=2, col=2, showticklabels=False, showgrid=False)
     figure.update_yaxes(row=1, col=1, showticklabels=False, showgrid=False)
     figure.update_layout(bargap=0.05, showlegend=False)
-    return _styled(figure, height=520)
-
-
-def step_times(times: Timings) -> go.Figure:
-    """Total time of each step, with its share."""
-    totals = times.totals
-    whole = totals.sum() or 1.0
-    figure = go.Figure(
-        go.Bar(
-            x=totals.tolist(),
-            y=[_text(step) for step in times.steps],
-            orientation="h",
-            text=[f"{total / whole:.1%}" for total in totals],
-            textposition="outside",
-            cliponaxis=False,
-            marker_color=BLUE,
-            hovertemplate="%{y}: %{x:,.1f} s<extra></extra>",
-        )
-    )
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    figure.update_xaxes(title="seconds, all videos together", rangemode="tozero")
-    return _styled(figure, height=90 + 30 * len(times.steps), right=50)
-
-
-def slowest_videos(times: Timings, names: dict[str, str]) -> go.Figure:
-    """The slowest videos, their time stacked by step.
-
-    Args:
-        times: of all videos.
-        names: how each video is called on the page.
-    """
-    rows = times.slowest(SLOWEST)
-    figure = go.Figure()
-    for step, what, spent, colour in _largest_steps(times):
-        figure.add_bar(
-            x=np.round(spent[rows], 3).tolist(),
-            # By place, not by name: two videos may be called the same.
-            y=list(range(len(rows))),
-            name=_text(step),
-            orientation="h",
-            marker_color=colour,
-            hovertemplate="%{x:,.2f} s<extra>" + _text(what) + "</extra>",
-        )
-    for place, row in enumerate(rows.tolist()):
-        # Above the bar, because names beside the bars would leave no room for them on a narrow screen.
-        figure.add_annotation(
-            x=0,
-            y=place,
-            xanchor="left",
-            yanchor="bottom",
-            yshift=6,
-            text=_text(_short(names[times.videos[row]])),
-            showarrow=False,
-            font={"size": 12},
-        )
-    figure.update_layout(
-        barmode="stack",
-        bargap=0.6,
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "traceorder": "normal"},
-    )
-    figure.update_yaxes(range=[len(rows) - 0.6, -0.9], showticklabels=False, showgrid=False, zeroline=False)
-    figure.update_xaxes(title="seconds", rangemode="tozero", nticks=8)
-    return _styled(figure, height=150 + 36 * len(rows), top=70)
-
-
-def _largest_steps(times: Timings) -> list[tuple[str, str, Values, str]]:
-    """The steps that take most of the time, and all others together.
-
-    Returns:
-        For each: name, names of all steps in it, (V,) seconds, colour.
-    """
-    largest = set(np.argsort(-times.totals, kind="stable")[: len(STEP_COLOURS)].tolist())
-    shown = [place for place in range(len(times.steps)) if place in largest]
-    parts = [
-        (times.steps[place], times.steps[place], times.seconds[:, place], colour)
-        for place, colour in zip(shown, STEP_COLOURS, strict=False)
-    ]
-    rest = [place for place in range(len(times.steps)) if place not in largest]
-    if rest:
-        names = ", ".join(times.steps[place] for place in rest)
-        parts.append(("other steps", names, times.seconds[:, rest].sum(axis=1), OTHER_COLOUR))
-    return parts
+    return styled(figure, height=520)
 
 
 def _bars(found: Histogram, colour: str, unit: str) -> go.Bar:
@@ -270,38 +175,3 @@ def _bars(found: Histogram, colour: str, unit: str) -> go.Bar:
 def _centres(edges: Values) -> list[float]:
     centres: list[float] = np.round((edges[:-1] + edges[1:]) / 2, 10).tolist()
     return centres
-
-
-def _short(name: str, length: int = 48) -> str:
-    """The end of a long name, which tells files apart better than its start."""
-    return name if len(name) <= length else "\N{HORIZONTAL ELLIPSIS}" + name[-length:]
-
-
-def _text(text: str) -> str:
-    """Text as plotly's markup; plotly knows no entity for quotation marks, which mean nothing there."""
-    return html.escape(text, quote=False)
-
-
-def _styled(figure: go.Figure, *, height: int = 340, top: int = 20, right: int = 20) -> go.Figure:
-    figure.update_layout(
-        height=height,
-        margin={"l": 60, "r": right, "t": top, "b": 55},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13},
-        template="none",
-    )
-    for update in (figure.update_xaxes, figure.update_yaxes):
-        update(
-            gridcolor=GRID,
-            zerolinecolor=GRID,
-            automargin=True,
-            # Ticks without a colour keep the labels off the bars.
-            ticks="outside",
-            ticklen=5,
-            tickcolor="rgba(0,0,0,0)",
-            tickangle=0,
-            title_standoff=10,
-            title_font_size=13,
-        )
-    return figure

@@ -25,7 +25,9 @@ class Stage:
 STAGES = (
     Stage("readable", "File could be read", tuple(reason for reason in Reason if reason in FAILURES)),
     Stage(
-        "moving", "Long enough moving picture", (Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT)
+        "moving picture",
+        "Long enough moving picture",
+        (Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT),
     ),
     Stage("face seen", "Shows a face", (Reason.NO_FACE,)),
     Stage(
