@@ -104,7 +104,7 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
         .map(
             Analyse,
             fn_constructor_args=(config, models),
-            compute=ActorPoolStrategy(size=processes, max_tasks_in_flight_per_actor=2),
+            compute=ActorPoolStrategy(min_size=1, max_size=processes, initial_size=processes),
             num_cpus=config.run.analyser_cpus,
             num_gpus=config.run.analyser_gpus,
             memory=cluster.ANALYSER_MEMORY,

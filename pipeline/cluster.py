@@ -17,6 +17,8 @@ STAGE_CPUS = 0.1
 ANALYSER_MEMORY = 2**30
 SCORER_MEMORY = 2**30
 """Bytes that a process takes in ordinary work, so that Ray does not crowd a node with them."""
+ROUNDING = 1e-9
+"""Twice 0.9 CPUs and 0.2 more must fit into 2."""
 PATIENCE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
 """A worker that dies is replaced and its video tried again, but not for ever, as is Ray Data's default."""
 
@@ -42,32 +44,30 @@ def connect() -> None:
 
 
 def analysers(run: Run, videos: int) -> int:
-    """How many processes analyse videos: as asked, or as many as the cluster's CPUs carry.
+    """How many processes may analyse videos: as asked, or as many as the cluster carries now.
 
     Raises:
         BuildError: the cluster cannot carry one.
     """
     import ray
 
-    total: dict[str, Any] = ray.cluster_resources()
-    cpus, gpus = float(total.get("CPU", 0)), float(total.get("GPU", 0))
-    wanted_gpus = run.scorer_gpus * run.scorers + run.analyser_gpus
-    if wanted_gpus > gpus:
-        raise BuildError(
-            f"the build asks for {wanted_gpus:g} GPUs (run.scorer_gpus, run.analyser_gpus), the cluster has "
-            f"{gpus:g}; set both to 0 and run.device=cpu to build without"
-        )
-    free = cpus - run.scorer_cpus * run.scorers - STAGE_CPUS
-    fitting = int(free / run.analyser_cpus + 1e-9)
+    if run.analysers is not None:
+        return min(run.analysers, videos)
+    there: dict[str, float] = ray.cluster_resources()
+    cpus = there.get("CPU", 0.0) - run.scorer_cpus * run.scorers - STAGE_CPUS
+    fitting = int(cpus / run.analyser_cpus + ROUNDING)
     if run.analyser_gpus:
-        fitting = min(fitting, int((gpus - run.scorer_gpus * run.scorers) / run.analyser_gpus + 1e-9))
-    if fitting < 1 or (run.analysers or 1) > fitting:
+        gpus = there.get("GPU", 0.0) - run.scorer_gpus * run.scorers
+        fitting = min(fitting, int(gpus / run.analyser_gpus + ROUNDING))
+    if fitting < 1 or run.scorer_gpus * run.scorers > there.get("GPU", 0.0):
         raise BuildError(
-            f"the cluster's {cpus:g} CPUs carry {fitting} analysers of {run.analyser_cpus:g} CPUs beside "
-            f"{run.scorers} scorers of {run.scorer_cpus:g}; lower run.analysers, run.analyser_cpus or "
-            "run.scorer_cpus"
+            f"the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, too few for one "
+            f"analyser (run.analyser_cpus={run.analyser_cpus:g}, run.analyser_gpus={run.analyser_gpus:g}) "
+            f"beside {run.scorers} scorers (run.scorer_cpus={run.scorer_cpus:g}, "
+            f"run.scorer_gpus={run.scorer_gpus:g}); lower these, or give run.analysers for a cluster that "
+            "grows on demand"
         )
-    return min(run.analysers or fitting, max(videos, 1))
+    return min(fitting, videos)
 
 
 @contextmanager
