@@ -153,7 +153,7 @@ def _sample(number: int) -> Sample:
 
 def _accepted(record: IdentityRecord) -> VideoOutcome:
     return VideoOutcome(
-        **_file(record.video_id, record.source, f"clips/{record.video_id}.mp4"),
+        **_file(record.video_id, record.source, f"clips/<b>{record.video_id}</b>.mp4"),
         licence=record.licence,
         status=Status.ACCEPTED,
         analysed_frames=60,

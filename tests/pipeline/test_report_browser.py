@@ -106,6 +106,12 @@ def test_every_figure_is_drawn(opened: Opened) -> None:
     assert all(marks > 0 and width > 300 for _, marks, width in drawn), drawn
 
 
+def test_no_button_sends_a_figure_away(opened: Opened) -> None:
+    titles = opened.evaluate("[...document.querySelectorAll('.modebar-btn')].map((b) => b.dataset.title)")
+    assert isinstance(titles, list)
+    assert set(titles) == {"Download plot as a PNG", "Zoom", "Pan", "Reset axes"}
+
+
 def test_every_thumbnail_is_a_picture_and_outlines_can_be_shown(opened: Opened) -> None:
     sizes = opened.evaluate("[...document.images].map((image) => image.complete && image.naturalWidth)")
     assert sizes == [112] * (8 * 24)
@@ -144,6 +150,7 @@ def test_plotly_shows_names_from_the_data_as_text(opened: Opened) -> None:
         "[...document.querySelectorAll('#fig-time-slowest .annotation-text')].map((text) => text.textContent)"
     )
     assert isinstance(labels, list)
+    assert "clips/<b>video-0</b>.mp4" in labels
     assert "…" + f"{factory.HOSTILE}-unreadable-0.mp4"[-48:] in labels
 
 

@@ -7,7 +7,8 @@ for (const [id, figure] of Object.entries(figures)) {
   figure.layout.font.color = ink();
   Plotly.newPlot(id, figure.data, figure.layout, {
     responsive: true, displaylogo: false, displayModeBar: "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    // A list of what is wanted: plotly's own one has a button that uploads the figure.
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
     toImageButtonOptions: { filename: id, scale: 2 },
   });
 }
