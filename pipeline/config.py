@@ -145,7 +145,7 @@ class Selection(Section):
     roll_weight: Fraction = 0.5
     """Weight of roll in the pose distance: turning an image in its plane shows nothing new of a face."""
     min_relative_eyes_open: Fraction = 0.8
-    """Eyes less open than this share of the track's median count as closed: people squint by nature, too."""
+    """Eyes less open than this share of what is wide open in the track (its 90th percentile) count as closed."""
     worst_quality: float | None = None
     """Images scored worse than this are never chosen; none when not set."""
 

@@ -55,7 +55,7 @@ def cluster_by_pose(points: Points, clusters: int) -> NDArray[np.int64]:
 
 def are_closed(eyes_open: NDArray[np.float64], config: Selection) -> NDArray[np.bool_]:
     """(N,) whether the eyes are closed, given how open they are in all N frames of a track."""
-    closed: NDArray[np.bool_] = eyes_open < config.min_relative_eyes_open * np.median(eyes_open)
+    closed: NDArray[np.bool_] = eyes_open < config.min_relative_eyes_open * np.quantile(eyes_open, 0.9)
     return closed
 
 
@@ -142,7 +142,7 @@ def pick_apart(points: Points, count: int) -> tuple[list[int], float]:
         taken: list[int] = []
         for row in range(len(points)):
             distances = np.linalg.norm(points[taken] - points[row], axis=1)
-            if (distances >= share * reachable).all():
+            if (distances >= share * reachable - ROUNDING).all():
                 taken.append(row)
             if len(taken) == count:
                 return taken, share * reachable
