@@ -117,7 +117,7 @@ def choose(
     reached = 0.0
     for subset in (rows[~frames.eyes_closed[rows]], rows):
         picked, separation = pick_apart(points[subset], IMAGES_PER_IDENTITY)
-        if separation >= config.min_separation_deg:
+        if picked and separation >= config.min_separation_deg - ROUNDING:
             return sorted(int(row) for row in subset[picked])
         reached = max(reached, separation)
     return _too_few_poses(reached, config)

@@ -1,0 +1,208 @@
+"""Eight images of a track: far enough apart in pose, and of those the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
+
+from pipeline.config import Selection
+from pipeline.stages.probe import Refusal
+from pipeline.stages.select import (
+    FrameTable,
+    are_closed,
+    candidates,
+    choose,
+    cluster_by_pose,
+    farthest_points,
+    pick_apart,
+    pose_points,
+)
+from shards.schema import Reason
+
+Rows = list[tuple[float, float, float]]
+DEGREES = st.integers(-6000, 6000).map(lambda hundredths: hundredths / 100)
+COARSE = st.integers(-60, 60).map(lambda tenths: tenths / 10)
+POSES = st.one_of(
+    st.lists(st.tuples(DEGREES, DEGREES, DEGREES), min_size=1, max_size=40),
+    # On a coarse grid, distances are equal or just about: where rounding errors decide.
+    st.lists(st.tuples(COARSE, st.just(0.0), st.just(0.0)), min_size=8, max_size=40),
+)
+
+
+def table(poses: Rows, closed: Sequence[int] = ()) -> FrameTable:
+    """A table of poses; `closed` are the rows with closed eyes."""
+    return FrameTable(
+        pose_deg=np.array(poses, dtype=np.float64).reshape(-1, 3),
+        eyes_closed=np.isin(np.arange(len(poses)), closed),
+    )
+
+
+def sharp(count: int) -> NDArray[np.float64]:
+    return np.full(count, 100.0)
+
+
+def turning(count: int, step_deg: float) -> Rows:
+    return [(step_deg * number, 0.0, 0.0) for number in range(count)]
+
+
+BETWEEN_TWO = [
+    *[(20.34, 31.7, -5.28), (18.29, 28.85, -7.23), (22.39, 34.55, -3.33), (5.99, 11.75, -18.93)],
+    *[(-6.31, -5.35, -30.63), (-18.61, -22.45, -42.33), (42.89, 63.05, 16.17), (55.19, 80.15, 27.87)],
+    (67.49, 97.25, 39.57),
+]
+"""The first lies midway between the next two; rounded, both distances are less than half of theirs."""
+
+
+@settings(max_examples=150, deadline=None)
+@given(POSES)
+@example(BETWEEN_TWO)
+def test_eight_points_are_always_found_at_half_the_separation_that_sampling_reaches(poses: Rows) -> None:
+    points = np.array(poses)
+    picked, separation = pick_apart(points, 8)
+    _, reachable = farthest_points(points, 8)
+    assert len(picked) == (8 if reachable > 0 else 0)
+    assert separation >= reachable / 2
+    assert not picked or pdist(points[picked]).min() >= separation - 1e-8
+
+
+@settings(max_examples=150, deadline=None)
+@given(POSES, st.data())
+def test_a_choice_is_eight_of_the_clusters_best_far_enough_apart_or_a_refusal(
+    poses: Rows, data: st.DataObject
+) -> None:
+    count = len(poses)
+    clusters = np.array(data.draw(st.lists(st.integers(0, 30), min_size=count, max_size=count)))
+    badness = np.array(data.draw(st.lists(st.integers(0, 5), min_size=count, max_size=count)), dtype=float)
+    closed = data.draw(st.lists(st.integers(0, count), max_size=count))
+    least = data.draw(st.sampled_from([0.0, 0.5, 1.5, 10.0]))
+    config = Selection(min_separation_deg=least, roll_weight=data.draw(st.sampled_from([0.0, 0.3, 1.0])))
+    frames = table(poses, closed)
+    chosen = choose(frames, clusters, badness, config)
+    assert choose(frames, clusters, badness, config) == chosen
+    if isinstance(chosen, Refusal):
+        assert chosen.reason is Reason.TOO_FEW_POSES
+        return
+    assert len(chosen) == 8
+    assert chosen == sorted(set(chosen))
+    assert pdist(pose_points(frames.pose_deg, config.roll_weight)[chosen]).min() >= least - 1e-8
+    ranks = list(zip(frames.eyes_closed, badness, range(count), strict=True))
+    best = {
+        min(ranks[row] for row in np.flatnonzero(clusters == cluster))[2] for cluster in np.unique(clusters)
+    }
+    assert set(chosen) <= best
+
+
+def test_each_pose_cluster_is_represented_by_its_best_image() -> None:
+    poses = [pose for pose in turning(8, 10) for _ in range(3)]
+    badness = np.array([2.0, 1.0, 3.0] * 8)
+    assert choose(table(poses), np.repeat(np.arange(8), 3), badness, Selection()) == list(range(1, 24, 3))
+
+
+def test_the_best_clusters_are_taken_where_poses_allow_it() -> None:
+    badness = np.array([5.0, 1.0] * 8)
+    assert choose(table(turning(16, 10)), np.arange(16), badness, Selection()) == list(range(1, 16, 2))
+
+
+def test_a_better_image_of_nearly_the_same_pose_keeps_the_worse_one_out() -> None:
+    poses = [*turning(8, 10), (-0.5, 0.0, 0.0)]
+    badness = np.array([3.0, *[1.0] * 7, 2.0])
+    assert choose(table(poses), np.arange(9), badness, Selection()) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_closed_eyes_are_chosen_only_where_eight_poses_cannot_be_had_without_them() -> None:
+    badness = np.array([0.0, *[9.0] * 8])
+    with_closed = choose(table(turning(9, 10), closed=[0]), np.arange(9), badness, Selection())
+    assert with_closed == [1, 2, 3, 4, 5, 6, 7, 8]
+    needed = choose(table(turning(8, 10), closed=[0]), np.arange(8), badness[:8], Selection())
+    assert needed == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_within_a_cluster_open_eyes_win_over_a_better_score() -> None:
+    poses = [*turning(8, 10), (70.4, 0.0, 0.0)]
+    clusters = np.array([*range(8), 7])
+    badness = np.array([9.0] * 7 + [0.0, 9.0])
+    assert choose(table(poses, closed=[7]), clusters, badness, Selection()) == [0, 1, 2, 3, 4, 5, 6, 8]
+
+
+def test_eyes_are_closed_when_less_open_than_usual_for_the_person() -> None:
+    squinting = np.array([0.3, 0.32, 0.31, 0.05, 0.3])
+    assert are_closed(squinting, Selection()).tolist() == [False, False, False, True, False]
+
+
+def test_seven_pose_clusters_are_too_few() -> None:
+    refusal = choose(table(turning(14, 10)), np.arange(14) % 7, np.zeros(14), Selection())
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.TOO_FEW_POSES
+
+
+def test_too_few_clusters_are_refused_also_when_no_separation_is_asked_for() -> None:
+    assert isinstance(
+        choose(table(turning(5, 10)), np.arange(5), np.zeros(5), Selection(min_separation_deg=0)), Refusal
+    )
+
+
+def test_no_candidates_at_all_are_too_few() -> None:
+    refusal = choose(table([]), np.zeros(0, np.int64), np.zeros(0), Selection())
+    assert isinstance(refusal, Refusal)
+
+
+def test_a_still_head_is_refused_before_it_is_scored_with_the_figures() -> None:
+    still = [(0.01 * number, 0.0, 0.0) for number in range(50)]
+    refusal = candidates(table(still), sharp(50), Selection(min_separation_deg=1.5))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.TOO_FEW_POSES
+    assert refusal.detail == "8 poses are at most 0.1 degrees apart, 1.5 needed"
+
+
+def test_a_head_that_only_rolls_shows_no_new_poses_when_roll_does_not_count() -> None:
+    rolling = table([(0.0, 0.0, 3.0 * number) for number in range(30)])
+    assert isinstance(candidates(rolling, sharp(30), Selection(roll_weight=0)), Refusal)
+    assert isinstance(candidates(rolling, sharp(30), Selection(roll_weight=1)), list)
+
+
+def test_each_cluster_gives_a_few_candidates_in_order_of_frame() -> None:
+    picks = candidates(table(turning(200, 0.5)), sharp(200), Selection(clusters=16, candidates_per_cluster=3))
+    assert isinstance(picks, list)
+    assert [row for row, _ in picks] == sorted(row for row, _ in picks)
+    assert np.unique([cluster for _, cluster in picks], return_counts=True)[1].tolist() == [3] * 16
+
+
+def test_candidates_are_sharp_and_have_open_eyes_where_a_cluster_has_such() -> None:
+    poses = [(10.0 * number + 0.01 * variant, 0.0, 0.0) for number in range(10) for variant in range(4)]
+    frames, sharpness = table(poses, closed=range(0, 40, 4)), np.array([100.0, 20.0, 100.0, 90.0] * 10)
+    picks = candidates(frames, sharpness, Selection(clusters=10, candidates_per_cluster=2))
+    assert isinstance(picks, list)
+    assert [row % 4 for row, _ in picks] == [2, 3] * 10
+
+
+def test_the_same_frames_give_the_same_candidates() -> None:
+    rng = np.random.default_rng(0)
+    frames, sharpness = table(rng.normal(0, 10, (120, 3)).tolist()), rng.uniform(50, 150, 120)
+    assert candidates(frames, sharpness, Selection()) == candidates(frames, sharpness, Selection())
+
+
+def test_there_are_never_more_clusters_than_different_poses() -> None:
+    points = np.array([[0.0, 0, 0], [5, 0, 0], [5, 0, 0], [9, 0, 0]])
+    labels = cluster_by_pose(points, 16)
+    assert len(np.unique(labels)) == 3
+    assert labels[1] == labels[2]
+
+
+@given(POSES)
+def test_farthest_points_are_at_least_half_as_far_apart_as_any_eight_can_be(poses: Rows) -> None:
+    points = np.array(poses)
+    picked, separation = farthest_points(points, 8)
+    if len(points) < 8:
+        assert separation == 0
+        return
+    assert len(picked) == 8
+    assert separation == pytest.approx(pdist(points[picked]).min())
+    # Eight points further apart than twice that would need eight of these balls; there are seven.
+    to_picked = np.linalg.norm(points[:, None] - points[picked[:7]], axis=2).min(axis=1)
+    assert to_picked.max() <= separation + 1e-9
