@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 from faces.registry import ResolvedModel
 from pipeline.config import Config, digest
+from pipeline.errors import BuildError
 from pipeline.plan import BuildPlan
 from pipeline.progress import Reporter
 from pipeline.records import StagedIdentity
 from pipeline.resolve import Identity, Placement, resolve
 from pipeline.sources.manifest import Video
-from pipeline.staging import Staging
+from pipeline.staging import DamagedPart, Staging
+from shards.atomic import OutOfSpace
 from shards.manifest import DatasetManifest, Provenance, ShardLimits
 from shards.sample import Sample
 from shards.schema import IdentityRecord, VideoOutcome
@@ -40,8 +42,31 @@ def pack(
         reporter: shows progress.
 
     Raises:
+        BuildError: finished videos cannot be read back, and were dropped; or the output cannot be written.
         OutOfSpace: the disk is full.
     """
+    try:
+        return _pack(config, models, plan, reporter)
+    except DamagedPart as error:
+        damaged = [video for video in plan.manifest.videos if not plan.staging.is_sound(video)]
+        plan.staging.forget(damaged)
+        raise BuildError(
+            f"what was kept of {len(damaged)} finished videos cannot be read back, such as "
+            f"{error.video.video_id} ({error.why}); the disk may be damaged. It was dropped: the same command "
+            "again curates these videos again"
+        ) from error
+    except OutOfSpace:
+        raise
+    except OSError as error:
+        raise BuildError(
+            f"cannot write the data set: {error.filename or config.output}: {error.strerror or error}; the "
+            "same command again continues with all finished videos"
+        ) from error
+
+
+def _pack(
+    config: Config, models: dict[str, ResolvedModel], plan: BuildPlan, reporter: Reporter
+) -> DatasetManifest:
     staged = {video.video_id: video for video in plan.manifest.videos}
     outcomes = [plan.staging.outcome(video) for video in plan.manifest.videos]
     identities = [

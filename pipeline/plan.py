@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from faces.registry import ResolvedModel
-from pipeline.config import Config
+from pipeline.config import CURATION_VERSION, Config
 from pipeline.config_loading import differences
 from pipeline.errors import BuildError
 from pipeline.sources.folder import list_folder
-from pipeline.sources.manifest import Manifest, SourceError, Video
-from pipeline.staging import FOLDER, Staging
-from shards.atomic import write_bytes
+from pipeline.sources.manifest import Manifest, SourceError, Video, printable
+from pipeline.staging import FOLDER, DamagedPart, Staging
+from shards.atomic import TEMPORARY, OutOfSpace, write_bytes
 from shards.canonical import indented_json
-from shards.layout import MANIFEST
-from shards.schema import Status
+from shards.layout import MANIFEST, is_shard_name
+from shards.schema import Split, Status
 
 SETTINGS = "settings.json"
-"""Beside the staging areas: the configuration of the build that owns the output folder."""
+"""Beside the staging areas: the configuration and the weights of the build that owns the output folder."""
 MOST_BLOCKS = 20_000
 """Ray's scheduler slows down with many more blocks; beyond this, a block holds several videos."""
 
@@ -57,51 +59,93 @@ def plan_build(
 ) -> BuildPlan:
     """Work out what there is to do.
 
+    Args:
+        config: of the build.
+        models: the networks used.
+        replace: take an output folder over that holds another build, or files of others.
+        retry_failed: count videos that failed in an earlier run as unfinished.
+
     Raises:
-        BuildError: the source cannot be listed, or the output folder belongs to another build.
+        BuildError: the source cannot be listed, the output folder belongs to another build, or it cannot be
+            used.
+        OutOfSpace: the disk is full.
     """
     try:
         manifest = list_folder(config.source)
     except SourceError as error:
         raise BuildError(str(error)) from error
-    digests = {name: model.sha256 for name, model in models.items()}
-    _claim(config, replace=replace)
+    digests = {name: model.sha256 for name, model in sorted(models.items())}
     staging = Staging.of(config.output, config.curation_digest(digests))
-    staging.tidy()
-    finished = {video.video_id for video in staging.finished(manifest.videos)}
-    if retry_failed:
-        again = [
-            video
-            for video in manifest.videos
-            if video.video_id in finished and staging.outcome(video).status is Status.FAILED
-        ]
-        staging.forget(again)
-        finished -= {video.video_id for video in again}
-    todo = [video for video in manifest.videos if video.video_id not in finished]
+    try:
+        _claim(config, digests, replace=replace)
+        staging.tidy()
+        finished = staging.finished(manifest.videos)
+        if retry_failed:
+            again = [video for video in finished if _failed(staging, video)]
+            staging.forget(again)
+            finished = staging.finished(manifest.videos)
+    except OutOfSpace:
+        raise
+    except OSError as error:
+        raise BuildError(
+            f"output {config.output} cannot be used: {error.filename}: {error.strerror}; give a folder that "
+            "can be written to"
+        ) from error
+    done = {video.video_id for video in finished}
+    todo = [video for video in manifest.videos if video.video_id not in done]
     return BuildPlan(manifest, staging, sorted(todo, key=lambda video: (-video.bytes, video.video_id)))
 
 
-def _claim(config: Config, *, replace: bool) -> None:
+def _failed(staging: Staging, video: Video) -> bool:
+    try:
+        return staging.outcome(video).status is Status.FAILED
+    except DamagedPart:
+        return True
+
+
+def _claim(config: Config, weights: dict[str, str], *, replace: bool) -> None:
     """Make the output folder this build's, or refuse when it is another's."""
-    settings = config.output / FOLDER / SETTINGS
-    defining = config.defining()
-    if settings.exists():
-        owner = json.loads(settings.read_text(encoding="utf-8"))
-        changed = differences(owner, defining)
-        if changed and not replace:
-            raise BuildError(
-                f"{config.output} holds a build of another configuration:\n  "
-                + "\n  ".join(changed)
-                + "\nGive another output, or --replace to build over it (videos whose curation did not change "
-                "are not curated again)."
-            )
-    elif config.output.exists() and any(config.output.iterdir()) and not replace:
-        what = "a data set" if (config.output / MANIFEST).exists() else "files"
+    folder = config.output
+    settings = folder / FOLDER / SETTINGS
+    ours = config.defining() | {"weights": weights, "curation_version": CURATION_VERSION}
+    if not replace:
+        if settings.exists():
+            _refuse_another_build(folder, settings, ours)
+        elif folder.is_dir() and (names := sorted(path.name for path in folder.iterdir())):
+            _refuse_files_of_others(folder, names)
+    # The writer would refuse these as well, but only after all the work.
+    for path in (path for split in Split for path in sorted((folder / split.value).glob("*"))):
+        if not (is_shard_name(path.relative_to(folder).as_posix()) or TEMPORARY.match(path.name)):
+            raise BuildError(f"{path} is no part of a data set: move it away, or give another output")
+    write_bytes(settings, indented_json(ours))
+
+
+def _refuse_another_build(folder: Path, settings: Path, ours: dict[str, Any]) -> None:
+    try:
+        owner = json.loads(settings.read_bytes())
+    except ValueError:
+        owner = None
+    if not isinstance(owner, dict):
         raise BuildError(
-            f"{config.output} holds {what} that no build of ours has left there; give another output, or "
-            "--replace to build over it."
+            f"{settings} is damaged, so it is not known what build {folder} holds; give another output, or "
+            "--replace to build over it (videos that this configuration has finished are not curated again)."
         )
-    write_bytes(settings, indented_json(defining))
+    changed = differences(owner, ours)
+    if changed:
+        raise BuildError(
+            f"{folder} holds a build of another configuration:\n  "
+            + "\n  ".join(changed)
+            + "\nGive another output, or --replace to build over it (videos whose curation did not change "
+            "are not curated again)."
+        )
+
+
+def _refuse_files_of_others(folder: Path, names: list[str]) -> None:
+    if MANIFEST in names:
+        what = f"a data set, but not what it was built from ({FOLDER}/{SETTINGS} is missing)"
+    else:
+        what = f"files that no build has left there, such as {printable(names[0])}"
+    raise BuildError(f"{folder} holds {what}; give another output, or --replace to build over it.")
 
 
 def unstaged(plan: BuildPlan) -> list[Video]:

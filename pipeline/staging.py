@@ -10,15 +10,17 @@ curated again, and what two workers write twice is the same file.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
+from pipeline.errors import BuildError
 from pipeline.records import StagedIdentity
 from pipeline.sources.manifest import Video
 from pipeline.stages.decide import DecidedVideo
@@ -26,6 +28,8 @@ from shards.atomic import remove_temporaries, write_parquet
 from shards.schema import VideoOutcome
 
 FOLDER = ".staging"
+ABANDONED_AFTER_S = 3600.0
+"""A temporary file this old has no writer any more: a part is written within seconds."""
 
 _IMAGES = pa.list_(pa.list_(pa.binary()))
 _SCHEMA = pa.schema(
@@ -38,6 +42,23 @@ _SCHEMA = pa.schema(
     ]
 )
 _SECONDS = TypeAdapter(dict[str, float])
+
+
+class DamagedPart(BuildError):  # noqa: N818 - says what is the matter
+    """What was kept of a finished video cannot be read back.
+
+    Attributes:
+        video: the video.
+        why: what reading it came to.
+    """
+
+    def __init__(self, video: Video, path: Path, why: str) -> None:
+        super().__init__(
+            f"what an earlier step kept of {video.video_id} cannot be read ({path}: {why}); the disk may be "
+            "damaged. Remove that file, then run the same command again: only this video is curated again"
+        )
+        self.video = video
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -85,26 +106,42 @@ class Staging:
         return [v for v in videos if self.path(v).relative_to(self.folder).as_posix() in there]
 
     def outcome(self, video: Video) -> VideoOutcome:
-        """What became of a finished video."""
-        (text,) = self._column(video, "outcome")
-        return VideoOutcome.model_validate_json(text)
+        """What became of a finished video.
+
+        Raises:
+            DamagedPart: it is there, but damaged.
+            BuildError: it cannot be read. The three methods that follow raise the same.
+        """
+        (text,) = self._read(video, "outcome")
+        with _damage_named(video, self.path(video)):
+            return VideoOutcome.model_validate_json(text)
 
     def seconds(self, video: Video) -> dict[str, float]:
         """Where a finished video's time went, by step."""
-        (text,) = self._column(video, "seconds")
-        return _SECONDS.validate_json(text)
+        (text,) = self._read(video, "seconds")
+        with _damage_named(video, self.path(video)):
+            return _SECONDS.validate_json(text)
 
     def identities(self, video: Video) -> list[StagedIdentity]:
         """The identities of a finished video, without their images."""
-        (texts,) = self._column(video, "identities")
-        return [StagedIdentity.model_validate_json(text) for text in texts]
+        (texts,) = self._read(video, "identities")
+        with _damage_named(video, self.path(video)):
+            return [StagedIdentity.model_validate_json(text) for text in texts]
 
-    def images(self, video: Video) -> Iterator[tuple[tuple[bytes, ...], tuple[bytes, ...]]]:
+    def images(self, video: Video) -> list[tuple[tuple[bytes, ...], tuple[bytes, ...]]]:
         """JPEGs and masks of each identity, in the order of `identities`."""
-        table = pq.read_table(self.path(video), columns=["jpegs", "masks"], partitioning=None)
-        jpegs, masks = table["jpegs"][0].as_py(), table["masks"][0].as_py()
-        for images, covers in zip(jpegs, masks, strict=True):
-            yield tuple(images), tuple(covers)
+        jpegs, masks = self._read(video, "jpegs", "masks")
+        return [(tuple(images), tuple(covers)) for images, covers in zip(jpegs, masks, strict=True)]
+
+    def is_sound(self, video: Video) -> bool:
+        """Whether all that was kept of a finished video can be read back."""
+        try:
+            self._read(video, *_SCHEMA.names)
+            self.outcome(video)
+            self.identities(video)
+        except DamagedPart:
+            return False
+        return True
 
     def forget(self, videos: list[Video]) -> None:
         """Drop the outcomes of some videos, so that they are curated again."""
@@ -112,17 +149,26 @@ class Staging:
             self.path(video).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove what killed writers left behind; only while no writer runs."""
-        for folder in sorted(self.folder.glob("??")):
-            remove_temporaries(folder)
+        """Remove what killed writers left behind, but not what another driver's workers may be writing."""
+        for folder in (self.folder.parent, *sorted(self.folder.glob("??"))):
+            remove_temporaries(folder, ABANDONED_AFTER_S)
 
-    def remove_others(self) -> None:
-        """Remove the staging areas of other configurations."""
-        for folder in self.folder.parent.glob("*"):
-            if folder.is_dir() and folder != self.folder:
-                shutil.rmtree(folder)
+    def _read(self, video: Video, *columns: str) -> list[Any]:
+        """The given columns of a part's only row."""
+        path = self.path(video)
+        with _damage_named(video, path), path.open("rb") as file:
+            table = pq.read_table(file, columns=list(columns), page_checksum_verification=True)
+            (row,) = table.to_pylist()
+            return [row[column] for column in columns]
 
-    def _column(self, video: Video, name: str) -> list:  # type: ignore[type-arg]
-        table = pq.read_table(self.path(video), columns=[name], partitioning=None)
-        values: list = table[name].to_pylist()  # type: ignore[type-arg]
-        return values
+
+@contextmanager
+def _damage_named(video: Video, path: Path) -> Iterator[None]:
+    try:
+        yield
+    # ValueError: readable, but no record of this schema. OSError: how Arrow reports a wrong checksum.
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            # The system's word, not the file's content: a share that is away for a while loses no work.
+            raise BuildError(f"cannot read {path}: {error.strerror}") from error
+        raise DamagedPart(video, path, str(error).splitlines()[0]) from error

@@ -1,0 +1,248 @@
+"""What a build has to do, and what is in its way, is known before any work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from staged_videos import MODELS_USED, accepted, configured, make_source, refused
+
+from faces.registry import ResolvedModel
+from pipeline.build_mfhq import run
+from pipeline.errors import BuildError
+from pipeline.plan import BuildPlan, plan_build, unstaged
+from pipeline.progress import Reporter
+from shards.schema import Reason
+
+SIZES = {"a.mp4": 10, "b.mp4": 30, "c.mp4": 20, "d.mp4": 20}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_source(tmp_path / "clips", SIZES)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "mfhq"
+
+
+def plan(
+    source: Path,
+    output: Path,
+    *overrides: str,
+    models: dict[str, ResolvedModel] = MODELS_USED,
+    replace: bool = False,
+    retry_failed: bool = False,
+) -> BuildPlan:
+    config = configured(source, output, *overrides)
+    return plan_build(config, models, replace=replace, retry_failed=retry_failed)
+
+
+def names(plan: BuildPlan) -> list[str]:
+    return [video.uri for video in plan.todo]
+
+
+def refusal(source: Path, output: Path, *overrides: str, replace: bool = False) -> str:
+    with pytest.raises(BuildError) as caught:
+        plan(source, output, *overrides, replace=replace)
+    return str(caught.value)
+
+
+def finish(planned: BuildPlan, **reasons: Reason) -> None:
+    """Finish all videos of a plan; those named (without ending) end with a reason."""
+    for video in planned.todo:
+        reason = reasons.get(Path(video.uri).stem)
+        planned.staging.write(video, refused(video, reason) if reason else accepted(video))
+
+
+def test_the_largest_videos_come_first_and_equal_ones_by_name(source: Path, output: Path) -> None:
+    planned = plan(source, output)
+    assert names(planned) == ["b.mp4", "c.mp4", "d.mp4", "a.mp4"]
+    assert (planned.blocks, planned.finished) == (4, 0)
+
+
+def test_what_is_finished_is_not_done_again(source: Path, output: Path) -> None:
+    first = plan(source, output)
+    finish(dataclasses.replace(first, todo=first.todo[:3]), c=Reason.NO_FACE, d=Reason.TIMEOUT)
+    assert [video.uri for video in unstaged(first)] == ["a.mp4"]
+
+    again = plan(source, output)
+    assert names(again) == ["a.mp4"]
+    assert (again.blocks, again.finished) == (1, 3)
+    finish(again)
+    assert unstaged(again) == []
+    assert names(plan(source, output)) == []
+
+
+def test_a_changed_file_and_a_new_one_are_still_to_be_done(source: Path, output: Path) -> None:
+    finish(plan(source, output))
+    (source / "b.mp4").write_bytes(b"longer than it was, by a few bytes")
+    os.utime(source / "c.mp4", (1, 1))
+    make_source(source, {"new.mp4": 5})
+    planned = plan(source, output)
+    assert names(planned) == ["b.mp4", "c.mp4", "new.mp4"]
+    assert len(planned.manifest.videos) == 5
+
+
+def test_a_video_that_is_gone_is_no_longer_accounted_for(source: Path, output: Path) -> None:
+    finish(plan(source, output))
+    (source / "b.mp4").unlink()
+    planned = plan(source, output)
+    assert [video.uri for video in planned.manifest.videos] == ["a.mp4", "c.mp4", "d.mp4"]
+    assert planned.todo == []
+
+
+def test_only_failed_videos_are_tried_again(source: Path, output: Path) -> None:
+    finish(plan(source, output), a=Reason.TIMEOUT, b=Reason.NO_FACE, c=Reason.WORKER_CRASHED)
+    assert names(plan(source, output)) == []
+    assert names(plan(source, output, retry_failed=True)) == ["c.mp4", "a.mp4"]
+
+
+def test_a_damaged_part_is_tried_again_with_the_failed_ones(source: Path, output: Path) -> None:
+    first = plan(source, output)
+    finish(first)
+    path = first.staging.path(first.todo[0])
+    path.write_bytes(path.read_bytes()[:-100])
+    assert names(plan(source, output, retry_failed=True)) == ["b.mp4"]
+
+
+def test_another_configuration_is_refused_naming_every_key_that_differs(source: Path, output: Path) -> None:
+    finish(plan(source, output))
+    before = (output / ".staging/settings.json").read_bytes()
+    said = refusal(source, output, "faces.min_px=200", "split.seed=7")
+    assert f"{output} holds a build of another configuration" in said
+    assert "faces.min_px: 160.0 -> 200.0" in said
+    assert "split.seed: 0 -> 7" in said
+    assert "--replace" in said
+    assert (output / ".staging/settings.json").read_bytes() == before
+
+
+def test_other_weights_of_the_same_name_are_refused_as_well(source: Path, output: Path) -> None:
+    finish(plan(source, output))
+    yunet = dataclasses.replace(MODELS_USED["yunet"], sha256="ab" * 32)
+    with pytest.raises(BuildError) as caught:
+        plan(source, output, models=MODELS_USED | {"yunet": yunet})
+    assert f"weights.yunet: {MODELS_USED['yunet'].sha256} -> {'ab' * 32}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "todo"),
+    [
+        ("people.keep=best", 0),
+        ("split.test_videos=1", 0),
+        ("shards.max_samples=1", 0),
+        ("faces.min_px=200", 4),
+        ("selection.clusters=17", 4),
+    ],
+)
+def test_replacing_curates_again_only_where_curation_changed(
+    source: Path, output: Path, override: str, todo: int
+) -> None:
+    finish(plan(source, output))
+    assert len(plan(source, output, override, replace=True).todo) == todo
+    assert len(plan(source, output, override).todo) == todo, "the output is now this configuration's"
+
+
+def test_going_back_to_an_earlier_configuration_finds_its_videos(source: Path, output: Path) -> None:
+    finish(plan(source, output))
+    plan(source, output, "faces.min_px=200", replace=True)
+    assert names(plan(source, output, replace=True)) == []
+
+
+def test_how_the_machine_runs_may_change_between_runs(source: Path, output: Path) -> None:
+    finish(plan(source, output))
+    assert names(plan(source, output, "run.scorers=2", "run.video_timeout_s=5")) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("thesis.tex", "files that no build has left there, such as thesis.tex"),
+        ("dataset.json", "a data set, but not what it was built from (.staging/settings.json is missing)"),
+    ],
+)
+def test_an_output_with_files_of_others_is_refused(source: Path, output: Path, file: str, said: str) -> None:
+    output.mkdir()
+    (output / file).write_text("{}")
+    assert said in refusal(source, output)
+    assert "--replace" in refusal(source, output)
+    assert [path.name for path in output.iterdir()] == [file]
+
+    assert len(plan(source, output, replace=True).todo) == 4
+    assert (output / file).read_text() == "{}"
+
+
+def test_files_where_shards_will_lie_are_refused_before_the_work_and_not_after(
+    source: Path, output: Path
+) -> None:
+    (output / "train").mkdir(parents=True)
+    (output / "train" / "notes.txt").write_text("mine")
+    assert f"{output}/train/notes.txt is no part of a data set: move it away" in refusal(
+        source, output, replace=True
+    )
+
+
+def test_an_empty_output_folder_is_taken(source: Path, output: Path) -> None:
+    output.mkdir()
+    assert len(plan(source, output).todo) == 4
+
+
+@pytest.mark.parametrize("content", [b"", b'{"faces": ', b"\xff\xfe\x00", b"[1, 2]"])
+def test_damaged_settings_are_named_and_replacing_keeps_finished_videos(
+    source: Path, output: Path, content: bytes
+) -> None:
+    finish(plan(source, output))
+    settings = output / ".staging" / "settings.json"
+    settings.write_bytes(content)
+    said = refusal(source, output)
+    assert f"{settings} is damaged" in said
+    assert "--replace" in said
+    assert names(plan(source, output, replace=True)) == []
+    assert json.loads(settings.read_bytes())["faces"]["min_px"] == 160.0
+
+
+def test_a_source_without_videos_is_refused_in_words(tmp_path: Path, output: Path) -> None:
+    empty = make_source(tmp_path / "empty", {"notes.txt": 5})
+    assert f"source.path {empty} holds no video file (looked for .3gp, .avi" in refusal(empty, output)
+    assert f"source.path {tmp_path}/none is no folder" in refusal(tmp_path / "none", output)
+    file = empty / "notes.txt"
+    assert f"source.path {file} is no folder; give the folder that holds the videos" in refusal(file, output)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/mfhq", "file/deep/mfhq"])
+def test_an_output_that_cannot_be_a_folder_is_refused_in_words(
+    source: Path, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for replace in (False, True):
+        said = refusal(source, tmp_path / place, replace=replace)
+        assert f"output {tmp_path / place} cannot be used: " in said
+        assert f"{tmp_path}/file" in said
+        assert "give a folder that can be written to" in said
+
+
+def test_an_output_that_must_not_be_written_is_refused_in_words(source: Path) -> None:
+    said = refusal(source, Path("/proc/mfhq"))
+    assert said.startswith("output /proc/mfhq cannot be used: /proc/mfhq: ")
+
+
+@pytest.mark.parametrize("models_dir", ["weights", "none"])
+def test_missing_weights_are_an_error_before_anything_is_written(
+    source: Path, output: Path, tmp_path: Path, models_dir: str
+) -> None:
+    (tmp_path / "weights").mkdir()
+    config = configured(
+        source, output, "models.detector=scrfd_10g", f"run.models_dir={tmp_path / models_dir}"
+    )
+    log = io.StringIO()
+    with pytest.raises(BuildError, match=r"scrfd_10g: det_10g\.onnx is missing"):
+        run(config, Reporter(Console(file=log)))
+    assert not output.exists()
+    assert log.getvalue() == ""
