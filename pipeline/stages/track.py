@@ -74,6 +74,7 @@ class Tracker:
     def __init__(self, config: Tracking) -> None:
         self._config = config
         self._active: list[Track] = []
+        self._last_frame_s = 0.0
         self.tracks: list[Track] = []
         """All tracks so far, by their first frame."""
 
@@ -81,7 +82,10 @@ class Tracker:
         """Give each face of the next frame to the track it continues, or to a new one."""
         if cut:
             self._active = []
-        self._active = [t for t in self._active if time_s - t.last.time_s <= self._config.max_gap_s]
+        # In a long video the analysed frames alone may lie further apart than the gap that is allowed.
+        oldest = min(time_s - self._config.max_gap_s, self._last_frame_s)
+        self._active = [track for track in self._active if track.last.time_s >= oldest]
+        self._last_frame_s = time_s
         free = set(range(len(observations)))
         if self._active and observations:
             costs = np.array([[self._cost(track, face) for face in observations] for track in self._active])
