@@ -1,0 +1,188 @@
+"""From finished videos to a data set: whole, the same bytes every time, settled by all videos together."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from staged_videos import MODELS_USED, accepted, configured, make_source, refused
+
+from pipeline.errors import BuildError
+from pipeline.pack import LIBRARIES, pack
+from pipeline.plan import BuildPlan, plan_build
+from pipeline.progress import Reporter
+from pipeline.report.build import write_report
+from pipeline.stages.decide import DecidedVideo
+from shards.manifest import DatasetManifest
+from shards.reader import Dataset
+from shards.schema import Reason, Split, Status
+from shards.verify import verify
+
+PEOPLE = {"a.mp4": (0,), "b.mp4": (1, 2), "c.mp4": (0,), "d.mp4": (3,), "e.mp4": (4,)}
+"""Who is in which video: the first and the third show the same person."""
+LOST = {"x.mp4": Reason.NO_FACE, "y.mp4": Reason.TIMEOUT}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make_source(tmp_path / "clips", dict.fromkeys((*PEOPLE, *LOST), 10))
+
+
+def decided(planned: BuildPlan) -> Iterable[DecidedVideo]:
+    for video in planned.manifest.videos:
+        reason = LOST.get(video.uri)
+        yield refused(video, reason) if reason else accepted(video, PEOPLE[video.uri])
+
+
+def packed(
+    source: Path, output: Path, *overrides: str, backwards: bool = False
+) -> tuple[DatasetManifest, BuildPlan, str]:
+    """Finish what is unfinished and pack; also returns the plan and the log."""
+    config = configured(source, output, *overrides)
+    planned = plan_build(config, MODELS_USED, replace=True, retry_failed=False)
+    finished = list(zip(planned.manifest.videos, decided(planned), strict=True))
+    for video, outcome in reversed(finished) if backwards else finished:
+        if video in planned.todo:
+            planned.staging.write(video, outcome)
+    log = io.StringIO()
+    manifest = pack(config, MODELS_USED, planned, Reporter(Console(file=log)))
+    return manifest, planned, log.getvalue()
+
+
+def files(root: Path) -> dict[str, bytes]:
+    paths = [*root.glob("*.json"), *root.glob("*.parquet"), *root.glob("*/*.tar")]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
+
+
+def uri(video_id: str) -> str:
+    return video_id.removeprefix("demo/")
+
+
+def test_finished_videos_become_a_data_set_that_verifies(source: Path, tmp_path: Path) -> None:
+    manifest, _, log = packed(source, tmp_path / "mfhq")
+    assert verify(tmp_path / "mfhq") == []
+    assert manifest.counts.videos == {Status.ACCEPTED: 5, Status.REJECTED: 1, Status.FAILED: 1}
+    assert sum(manifest.counts.identities.values()) == 6
+    assert manifest.counts.images == 48
+    assert manifest.counts.persons == 5
+    assert "pack: 6/6" in log
+
+
+def test_the_images_of_each_identity_are_its_own(source: Path, tmp_path: Path) -> None:
+    _, planned, _ = packed(source, tmp_path / "mfhq")
+    kept = {
+        identity.key: (tuple(jpegs), tuple(masks))
+        for outcome in decided(planned)
+        for identity, jpegs, masks in zip(outcome.identities, outcome.jpegs, outcome.masks, strict=True)
+    }
+    samples = {s.record.key: (s.images, s.masks) for s in Dataset.open(tmp_path / "mfhq").samples()}
+    assert samples == kept
+
+
+def test_licence_source_and_weights_reach_the_records(source: Path, tmp_path: Path) -> None:
+    manifest, _, _ = packed(source, tmp_path / "mfhq", "source.name=ours", "source.licence=CC BY 4.0")
+    dataset = Dataset.open(tmp_path / "mfhq")
+    for record in [s.record for s in dataset.samples()]:
+        assert (record.source, record.licence) == ("ours", "CC BY 4.0")
+        assert record.video_id.startswith("ours/")
+    assert {(video.source, video.licence) for video in dataset.videos()} == {("ours", "CC BY 4.0")}
+    provenance = manifest.provenance
+    assert provenance.models == {name: model.sha256 for name, model in MODELS_USED.items()}
+    assert sorted(provenance.libraries) == sorted(LIBRARIES)
+    assert "run" not in provenance.config
+    assert str(tmp_path / "mfhq") not in (tmp_path / "mfhq" / "dataset.json").read_text()
+
+
+def test_the_order_in_which_videos_were_finished_changes_no_byte(source: Path, tmp_path: Path) -> None:
+    packed(source, tmp_path / "forwards")
+    packed(source, tmp_path / "backwards", backwards=True)
+    assert files(tmp_path / "forwards") == files(tmp_path / "backwards")
+    assert len(files(tmp_path / "forwards")) >= 5
+
+
+def test_packing_again_changes_no_byte(source: Path, tmp_path: Path) -> None:
+    packed(source, tmp_path / "mfhq")
+    before = files(tmp_path / "mfhq")
+    _, planned, _ = packed(source, tmp_path / "mfhq")
+    assert planned.todo == []
+    assert files(tmp_path / "mfhq") == before
+
+
+def test_one_person_in_two_videos_is_in_one_split(source: Path, tmp_path: Path) -> None:
+    packed(source, tmp_path / "mfhq", "split.test_videos=3", "split.max_test_fraction=0.9")
+    records = [s.record for s in Dataset.open(tmp_path / "mfhq").samples()]
+    same = [r for r in records if uri(r.video_id) in {"a.mp4", "c.mp4"}]
+    assert len({r.person_id for r in same}) == len({r.split for r in same}) == 1
+    assert {r.split for r in records} == {Split.TRAIN, Split.TEST}
+
+
+def test_other_settings_of_splits_and_people_need_no_new_curation(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mfhq"
+    manifest, _, _ = packed(source, output, "split.test_videos=0")
+    assert manifest.counts.identities == {Split.TRAIN: 6, Split.TEST: 0}
+
+    manifest, planned, _ = packed(source, output, "split.test_videos=1", "split.max_test_fraction=0.5")
+    assert planned.todo == []
+    assert manifest.counts.identities[Split.TEST] in {1, 2}
+    assert verify(output) == []
+
+    manifest, planned, _ = packed(source, output, "split.test_videos=0", "people.keep=best")
+    assert planned.todo == []
+    assert sum(manifest.counts.identities.values()) == manifest.counts.persons == 5
+    assert manifest.counts.videos[Status.ACCEPTED] == 4
+    dropped = {uri(v.video_id): v.reason for v in Dataset.open(output).videos()}["c.mp4"]
+    assert dropped is Reason.DUPLICATE_PERSON
+    assert verify(output) == []
+
+
+def test_shards_are_cut_where_the_configuration_says(source: Path, tmp_path: Path) -> None:
+    manifest, _, _ = packed(source, tmp_path / "mfhq", "shards.max_samples=2", "split.test_videos=0")
+    assert [shard.samples for shard in manifest.shards] == [2, 2, 2]
+
+
+def test_a_build_without_a_single_identity_is_a_data_set_that_says_why(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "clips", dict.fromkeys(LOST, 10))
+    manifest, _, _ = packed(source, tmp_path / "mfhq")
+    assert manifest.shards == []
+    assert manifest.counts.videos == {Status.ACCEPTED: 0, Status.REJECTED: 1, Status.FAILED: 1}
+    assert verify(tmp_path / "mfhq") == []
+    page = write_report(tmp_path / "mfhq", {}).read_text(encoding="utf-8")
+    assert "x.mp4" in page
+    assert "y.mp4" in page
+
+
+@pytest.mark.parametrize("spot", [0.5, 0.999])
+def test_a_damaged_part_ends_packing_in_words_and_only_its_video_is_curated_again(
+    source: Path, tmp_path: Path, spot: float
+) -> None:
+    output = tmp_path / "mfhq"
+    _, planned, _ = packed(source, output)
+    before = files(output)
+    for video in (planned.manifest.videos[0], planned.manifest.videos[3]):
+        data = bytearray(planned.staging.path(video).read_bytes())
+        data[int(len(data) * spot)] ^= 0xFF
+        planned.staging.path(video).write_bytes(data)
+
+    with pytest.raises(BuildError) as caught:
+        packed(source, output)
+    assert "what was kept of 2 finished videos cannot be read back, such as demo/a.mp4" in str(caught.value)
+    assert "the same command again" in str(caught.value)
+
+    _, again, _ = packed(source, output)
+    assert [video.uri for video in again.todo] == ["a.mp4", "d.mp4"]
+    assert files(output) == before
+
+
+def test_an_output_that_cannot_be_written_any_more_is_named(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mfhq"
+    packed(source, output)
+    planned = plan_build(configured(source, output), MODELS_USED, replace=False, retry_failed=False)
+    (output / "index.parquet").unlink()
+    (output / "index.parquet").mkdir()
+    with pytest.raises(BuildError) as caught:
+        pack(configured(source, output), MODELS_USED, planned, Reporter(Console(file=io.StringIO())))
+    assert f"cannot write the data set: {output}/index.parquet" in str(caught.value)
+    assert "continues with all finished videos" in str(caught.value)
