@@ -1,0 +1,240 @@
+"""The last word on a video: which tracks become samples, under which keys, and why the others do not."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from pipeline.config import Config
+from pipeline.config_loading import load_config
+from pipeline.records import Analysis, Candidate, CandidateTrack
+from pipeline.stages.analyse import video_verdict
+from pipeline.stages.decide import DecidedVideo, decide, sample_key
+from shards.rules import video_problems
+from shards.schema import Key, Pose, Reason, Status, TrackOutcome, VideoOutcome
+
+WORKFLOW = Path(__file__).parents[2] / "workflows" / "curate_embedded.yaml"
+SET = ["source.path=/data/clips", "output=/data/mfhq"]
+KEY: TypeAdapter[str] = TypeAdapter(Key)
+
+
+def config(*overrides: str) -> Config:
+    return load_config(WORKFLOW, [*SET, *overrides])
+
+
+def candidate(frame: int, yaw: float, cluster: int, quality: float) -> Candidate:
+    return Candidate(
+        frame=frame,
+        time_s=frame / 25,
+        box_px=(0, 0, 500, 500),
+        face_px=500,
+        crop_px=(0, 0, 600),
+        pose=Pose(yaw=yaw, pitch=0, roll=0),
+        landmarks_crop_px=[(0.0, 0.0)] * 478,
+        keypoints_crop_px=[(0.0, 0.0)] * 5,
+        eyes_open=0.9,
+        eyes_closed=False,
+        sharpness=100,
+        identity_cosine=1,
+        cluster=cluster,
+        quality=quality,
+    )
+
+
+def turning(track: int, poses: int = 10, step_deg: float = 5.0, quality: float = 20.0) -> CandidateTrack:
+    """A head that turns; each pose has a good candidate and one whose score is 10 higher."""
+    made = [
+        candidate(2 * number + variant, number * step_deg, number, quality + 10 * variant)
+        for number in range(poses)
+        for variant in (0, 1)
+    ]
+    return CandidateTrack(track=track, embedding=[1.0, 0.0], candidates=made)
+
+
+def analysis_of(*tracks: CandidateTrack, refused: int = 0, uri: str = "a.mp4") -> Analysis:
+    waiting = [
+        TrackOutcome(track=t.track, start_s=t.track, end_s=t.track + 1, frames=30, usable_frames=25)
+        for t in tracks
+    ]
+    others = [
+        TrackOutcome(
+            track=len(tracks) + n,
+            start_s=0,
+            end_s=1,
+            frames=3,
+            usable_frames=1,
+            reason=Reason.TRACK_TOO_SHORT,
+            detail="-",
+        )
+        for n in range(refused)
+    ]
+    outcome = VideoOutcome(
+        video_id=f"clips/{uri}",
+        source="clips",
+        uri=uri,
+        bytes=1,
+        status=Status.ACCEPTED,
+        tracks=[*waiting, *others],
+        identities=len(tracks),
+    )
+    return Analysis(outcome=outcome, tracks=list(tracks), seconds={"decode": 1.0})
+
+
+def decided(analysis: Analysis, *overrides: str, higher_is_better: bool = False) -> DecidedVideo:
+    count = sum(len(track.candidates) for track in analysis.tracks)
+    jpegs, masks = ([b"%s %d" % (kind, n) for n in range(count)] for kind in (b"jpeg", b"mask"))
+    found = decide(analysis, jpegs, masks, config(*overrides), higher_is_better)
+    assert video_problems(found.outcome) == []
+    return found
+
+
+def frames_of(found: DecidedVideo) -> list[list[int]]:
+    return [[image.frame for image in identity.images] for identity in found.identities]
+
+
+def test_a_track_with_enough_poses_becomes_a_sample_of_eight_images_in_order_of_time() -> None:
+    found = decided(analysis_of(turning(0), refused=1))
+    assert (found.outcome.status, found.outcome.identities) == (Status.ACCEPTED, 1)
+    (frames,) = frames_of(found)
+    assert len(frames) == 8
+    assert frames == sorted(frames)
+    (identity,) = found.identities
+    assert identity.key == found.outcome.tracks[0].key
+    assert (identity.track_start_s, identity.track_end_s) == (0, 1)
+    assert found.outcome.tracks[1].reason is Reason.TRACK_TOO_SHORT
+    assert found.seconds == {"decode": 1.0}
+
+
+@pytest.mark.parametrize(("higher_is_better", "variant"), [(False, 0), (True, 1)])
+def test_the_direction_of_the_metric_decides_which_image_of_a_pose_is_taken(
+    higher_is_better: bool, variant: int
+) -> None:
+    found = decided(analysis_of(turning(0)), higher_is_better=higher_is_better)
+    assert {frame % 2 for frame in frames_of(found)[0]} == {variant}
+    assert all(image.quality.higher_is_better is higher_is_better for image in found.identities[0].images)
+
+
+def test_each_record_has_the_digest_of_its_own_image_and_mask() -> None:
+    found = decided(analysis_of(turning(0), turning(1, quality=5)))
+    assert found.jpegs[1][0].startswith(
+        b"jpeg 2"
+    )  # the second track's candidates come after twenty of the first
+    for identity, jpegs, masks in zip(found.identities, found.jpegs, found.masks, strict=True):
+        assert [image.sha256 for image in identity.images] == [
+            hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs
+        ]
+        assert [image.mask_sha256 for image in identity.images] == [
+            hashlib.sha256(m).hexdigest() for m in masks
+        ]
+        offset = 20 * identity.track
+        assert jpegs == [b"jpeg %d" % (offset + image.frame) for image in identity.images]
+
+
+def test_two_people_are_two_samples_with_keys_of_their_own() -> None:
+    found = decided(analysis_of(turning(0), turning(1)))
+    assert found.outcome.identities == 2
+    assert len({identity.key for identity in found.identities}) == 2
+
+
+def test_a_person_who_keeps_still_does_not_cost_the_other_one_the_sample() -> None:
+    found = decided(analysis_of(turning(0, step_deg=0.05), turning(1)))
+    assert (found.outcome.status, found.outcome.identities) == (Status.ACCEPTED, 1)
+    assert found.outcome.tracks[0].reason is Reason.TOO_FEW_POSES
+    assert found.identities[0].track == 1
+    assert found.jpegs[0][0].startswith(b"jpeg 2")
+
+
+def test_a_video_whose_last_track_is_refused_is_rejected_with_its_reason() -> None:
+    outcome = decided(analysis_of(turning(0, step_deg=0.05), refused=2)).outcome
+    assert (outcome.status, outcome.identities) == (Status.REJECTED, 0)
+    assert outcome.reason is Reason.TOO_FEW_POSES
+    assert outcome.detail is not None
+    assert outcome.detail.endswith("(the best of 3 tracks)")
+
+
+@pytest.mark.parametrize(("override", "higher_is_better"), [("15", False), ("35", True)])
+def test_images_worse_than_the_limit_are_never_chosen_and_the_reason_says_so(
+    override: str, higher_is_better: bool
+) -> None:
+    limit = f"selection.worst_quality={override}"
+    outcome = decided(analysis_of(turning(0)), limit, higher_is_better=higher_is_better).outcome
+    assert outcome.reason is Reason.LOW_QUALITY
+    assert outcome.detail is not None
+    assert outcome.detail.startswith(f"0 of 20 candidates reach {limit}; ")
+
+
+def test_a_limit_that_enough_images_reach_only_leaves_the_others_out() -> None:
+    found = decided(analysis_of(turning(0)), "selection.worst_quality=20")
+    assert {frame % 2 for frame in frames_of(found)[0]} == {0}
+
+
+def test_a_video_that_failed_stays_as_it_is() -> None:
+    outcome = VideoOutcome(
+        video_id="clips/a.mp4",
+        source="clips",
+        uri="a.mp4",
+        bytes=0,
+        status=Status.FAILED,
+        reason=Reason.EMPTY_FILE,
+        detail="0 bytes",
+    )
+    found = decided(Analysis(outcome=outcome))
+    assert (found.outcome, found.identities) == (outcome, [])
+
+
+def test_a_video_gave_nothing_for_the_reason_of_its_best_track() -> None:
+    def track(number: int, usable: int, reason: Reason | None) -> TrackOutcome:
+        return TrackOutcome(
+            track=number,
+            start_s=0,
+            end_s=1,
+            frames=20,
+            usable_frames=usable,
+            reason=reason,
+            detail=f"detail {number}",
+        )
+
+    small, still = track(0, 0, Reason.FACE_TOO_SMALL), track(1, 12, Reason.TOO_FEW_POSES)
+    verdict = video_verdict([small, still])
+    assert verdict is not None
+    assert (verdict.reason, verdict.detail) == (Reason.TOO_FEW_POSES, "detail 1 (the best of 2 tracks)")
+    assert video_verdict([small, track(2, 9, None)]) is None
+    nothing = video_verdict([])
+    assert nothing is not None
+    assert nothing.reason is Reason.NO_FACE
+
+
+def key_of(uri: str, track: int = 0, source: str = "clips") -> str:
+    return sample_key(
+        VideoOutcome(video_id=f"{source}/{uri}", source=source, uri=uri, bytes=1, status=Status.ACCEPTED),
+        track,
+    )
+
+
+def test_a_key_can_be_read() -> None:
+    digest = hashlib.sha256(b"clips/season 1/Ep.2 final.mp4").hexdigest()[:10]
+    assert key_of("season 1/Ep.2 final.mp4", track=3) == f"clips_season-1-Ep-2-final_{digest}_03"
+
+
+@settings(max_examples=200)
+@given(st.lists(st.text(max_size=300), min_size=2, max_size=2, unique=True), st.integers(0, 2000))
+def test_keys_are_valid_and_different_whatever_the_files_are_called(names: list[str], track: int) -> None:
+    keys = {key_of(f"{name}.mp4", number, "s" * 20) for name in names for number in (track, track + 1)}
+    assert len(keys) == 4
+    assert all(KEY.validate_python(key) == key for key in keys)
+
+
+@pytest.mark.parametrize(
+    "uri", ["../../etc/passwd.mp4", "-rf.mp4", "....mp4", "顔.mp4", "a" * 400 + ".mp4", "a/b\\xff.mp4"]
+)
+def test_hostile_names_give_keys_without_dots_slashes_or_leading_dashes(uri: str) -> None:
+    assert KEY.validate_python(key_of(uri)) == key_of(uri)
+
+
+def test_names_that_differ_only_in_what_a_key_cannot_hold_have_different_keys() -> None:
+    assert len({key_of("a b.mp4"), key_of("a.b.mp4"), key_of("a-b.mp4"), key_of("a b.mkv")}) == 4
