@@ -99,6 +99,8 @@ class Faces(Section):
     max_roll: Degrees = 45.0
     min_brightness: Annotated[float, Field(ge=0, le=255)] = 30.0
     """Least mean luma over the face box, 0..255."""
+    max_noise: Annotated[float, Field(ge=0)] = 8.0
+    """Most noise over the face box, as a standard deviation in grey levels; video from the web has about 1."""
     min_sharpness: Annotated[float, Field(ge=0)] = 25.0
     """Least variance of the Laplacian of the face at 128 px."""
     min_relative_sharpness: Fraction = 0.4
@@ -119,7 +121,7 @@ class Tracking(Section):
     min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.3
     """A face whose embedding is less like the track's starts a track of its own."""
     rejoin_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
-    """A face this like a track's continues it wherever it is: the person moved fast, or was hidden for a while."""
+    """A face this like a track's continues it wherever it is, also behind a cut."""
     min_outlier_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
     """Frames less like the track's medoid than this are dropped from it."""
 

@@ -64,6 +64,7 @@ class Reason(StrEnum):
     NO_LANDMARKS = "no_landmarks"
     EXTREME_POSE = "extreme_pose"
     TOO_DARK = "too_dark"
+    NOISY = "noisy"
     BLURRED = "blurred"
     OTHER_IDENTITY = "other_identity"
     TRACK_TOO_SHORT = "track_too_short"

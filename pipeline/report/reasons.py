@@ -35,7 +35,7 @@ STAGES = (
         "Enough usable faces of one person",
         (
             *(Reason.FACE_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS, Reason.EXTREME_POSE),
-            *(Reason.TOO_DARK, Reason.BLURRED, Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT),
+            *(Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT),
         ),
     ),
     Stage("eight poses", "Eight good images in different poses", (Reason.TOO_FEW_POSES, Reason.LOW_QUALITY)),
@@ -62,6 +62,7 @@ MEANING = {
     Reason.NO_LANDMARKS: "no landmarks found in the face",
     Reason.EXTREME_POSE: "head turned further than allowed",
     Reason.TOO_DARK: "face too dark",
+    Reason.NOISY: "picture too noisy",
     Reason.BLURRED: "face blurred",
     Reason.OTHER_IDENTITY: "face unlike the rest of its track",
     Reason.TRACK_TOO_SHORT: "too few usable faces in the track",

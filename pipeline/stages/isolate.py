@@ -112,6 +112,8 @@ def _serve(connection: Connection, config: Config, models: dict[str, ResolvedMod
     _die_with_parent()
     cv2.setNumThreads(1)  # one process a CPU: more threads than that only get in each other's way
     analyser = VideoAnalyser(config, models)
+    import sklearn.cluster  # noqa: F401 - takes seconds, which are not the first video's
+
     # Limited after loading: the networks are ours, what comes on top belongs to the video.
     limit = int(config.run.video_memory_gb * 2**30) + _data_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

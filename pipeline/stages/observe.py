@@ -13,8 +13,8 @@ import simplejpeg
 
 from faces.align import align_112
 from faces.landmarks import FaceLandmarker
-from faces.quality import brightness, sharpness
-from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, HeadPose
+from faces.quality import brightness, noise, sharpness
+from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, HeadPose, Image
 from pipeline.config import Faces
 from pipeline.stages.crop import Square, cut, face_is_cut_off, square_for, square_holds_face
 from pipeline.stages.decode import Frame
@@ -99,16 +99,30 @@ class FaceObserver:
         if is_extreme(landmarks.pose, config):
             return Reason.EXTREME_POSE
         with watch.step("filter"):
-            bright, sharp = brightness(image, detection.box), sharpness(image, detection.box)
-        if bright < config.min_brightness or sharp < config.min_sharpness:
-            return Reason.TOO_DARK if bright < config.min_brightness else Reason.BLURRED
+            picture = look_of(image, detection.box, config)
+        if isinstance(picture, Reason):
+            return picture
         with watch.step("embed"):
             embedding = self._embedder.embed([align_112(image, detection.keypoints)])[0]
         with watch.step("crop"):
             jpeg = simplejpeg.encode_jpeg(
                 np.ascontiguousarray(cut(image, square)), self._jpeg_quality, "RGB", "444"
             )
-        return UsableFace(landmarks, sharp, embedding, square, jpeg)
+        return UsableFace(landmarks, picture, embedding, square, jpeg)
+
+
+def look_of(image: Image, box: Floats, config: Faces) -> float | Reason:
+    """Sharpness of a face, or what is wrong with its picture.
+
+    Noise comes before sharpness because it passes for it: a noisy frame would make its sound neighbours look
+    blurred.
+    """
+    if brightness(image, box) < config.min_brightness:
+        return Reason.TOO_DARK
+    if noise(image, box) > config.max_noise:
+        return Reason.NOISY
+    sharp = sharpness(image, box)
+    return sharp if sharp >= config.min_sharpness else Reason.BLURRED
 
 
 def is_extreme(pose: HeadPose, config: Faces) -> bool:

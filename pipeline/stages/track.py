@@ -1,7 +1,8 @@
 """Join the faces of consecutive frames to tracks of one person.
 
-A track ends at a shot cut, when its face is unseen for too long, and when the face in its place belongs to
-somebody else. So two people never share a track, also where they swap places or where a cut was not seen.
+A track ends when its face is unseen for too long, when the face in its place belongs to somebody else, and at a
+shot cut, unless the face behind the cut is the same person's beyond doubt: a flash looks like two cuts. So two
+people never share a track, also where they swap places or where a cut was not seen.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ class Track:
     """The observations of one person, in time order."""
 
     observations: list[FaceObservation] = field(default_factory=list)
+    severed: bool = False
+    """Whether a cut lies between its newest observation and now."""
     _embedding_sum: Floats | None = None
 
     def add(self, observation: FaceObservation) -> None:
         """Append the newest observation."""
         self.observations.append(observation)
+        self.severed = False
         if observation.usable is not None:
             embedding = observation.usable.embedding
             self._embedding_sum = (
@@ -80,8 +84,8 @@ class Tracker:
 
     def add(self, observations: list[FaceObservation], time_s: float, cut: bool) -> None:
         """Give each face of the next frame to the track it continues, or to a new one."""
-        if cut:
-            self._active = []
+        for track in self._active:
+            track.severed |= cut
         # In a long video the analysed frames alone may lie further apart than the gap that is allowed.
         oldest = min(time_s - self._config.max_gap_s, self._last_frame_s)
         self._active = [track for track in self._active if track.last.time_s >= oldest]
@@ -103,8 +107,9 @@ class Tracker:
         overlap = intersection_over_union(track.last.detection.box, face.detection.box)
         cosine = track.cosine(face)
         if cosine is None:
-            return -overlap if overlap >= self._config.min_overlap else FORBIDDEN
-        near = overlap >= self._config.min_overlap and cosine >= self._config.min_cosine
+            near = overlap >= self._config.min_overlap and not track.severed
+            return -overlap if near else FORBIDDEN
+        near = not track.severed and overlap >= self._config.min_overlap and cosine >= self._config.min_cosine
         return -(overlap + cosine) if near or cosine >= self._config.rejoin_cosine else FORBIDDEN
 
 

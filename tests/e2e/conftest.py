@@ -29,7 +29,9 @@ def cluster() -> Iterator[Cluster]:
         f"--object-store-memory={512 * 2**20}",
     ]
     log = Path(folder, "start.log").open("wb")  # noqa: SIM115 - lives as long as the process
-    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    # A job's `python` is the one that its cluster's PATH finds.
+    environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
     try:
         jobs = f"http://127.0.0.1:{dashboard}"
         _wait_for(f"{jobs}/api/version", process, Path(folder, "start.log"))

@@ -21,13 +21,16 @@ from shards.verify import verify
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+ODD_NAME = "-größer als $(5 €).mp4"
+
 
 @pytest.fixture
 def few_clips(demo_clips: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "few"
     folder.mkdir()
-    for name in ("astronaut.mp4", "cut.mp4", "variable-rate.mp4", "no-face.mp4"):
+    for name in ("astronaut.mp4", "cut.mp4", "no-face.mp4"):
         shutil.copy2(demo_clips / name, folder / name)
+    shutil.copy2(demo_clips / "variable-rate.mp4", folder / ODD_NAME)
     return folder
 
 
@@ -81,7 +84,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_own_video_only(
     assert others == {
         "astronaut.mp4": Status.ACCEPTED,
         "cut.mp4": Status.ACCEPTED,
-        "variable-rate.mp4": Status.ACCEPTED,
+        ODD_NAME: Status.ACCEPTED,
         "no-face.mp4": Status.REJECTED,
     }
 

@@ -68,17 +68,22 @@ def test_every_input_has_one_outcome_and_the_counts_add_up(
 
 def test_clips_without_a_usable_face_say_why(outcomes: dict[str, VideoOutcome]) -> None:
     reasons = {
-        uri: outcomes[uri].reason for uri in ("no-face.mp4", "far-away.mp4", "empty.mp4", "truncated.mp4")
+        uri: outcomes[uri].reason
+        for uri in (
+            *("no-face.mp4", "far-away.mp4", "empty.mp4", "truncated.mp4"),
+            "close-up, schöne Datei.mp4",
+        )
     }
     assert reasons == {
         "no-face.mp4": Reason.NO_FACE,
         "far-away.mp4": Reason.FACE_TOO_SMALL,
         "empty.mp4": Reason.EMPTY_FILE,
-        "truncated.mp4": Reason.TRUNCATED_FILE,
+        "truncated.mp4": Reason.UNREADABLE,
+        "close-up, schöne Datei.mp4": Reason.FACE_CUT_OFF,
     }
 
 
-def test_sound_clips_are_accepted_whatever_they_are_called_and_wrapped_in(
+def test_sound_clips_are_accepted_in_whatever_container(
     outcomes: dict[str, VideoOutcome],
 ) -> None:
     for uri in (
