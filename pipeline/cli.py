@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.progress import Reporter
+from pipeline.progress import Advance, Reporter
 
 app = typer.Typer(
     name="mfhq",
@@ -42,16 +43,23 @@ def build(
     Runs on the Ray cluster that RAY_ADDRESS or `ray job submit` names, or on this machine.
 
     Example: mfhq build workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
+
+    Exit code 0: the data set is whole and verified; when no video gave an identity, a warning says why.
+
+    Exit code 1: something must be done first, and the message says what.
     """
-    from pipeline.build_mfhq import run
     from pipeline.config_loading import load_config
-    from pipeline.summary import summary
+    from pipeline.summary import summary, warning
 
     reporter = Reporter()
     with _errors_in_words():
         config = load_config(workflow, overrides or [])
+        from pipeline.build_mfhq import run  # takes seconds, and a mistyped key shall not wait for it
+
         made = run(config, reporter, replace=replace, retry_failed=retry_failed)
-    typer.echo(summary(config.output, made.manifest, made.report))
+        typer.echo(summary(config.output, made.manifest, made.report))
+        if text := warning(config.output, made.manifest):
+            typer.echo(text, err=True)
 
 
 @app.command()
@@ -59,11 +67,12 @@ def verify(root: Annotated[Path, typer.Argument(help="Folder that holds dataset.
     """Read a whole data set and name everything that is wrong with it; exit code 1 when something is."""
     from shards import verify as verifier
 
-    problems = verifier.verify(root)
+    with Reporter().bar("verify", _identities(root)) as advance:
+        problems = verifier.verify(root, lambda done: advance(done, ""))
     for problem in problems:
         typer.echo(str(problem))
     if problems:
-        typer.echo(f"{root}: {len(problems)} problems", err=True)
+        typer.echo(f"{root}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{root}: whole, nothing wrong")
 
@@ -83,8 +92,23 @@ def demo_clips(
 ) -> None:
     """Make short face videos with known head poses and planted defects, for demos and tests."""
     from pipeline.demo.clips import make_demo_clips
+    from pipeline.errors import BuildError
 
-    clips = make_demo_clips(folder)
+    advance: Advance | None = None
+
+    with _errors_in_words(), ExitStack() as bar:
+
+        def progress(name: str, done: int, total: int) -> None:
+            nonlocal advance
+            advance = advance or bar.enter_context(Reporter().bar("clips", total))
+            advance(done, name)
+
+        try:
+            clips = make_demo_clips(folder, progress=progress)
+        except OSError as error:
+            raise BuildError(f"cannot make the clips in {folder}: {error}") from error
+        if advance:
+            advance(len(clips), "")
     typer.echo(f"{len(clips)} clips in {folder}")
 
 
@@ -109,6 +133,17 @@ def pull_models(
 
     with _errors_in_words():
         typer.echo(pull_for(workflow, models_dir, Reporter()))
+
+
+def _identities(root: Path) -> int | None:
+    """How many samples a data set claims to hold; None when it is too damaged to say."""
+    from shards.manifest import DataSetError
+    from shards.reader import read_manifest
+
+    try:
+        return sum(read_manifest(root).counts.identities.values())
+    except (DataSetError, OSError):
+        return None
 
 
 def build_command() -> None:

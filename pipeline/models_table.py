@@ -2,43 +2,122 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
-from faces.download import pull
+from faces.catalogue import WITHOUT_FILE, ModelFile
+from faces.download import Progress, pull
 from faces.profiles import required_files
-from faces.registry import ModelsUnavailable, known_models, origin, pin, resolve
+from faces.registry import ModelsUnavailable, known_models, origin, pin, resolve, sha256_of
 from pipeline.config import ConfigError, Models
-from pipeline.progress import Reporter
+from pipeline.errors import BuildError
+from pipeline.progress import Advance, Reporter
+
+MB = 1_000_000
 
 
 def models_table(models_dir: Path | None) -> str:
-    """Every known network, a paragraph each."""
-    paragraphs = []
-    for name, model in sorted(known_models(models_dir).items()):
-        try:
-            where = str(resolve([name], models_dir)[name].path)
-        except ModelsUnavailable:
-            where = "not here"
-        paragraphs.append(
-            f"{name}\n  file     {model.file}\n  sha256   {pin(model)}\n  licence  {model.licence}\n"
-            f"  from     {origin(model)}\n  here     {where}"
-        )
-    return "\n".join(paragraphs)
+    """Every known network, a paragraph each.
+
+    Raises:
+        ConfigError: the folder is none, or its `models.json` is not valid.
+    """
+    if models_dir is not None and not models_dir.is_dir():
+        raise ConfigError(f"--models-dir {models_dir} is no folder")
+    try:
+        known = known_models(models_dir)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    paragraphs = {name: _paragraph(model, models_dir) for name, model in known.items()}
+    for name in WITHOUT_FILE:
+        paragraphs[name] = f"{name}\n  needs no file"
+    return "\n".join(paragraphs[name] for name in sorted(paragraphs))
+
+
+def _paragraph(model: ModelFile, models_dir: Path | None) -> str:
+    return (
+        f"{model.name}\n"
+        f"  file     {model.file}\n"
+        f"  sha256   {pin(model).removeprefix('sha256 ')}\n"
+        f"  licence  {model.licence}\n"
+        f"  from     {origin(model)}\n"
+        f"  here     {_here(model, models_dir)}"
+    )
+
+
+def _here(model: ModelFile, models_dir: Path | None) -> str:
+    try:
+        path = resolve([model.name], models_dir, verify=False)[model.name].path
+    except ModelsUnavailable:
+        return "no"
+    digest = sha256_of(path)
+    return str(path) if digest.startswith(model.sha256) else f"no: {path} is another file (sha256 {digest})"
 
 
 def pull_for(workflow: Path, models_dir: Path, reporter: Reporter) -> str:
-    """Fetch the networks that a workflow names.
+    """Fetch the networks that a workflow names; a line for each says where it lies now.
 
     Raises:
-        ConfigError: the workflow names no networks.
+        ConfigError: the workflow cannot be read or names no networks, or `models.json` is not valid.
         ModelsUnavailable: an address does not answer, or what it gave is not the file.
+        BuildError: the folder cannot be written to.
     """
-    tree = yaml.safe_load(workflow.read_text(encoding="utf-8"))
+    named = _named(workflow)
+    try:
+        names = required_files(named.names, models_dir)
+        files = {name: models_dir / known_models(models_dir)[name].file for name in names}
+    except ValueError as error:
+        raise ConfigError(f"{workflow}: {error}") from error
+    there = {name for name, path in files.items() if path.is_file()}
+    reporter.say(f"fetching {', '.join(names)} into {models_dir}")
+    try:
+        with _bars(reporter) as progress:
+            found = pull(names, models_dir, progress)
+    except OSError as error:
+        raise BuildError(f"{models_dir} cannot be used: {error.filename}: {error.strerror}") from error
+    return "\n".join(
+        f"{name}: {path} ({'was there already' if name in there else 'fetched'})"
+        for name, path in found.items()
+    )
+
+
+def _named(workflow: Path) -> Models:
+    """The section `models` of a workflow; the others need not be complete to fetch networks."""
+    try:
+        tree = yaml.safe_load(workflow.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the workflow {workflow}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{workflow} is not YAML: {error}") from error
     if not isinstance(tree, dict) or "models" not in tree:
-        raise ConfigError(f"{workflow} has no section models")
-    names = required_files(Models.model_validate(tree["models"]).names, models_dir)
-    reporter.say(f"fetching {', '.join(names)}")
-    found = pull(names, models_dir)
-    return "\n".join(f"{name}: {path}" for name, path in found.items())
+        raise ConfigError(f"{workflow} has no section models; give a workflow such as curate_paper.yaml")
+    try:
+        return Models.model_validate(tree["models"])
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(['models', *map(str, fault['loc'])])}: {fault['msg']}" for fault in error.errors()
+        )
+        raise ConfigError(f"{workflow}: {faults}") from error
+
+
+@contextmanager
+def _bars(reporter: Reporter) -> Iterator[Progress]:
+    """A bar for each download, in megabytes."""
+    with ExitStack() as stack:
+        current = ""
+        advance: Advance | None = None
+
+        def progress(name: str, received: int, total: int | None) -> None:
+            nonlocal current, advance
+            if advance is None or name != current:
+                stack.close()
+                current = name
+                advance = stack.enter_context(reporter.bar(name, -(-total // MB) if total else None))
+            # Whole megabytes, the last begun one included, so that the end is the total.
+            advance(-(-received // MB), "MB")
+
+        yield progress

@@ -38,13 +38,13 @@ class Reporter:
         self.console.print(text, markup=False)
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Advance]:
-        """A progress bar of `total` units for the time of the `with` block."""
+    def bar(self, title: str, total: int | None) -> Iterator[Advance]:
+        """A progress bar of `total` units, None when not known, for the time of the `with` block."""
         with self._bar(title, total) if self.console.is_terminal else self._log(title, total) as advance:
             yield advance
 
     @contextmanager
-    def _bar(self, title: str, total: int) -> Iterator[Advance]:
+    def _bar(self, title: str, total: int | None) -> Iterator[Advance]:
         columns = (
             TextColumn("{task.description:<8}"),
             BarColumn(),
@@ -58,18 +58,17 @@ class Reporter:
             yield lambda done, note: progress.update(task, completed=done, note=note)
 
     @contextmanager
-    def _log(self, title: str, total: int) -> Iterator[Advance]:
+    def _log(self, title: str, total: int | None) -> Iterator[Advance]:
         start = last = time.monotonic()
-        self.say(f"{title}: 0/{total}")
+        of_total = "" if total is None else f"/{total}"
+        self.say(f"{title}: 0{of_total}")
 
         def advance(done: int, note: str) -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= LOG_EVERY_S or done == total:
                 last = now
-                left = (now - start) / done * (total - done) if done else 0.0
-                self.say(
-                    f"{title}: {done}/{total} after {now - start:.0f} s, about {left:.0f} s left  {note}"
-                )
+                left = f", about {(now - start) / done * (total - done):.0f} s left" if total and done else ""
+                self.say(f"{title}: {done}{of_total} after {now - start:.0f} s{left}  {note}".rstrip())
 
         yield advance

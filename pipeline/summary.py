@@ -1,14 +1,17 @@
-"""The five lines that end a build."""
+"""What a build says when it is over."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from shards.manifest import DatasetManifest
+from shards.reader import Dataset
+from shards.schema import Status
 
 
 def summary(output: Path, manifest: DatasetManifest, report: Path) -> str:
-    """What was made and where it lies."""
+    """What was made and where it lies, in five lines."""
     counts = manifest.counts
     videos = "  ".join(f"{count} {status.value}" for status, count in counts.videos.items())
     identities = "  ".join(f"{count} {split.value}" for split, count in counts.identities.items())
@@ -22,3 +25,13 @@ def summary(output: Path, manifest: DatasetManifest, report: Path) -> str:
             f"report      {report}",
         )
     )
+
+
+def warning(output: Path, manifest: DatasetManifest) -> str | None:
+    """What is remarkable about a data set that is sound all the same: that it is empty, and why."""
+    counts = manifest.counts
+    if counts.videos.get(Status.ACCEPTED, 0):
+        return None
+    reasons = Counter(video.reason.value for video in Dataset.open(output).videos() if video.reason)
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"warning: none of {sum(counts.videos.values())} videos gave an identity: {why}"
