@@ -87,9 +87,20 @@ def test_two_people_who_swap_places_keep_their_tracks() -> None:
         assert (embeddings @ embeddings.T).min() == pytest.approx(1)
 
 
-def test_a_cut_ends_all_tracks_even_of_the_same_person() -> None:
+def test_a_cut_ends_a_track_unless_the_face_behind_it_is_the_same_beyond_doubt() -> None:
+    def across_a_cut(after: Floats | None) -> list[int]:
+        frames: list[list[Face]] = [[(LEFT, person(0))]] * 4 + [[(LEFT, after)]] * 6
+        return lengths(tracks_of(frames, cuts=[4], min_cosine=0.3, rejoin_cosine=0.6))
+
+    assert across_a_cut(person(0, 0.5)) == [4, 6]
+    assert across_a_cut(None) == [4, 6]
+    assert across_a_cut(person(0, 0.8)) == [10]
+
+
+def test_a_flash_does_not_tear_a_track() -> None:
     frames: list[list[Face]] = [[(LEFT, person(0)), (RIGHT, person(1))]] * 10
-    assert lengths(tracks_of(frames, cuts=[4])) == [4, 4, 6, 6]
+    frames[5] = []
+    assert lengths(tracks_of(frames, cuts=[5, 6])) == [9, 9]
 
 
 def test_somebody_else_in_the_same_place_starts_a_track_without_any_cut() -> None:
