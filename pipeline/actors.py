@@ -16,7 +16,7 @@ from faces.registry import ResolvedModel
 from pipeline.config import Config
 from pipeline.records import Analysis
 from pipeline.sources.manifest import Video
-from pipeline.stages.decide import decide
+from pipeline.stages.decide import broken, decide
 from pipeline.stages.isolate import IsolatedAnalyser
 from pipeline.stages.score import QualityScorer
 from pipeline.staging import Staging
@@ -50,8 +50,14 @@ class Score:
     def __call__(self, row: Row) -> Row:
         """Score the candidates of a row."""
         analysis = Analysis.model_validate_json(row["analysis"])
-        scored = self._scorer.score(analysis, list(row["jpegs"]))
-        return row | {"analysis": scored.model_dump_json(), "higher_is_better": self._scorer.higher_is_better}
+        try:
+            analysis = self._scorer.score(analysis, list(row["jpegs"]))
+        except Exception as error:  # an image that breaks the network is its video's failure, not the build's
+            analysis = broken(analysis, error)
+        return row | {
+            "analysis": analysis.model_dump_json(),
+            "higher_is_better": self._scorer.higher_is_better,
+        }
 
 
 class Stage:

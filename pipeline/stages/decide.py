@@ -79,6 +79,26 @@ def _identity(
     )
 
 
+def broken(analysis: Analysis, error: Exception) -> Analysis:
+    """The analysis of a video that failed after it: no candidates, and the error as its reason."""
+    detail = f"{type(error).__name__}: {error}"
+    tracks = [
+        track
+        if track.reason is not None
+        else track.model_copy(update={"reason": Reason.INTERNAL_ERROR, "detail": detail})
+        for track in analysis.outcome.tracks
+    ]
+    update = {
+        "status": Status.FAILED,
+        "reason": Reason.INTERNAL_ERROR,
+        "detail": detail,
+        "tracks": tracks,
+        "identities": 0,
+    }
+    outcome = analysis.outcome.model_copy(update=update)
+    return analysis.model_copy(update={"outcome": outcome, "tracks": []})
+
+
 def sample_key(outcome: VideoOutcome, track: int) -> str:
     """Key of an identity: readable, unique, plain ASCII and without dots, whatever the file is called."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", outcome.uri.rpartition(".")[0]).strip("-")[:40].rstrip("-")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -19,18 +18,12 @@ class Cluster:
     """A running Ray cluster of one node.
 
     Attributes:
-        address: for drivers.
-        jobs: for `ray job submit`.
         process: its root; all of Ray's processes descend from it.
+        environment: what a process needs to use it.
     """
 
-    address: str
-    jobs: str
     process: subprocess.Popen[bytes]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return os.environ | {"RAY_ADDRESS": self.address}
+    environment: dict[str, str]
 
 
 def start_build(

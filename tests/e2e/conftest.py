@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -29,13 +30,18 @@ def cluster() -> Iterator[Cluster]:
         f"--object-store-memory={512 * 2**20}",
     ]
     log = Path(folder, "start.log").open("wb")  # noqa: SIM115 - lives as long as the process
-    # A job's `python` is the one that its cluster's PATH finds.
-    environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {
+        # A job's `python` is the one that its cluster's PATH finds.
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
     process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
     try:
         jobs = f"http://127.0.0.1:{dashboard}"
         _wait_for(f"{jobs}/api/version", process, Path(folder, "start.log"))
-        yield Cluster(f"127.0.0.1:{port}", jobs, process)
+        environment |= {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_API_SERVER_ADDRESS": jobs}
+        yield Cluster(process, environment)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -60,11 +66,12 @@ def undisturbed(cluster: Cluster, demo_clips: Path, tmp_path_factory: pytest.Tem
     output = tmp_path_factory.mktemp("undisturbed") / "mfhq"
     subprocess.run(
         [
-            *(str(SCRIPTS / "ray"), "job", "submit", f"--address={cluster.jobs}", "--working-dir=."),
+            *(str(SCRIPTS / "ray"), "job", "submit", "--working-dir=."),
             *("--", "python", "pipeline/build_mfhq.py", WORKFLOW),
             *(f"source.path={demo_clips}", f"output={output}"),
         ],
         cwd=REPOSITORY,
+        env=cluster.environment,
         check=True,
         timeout=540,
     )
