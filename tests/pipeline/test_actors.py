@@ -30,13 +30,28 @@ def score() -> Score:
 def analysis() -> Analysis:
     track = TrackOutcome(track=0, start_s=0, end_s=1, frames=9, usable_frames=9)
     outcome = VideoOutcome(
-        **{"video_id": "a/b.mp4", "source": "a", "uri": "b.mp4", "bytes": 1},
-        **{"status": Status.ACCEPTED, "tracks": [track], "identities": 1},
+        video_id="a/b.mp4",
+        source="a",
+        uri="b.mp4",
+        bytes=1,
+        status=Status.ACCEPTED,
+        tracks=[track],
+        identities=1,
     )
     candidate = Candidate(
-        **{"frame": 0, "time_s": 0, "box_px": (0, 0, 9, 9), "face_px": 9, "crop_px": (0, 0, 9)},
-        **{"pose": Pose(yaw=0, pitch=0, roll=0), "landmarks_crop_px": [], "keypoints_crop_px": []},
-        **{"eyes_open": 1, "sharpness": 1, "identity_cosine": 1, "eyes_closed": False, "cluster": 0},
+        frame=0,
+        time_s=0,
+        box_px=(0, 0, 9, 9),
+        face_px=9,
+        crop_px=(0, 0, 9),
+        pose=Pose(yaw=0, pitch=0, roll=0),
+        landmarks_crop_px=[],
+        keypoints_crop_px=[],
+        eyes_open=1,
+        sharpness=1,
+        identity_cosine=1,
+        eyes_closed=False,
+        cluster=0,
     )
     tracks = [CandidateTrack(track=0, embedding=[1.0], candidates=[candidate])]
     return Analysis(outcome=outcome, tracks=tracks)
