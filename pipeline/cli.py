@@ -125,14 +125,22 @@ def list_models(
 
 @models_app.command("pull")
 def pull_models(
-    workflow: Annotated[Path, typer.Argument(help="YAML file whose networks are wanted")],
+    wanted: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WORKFLOW|NETWORK...", help="Workflow files, whose networks are meant, or names"
+        ),
+    ],
     models_dir: Annotated[Path, typer.Option(help="Folder to put the weights in")],
 ) -> None:
-    """Fetch the networks a workflow names from their official addresses, and check them."""
+    """Fetch networks from their official addresses, and check them; what is there already is left alone.
+
+    Example: mfhq models pull workflows/curate_paper.yaml --models-dir /data/models
+    """
     from pipeline.models_table import pull_for
 
     with _errors_in_words():
-        typer.echo(pull_for(workflow, models_dir, Reporter()))
+        typer.echo(pull_for(wanted, models_dir, Reporter()))
 
 
 def _identities(root: Path) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -58,22 +58,28 @@ def _here(model: ModelFile, models_dir: Path | None) -> str:
     return str(path) if digest.startswith(model.sha256) else f"no: {path} is another file (sha256 {digest})"
 
 
-def pull_for(workflow: Path, models_dir: Path, reporter: Reporter) -> str:
-    """Fetch the networks that a workflow names; a line for each says where it lies now.
+def pull_for(wanted: Sequence[str], models_dir: Path, reporter: Reporter) -> str:
+    """Fetch networks; a line for each says where it lies now.
+
+    Args:
+        wanted: names of networks, and workflow files whose networks are meant.
+        models_dir: folder to put them in; made when it is not there.
+        reporter: shows progress.
 
     Raises:
-        ConfigError: the workflow cannot be read or names no networks, or `models.json` is not valid.
+        ConfigError: what is wanted is neither, or `models.json` is not valid.
         ModelsUnavailable: an address does not answer, or what it gave is not the file.
         BuildError: the folder cannot be written to.
     """
-    named = _named(workflow)
     try:
-        names = required_files(named.names, models_dir)
-        files = {name: models_dir / known_models(models_dir)[name].file for name in names}
+        known = known_models(models_dir)
+        names = required_files([name for text in wanted for name in _meant(text, known)], models_dir)
+    except ConfigError:
+        raise
     except ValueError as error:
-        raise ConfigError(f"{workflow}: {error}") from error
-    there = {name for name, path in files.items() if path.is_file()}
-    reporter.say(f"fetching {', '.join(names)} into {models_dir}")
+        raise ConfigError(str(error)) from error
+    there = {name for name in names if (models_dir / known[name].file).is_file()}
+    reporter.say(f"fetching {', '.join(names) or 'nothing'} into {models_dir}")
     try:
         with _bars(reporter) as progress:
             found = pull(names, models_dir, progress)
@@ -85,7 +91,17 @@ def pull_for(workflow: Path, models_dir: Path, reporter: Reporter) -> str:
     )
 
 
-def _named(workflow: Path) -> Models:
+def _meant(text: str, known: Mapping[str, ModelFile]) -> tuple[str, ...]:
+    if text in known or text in WITHOUT_FILE:
+        return (text,)
+    workflow = Path(text)
+    if not workflow.is_file():
+        listed = ", ".join(sorted({*known, *WITHOUT_FILE}))
+        raise ConfigError(f"{text} is neither a workflow file nor a network; known networks are {listed}")
+    return _networks_of(workflow).names
+
+
+def _networks_of(workflow: Path) -> Models:
     """The section `models` of a workflow; the others need not be complete to fetch networks."""
     try:
         tree = yaml.safe_load(workflow.read_text(encoding="utf-8"))
