@@ -170,5 +170,8 @@ def _damage_named(video: Video, path: Path) -> Iterator[None]:
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             # The system's word, not the file's content: a share that is away for a while loses no work.
-            raise BuildError(f"cannot read {path}: {error.strerror}") from error
+            raise BuildError(
+                f"cannot read {path}: {error.strerror}. Run the same command again; if it stays so, remove that "
+                f"file: {video.video_id} is then curated again"
+            ) from error
         raise DamagedPart(video, path, str(error).splitlines()[0]) from error
