@@ -1,1 +1,1 @@
-"""Head-and-face parts shared by the pipeline and the trainer: detection, alignment, landmarks, pose, embedding, mask, quality."""
+"""What the pipeline and the trainer both need of a face: detection, pose, embedding, mask, quality."""

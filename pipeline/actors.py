@@ -3,7 +3,7 @@
     {"video": Video as JSON}
       -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes]}
       -> Score   -> the same, with every candidate's quality
-      -> Stage   -> {"video_id", "status", "reason", "identities"}
+      -> Stage   -> {"video_id", "status", "error"}, the error being the disk's, which ends the build
 
 No frame ever enters Ray's object store, only encoded crops.
 """
@@ -74,11 +74,9 @@ class Stage:
         decided = decide(
             analysis, list(row["jpegs"]), list(row["masks"]), self._config, row["higher_is_better"]
         )
-        self._staging.write(video, decided)
-        outcome = decided.outcome
-        return {
-            "video_id": outcome.video_id,
-            "status": outcome.status.value,
-            "reason": outcome.reason.value if outcome.reason else "",
-            "identities": outcome.identities,
-        }
+        row = {"video_id": video.video_id, "status": decided.outcome.status.value, "error": ""}
+        try:
+            self._staging.write(video, decided)
+        except OSError as error:  # told, not raised: Ray would bury the words in stack traces
+            row["error"] = str(error)
+        return row

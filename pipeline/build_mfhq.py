@@ -123,9 +123,11 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
         # Choose eight, write one small file.
         .map(Stage(config, plan.staging), num_cpus=cluster.STAGE_CPUS)
     )
-    with cluster.full_disk_in_words(), reporter.bar("curate", len(plan.todo)) as advance:
+    with reporter.bar("curate", len(plan.todo)) as advance:
         counts: Counter[str] = Counter()
         for outcome in outcomes.iter_rows():
+            if outcome["error"]:
+                raise BuildError(outcome["error"])
             counts[outcome["status"]] += 1
             advance(counts.total(), "  ".join(f"{counts[status]} {status.value}" for status in Status))
     lost = unstaged(plan)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from pipeline.config import Run
 from pipeline.errors import BuildError
-from shards.atomic import OutOfSpace
 
 STAGE_CPUS = 0.1
 """Choosing eight images and writing one small file is next to nothing."""
@@ -68,17 +65,3 @@ def analysers(run: Run, videos: int) -> int:
             "grows on demand"
         )
     return min(fitting, videos)
-
-
-@contextmanager
-def full_disk_in_words() -> Iterator[None]:
-    """Raise a worker's OutOfSpace as itself, not wrapped in Ray's errors and their stacks."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, OutOfSpace):
-                raise OutOfSpace(cause.path, cause.free_bytes, cause.code) from None
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        raise

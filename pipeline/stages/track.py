@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from faces.types import Floats, Image
 from pipeline.config import Tracking
@@ -92,6 +91,8 @@ class Tracker:
         self._last_frame_s = time_s
         free = set(range(len(observations)))
         if self._active and observations:
+            from scipy.optimize import linear_sum_assignment
+
             costs = np.array([[self._cost(track, face) for face in observations] for track in self._active])
             for row, column in np.stack(linear_sum_assignment(costs), axis=1).tolist():
                 if costs[row, column] < FORBIDDEN:

@@ -88,7 +88,7 @@ def test_sound_clips_are_accepted_in_whatever_container(
 ) -> None:
     for uri in (
         "astronaut.mp4",
-        "close-up, schöne Datei.mp4",
+        "dark.mp4",
         "variable-rate.mp4",
         "rotated.mp4",
         "noisy.mkv",
