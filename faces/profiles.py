@@ -71,20 +71,21 @@ def load_embedder(name: str, resolved: Resolved, device: str = "cpu") -> OnnxEmb
     return ArcFace(found.path, device, name, model.normalisation, model.same_person_cosine)
 
 
-def load_quality(name: str, resolved: Resolved, device: str = "cpu") -> QualityMetric:
+def load_quality(name: str, resolved: Resolved, device: str = "cpu", batch_size: int = 1) -> QualityMetric:
     """A quality metric.
 
     Args:
         name: "piqe", or a model of kind "topiq_face".
         resolved: the files found, by name.
         device: "cpu" or "cuda"; PIQE always runs on the CPU.
+        batch_size: images in one forward pass.
 
     Raises:
         ValueError: the name is not a quality metric's.
     """
     if name in WITHOUT_FILE:
         return Piqe()
-    metric = TopiqFace(_of_kind(name, resolved, ("topiq_face",)).path, device)
+    metric = TopiqFace(_of_kind(name, resolved, ("topiq_face",)).path, device, batch_size)
     metric.name = name
     return metric
 
@@ -96,3 +97,31 @@ def _of_kind(name: str, resolved: Resolved, kinds: tuple[str, ...]) -> ResolvedM
         known = ", ".join([*fitting, *(WITHOUT_FILE if "topiq_face" in kinds else ())]) or "none"
         raise ValueError(f"{name!r} is not a resolved model of kind {' or '.join(kinds)}; these are: {known}")
     return found
+
+
+ROLES = {
+    "detector": ("yunet", "scrfd"),
+    "landmarker": ("face_landmarker",),
+    "embedder": ("arcface", "sface"),
+    "quality": ("topiq_face", "piqe"),
+}
+"""Kinds of model that can take each part."""
+
+
+def check_roles(names: Mapping[str, str], resolved: Resolved) -> None:
+    """Check that each model can do what it is named for.
+
+    Args:
+        names: role -> model.
+        resolved: the files found, by name.
+
+    Raises:
+        ValueError: naming every model in the wrong role.
+    """
+    wrong = []
+    for role, name in names.items():
+        kind = name if name in WITHOUT_FILE else resolved[name].model.kind
+        if kind not in ROLES[role]:
+            wrong.append(f"models.{role}={name} is a {kind}; expected a {' or '.join(ROLES[role])}")
+    if wrong:
+        raise ValueError("\n".join(wrong))

@@ -31,6 +31,7 @@ class Piqe:
 
     name = "piqe"
     higher_is_better = False
+    aligned = False
 
     def __init__(self) -> None:
         from pyiqa.archs.piqe_arch import PIQE
@@ -77,6 +78,7 @@ class TopiqFace:
 
     name = "topiq_nr-face"
     higher_is_better = True
+    aligned = True
 
     def __init__(self, path: Path, device: str = "cpu", batch_size: int = 1) -> None:
         import torch

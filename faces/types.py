@@ -85,7 +85,9 @@ class QualityMetric(Protocol):
 
     name: str
     higher_is_better: bool
+    aligned: bool
+    """Whether it was trained on aligned faces and wants them (`faces.align.align_512`)."""
 
     def score(self, faces: list[Image]) -> Floats:
-        """(N,) scores for N RGB images of 512 x 512; each score depends on its own image alone."""
+        """(N,) scores for N RGB images of 512 x 512; the last bits of a score may depend on its batch."""
         ...

@@ -1,9 +1,12 @@
 """The thin shell between Ray and the steps: one dictionary row is one video.
 
     {"video": Video as JSON}
-      -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes]}
-      -> Score   -> the same, with every candidate's quality
-      -> Stage   -> {"video_id", "status", "error"}, the error being the disk's, which ends the build
+      -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes], "fault"}
+      -> Score   -> the same, with every candidate's quality, and {"higher_is_better"}
+      -> Stage   -> {"video_id", "status", "fault"}
+
+What breaks on one video becomes that video's failed row. A `fault` is the machine's: nothing is staged, and the
+driver ends the build with its words. It is told and not raised, because Ray would bury the words in stacks.
 
 No frame ever enters Ray's object store, only encoded crops.
 """
@@ -14,6 +17,7 @@ from typing import Any
 
 from faces.registry import ResolvedModel
 from pipeline.config import Config
+from pipeline.errors import MachineFault
 from pipeline.records import Analysis
 from pipeline.sources.manifest import Video
 from pipeline.stages.decide import broken, decide
@@ -33,11 +37,15 @@ class Analyse:
 
     def __call__(self, row: Row) -> Row:
         """Analyse the video of a row."""
-        found = self._analyser.analyse(Video.model_validate_json(row["video"]))
+        try:
+            found = self._analyser.analyse(Video.model_validate_json(row["video"]))
+        except MachineFault as fault:
+            return row | {"analysis": "", "jpegs": [], "masks": [], "fault": str(fault)}
         return row | {
             "analysis": found.analysis.model_dump_json(),
             "jpegs": found.jpegs,
             "masks": found.masks,
+            "fault": "",
         }
 
 
@@ -49,15 +57,17 @@ class Score:
 
     def __call__(self, row: Row) -> Row:
         """Score the candidates of a row."""
+        row = row | {"higher_is_better": self._scorer.higher_is_better}
+        if row["fault"]:
+            return row
         analysis = Analysis.model_validate_json(row["analysis"])
         try:
             analysis = self._scorer.score(analysis, list(row["jpegs"]))
-        except Exception as error:  # an image that breaks the network is its video's failure, not the build's
+        except MachineFault as fault:
+            return row | {"fault": str(fault)}
+        except Exception as error:
             analysis = broken(analysis, error)
-        return row | {
-            "analysis": analysis.model_dump_json(),
-            "higher_is_better": self._scorer.higher_is_better,
-        }
+        return row | {"analysis": analysis.model_dump_json()}
 
 
 class Stage:
@@ -70,13 +80,17 @@ class Stage:
     def __call__(self, row: Row) -> Row:
         """Decide on the video of a row and write it to the staging area."""
         video = Video.model_validate_json(row["video"])
+        if row["fault"]:
+            return {"video_id": video.video_id, "status": "", "fault": row["fault"]}
         analysis = Analysis.model_validate_json(row["analysis"])
-        decided = decide(
-            analysis, list(row["jpegs"]), list(row["masks"]), self._config, row["higher_is_better"]
-        )
-        row = {"video_id": video.video_id, "status": decided.outcome.status.value, "error": ""}
+        jpegs, masks = list(row["jpegs"]), list(row["masks"])
+        try:
+            decided = decide(analysis, jpegs, masks, self._config, row["higher_is_better"])
+        except Exception as error:
+            decided = decide(broken(analysis, error), [], [], self._config, row["higher_is_better"])
+        status = decided.outcome.status.value
         try:
             self._staging.write(video, decided)
-        except OSError as error:  # told, not raised: Ray would bury the words in stack traces
-            row["error"] = str(error)
-        return row
+        except OSError as error:
+            return {"video_id": video.video_id, "status": status, "fault": str(error)}
+        return {"video_id": video.video_id, "status": status, "fault": ""}

@@ -12,17 +12,19 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from faces.profiles import required_files
+from faces.profiles import check_roles, required_files
 from faces.registry import ModelsUnavailable
 from faces.registry import resolve as resolve_models
 from pipeline import cluster
 from pipeline.actors import Analyse, Models, Score, Stage
 from pipeline.config import Config
 from pipeline.errors import BuildError
+from pipeline.lock import alone
 from pipeline.pack import pack
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
 from pipeline.report.build import write_report
+from shards.layout import MANIFEST
 from shards.manifest import DatasetManifest
 from shards.schema import Status
 from shards.verify import verify
@@ -51,9 +53,17 @@ def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_fail
     # The weights first: that one is missing must be known before hours of work, not after.
     models = load_registry(config)
 
+    with alone(config.output):
+        return _run(config, models, reporter, replace=replace, retry_failed=retry_failed)
+
+
+def _run(config: Config, models: Models, reporter: Reporter, *, replace: bool, retry_failed: bool) -> Build:
     # What there is to do: the source's videos, less those that an earlier run has finished.
     plan = plan_build(config, models, replace=replace, retry_failed=retry_failed)
     reporter.say(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
+    if plan.manifest.ignored:
+        ignored = ", ".join(f"{count} {ending}" for ending, count in plan.manifest.ignored.items())
+        reporter.say(f"left aside, for their names are not those of videos: {ignored}")
 
     # One outcome for each video, in the staging area.
     if plan.todo:
@@ -77,7 +87,9 @@ def load_registry(config: Config) -> Models:
     """
     try:
         names = required_files(config.models.names, config.run.models_dir)
-        return resolve_models(names, config.run.models_dir)
+        models = resolve_models(names, config.run.models_dir)
+        check_roles(config.models.model_dump(), models)
+        return models
     except (ModelsUnavailable, ValueError) as error:
         raise BuildError(str(error)) from error
 
@@ -92,11 +104,11 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
     from ray.data import ActorPoolStrategy
 
     cluster.connect()
-    processes = cluster.analysers(config.run, len(plan.todo))
+    at_first, most = cluster.analysers(config.run, len(plan.todo))
 
-    # A block is one video, so that a long video holds up no other and a lost worker costs little.
+    # A block is one video (a few, in a very large source), so that a lost worker costs little.
     videos = ray.data.from_items(
-        [{"video": video.model_dump_json()} for video in plan.todo], override_num_blocks=plan.blocks
+        [{"video": video.model_dump_json()} for video in plan.dealt()], override_num_blocks=plan.blocks
     )
     outcomes = (
         videos
@@ -104,7 +116,7 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
         .map(
             Analyse,
             fn_constructor_args=(config, models),
-            compute=ActorPoolStrategy(min_size=1, max_size=processes, initial_size=processes),
+            compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first),
             num_cpus=config.run.analyser_cpus,
             num_gpus=config.run.analyser_gpus,
             memory=cluster.ANALYSER_MEMORY,
@@ -123,18 +135,18 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
         # Choose eight, write one small file.
         .map(Stage(config, plan.staging), num_cpus=cluster.STAGE_CPUS)
     )
-    with reporter.bar("curate", len(plan.todo)) as advance:
+    with cluster.in_words(), reporter.bar("curate", len(plan.todo)) as advance:
         counts: Counter[str] = Counter()
         for outcome in outcomes.iter_rows():
-            if outcome["error"]:
-                raise BuildError(outcome["error"])
+            if outcome["fault"]:
+                raise BuildError(outcome["fault"])
             counts[outcome["status"]] += 1
             advance(counts.total(), "  ".join(f"{counts[status]} {status.value}" for status in Status))
     lost = unstaged(plan)
     if lost:
         raise BuildError(
-            f"{len(lost)} videos came to no end, such as {lost[0].video_id}; the same command again will "
-            "try them once more"
+            f"what became of {len(lost)} videos is not to be seen in {config.output}, such as "
+            f"{lost[0].video_id}. Is it the same folder on every node? The same command again tries them again"
         )
 
 
@@ -149,7 +161,10 @@ def check(output: Path, manifest: DatasetManifest, reporter: Reporter) -> None:
         problems = verify(output, lambda done: advance(done, ""))
     if problems:
         listed = "\n  ".join(str(problem) for problem in problems[:20])
-        raise BuildError(f"{output} does not verify, the disk may be damaged:\n  {listed}")
+        raise BuildError(
+            f"{output} does not verify, the disk may be damaged:\n  {listed}\n"
+            f"Remove {output / MANIFEST}, and the same command packs the finished videos again."
+        )
 
 
 if __name__ == "__main__":

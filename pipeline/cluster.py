@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pipeline.config import Run
@@ -16,6 +18,7 @@ SCORER_MEMORY = 2**30
 """Bytes that a process takes in ordinary work, so that Ray does not crowd a node with them."""
 ROUNDING = 1e-9
 """Twice 0.9 CPUs and 0.2 more must fit into 2."""
+MANY = 1_000_000
 PATIENCE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
 """A worker that dies is replaced and its video tried again, but not for ever, as is Ray Data's default."""
 
@@ -40,28 +43,51 @@ def connect() -> None:
     context.issue_detectors_config.detectors = []
 
 
-def analysers(run: Run, videos: int) -> int:
-    """How many processes may analyse videos: as asked, or as many as the cluster carries now.
+def analysers(run: Run, videos: int) -> tuple[int, int]:
+    """How many processes analyse videos: at the start, and at most.
 
     Raises:
-        BuildError: the cluster cannot carry one.
+        BuildError: the cluster cannot carry one beside the scorers, and is not said to grow.
     """
     import ray
 
-    if run.analysers is not None:
-        return min(run.analysers, videos)
     there: dict[str, float] = ray.cluster_resources()
-    cpus = there.get("CPU", 0.0) - run.scorer_cpus * run.scorers - STAGE_CPUS
-    fitting = int(cpus / run.analyser_cpus + ROUNDING)
-    if run.analyser_gpus:
-        gpus = there.get("GPU", 0.0) - run.scorer_gpus * run.scorers
-        fitting = min(fitting, int(gpus / run.analyser_gpus + ROUNDING))
-    if fitting < 1 or run.scorer_gpus * run.scorers > there.get("GPU", 0.0):
+    needs = {
+        "CPU": (run.analyser_cpus, run.scorer_cpus * run.scorers + STAGE_CPUS),
+        "GPU": (run.analyser_gpus, run.scorer_gpus * run.scorers),
+        "memory": (ANALYSER_MEMORY, SCORER_MEMORY * run.scorers),
+    }
+    fitting = min(_fitting(there.get(kind, 0.0), *need) for kind, need in needs.items())
+    if fitting < 1 and run.analysers is None:
         raise BuildError(
-            f"the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, too few for one "
-            f"analyser (run.analyser_cpus={run.analyser_cpus:g}, run.analyser_gpus={run.analyser_gpus:g}) "
-            f"beside {run.scorers} scorers (run.scorer_cpus={run.scorer_cpus:g}, "
-            f"run.scorer_gpus={run.scorer_gpus:g}); lower these, or give run.analysers for a cluster that "
-            "grows on demand"
+            f"the cluster has {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs and "
+            f"{there.get('memory', 0) / 2**30:.1f} GiB of memory, too few for one analyser "
+            f"(run.analyser_cpus={run.analyser_cpus:g}, run.analyser_gpus={run.analyser_gpus:g}, 1 GiB) beside "
+            f"{run.scorers} scorers (run.scorer_cpus={run.scorer_cpus:g}, run.scorer_gpus={run.scorer_gpus:g}, "
+            "1 GiB); lower these, or give run.analysers for a cluster that grows on demand"
         )
-    return min(fitting, videos)
+    most = min(run.analysers or fitting, videos)
+    # Ray starts these before the scorers: more than fit beside them would leave the scorers waiting for ever.
+    return max(1, min(most, fitting)), most
+
+
+def _fitting(there: float, each: float, others: float) -> int:
+    """How many processes that need `each` fit into what the others leave."""
+    if others > there:
+        return 0
+    return int((there - others) / each + ROUNDING) if each else MANY
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Turn what Ray raises into a message: its own is a stack of stacks, and lies in its logs anyway."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        cause = lines[-1] if lines else type(error).__name__
+        raise BuildError(
+            f"Ray gave up: {cause} (see its logs). Finished videos are kept; the same command again continues"
+        ) from error

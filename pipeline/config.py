@@ -26,7 +26,8 @@ def _folder_of_every_node(path: Path) -> Path:
         raise ValueError("this is an address; expected a folder that every node of the cluster sees")
     if str(path).startswith("~"):
         raise ValueError("`~` is not replaced here; write the whole path")
-    return path
+    # Workers have other working folders than the process that was given the path.
+    return path.absolute()
 
 
 Folder = Annotated[Path, AfterValidator(_folder_of_every_node)]
@@ -180,7 +181,7 @@ class Shards(Section):
 
 
 class Run(Section):
-    """How the machine runs the build; nothing here may change what comes out."""
+    """How the machine runs the build. What can touch the bits of a result is part of the curation's digest."""
 
     models_dir: Folder | None = None
     """Folder of weights, for models that do not ship in a wheel."""
@@ -194,7 +195,9 @@ class Run(Section):
     scorer_cpus: Positive = 0.1
     scorer_gpus: Annotated[float, Field(ge=0)] = 0.0
     scorer_threads: Annotated[int, Field(ge=1)] = 1
-    """CPU threads of the quality network. The last bits of a score may depend on it."""
+    """CPU threads of the quality network."""
+    scorer_batch: Annotated[int, Field(ge=1)] = 8
+    """Images of a video that the quality network sees at once."""
     video_timeout_s: Positive = 600.0
     """A video that takes longer is one failed row."""
     video_memory_gb: Positive = 8.0
@@ -227,19 +230,25 @@ class Config(Section):
         return self
 
     def defining(self) -> dict[str, Any]:
-        """The part of the configuration that shapes the data set: all but `run` and `output`."""
-        return self.model_dump(mode="json", exclude={"run", "output"})
+        """The part of the configuration that shapes the data set: not how it is run, nor where anything lies."""
+        return self.model_dump(mode="json", exclude={"run": True, "output": True, "source": {"path"}})
 
-    def curation_digest(self, models: dict[str, str]) -> str:
-        """Names what curation makes of one video: its settings, the models' sha256 and the code's version.
+    def curation_digest(self, models: dict[str, str], libraries: dict[str, str]) -> str:
+        """Names what curation makes of one video.
 
         The steps after it (linking people, split, sharding) may change without curating again.
+
+        Args:
+            models: sha256 of each network.
+            libraries: version of each library that shapes the result.
         """
         sections = {"models", "frames", "faces", "tracking", "selection"}
         settings = self.model_dump(mode="json", include=sections)
         settings["shards"] = {"jpeg_quality": self.shards.jpeg_quality}
-        settings["source"] = {"name": self.source.name, "licence": self.source.licence}
-        return digest({"settings": settings, "models": models, "curation_version": CURATION_VERSION})
+        settings["source"] = {"name": self.source.name}
+        settings["run"] = self.run.model_dump(include={"device", "scorer_threads", "scorer_batch"})
+        parts = {"settings": settings, "models": models, "libraries": libraries}
+        return digest(parts | {"curation_version": CURATION_VERSION})
 
 
 CURATION_VERSION = 1

@@ -1,5 +1,9 @@
-"""The error that ends a build, in words for the person who started it."""
+"""The errors that end a build, in words for the person who started it."""
 
 
 class BuildError(RuntimeError):
     """The build cannot go on; the message says what is wrong and what to do."""
+
+
+class MachineFault(RuntimeError):  # noqa: N818 - named after whose fault it is: no video's
+    """Something broke that is no video's fault: it ends the build, and no video is blamed for it."""

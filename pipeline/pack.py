@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
 
 from faces.registry import ResolvedModel
 from pipeline.config import Config, digest
 from pipeline.errors import BuildError
 from pipeline.plan import BuildPlan
 from pipeline.progress import Reporter
+from pipeline.provenance import code_version, library_versions
 from pipeline.records import StagedIdentity
 from pipeline.resolve import Identity, Placement, resolve
 from pipeline.sources.manifest import Video
 from pipeline.staging import DamagedPart, Staging
 from shards.atomic import OutOfSpace
-from shards.manifest import DatasetManifest, Provenance, ShardLimits
+from shards.manifest import DataSetError, DatasetManifest, Provenance, ShardLimits
+from shards.reader import Dataset
 from shards.sample import Sample
 from shards.schema import IdentityRecord, VideoOutcome
 from shards.writer import write_dataset
-
-LIBRARIES = (
-    *("av", "decord", "insightface", "mediapipe", "onnxruntime", "opencv-python-headless"),
-    *("pyiqa", "scikit-learn", "simplejpeg", "torch"),
-)
-"""Libraries that shape the bytes of the images and their records."""
 
 
 def pack(
@@ -68,7 +67,11 @@ def _pack(
     config: Config, models: dict[str, ResolvedModel], plan: BuildPlan, reporter: Reporter
 ) -> DatasetManifest:
     staged = {video.video_id: video for video in plan.manifest.videos}
-    outcomes = [plan.staging.outcome(video) for video in plan.manifest.videos]
+    # A licence changes no image, so it is the one of now and not of when a video was curated.
+    outcomes = [
+        plan.staging.outcome(video).model_copy(update={"licence": video.licence})
+        for video in plan.manifest.videos
+    ]
     identities = [
         _for_linking(identity, outcome)
         for outcome in outcomes
@@ -81,13 +84,17 @@ def _pack(
         config=defining,
         config_digest=digest(defining),
         models={name: model.sha256 for name, model in sorted(models.items())},
-        code_version=importlib.metadata.version("omniid"),
-        libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
+        code_version=code_version(),
+        libraries=library_versions(),
     )
     of_video = {identity.key: staged[identity.video_id] for identity in identities}
     order = sorted(resolved.placements, key=lambda key: (resolved.placements[key].split, key))
     samples = _samples(order, of_video, resolved.placements, resolved.outcomes, plan.staging)
     limits = ShardLimits(max_samples=config.shards.max_samples, max_bytes=config.shards.max_bytes)
+    there = _what_is_there(config.output, provenance, limits, resolved.outcomes)
+    if there is not None:
+        reporter.say("the data set is packed already")
+        return there
     with reporter.bar("pack", len(order)) as advance:
         return write_dataset(
             config.output,
@@ -100,6 +107,18 @@ def _pack(
         )
 
 
+def _what_is_there(
+    output: Path, provenance: Provenance, limits: ShardLimits, outcomes: list[VideoOutcome]
+) -> DatasetManifest | None:
+    """The data set in the output folder, if it is the one that would be written: readers may be using it."""
+    try:
+        dataset = Dataset.open(output)
+        same = (dataset.manifest.provenance, dataset.manifest.limits) == (provenance, limits)
+        return dataset.manifest if same and list(dataset.videos()) == outcomes else None
+    except DataSetError:
+        return None
+
+
 def _for_linking(identity: StagedIdentity, outcome: VideoOutcome) -> Identity:
     scores = [
         -image.quality.value if image.quality.higher_is_better else image.quality.value
@@ -109,7 +128,7 @@ def _for_linking(identity: StagedIdentity, outcome: VideoOutcome) -> Identity:
         key=identity.key,
         video_id=outcome.video_id,
         origin=outcome.origin,
-        embedding=tuple(identity.embedding),
+        embedding=np.array(identity.embedding, dtype=np.float32),
         badness=sum(scores) / len(scores),
     )
 
@@ -122,10 +141,15 @@ def _samples(
     staging: Staging,
 ) -> Iterator[Sample]:
     by_id = {outcome.video_id: outcome for outcome in outcomes}
+
+    @lru_cache(maxsize=1)  # the identities of one video follow each other, unless they are in both splits
+    def staged(video: Video) -> dict[str, tuple[StagedIdentity, tuple[tuple[bytes, ...], tuple[bytes, ...]]]]:
+        found = zip(staging.identities(video), staging.images(video), strict=True)
+        return {identity.key: (identity, images) for identity, images in found}
+
     for key in order:
         video = of_video[key]
-        found = zip(staging.identities(video), staging.images(video), strict=True)
-        identity, (jpegs, masks) = next(pair for pair in found if pair[0].key == key)
+        identity, (jpegs, masks) = staged(video)[key]
         outcome, placement = by_id[video.video_id], placements[key]
         record = IdentityRecord(
             **identity.model_dump(),

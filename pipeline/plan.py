@@ -11,6 +11,7 @@ from faces.registry import ResolvedModel
 from pipeline.config import CURATION_VERSION, Config
 from pipeline.config_loading import differences
 from pipeline.errors import BuildError
+from pipeline.provenance import library_versions
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Manifest, SourceError, Video, printable
 from pipeline.staging import FOLDER, DamagedPart, Staging
@@ -44,6 +45,10 @@ class BuildPlan:
         """How many pieces the work is cut into."""
         return min(len(self.todo), MOST_BLOCKS)
 
+    def dealt(self) -> list[Video]:
+        """The work in the order of its blocks, large and small videos dealt out evenly among them."""
+        return [video for block in range(self.blocks) for video in self.todo[block :: self.blocks]]
+
     @property
     def finished(self) -> int:
         """How many videos an earlier run has finished."""
@@ -75,7 +80,7 @@ def plan_build(
     except SourceError as error:
         raise BuildError(str(error)) from error
     digests = {name: model.sha256 for name, model in sorted(models.items())}
-    staging = Staging.of(config.output, config.curation_digest(digests))
+    staging = Staging.of(config.output, config.curation_digest(digests, library_versions()))
     try:
         _claim(config, digests, replace=replace)
         staging.tidy()
@@ -108,6 +113,7 @@ def _claim(config: Config, weights: dict[str, str], *, replace: bool) -> None:
     folder = config.output
     settings = folder / FOLDER / SETTINGS
     ours = config.defining() | {"weights": weights, "curation_version": CURATION_VERSION}
+    ours["source"] |= {"path": str(config.source.path)}
     if not replace:
         if settings.exists():
             _refuse_another_build(folder, settings, ours)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 
 from pipeline.config import People
 from pipeline.config import Split as SplitConfig
@@ -23,7 +24,7 @@ ROWS_AT_ONCE = 2048
 """Rows of the likeness matrix in memory at a time: 134,077 identities have 18 billion pairs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Identity:
     """What linking needs to know of a staged identity.
 
@@ -38,7 +39,7 @@ class Identity:
     key: str
     video_id: str
     origin: str | None
-    embedding: tuple[float, ...]
+    embedding: NDArray[np.float32]
     badness: float
 
 
@@ -105,7 +106,8 @@ def link_people(identities: list[Identity], least_cosine: float) -> dict[str, st
         return {}
     vectors = np.array([identity.embedding for identity in identities], dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    labels = _components(_alike(vectors, least_cosine), len(identities))
+    with threadpool_limits(1):  # sums in another order could fall on the other side of the threshold
+        labels = _components(_alike(vectors, least_cosine), len(identities))
     names: dict[int, str] = {}
     for identity, label in zip(identities, labels, strict=True):
         names.setdefault(int(label), "person_" + hashlib.sha256(identity.key.encode()).hexdigest()[:12])

@@ -4,7 +4,7 @@
 
 One file holds one video's outcome and images, and appears whole or not at all, so that its existence says that
 the video is done. Its name comes from the video's id, size and time of change: a file that was replaced is
-curated again, and what two workers write twice is the same file.
+curated again, and what two workers write twice differs in its timings only.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, ValidationInfo
@@ -63,11 +62,6 @@ class Video(Record):
     licence: str | None = None
     bytes: int
     modified_ns: int
-
-    @property
-    def suffix(self) -> str:
-        """The file name's ending, in lower case."""
-        return Path(self.uri).suffix.lower()
 
 
 class Manifest(Record):

@@ -101,8 +101,8 @@ def broken(analysis: Analysis, error: Exception) -> Analysis:
 
 def sample_key(outcome: VideoOutcome, track: int) -> str:
     """Key of an identity: readable, unique, plain ASCII and without dots, whatever the file is called."""
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", outcome.uri.rpartition(".")[0]).strip("-")[:40].rstrip("-")
-    digest = hashlib.sha256(outcome.video_id.encode()).hexdigest()[:10]
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", outcome.uri.rpartition(".")[0]).strip("-")[:34].rstrip("-")
+    digest = hashlib.sha256(outcome.video_id.encode()).hexdigest()[:16]
     return "_".join(part for part in (outcome.source, slug, digest, f"{track:02d}") if part)
 
 

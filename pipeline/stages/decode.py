@@ -119,6 +119,7 @@ def _decord_message(error: Exception, path: Path) -> str:
         .replace(f"[{path}]", "")
         .replace(str(path), "the file")
     )
+    text = re.sub(r"/proc/self/fd/\d+", "the file", text)
     return f"decord: {text.strip()}"
 
 

@@ -16,6 +16,7 @@ import cv2
 
 from faces.registry import ResolvedModel
 from pipeline.config import Config
+from pipeline.errors import MachineFault
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import AnalysedVideo, VideoAnalyser, failed
 from pipeline.stages.probe import Refusal
@@ -25,6 +26,15 @@ START_TIMEOUT_S = 300.0
 """Loading the networks takes seconds; on a crowded machine with cold disks, a minute."""
 # Not forked: a copy of threads and locks of the parent's libraries would hang.
 _SPAWN = multiprocessing.get_context("spawn")
+
+
+GRACE_S = 10.0
+"""How long a process may take to die."""
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)
+"""Exit codes of a process that somebody else ended: not the video's doing, so it is tried again more often."""
+MOST_KILLS = 5
+
+Answer = AnalysedVideo | Refusal | MachineFault
 
 
 class _DiedError(Exception):
@@ -48,27 +58,36 @@ class IsolatedAnalyser:
         self._start()
 
     def analyse(self, video: Video) -> AnalysedVideo:
-        """The analysis of a video, or the failure that ended it."""
+        """The analysis of a video, or the failure that ended it.
+
+        Raises:
+            MachineFault: the video cannot be judged here and now.
+        """
         run = self._config.run
-        refusal = Refusal(Reason.INTERNAL_ERROR)
-        for _ in range(1 + run.crash_retries):
+        crashes = kills = 0
+        while True:
             if not self._process.is_alive():
                 self._start()
             try:
                 answer = self._ask(video, run.video_timeout_s)
             except TimeoutError:
                 limit = f"longer than {run.video_timeout_s:g} s (run.video_timeout_s)"
-                return failed(video, Refusal(Reason.TIMEOUT, limit))
+                return failed(video, Refusal(Reason.TIMEOUT, f"{limit}; --retry-failed tries again"))
             except _DiedError:
-                refusal = Refusal(Reason.WORKER_CRASHED, _death(self._process.exitcode or 0))
+                exit_code = self._process.exitcode or 0
+                kills += exit_code in KILLED
+                crashes += exit_code not in KILLED
+                if crashes > run.crash_retries or kills > MOST_KILLS:
+                    return failed(video, Refusal(Reason.WORKER_CRASHED, _death(exit_code)))
                 continue
+            if isinstance(answer, MachineFault):
+                raise answer
             return failed(video, answer) if isinstance(answer, Refusal) else answer
-        return failed(video, refusal)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; one that waits for a dead disk does not even die, and is left behind."""
         self._process.kill()
-        self._process.join()
+        self._process.join(GRACE_S)
         self._connection.close()
 
     def _start(self) -> None:
@@ -85,7 +104,7 @@ class IsolatedAnalyser:
                 "the process that analyses videos could not load its networks; its own message stands above"
             ) from error
 
-    def _ask(self, video: Video, timeout_s: float) -> AnalysedVideo | Refusal:
+    def _ask(self, video: Video, timeout_s: float) -> Answer:
         try:
             self._connection.send(video)
         except OSError as error:
@@ -93,14 +112,14 @@ class IsolatedAnalyser:
             raise _DiedError from error
         return self._receive(timeout_s)
 
-    def _receive(self, timeout_s: float) -> AnalysedVideo | Refusal:
+    def _receive(self, timeout_s: float) -> Answer:
         """The next answer; otherwise the process is gone, whether it died or is killed here for its delay."""
         try:
             if self._connection.poll(timeout_s):
-                answer: AnalysedVideo | Refusal = self._connection.recv()
+                answer: Answer = self._connection.recv()
                 return answer
         except (EOFError, OSError) as error:
-            self._process.join()
+            self._process.join(GRACE_S)
             self._connection.close()
             raise _DiedError from error
         self.close()
@@ -126,10 +145,13 @@ def _serve(connection: Connection, config: Config, models: dict[str, ResolvedMod
         connection.send(_answer(analyser, video, config.run.video_memory_gb))
 
 
-def _answer(analyser: VideoAnalyser, video: Video, memory_gb: float) -> AnalysedVideo | Refusal:
-    out_of_memory = Refusal(Reason.OUT_OF_MEMORY, f"more than {memory_gb:g} GB (run.video_memory_gb)")
+def _answer(analyser: VideoAnalyser, video: Video, memory_gb: float) -> Answer:
+    limit = f"more than {memory_gb:g} GB (run.video_memory_gb); --retry-failed tries again"
+    out_of_memory = Refusal(Reason.OUT_OF_MEMORY, limit)
     try:
         return analyser.analyse(video)
+    except MachineFault as fault:
+        return fault
     except MemoryError:
         return out_of_memory
     except Exception as error:  # whatever it is, it belongs to this video's row

@@ -7,6 +7,7 @@ variable frame rates make different from index / fps.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,8 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import MachineFault
 from shards.schema import Reason
 
+LOST_SHARE = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
+"""What a network file system says when its server is away."""
 STILL_CONTAINERS = ("image2", "_pipe", "gif", "apng")
 COMPLETE = 0.95
 """Least share of the promised frames or seconds that must be there; edit lists and rounding cost a few."""
@@ -80,6 +84,7 @@ def probe(path: Path) -> Probe | Refusal:
     """Look at a video file without decoding more than its first frame.
 
     Raises:
+        MachineFault: the folder of the file is gone: a share that is away would fail all its videos.
         MemoryError: FFmpeg could not get the memory that the file asks for.
     """
     import av
@@ -90,6 +95,11 @@ def probe(path: Path) -> Probe | Refusal:
         with path.open("rb"):
             pass
     except OSError as error:
+        if error.errno in LOST_SHARE or not path.parent.is_dir():
+            raise MachineFault(
+                f"{path} cannot be reached ({error.strerror}); is the source mounted on every node? The same "
+                "command again continues"
+            ) from error
         return Refusal(Reason.UNREADABLE, error.strerror)
     try:
         index = _read_index(path)

@@ -1,12 +1,11 @@
 """Quality of the candidates: the dearest step, in processes of its own, on a GPU where there is one.
 
-Images are decoded from the very bytes that will be stored. Each is scored by itself: with batches across
-videos the last bits of a score would depend on which videos happened to meet, and the data set with them.
+Images are decoded from the very bytes that will be stored. A batch holds candidates of one video only: the last
+bits of a score depend on an image's neighbours in its batch, and with batches across videos the data set would
+depend on which videos happened to meet. One video has enough candidates to fill a GPU.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -16,14 +15,12 @@ from faces.profiles import load_quality
 from faces.registry import ResolvedModel
 from faces.types import Image, QualityMetric
 from pipeline.config import Config
+from pipeline.errors import MachineFault
 from pipeline.records import Analysis, Candidate
 from pipeline.stopwatch import Stopwatch
 
 SCORE_DIGITS = 4
 """Scores are rounded to this: far finer than they mean anything, far coarser than rounding errors."""
-
-ALIGNED = frozenset({"topiq_nr-face"})
-"""Metrics that were trained on aligned faces; the others look at the stored image."""
 
 
 class QualityScorer:
@@ -38,7 +35,10 @@ class QualityScorer:
         import torch
 
         torch.set_num_threads(config.run.scorer_threads)
-        self._metric: QualityMetric = load_quality(config.models.quality, models, config.run.device)
+        self._device = config.run.device
+        self._metric: QualityMetric = load_quality(
+            config.models.quality, models, self._device, config.run.scorer_batch
+        )
 
     @property
     def higher_is_better(self) -> bool:
@@ -54,19 +54,37 @@ class QualityScorer:
         """
         watch = Stopwatch()
         with watch.step("score"):
-            images = iter(jpegs)
+            candidates = [candidate for track in analysis.tracks for candidate in track.candidates]
+            images = [self._image(c, jpeg) for c, jpeg in zip(candidates, jpegs, strict=True)]
+            scores = iter(self._scores(images))
             tracks = [
                 track.model_copy(
-                    update={"candidates": [self._scored(c, next(images)) for c in track.candidates]}
+                    update={
+                        "candidates": [
+                            candidate.model_copy(update={"quality": round(next(scores), SCORE_DIGITS)})
+                            for candidate in track.candidates
+                        ]
+                    }
                 )
                 for track in analysis.tracks
             ]
         seconds = analysis.seconds | watch.seconds
         return analysis.model_copy(update={"tracks": tracks, "seconds": seconds})
 
-    def _scored(self, candidate: Candidate, jpeg: bytes) -> Candidate:
+    def _image(self, candidate: Candidate, jpeg: bytes) -> Image:
         image: Image = simplejpeg.decode_jpeg(jpeg, "RGB")
-        if self._metric.name in ALIGNED:
+        if self._metric.aligned:
             image = align_512(image, np.array(candidate.keypoints_crop_px, dtype=np.float32))
-        score: Any = self._metric.score([image])[0]
-        return candidate.model_copy(update={"quality": round(float(score), SCORE_DIGITS)})
+        return image
+
+    def _scores(self, images: list[Image]) -> list[float]:
+        try:
+            return [float(score) for score in self._metric.score(images)]
+        except RuntimeError as error:
+            # A GPU that has failed once fails every video after this one, too.
+            if self._device == "cuda":
+                raise MachineFault(
+                    f"the quality network failed on the GPU: {error}. Lower run.scorer_batch if memory ran out; "
+                    "the same command again continues"
+                ) from error
+            raise

@@ -8,23 +8,29 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.actors import Score
+from faces.profiles import check_roles
+from pipeline.actors import Score, Stage
 from pipeline.config import Config
+from pipeline.errors import MachineFault
 from pipeline.records import Analysis, Candidate, CandidateTrack
+from pipeline.sources.manifest import Video
+from pipeline.stages.probe import Refusal, probe
+from pipeline.staging import Staging
 from shards.rules import video_problems
 from shards.schema import Pose, Reason, Status, TrackOutcome, VideoOutcome
+
+CONFIG = Config.model_validate(
+    {
+        "source": {"path": Path("/clips")},
+        "output": Path("/out"),
+        "models": {"detector": "yunet", "embedder": "sface", "quality": "piqe"},
+    }
+)
 
 
 @pytest.fixture(scope="module")
 def score() -> Score:
-    config = Config.model_validate(
-        {
-            "source": {"path": Path("/clips")},
-            "output": Path("/out"),
-            "models": {"detector": "yunet", "embedder": "sface", "quality": "piqe"},
-        }
-    )
-    return Score(config, {})
+    return Score(CONFIG, {})
 
 
 def analysis() -> Analysis:
@@ -59,7 +65,7 @@ def analysis() -> Analysis:
 
 @pytest.mark.slow
 def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Score) -> None:
-    row = {"analysis": analysis().model_dump_json(), "jpegs": [b"not a JPEG"]}
+    row = {"analysis": analysis().model_dump_json(), "jpegs": [b"not a JPEG"], "fault": ""}
     outcome = Analysis.model_validate_json(score(row)["analysis"]).outcome
     assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.INTERNAL_ERROR)
     assert outcome.detail
@@ -67,7 +73,30 @@ def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Sc
 
     picture = io.BytesIO()
     Image.effect_noise((512, 512), 60).convert("RGB").save(picture, "JPEG")
-    good = score({"analysis": analysis().model_dump_json(), "jpegs": [picture.getvalue()]})
+    good = score(row | {"jpegs": [picture.getvalue()]})
     scored = Analysis.model_validate_json(good["analysis"])
     assert scored.outcome.status is Status.ACCEPTED
     assert scored.tracks[0].candidates[0].quality is not None
+
+
+def test_a_source_that_is_gone_is_the_machines_fault_and_no_videos(tmp_path: Path) -> None:
+    with pytest.raises(MachineFault, match="is the source mounted"):
+        probe(tmp_path / "share" / "clip.mp4")
+    found = probe(tmp_path / "clip.mp4")
+    assert isinstance(found, Refusal)
+    assert found.reason is Reason.UNREADABLE
+
+
+def test_a_fault_of_the_machine_stages_nothing_and_reaches_the_driver(tmp_path: Path) -> None:
+    video = Video(
+        video_id="a/b.mp4", source="a", uri="b.mp4", path=str(tmp_path / "b.mp4"), bytes=1, modified_ns=1
+    )
+    stage = Stage(CONFIG, Staging(tmp_path / "staging"))
+    row = {"video": video.model_dump_json(), "fault": "the share is away"}
+    assert stage(row) == {"video_id": "a/b.mp4", "status": "", "fault": "the share is away"}
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
+def test_a_model_in_the_wrong_role_is_refused_with_what_was_expected() -> None:
+    with pytest.raises(ValueError, match=r"models\.detector=piqe is a piqe; expected a yunet or scrfd"):
+        check_roles({"detector": "piqe", "quality": "piqe"}, {})

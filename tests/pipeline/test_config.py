@@ -12,6 +12,7 @@ from pipeline.config_loading import differences, load_config
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 EMBEDDED = WORKFLOWS / "curate_embedded.yaml"
 SET = ["source.path=/data/clips", "output=/data/mfhq"]
+LIBRARIES = {"decord": "1"}
 WEIGHTS = {"yunet": "00", "sface": "11"}
 
 
@@ -168,7 +169,6 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "run.device=cuda",
         "run.video_timeout_s=5",
         "output=/elsewhere",
         "people.same_person_cosine=0.7",
@@ -176,10 +176,11 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
         "shards.max_samples=9",
         "source.path=/mnt/same-clips",
         "name=other",
+        "source.licence=own",
     ],
 )
 def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str) -> None:
-    assert load(override).curation_digest(WEIGHTS) == load().curation_digest(WEIGHTS)
+    assert load(override).curation_digest(WEIGHTS, LIBRARIES) == load().curation_digest(WEIGHTS, LIBRARIES)
 
 
 @pytest.mark.parametrize(
@@ -193,15 +194,31 @@ def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str)
         "models.quality=topiq_nr-face",
         "shards.jpeg_quality=90",
         "source.name=celebvhq",
-        "source.licence=own",
+        "run.device=cuda",
+        "run.scorer_threads=2",
+        "run.scorer_batch=2",
     ],
 )
 def test_what_curation_depends_on_changes_its_digest(override: str) -> None:
-    assert load(override).curation_digest(WEIGHTS) != load().curation_digest(WEIGHTS)
+    assert load(override).curation_digest(WEIGHTS, LIBRARIES) != load().curation_digest(WEIGHTS, LIBRARIES)
+
+
+def test_other_libraries_change_the_digest() -> None:
+    assert load().curation_digest(WEIGHTS, LIBRARIES) != load().curation_digest(WEIGHTS, {"decord": "9"})
+
+
+def test_where_the_source_lies_is_not_part_of_the_data_set() -> None:
+    assert load("source.path=/mnt/same-clips").defining() == load().defining()
+
+
+def test_folders_are_absolute_because_workers_have_other_working_folders() -> None:
+    assert load("output=here").output == Path.cwd() / "here"
 
 
 def test_other_weights_of_the_same_name_change_the_digest() -> None:
-    assert load().curation_digest(WEIGHTS) != load().curation_digest(WEIGHTS | {"sface": "12"})
+    assert load().curation_digest(WEIGHTS, LIBRARIES) != load().curation_digest(
+        WEIGHTS | {"sface": "12"}, LIBRARIES
+    )
 
 
 def test_how_the_machine_runs_is_not_part_of_what_defines_the_data_set() -> None:

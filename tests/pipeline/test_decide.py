@@ -217,7 +217,7 @@ def key_of(uri: str, track: int = 0, source: str = "clips") -> str:
 
 
 def test_a_key_can_be_read() -> None:
-    digest = hashlib.sha256(b"clips/season 1/Ep.2 final.mp4").hexdigest()[:10]
+    digest = hashlib.sha256(b"clips/season 1/Ep.2 final.mp4").hexdigest()[:16]
     assert key_of("season 1/Ep.2 final.mp4", track=3) == f"clips_season-1-Ep-2-final_{digest}_03"
 
 

@@ -204,7 +204,7 @@ def test_a_video_that_hangs_is_one_failed_row_and_its_process_does_not_stay(
     with struck(signal.SIGSTOP) as hit:
         outcome = analyser.analyse(videos["face"]).analysis.outcome
     assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.TIMEOUT)
-    assert outcome.detail == "longer than 2 s (run.video_timeout_s)"
+    assert outcome.detail == "longer than 2 s (run.video_timeout_s); --retry-failed tries again"
     assert not is_there(hit[0])
     assert analyser.analyse(videos["empty"]).analysis.outcome.reason is Reason.EMPTY_FILE
 
@@ -227,7 +227,7 @@ def test_a_video_that_takes_too_much_memory_is_one_failed_row_and_its_process_go
     frugal = IsolatedAnalyser(settings(folder, "run.video_memory_gb=0.05"), models)
     outcome = frugal.analyse(videos["huge"]).analysis.outcome
     assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.OUT_OF_MEMORY)
-    assert outcome.detail == "more than 0.05 GB (run.video_memory_gb)"
+    assert outcome.detail == "more than 0.05 GB (run.video_memory_gb); --retry-failed tries again"
     assert frugal.analyse(videos["empty"]).analysis.outcome.reason is Reason.EMPTY_FILE
     frugal.close()
 

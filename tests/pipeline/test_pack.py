@@ -11,9 +11,10 @@ from rich.console import Console
 from staged_videos import MODELS_USED, accepted, configured, make_source, refused
 
 from pipeline.errors import BuildError
-from pipeline.pack import LIBRARIES, pack
+from pipeline.pack import pack
 from pipeline.plan import BuildPlan, plan_build
 from pipeline.progress import Reporter
+from pipeline.provenance import LIBRARIES
 from pipeline.report.build import write_report
 from pipeline.stages.decide import DecidedVideo
 from shards.manifest import DatasetManifest
@@ -165,6 +166,7 @@ def test_a_damaged_part_ends_packing_in_words_and_only_its_video_is_curated_agai
         data = bytearray(planned.staging.path(video).read_bytes())
         data[int(len(data) * spot)] ^= 0xFF
         planned.staging.path(video).write_bytes(data)
+    (output / "dataset.json").unlink()
 
     with pytest.raises(BuildError) as caught:
         packed(source, output)
@@ -186,3 +188,11 @@ def test_an_output_that_cannot_be_written_any_more_is_named(source: Path, tmp_pa
         pack(configured(source, output), MODELS_USED, planned, Reporter(Console(file=io.StringIO())))
     assert f"cannot write the data set: {output}/index.parquet" in str(caught.value)
     assert "continues with all finished videos" in str(caught.value)
+
+
+def test_a_data_set_that_is_packed_already_is_left_to_its_readers(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mfhq"
+    packed(source, output)
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.tar")}
+    packed(source, output)
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.tar")} == before

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pipeline.config import People, Split
 from pipeline.resolve import Identity, Resolved, held_out, link_people, resolve
@@ -19,9 +20,9 @@ from shards.schema import Split as SplitName
 ALL_TRAIN = Split(test_videos=0)
 
 
-def at(degrees: float) -> tuple[float, ...]:
+def at(degrees: float) -> NDArray[np.float32]:
     """A unit vector; the cosine of two is that of the angle between them."""
-    return (float(np.cos(np.radians(degrees))), float(np.sin(np.radians(degrees))))
+    return np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], dtype=np.float32)
 
 
 def identity(
