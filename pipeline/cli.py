@@ -40,7 +40,7 @@ def build(
 ) -> None:
     """Build a data set; the same command again continues a build that was stopped.
 
-    Runs on the Ray cluster that RAY_ADDRESS or `ray job submit` names, or on this machine.
+    Runs on the Ray cluster that RAY_ADDRESS or `ray job submit` names, and otherwise on one that it starts here.
 
     Example: mfhq build workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
 
@@ -177,6 +177,9 @@ class _errors_in_words:  # noqa: N801 - reads as a statement
         from shards.atomic import OutOfSpace
         from shards.manifest import DataSetError
 
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo("stopped; the same command again continues", err=True)
+            sys.exit(130)
         if isinstance(error, ConfigError | BuildError | ModelsUnavailable | OutOfSpace | DataSetError):
             typer.echo(f"error: {error}", err=True)
             sys.exit(1)

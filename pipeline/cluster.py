@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,17 +25,17 @@ PATIENCE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
 
 
 def connect() -> None:
-    """Join the cluster this process belongs to, or start one on this machine.
+    """Join the cluster that RAY_ADDRESS names, as it does inside a Ray job, or start one of our own here.
 
-    `ray job submit` and `RAY_ADDRESS` name a cluster; without either, Ray looks for one that `ray start` has
-    started here, and starts its own otherwise.
+    Ray by itself would look for a cluster that was once started on this machine, and wait for ever for one that
+    has ended since.
     """
     import ray
     from ray.data import DataContext
     from ray.util.annotations import RayDeprecationWarning
 
     if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR)
+        ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.ERROR)
     # Warnings of Ray Data are about blocks and operators; what concerns videos, the build says itself.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
