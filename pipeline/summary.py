@@ -7,14 +7,14 @@ from pathlib import Path
 
 from shards.manifest import DatasetManifest
 from shards.reader import Dataset
-from shards.schema import Status
+from shards.schema import Split, Status
 
 
 def summary(output: Path, manifest: DatasetManifest, report: Path) -> str:
     """What was made and where it lies, in five lines."""
     counts = manifest.counts
-    videos = "  ".join(f"{count} {status.value}" for status, count in counts.videos.items())
-    identities = "  ".join(f"{count} {split.value}" for split, count in counts.identities.items())
+    videos = "  ".join(f"{counts.videos[status]} {status.value}" for status in Status)
+    identities = "  ".join(f"{counts.identities[split]} {split.value}" for split in (Split.TRAIN, Split.TEST))
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
     return "\n".join(
         (
