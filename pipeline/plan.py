@@ -112,7 +112,9 @@ def _claim(config: Config, weights: dict[str, str], *, replace: bool) -> None:
     """Make the output folder this build's, or refuse when it is another's."""
     folder = config.output
     if folder.exists() and not folder.is_dir():
-        raise BuildError(f"output {folder} cannot be used: it is a file; give a folder that can be written to")
+        raise BuildError(
+            f"output {folder} cannot be used: it is a file; give a folder that can be written to"
+        )
     settings = folder / FOLDER / SETTINGS
     ours = config.defining() | {"weights": weights, "curation_version": CURATION_VERSION}
     ours["source"] |= {"path": str(config.source.path)}
