@@ -64,7 +64,8 @@ def decode(path: Path, probe: Probe, indices: NDArray[np.int64], decoder: str) -
         DecodeError: a frame that the file promises cannot be decoded.
         MemoryError: FFmpeg could not get the memory that the file asks for.
     """
-    if probe.container not in DECORD_CONTAINERS:
+    # Of several streams, decord's older FFmpeg may take another for the best.
+    if probe.container not in DECORD_CONTAINERS or probe.video_streams > 1:
         decoder = "pyav"
     read = {"decord": _decord_frames, "pyav": _pyav_frames}[decoder]
     seen = 0

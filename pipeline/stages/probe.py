@@ -49,6 +49,8 @@ class Probe:
     """Width of a pixel divided by its height."""
     times_s: NDArray[np.float64]
     """(frames,) presentation time of every frame in display order; the first is 0."""
+    video_streams: int
+    """How many there are; the best of them is meant."""
 
     @property
     def frames(self) -> int:
@@ -118,7 +120,7 @@ def probe(path: Path) -> Probe | Refusal:
 
 
 def best_stream(container: Any) -> Any:
-    """The video stream that players show when there are several, and decord too; None when there is none."""
+    """The video stream that players show when there are several; None when there is none."""
     return container.streams.best("video")
 
 
@@ -206,6 +208,7 @@ def _describe_first_frame(path: Path, times: NDArray[np.float64]) -> Probe | Ref
                 rotation_deg=round(frame.rotation / 90) * 90 % 360,
                 pixel_aspect=Fraction(aspect) if aspect else Fraction(1),
                 times_s=times,
+                video_streams=len(container.streams.video),
             )
     except MemoryError as error:
         raise MemoryError(_message(error)) from error
