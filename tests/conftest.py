@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,26 @@ def weights(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def faces_folder(request: pytest.FixtureRequest) -> Path:
     return _folder(request, "faces")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Gives a real file system of a given size in bytes; a second call changes its size."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = False
+
+    def resize(size: int) -> Path:
+        nonlocal mounted
+        options = f"size={size}" + (",remount" if mounted else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+        result = subprocess.run(command, check=False, capture_output=True, text=True)
+        if result.returncode and not mounted:
+            pytest.skip(f"a small file system cannot be mounted here: {result.stderr.strip()}")
+        assert result.returncode == 0, result.stderr
+        mounted = True
+        return disk / "mfhq"
+
+    yield resize
+    if mounted:
+        subprocess.run(["umount", str(disk)], check=True)

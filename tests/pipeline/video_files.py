@@ -10,6 +10,8 @@ import av
 import numpy as np
 
 from faces.types import Image
+from pipeline.stages.decode import Frame, decode
+from pipeline.stages.probe import Probe, Refusal, probe
 
 NUMBER_STEP = 8
 """Grey levels between the frames of a video; far above what encoding changes."""
@@ -105,4 +107,38 @@ def hide_first_frames(path: Path, seconds: float) -> Path:
     start = int.from_bytes(data[start_at : start_at + 4], "big", signed=True) + round(seconds * timescale)
     data[start_at : start_at + 4] = start.to_bytes(4, "big")
     path.write_bytes(data)
+    return path
+
+
+DECODERS = ["decord", "pyav"]
+
+
+def known(path: Path) -> Probe:
+    found = probe(path)
+    assert isinstance(found, Probe), found
+    return found
+
+
+def refused(path: Path) -> Refusal:
+    found = probe(path)
+    assert isinstance(found, Refusal), found
+    return found
+
+
+def decoded(path: Path, decoder: str, indices: list[int] | None = None) -> list[Frame]:
+    found = known(path)
+    rows = np.arange(found.frames) if indices is None else np.array(indices)
+    return list(decode(path, found, rows, decoder))
+
+
+def damage(path: Path, start: float, share: float) -> Path:
+    data = bytearray(path.read_bytes())
+    first, count = int(len(data) * start), int(len(data) * share)
+    data[first : first + count] = np.random.default_rng(0).bytes(count)
+    path.write_bytes(data)
+    return path
+
+
+def cut_off(path: Path, share: float) -> Path:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     return path

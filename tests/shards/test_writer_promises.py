@@ -254,29 +254,6 @@ def test_kill_9_at_any_file_leaves_no_data_set_and_a_rerun_gives_the_same_bytes(
         assert factory.snapshot(root) == whole
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Gives a real file system of a given size in bytes; a second call changes its size."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = False
-
-    def resize(size: int) -> Path:
-        nonlocal mounted
-        options = f"size={size}" + (",remount" if mounted else "")
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
-        result = subprocess.run(command, check=False, capture_output=True, text=True)
-        if result.returncode and not mounted:
-            pytest.skip(f"a small file system cannot be mounted here: {result.stderr.strip()}")
-        assert result.returncode == 0, result.stderr
-        mounted = True
-        return disk / "mfhq"
-
-    yield resize
-    if mounted:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_a_full_disk_is_named_and_leaves_no_half_file(
     pristine: Path, small_disk: Callable[[int], Path]
 ) -> None:

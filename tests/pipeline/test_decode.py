@@ -1,0 +1,176 @@
+"""Which frames are planned, and that both decoders give them as a player shows them."""
+
+from __future__ import annotations
+
+import os
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from video_files import (
+    DECODERS,
+    damage,
+    decoded,
+    known,
+    number_of,
+    numbered_frame,
+    turn,
+    write_video,
+)
+
+from pipeline.config import Frames
+from pipeline.stages.decode import DecodeError, decode, plan_frames
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", {}),
+        ("a.mkv", {}),
+        ("a.mov", {"options": {"bf": "0", "g": "5"}}),
+        ("a.ts", {}),
+        ("a.webm", {"codec": "libvpx-vp9"}),
+        ("a.avi", {"codec": "mpeg4"}),
+        ("a.mpg", {"codec": "mpeg2video"}),
+        ("hevc.mp4", {"codec": "libx265", "options": {"x265-params": "log-level=none"}}),
+        ("with sound.mp4", {"audio": True}),
+        ("Ömer 顔 -%03d.mp4", {}),
+        ("-rf.mp4", {}),
+        (os.fsdecode(b"not utf-8 \xff.mp4"), {}),
+        ("odd size.mp4", {"size": (333, 251), "pixels": "yuv444p"}),
+    ],
+)
+def test_both_decoders_give_the_same_frames_in_display_order(
+    tmp_path: Path, name: str, options: dict[str, object]
+) -> None:
+    suffix = Path(name).suffix
+    path = write_video(tmp_path / f"made{suffix}", **options).rename(tmp_path / name)  # type: ignore[arg-type]
+    by_decord, by_pyav = (decoded(path, decoder) for decoder in DECODERS)
+    assert [number_of(frame.image) for frame in by_decord] == list(range(24))
+    assert [frame.index for frame in by_pyav] == list(range(24))
+    width, height = options.get("size", (96, 64))  # type: ignore[misc]
+    for first, second in zip(by_decord, by_pyav, strict=True):
+        assert first.image.shape == (height, width, 3)
+        assert first.image.dtype == np.uint8
+        assert first.image.flags.c_contiguous
+        assert second.image.flags.c_contiguous
+        np.testing.assert_allclose(first.image.astype(float), second.image, atol=3)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_rotation_metadata_is_applied_as_a_player_does(tmp_path: Path, decoder: str, quarters: int) -> None:
+    path = turn(write_video(tmp_path / "a.mp4", 3, (96, 64)), quarters)
+    shown = np.rot90(numbered_frame(0, 96, 64), -quarters)
+    found = known(path)
+    assert found.shown_size == (shown.shape[1], shown.shape[0])
+    assert found.rotation_deg == -90 * quarters % 360
+    image = decoded(path, decoder)[0].image
+    assert image.shape == shown.shape
+    assert np.abs(image.astype(float) - shown).mean() < 6
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_rotation_and_pixel_shape_together(tmp_path: Path, decoder: str) -> None:
+    path = turn(write_video(tmp_path / "a.mp4", 3, (96, 64), pixel_aspect=Fraction(4, 3)), 1)
+    assert known(path).shown_size == (64, 128)
+    assert decoded(path, decoder)[0].image.shape == (128, 64, 3)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_only_the_planned_frames_are_given(tmp_path: Path, decoder: str) -> None:
+    frames = decoded(write_video(tmp_path / "a.mp4"), decoder, [2, 3, 11, 23])
+    assert [frame.index for frame in frames] == [2, 3, 11, 23]
+    assert [number_of(frame.image) for frame in frames] == [2, 3, 11, 23]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_damage_in_the_middle_ends_in_a_decode_error_that_reads_the_same_on_every_machine(
+    tmp_path: Path, decoder: str
+) -> None:
+    path = write_video(tmp_path / "a.mp4", size=(320, 240), options={"g": "4", "crf": "1"})
+    damage(path, start=0.5, share=0.2)
+    with pytest.raises(DecodeError) as caught:
+        decoded(path, decoder)
+    message = str(caught.value)
+    assert message.startswith(f"{decoder}: ")
+    assert not re.search(r"\d\d:\d\d:\d\d|\.cc|/", message), message
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_fewer_frames_than_promised_are_an_error_and_not_a_shorter_answer(
+    tmp_path: Path, decoder: str
+) -> None:
+    path = write_video(tmp_path / "a.mp4", 12)
+    longer = known(write_video(tmp_path / "b.mp4", 24))
+    with pytest.raises(DecodeError, match="12 of 24 planned frames could be decoded"):
+        list(decode(path, longer, np.arange(24), decoder))
+
+
+def test_a_file_that_has_vanished_since_is_a_decode_error(tmp_path: Path) -> None:
+    found = known(write_video(tmp_path / "a.mp4"))
+    (tmp_path / "a.mp4").unlink()
+    for decoder in DECODERS:
+        with pytest.raises(DecodeError):
+            list(decode(tmp_path / "a.mp4", found, np.arange(3), decoder))
+
+
+def test_planned_frames_are_evenly_spaced_from_the_first_to_the_last() -> None:
+    planned = plan_frames(np.arange(301) / 30, Frames(per_second=6))
+    assert planned[0] == 0
+    assert planned[-1] == 300
+    assert len(planned) == 61
+    assert set(np.diff(planned)) == {5}
+
+
+def test_a_long_video_is_planned_more_sparsely_over_its_whole_length() -> None:
+    planned = plan_frames(np.arange(30 * 600) / 30, Frames(per_second=6, max_per_video=100))
+    assert len(planned) == 100
+    assert planned[-1] == 30 * 600 - 1
+    assert np.ptp(np.diff(planned)) <= 1
+
+
+def test_a_video_slower_than_the_plan_is_looked_at_frame_by_frame() -> None:
+    assert plan_frames(np.arange(20) / 5, Frames(per_second=6)).tolist() == list(range(20))
+
+
+def test_frames_are_spaced_in_time_and_not_in_number() -> None:
+    times = np.concatenate([np.arange(100) / 100, 1 + np.arange(10) / 10])
+    planned = plan_frames(times, Frames(per_second=5))
+    assert np.diff(times[planned]) == pytest.approx(np.full(len(planned) - 1, 0.2), abs=0.11)
+    assert 4 <= (times[planned] < 1).sum() <= 6
+
+
+@given(
+    st.lists(st.floats(0, 100), min_size=1, max_size=60).map(sorted),
+    st.floats(0.1, 60),
+    st.integers(8, 50),
+)
+def test_any_plan_is_ascending_in_range_and_within_the_limit(
+    times: list[float], rate: float, most: int
+) -> None:
+    planned = plan_frames(np.array(times), Frames(per_second=rate, max_per_video=most))
+    assert 1 <= len(planned) <= most
+    assert (np.diff(planned) > 0).all()
+    assert planned[0] >= 0
+    assert planned[-1] < len(times)
+
+
+@pytest.mark.clips
+def test_both_decoders_give_the_same_frames_of_real_clips(clips: Path) -> None:
+    for name in (
+        "intel_book.mkv",
+        "made_rot90_lp_d18.mp4",
+        "mma_testavi.avi",
+        "grid_brbk7n.mpg",
+        "lp_d1.mp4",
+    ):
+        found = known(clips / name)
+        planned = plan_frames(found.times_s, Frames(per_second=2))
+        pairs = zip(*(decode(clips / name, found, planned, decoder) for decoder in DECODERS), strict=True)
+        for first, second in pairs:
+            assert np.abs(first.image.astype(float) - second.image).mean() < 1, name

@@ -1,0 +1,58 @@
+"""Ways to damage a data set on purpose, and what the verifier says of it."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import shards_factory as factory
+
+from shards.problems import Kind
+from shards.verify import verify
+
+TEST, TRAIN_0, TRAIN_1 = (
+    "test/mfhq-test-000000.tar",
+    "train/mfhq-train-000000.tar",
+    "train/mfhq-train-000001.tar",
+)
+
+
+def found(root: Path) -> set[tuple[Kind, str]]:
+    return {(problem.kind, problem.where) for problem in verify(root)}
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0x10
+    path.write_bytes(data)
+
+
+def offset_of(shard: Path, member: str) -> tuple[int, int, int]:
+    """Offsets of a member's header, its data and its padding."""
+    with tarfile.open(shard) as tar:
+        info = tar.getmember(member)
+    return info.offset, info.offset_data, info.offset_data + info.size
+
+
+def change_shard(root: Path, name: str, change: Callable[[factory.Shard], None]) -> None:
+    shard = factory.Shard.take_apart(root / name)
+    change(shard)
+    shard.put_together()
+
+
+def replace_member(root: Path, shard: str, member: str, data: bytes) -> None:
+    def change(taken: factory.Shard) -> None:
+        taken.members[taken.index(member)] = (member, data)
+
+    change_shard(root, shard, change)
+
+
+def change_record(root: Path, shard: str, sample: str, /, **changes: Any) -> None:
+    taken = factory.Shard.take_apart(root / shard)
+    record = json.loads(taken.members[taken.index(f"{sample}.json")][1])
+    record.update(changes)
+    data = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+    replace_member(root, shard, f"{sample}.json", data)

@@ -1,0 +1,131 @@
+"""Members, samples and shards that are missing, too many, out of order or of the wrong kind are named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shards_factory as factory
+from damage import TRAIN_0, TRAIN_1, change_record, change_shard, found, replace_member
+
+from shards.problems import Kind
+
+
+def test_a_missing_member_is_named(root: Path) -> None:
+    change_shard(root, TRAIN_0, lambda shard: shard.members.pop(shard.index("clip-b_0.5.jpg")))
+    factory.reseal(root)
+    assert found(root) == {(Kind.MISSING_MEMBER, f"{TRAIN_0}:clip-b_0.5.jpg")}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "clip-b_0.8.jpg", "../evil.jpg", "/etc/x.0.png"])
+def test_an_extra_member_is_named(root: Path, name: str) -> None:
+    change_shard(root, TRAIN_0, lambda shard: shard.members.append((name, b"x")))
+    assert found(root) == {(Kind.EXTRA_MEMBER, f"{TRAIN_0}:{name}"), (Kind.FILE_DIGEST, TRAIN_0)}
+
+
+def test_a_member_that_occurs_twice_is_named(root: Path) -> None:
+    def twice(shard: factory.Shard) -> None:
+        at = shard.index("clip-b_0.5.jpg")
+        shard.members.insert(at, shard.members[at])
+
+    change_shard(root, TRAIN_0, twice)
+    factory.reseal(root)
+    assert found(root) == {(Kind.EXTRA_MEMBER, f"{TRAIN_0}:clip-b_0.5.jpg")}
+
+
+def test_members_out_of_order_are_found(root: Path) -> None:
+    def swap(shard: factory.Shard) -> None:
+        first = shard.index("clip-b_0.5.jpg")
+        shard.members[first : first + 2] = reversed(shard.members[first : first + 2])
+
+    change_shard(root, TRAIN_0, swap)
+    factory.reseal(root)
+    assert found(root) == {(Kind.MEMBER_ORDER, f"{TRAIN_0}:clip-b_0")}
+
+
+def test_samples_out_of_order_are_found(root: Path) -> None:
+    change_shard(
+        root,
+        TRAIN_0,
+        lambda shard: shard.members.__setitem__(slice(None), [*shard.members[17:], *shard.members[:17]]),
+    )
+    factory.reseal(root)
+    assert found(root) == {
+        (Kind.SAMPLE_ORDER, f"{TRAIN_0}:clip-a_0"),
+        (Kind.INDEX_DISAGREES, "index.parquet:clip-a_0"),
+    }
+
+
+def test_a_missing_shard_is_named(root: Path) -> None:
+    (root / TRAIN_1).unlink()
+    problems = found(root)
+    assert (Kind.MISSING_FILE, TRAIN_1) in problems
+    assert (Kind.INDEX_DISAGREES, "index.parquet:clip-c_0") in problems
+    assert (Kind.WRONG_COUNT, "dataset.json:counts.identities") in problems
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train/mfhq-train-000002.tar", "test/more.tar", "train/.mfhq-train-000000.tar.tmp-0123456789abcdef"],
+)
+def test_an_extra_file_beside_the_shards_is_named(root: Path, name: str) -> None:
+    shutil.copy(root / TRAIN_0, root / name)
+    assert found(root) == {(Kind.EXTRA_FILE, name)}
+
+
+def test_a_shard_that_is_a_folder_is_reported(root: Path) -> None:
+    (root / TRAIN_1).unlink()
+    (root / TRAIN_1).mkdir()
+    assert (Kind.UNREADABLE_FILE, TRAIN_1) in found(root)
+
+
+def test_a_key_in_two_shards_is_found(root: Path) -> None:
+    taken = factory.Shard.take_apart(root / TRAIN_0)
+    change_shard(root, TRAIN_1, lambda shard: shard.members.extend(taken.members[17:]))
+    factory.reseal(root)
+    assert (Kind.DUPLICATE_KEY, f"{TRAIN_1}:clip-b_0") in found(root)
+    assert (Kind.INDEX_DISAGREES, "index.parquet:clip-b_0") in found(root)
+
+
+@pytest.mark.parametrize(
+    ("field", "data", "kind"),
+    [
+        ("2.jpg", factory.jpeg(1, (512, 511)), Kind.BAD_IMAGE),
+        ("2.jpg", factory.jpeg(1, (1024, 1024)), Kind.BAD_IMAGE),
+        ("2.jpg", factory.jpeg(1, mode="L"), Kind.BAD_IMAGE),
+        ("2.jpg", factory.mask(1, mode="RGB"), Kind.BAD_IMAGE),
+        ("2.jpg", factory.jpeg(1)[:4000], Kind.BAD_IMAGE),
+        ("2.jpg", b"", Kind.BAD_IMAGE),
+        ("2.mask.png", factory.mask(1, (256, 256)), Kind.BAD_MASK),
+        ("2.mask.png", factory.mask(1, mode="RGB"), Kind.BAD_MASK),
+        ("2.mask.png", factory.jpeg(1, mode="L"), Kind.BAD_MASK),
+    ],
+)
+def test_an_image_of_the_wrong_kind_or_size_is_named(root: Path, field: str, data: bytes, kind: Kind) -> None:
+    _store_image(root, field, data)
+    assert found(root) == {(kind, f"{TRAIN_0}:clip-b_0.{field}")}
+
+
+def test_a_mask_of_other_greys_than_black_and_white_is_named(root: Path) -> None:
+    grey = factory.png(np.full((512, 512), 128, np.uint8))
+    _store_image(root, "2.mask.png", grey)
+    assert found(root) == {(Kind.BAD_MASK, f"{TRAIN_0}:clip-b_0.2.mask.png")}
+
+
+def test_a_mask_of_one_bit_a_pixel_is_sound(root: Path) -> None:
+    _store_image(root, "2.mask.png", factory.mask(1, mode="1"))
+    assert found(root) == set()
+
+
+def _store_image(root: Path, field: str, data: bytes) -> None:
+    """Put an image into clip-b_0 with all digests brought up to date."""
+    taken = factory.Shard.take_apart(root / TRAIN_0)
+    images = json.loads(taken.members[taken.index("clip-b_0.json")][1])["images"]
+    name = "mask_sha256" if field.endswith("png") else "sha256"
+    images[int(field[0])][name] = factory.sha256(data)
+    replace_member(root, TRAIN_0, f"clip-b_0.{field}", data)
+    change_record(root, TRAIN_0, "clip-b_0", images=images)
+    factory.reseal(root)

@@ -1,0 +1,142 @@
+"""Tables and counts that disagree with the shards are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shards_factory as factory
+from damage import TEST, TRAIN_0, TRAIN_1, flip, found, offset_of
+
+from shards.manifest import decode_manifest, encode_manifest
+from shards.problems import Kind
+from shards.schema import Reason, Split, Status
+from shards.verify import verify
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("offset", 512), ("length", 1024), ("shard", TRAIN_1), ("split", "test"), ("members", [])],
+)
+def test_an_index_that_disagrees_with_the_shards_is_found(root: Path, column: str, value: object) -> None:
+    factory.change_rows(root / "index.parquet", lambda rows: rows[2].update({column: value}))
+    factory.reseal_manifest(root)
+    assert (Kind.INDEX_DISAGREES, "index.parquet:clip-b_0") in found(root)
+
+
+def test_an_index_that_lacks_or_invents_a_sample_is_found(root: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        rows[4]["key"] = "clip-x_0"
+
+    factory.change_rows(root / "index.parquet", change)
+    factory.reseal_manifest(root)
+    assert found(root) >= {
+        (Kind.INDEX_DISAGREES, "index.parquet:clip-d_0"),
+        (Kind.INDEX_DISAGREES, "index.parquet:clip-x_0"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("yaw", 1.5), ("frame", 9), ("sha256", "ab" * 32), ("licence", None), ("person_id", "p")],
+)
+def test_an_image_table_that_disagrees_with_a_record_names_the_column(
+    root: Path, column: str, value: object
+) -> None:
+    factory.change_rows(root / "images.parquet", lambda rows: rows[17].update({column: value}))
+    factory.reseal_manifest(root)
+    problems = verify(root)
+    assert [(problem.kind, problem.where) for problem in problems] == [
+        (Kind.IMAGES_DISAGREE, "images.parquet:clip-b_0")
+    ]
+    assert problems[0].message == f"image 1 differs from the sample's record in {column}"
+
+
+def test_an_image_table_that_lacks_a_row_is_found(root: Path) -> None:
+    factory.change_rows(root / "images.parquet", lambda rows: rows.pop(20))
+    factory.reseal_manifest(root)
+    assert (Kind.IMAGES_DISAGREE, "images.parquet:clip-b_0") in found(root)
+
+
+def test_an_image_table_in_another_order_is_found(root: Path) -> None:
+    factory.change_rows(root / "images.parquet", lambda rows: rows.append(rows.pop(0)))
+    factory.reseal_manifest(root)
+    assert (Kind.IMAGES_DISAGREE, "images.parquet:clip-b_1") in found(root)
+
+
+@pytest.mark.parametrize(
+    ("video", "changes"),
+    [
+        ("clip-a", {"identities": 2}),
+        ("clip-a", {"identities": 0}),
+        ("clip-a", {"status": Status.REJECTED}),
+        ("clip-a", {"reason": Reason.NO_FACE}),
+        ("clip-a", {"tracks": []}),
+        ("clip-a", {"licence": "other"}),
+        ("clip-nobody", {"reason": None}),
+        ("clip-nobody", {"status": Status.FAILED}),
+        ("clip-nobody", {"status": Status.ACCEPTED}),
+        ("clip-nobody", {"identities": 1}),
+        ("clip-nobody", {"reason": "bad_luck"}),
+        ("clip-nobody", {"fps": float("nan")}),
+        ("clip-broken", {"status": Status.REJECTED}),
+    ],
+)
+def test_a_video_that_contradicts_itself_or_its_samples_is_named(
+    root: Path, video: str, changes: dict[str, object]
+) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        next(row for row in rows if row["video_id"] == video).update(changes)
+
+    factory.change_rows(root / "videos.parquet", change)
+    factory.reseal_manifest(root)
+    assert (Kind.VIDEOS_DISAGREE, f"videos.parquet:{video}") in found(root)
+
+
+def test_a_video_without_a_row_or_with_two_is_named(root: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        rows[0] = rows[1]
+
+    factory.change_rows(root / "videos.parquet", change)
+    factory.reseal_manifest(root)
+    assert found(root) >= {
+        (Kind.VIDEOS_DISAGREE, "videos.parquet:clip-a"),
+        (Kind.VIDEOS_DISAGREE, "videos.parquet:clip-b"),
+    }
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "images.parquet", "videos.parquet"])
+def test_a_missing_table_is_named_and_the_rest_is_checked(root: Path, name: str) -> None:
+    (root / name).unlink()
+    flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-b_0.5.jpg")[2] - 700)
+    assert found(root) >= {
+        (Kind.MISSING_FILE, name),
+        (Kind.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.5.jpg"),
+        (Kind.FILE_DIGEST, TRAIN_0),
+    }
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"identities": {Split.TRAIN: 5, Split.TEST: 1}},
+        {"images": 41},
+        {"persons": 4},
+        {"videos": {Status.ACCEPTED: 4, Status.REJECTED: 2, Status.FAILED: 1}},
+    ],
+)
+def test_a_wrong_count_is_named(root: Path, counts: dict[str, object]) -> None:
+    factory.reseal_manifest(root, counts=counts)
+    assert found(root) == {(Kind.WRONG_COUNT, f"dataset.json:counts.{next(iter(counts))}")}
+
+
+def test_a_wrong_number_of_samples_or_rows_is_named(root: Path) -> None:
+    manifest = decode_manifest((root / "dataset.json").read_bytes())
+    shards = [manifest.shards[0].model_copy(update={"samples": 2}), *manifest.shards[1:]]
+    index = manifest.tables["index.parquet"].model_copy(update={"rows": 6})
+    changed = manifest.model_copy(
+        update={"shards": shards, "tables": {**manifest.tables, "index.parquet": index}}
+    )
+    (root / "dataset.json").write_bytes(encode_manifest(changed))
+    assert found(root) == {(Kind.WRONG_COUNT, TEST), (Kind.WRONG_COUNT, "index.parquet")}

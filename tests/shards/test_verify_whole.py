@@ -1,0 +1,110 @@
+"""Manifests and versions, any damage to any file, and that no problem hides another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shards_factory as factory
+from damage import TEST, TRAIN_0, TRAIN_1, change_record, flip, found, offset_of
+
+from shards.atomic import write_parquet
+from shards.manifest import DataSetError
+from shards.problems import Kind
+from shards.reader import Dataset
+from shards.verify import verify
+
+
+def test_without_a_manifest_the_rest_is_still_checked(root: Path) -> None:
+    (root / "dataset.json").unlink()
+    flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-b_0.5.jpg")[2] - 700)
+    assert (Kind.BAD_MANIFEST, "dataset.json") in found(root)
+    assert (Kind.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.5.jpg") in found(root)
+
+
+def test_a_data_set_of_a_newer_major_version_is_only_named(root: Path) -> None:
+    (root / "dataset.json").write_text('{"format_version": "2.0"}')
+    assert [str(problem) for problem in verify(root)] == [
+        (
+            "unsupported_version: dataset.json: the data set has format version 2.0; "
+            "this software reads 1.x: update this software"
+        )
+    ]
+
+
+def test_what_a_newer_minor_version_added_is_ignored(root: Path) -> None:
+    change_record(root, TRAIN_0, "clip-b_0", format_version="1.7", hair_colour="green")
+    factory.reseal(root)
+    table = pq.read_table(root / "videos.parquet")
+    added = table.append_column("weather", pa.array(["fair"] * table.num_rows))
+    write_parquet(root / "videos.parquet", added)
+    factory.reseal_manifest(root)
+    unsealed = json.loads((root / "dataset.json").read_bytes())
+    del unsealed["manifest_sha256"]
+    unsealed |= {"format_version": "1.7", "tombstones": []}
+    compact = json.dumps(unsealed, sort_keys=True, separators=(",", ":")).encode()
+    sealed = {**unsealed, "manifest_sha256": factory.sha256(compact)}
+    (root / "dataset.json").write_text(json.dumps(sealed, sort_keys=True, indent=2) + "\n")
+    dataset = Dataset.open(root)
+    assert dataset.sample("clip-b_0").record.images == factory.samples()[2].record.images
+    assert len(list(dataset.videos())) == 6
+    assert verify(root) == []
+
+
+def test_an_unknown_field_of_this_version_is_a_fault(root: Path) -> None:
+    change_record(root, TRAIN_0, "clip-b_0", hair_colour="green")
+    assert (Kind.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json") in found(root)
+    with pytest.raises(DataSetError, match="clip-b_0"):
+        Dataset.open(root).sample("clip-b_0")
+
+
+def test_an_empty_or_missing_folder_is_reported(tmp_path: Path) -> None:
+    assert (Kind.BAD_MANIFEST, "dataset.json") in found(tmp_path)
+    assert (Kind.BAD_MANIFEST, "dataset.json") in found(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "name", ["dataset.json", "images.parquet", "index.parquet", "videos.parquet", TEST, TRAIN_0]
+)
+def test_any_flipped_byte_of_any_file_is_found(tiny: Path, name: str) -> None:
+    path = tiny / name
+    data = path.read_bytes()
+    random = np.random.default_rng(len(data))
+    for place in random.integers(0, len(data), 4).tolist():
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        assert any(name in problem.where for problem in verify(tiny)), f"byte {place}"
+
+
+@pytest.mark.parametrize(
+    "name", ["dataset.json", "images.parquet", "index.parquet", "videos.parquet", TEST, TRAIN_0]
+)
+def test_any_truncated_file_is_found(tiny: Path, name: str) -> None:
+    path = tiny / name
+    data = path.read_bytes()
+    for length in [0, 511, len(data) // 2, len(data) - 1]:
+        path.write_bytes(data[:length])
+        assert any(name in problem.where for problem in verify(tiny)), f"{length} bytes"
+
+
+def test_many_problems_are_all_reported_at_once(root: Path) -> None:
+    flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-a_0.0.jpg")[2] - 700)
+    flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-b_0.7.mask.png")[0])
+    flip(root / TRAIN_1, offset_of(root / TRAIN_1, "clip-c_0.json")[2])
+    (root / TEST).unlink()
+    (root / "train" / "stray.txt").write_text("x")
+    factory.change_rows(root / "videos.parquet", lambda rows: rows[-1].update(status="failed"))
+    assert found(root) >= {
+        (Kind.MEMBER_DIGEST, f"{TRAIN_0}:clip-a_0.0.jpg"),
+        (Kind.TAR_HEADER, f"{TRAIN_0}:clip-b_0.7.mask.png"),
+        (Kind.TAR_PADDING, f"{TRAIN_1}:clip-c_0.json"),
+        (Kind.MISSING_FILE, TEST),
+        (Kind.EXTRA_FILE, "train/stray.txt"),
+        (Kind.VIDEOS_DISAGREE, "videos.parquet:clip-nobody"),
+        (Kind.FILE_DIGEST, "videos.parquet"),
+    }
