@@ -43,7 +43,7 @@ format: setup
 # Hashes but no addresses: every site uses its own index.
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-annotate --no-header --extra pipeline --extra embedded --extra dev pyproject.toml --output-file requirements.lock
+		--no-annotate --no-header --extra pipeline --extra training --extra embedded --extra dev pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf .venv $(DEMO)

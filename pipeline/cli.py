@@ -48,12 +48,13 @@ def build(
 
     Exit code 1: something must be done first, and the message says what.
     """
-    from pipeline.config_loading import load_config
+    from pipeline.config import Config
     from pipeline.summary import summary, warning
+    from settings.loading import load_workflow
 
     reporter = Reporter()
     with _errors_in_words():
-        config = load_config(workflow, overrides or [])
+        config = load_workflow(workflow, overrides or [], Config)
         from pipeline.build_mfhq import run  # takes seconds, and a mistyped key shall not wait for it
 
         made = run(config, reporter, replace=replace, retry_failed=retry_failed)
@@ -172,8 +173,8 @@ class _errors_in_words:  # noqa: N801 - reads as a statement
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         from faces.registry import ModelsUnavailable
-        from pipeline.config import ConfigError
         from pipeline.errors import BuildError
+        from settings.section import ConfigError
         from shards.atomic import OutOfSpace
         from shards.manifest import DataSetError
 

@@ -1,7 +1,7 @@
 """The configuration of a build: typed, complete before work starts, and refused when a key is not known.
 
 What shapes the data set is kept apart from how the machine runs it (`run`): only the former is part of the
-digest that names a build. `pipeline.config_loading` reads it from a workflow file.
+digest that names a build.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from settings.section import Section
 from shards.schema import IMAGES_PER_IDENTITY
 
 Degrees = Annotated[float, Field(ge=0, le=180)]
@@ -31,24 +32,6 @@ def _folder_of_every_node(path: Path) -> Path:
 
 
 Folder = Annotated[Path, AfterValidator(_folder_of_every_node)]
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; the message names the key and what was expected."""
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_values(cls, value: object) -> object:
-        # No key is a switch, and YAML's yes, no, on and off would else count as 1 and 0.
-        if isinstance(value, bool):
-            raise ValueError("a number or a text is expected, not yes or no")
-        return value
 
 
 class Source(Section):

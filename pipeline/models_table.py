@@ -13,9 +13,10 @@ from faces.catalogue import WITHOUT_FILE, ModelFile
 from faces.download import Progress, pull
 from faces.profiles import required_files
 from faces.registry import ModelsUnavailable, known_models, origin, pin, resolve, sha256_of
-from pipeline.config import ConfigError, Models
+from pipeline.config import Models
 from pipeline.errors import BuildError
 from pipeline.progress import Advance, Reporter
+from settings.section import ConfigError
 
 MB = 1_000_000
 

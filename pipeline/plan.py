@@ -9,12 +9,12 @@ from typing import Any
 
 from faces.registry import ResolvedModel
 from pipeline.config import CURATION_VERSION, Config
-from pipeline.config_loading import differences
 from pipeline.errors import BuildError
 from pipeline.provenance import library_versions
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Manifest, SourceError, Video, printable
 from pipeline.staging import FOLDER, DamagedPart, Staging
+from settings.section import differences
 from shards.atomic import TEMPORARY, OutOfSpace, write_bytes
 from shards.canonical import indented_json
 from shards.layout import MANIFEST, is_shard_name

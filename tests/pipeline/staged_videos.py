@@ -13,10 +13,10 @@ from PIL import Image
 from faces.catalogue import MODELS
 from faces.registry import ResolvedModel
 from pipeline.config import Config
-from pipeline.config_loading import load_config
 from pipeline.records import StagedIdentity
 from pipeline.sources.manifest import Video
 from pipeline.stages.decide import DecidedVideo, sample_key
+from settings.loading import load_workflow
 from shards.schema import (
     FAILURES,
     IMAGE_SIDE,
@@ -46,7 +46,7 @@ def make_source(folder: Path, sizes: dict[str, int]) -> Path:
 
 
 def configured(source: Path, output: Path, *overrides: str) -> Config:
-    return load_config(WORKFLOW, [f"source.path={source}", f"output={output}", *overrides])
+    return load_workflow(WORKFLOW, [f"source.path={source}", f"output={output}", *overrides], Config)
 
 
 def refused(video: Video, reason: Reason) -> DecidedVideo:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, ConfigError
-from pipeline.config_loading import differences, load_config
+from pipeline.config import Config
+from settings.loading import load_workflow
+from settings.section import ConfigError, differences
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 EMBEDDED = WORKFLOWS / "curate_embedded.yaml"
@@ -17,7 +18,7 @@ WEIGHTS = {"yunet": "00", "sface": "11"}
 
 
 def load(*overrides: str) -> Config:
-    return load_config(EMBEDDED, [*SET, *overrides])
+    return load_workflow(EMBEDDED, [*SET, *overrides], Config)
 
 
 def refusal(*overrides: str) -> str:
@@ -28,7 +29,7 @@ def refusal(*overrides: str) -> str:
 
 @pytest.mark.parametrize("workflow", sorted(WORKFLOWS.glob("curate_*.yaml")), ids=lambda path: path.stem)
 def test_each_workflow_that_is_shipped_needs_only_a_source_and_an_output(workflow: Path) -> None:
-    config = load_config(workflow, SET)
+    config = load_workflow(workflow, SET, Config)
     assert config.source.path == Path("/data/clips")
     assert config.output == Path("/data/mfhq")
 
@@ -91,10 +92,10 @@ def test_an_override_that_is_not_yaml_is_refused() -> None:
 
 def test_a_missing_key_comes_with_the_override_that_sets_it() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(EMBEDDED, ["output=/data/mfhq"])
+        load_workflow(EMBEDDED, ["output=/data/mfhq"], Config)
     assert "source: not set; give it in the file or as source.path=VALUE" in str(caught.value)
     with pytest.raises(ConfigError) as caught:
-        load_config(EMBEDDED, ["source.name=clips"])
+        load_workflow(EMBEDDED, ["source.name=clips"], Config)
     assert "source.path: not set; give it in the file or as source.path=VALUE" in str(caught.value)
     assert "output: not set; give it in the file or as output=VALUE" in str(caught.value)
 
@@ -103,7 +104,7 @@ def test_a_missing_section_comes_with_all_that_it_must_have(tmp_path: Path) -> N
     workflow = tmp_path / "workflow.yaml"
     workflow.write_text("faces: {min_px: 300}\n")
     with pytest.raises(ConfigError) as caught:
-        load_config(workflow, SET)
+        load_workflow(workflow, SET, Config)
     assert "models.detector=VALUE models.embedder=VALUE models.quality=VALUE" in str(caught.value)
 
 
@@ -158,12 +159,12 @@ def test_a_file_that_is_no_workflow_is_refused(tmp_path: Path, content: bytes, s
     workflow = tmp_path / "workflow.yaml"
     workflow.write_bytes(content)
     with pytest.raises(ConfigError, match=said):
-        load_config(workflow, SET)
+        load_workflow(workflow, SET, Config)
 
 
 def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the workflow .*none\.yaml: No such file"):
-        load_config(tmp_path / "none.yaml", SET)
+        load_workflow(tmp_path / "none.yaml", SET, Config)
 
 
 @pytest.mark.parametrize(

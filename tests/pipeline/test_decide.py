@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from pipeline.config import Config
-from pipeline.config_loading import load_config
 from pipeline.records import Analysis, Candidate, CandidateTrack
 from pipeline.stages.analyse import video_verdict
 from pipeline.stages.decide import DecidedVideo, decide, sample_key
+from settings.loading import load_workflow
 from shards.rules import video_problems
 from shards.schema import Key, Pose, Reason, Status, TrackOutcome, VideoOutcome
 
@@ -24,7 +24,7 @@ KEY: TypeAdapter[str] = TypeAdapter(Key)
 
 
 def config(*overrides: str) -> Config:
-    return load_config(WORKFLOW, [*SET, *overrides])
+    return load_workflow(WORKFLOW, [*SET, *overrides], Config)
 
 
 def candidate(frame: int, yaw: float, cluster: int, quality: float) -> Candidate:

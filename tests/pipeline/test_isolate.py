@@ -20,11 +20,11 @@ import pytest
 
 from faces.registry import ResolvedModel, resolve
 from pipeline.config import Config
-from pipeline.config_loading import load_config
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import AnalysedVideo
 from pipeline.stages.isolate import IsolatedAnalyser
+from settings.loading import load_workflow
 from shards.schema import Reason, Status
 
 pytestmark = pytest.mark.slow
@@ -91,7 +91,7 @@ def undisturbed(analyser: IsolatedAnalyser, face: Video) -> AnalysedVideo:
 
 def settings(folder: Path, *overrides: str) -> Config:
     fixed = [f"source.path={folder}", f"output={folder}-out", "faces.min_px=60", "run.video_timeout_s=20"]
-    return load_config(WORKFLOW, [*fixed, *overrides])
+    return load_workflow(WORKFLOW, [*fixed, *overrides], Config)
 
 
 def child_of(pid: int) -> int | None:

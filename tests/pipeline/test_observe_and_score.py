@@ -13,13 +13,13 @@ from faces.landmarks import FaceLandmarker
 from faces.profiles import load_detector, load_embedder
 from faces.registry import resolve
 from faces.types import HeadPose, Image
-from pipeline.config import Faces
-from pipeline.config_loading import load_config
+from pipeline.config import Config, Faces
 from pipeline.records import Analysis, Candidate, CandidateTrack
 from pipeline.stages.decode import Frame
 from pipeline.stages.observe import FaceObservation, FaceObserver, is_extreme
 from pipeline.stages.score import QualityScorer
 from pipeline.stopwatch import Stopwatch
+from settings.loading import load_workflow
 from shards.schema import IMAGE_SIDE, Pose, Reason, Status, VideoOutcome
 
 WORKFLOW = Path(__file__).parents[2] / "workflows" / "curate_embedded.yaml"
@@ -131,7 +131,9 @@ def analysis_of(count: int) -> Analysis:
 
 @pytest.mark.slow
 def test_each_candidate_gets_the_score_of_its_own_image(portrait: Image) -> None:
-    scorer = QualityScorer(load_config(WORKFLOW, ["source.path=/data/clips", "output=/data/mfhq"]), {})
+    scorer = QualityScorer(
+        load_workflow(WORKFLOW, ["source.path=/data/clips", "output=/data/mfhq"], Config), {}
+    )
     image = cv2.resize(portrait[:300, 75:375], (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_CUBIC)
     noise = np.random.default_rng(0).normal(0, 40, image.shape)
     noisy = np.clip(image + noise, 0, 255).astype(np.uint8)

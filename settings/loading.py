@@ -6,16 +6,23 @@ Whatever is wrong is said in the user's words: which key, what was expected, wha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import Config, ConfigError
+from settings.section import ConfigError, Section
+
+Config = TypeVar("Config", bound=Section)
 
 
-def load_config(workflow: Path, overrides: list[str]) -> Config:
+def load_workflow(workflow: Path, overrides: list[str], kind: type[Config]) -> Config:
     """Read a workflow file and apply `section.key=value` overrides.
+
+    Args:
+        workflow: a YAML file.
+        overrides: laid over it in order.
+        kind: the configuration that the workflow fills.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value is refused; every fault is named at once.
@@ -27,13 +34,13 @@ def load_config(workflow: Path, overrides: list[str]) -> Config:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{workflow} is not YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{workflow} holds no sections; see workflows/curate_embedded.yaml for an example")
+        raise ConfigError(f"{workflow} holds no sections; see the folder workflows for examples")
     for override in overrides:
         _apply(tree, override)
     try:
-        return Config.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_readable(error, workflow)) from error
+        raise ConfigError(_readable(error, workflow, kind)) from error
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -54,52 +61,40 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
 
 
-def _readable(error: ValidationError, workflow: Path) -> str:
+def _readable(error: ValidationError, workflow: Path, kind: type[Section]) -> str:
     lines = [f"the configuration ({workflow} and the overrides) is refused:"]
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            lines.append(f"  {key}: no such key; {_known_keys(fault['loc'])}")
+            lines.append(f"  {key}: no such key; {_known_keys(kind, fault['loc'])}")
         elif fault["type"] == "missing":
-            lines.append(f"  {key}: not set; give it in the file or as {_example(fault['loc'])}")
+            lines.append(f"  {key}: not set; give it in the file or as {_example(kind, fault['loc'])}")
         else:
-            given = "" if isinstance(fault["input"], dict | Config) else f" (given: {fault['input']!r})"
+            given = "" if isinstance(fault["input"], dict | BaseModel) else f" (given: {fault['input']!r})"
             lines.append(f"  {key + ': ' if key else ''}{fault['msg'].removeprefix('Value error, ')}{given}")
     return "\n".join(lines)
 
 
-def _known_keys(location: tuple[int | str, ...]) -> str:
-    return "known are " + ", ".join(_section(location[:-1]).model_fields)
+def _known_keys(kind: type[Section], location: tuple[int | str, ...]) -> str:
+    return "known are " + ", ".join(_section(kind, location[:-1]).model_fields)
 
 
-def _example(location: tuple[int | str, ...]) -> str:
+def _example(kind: type[Section], location: tuple[int | str, ...]) -> str:
     """The overrides that would set a missing key, or all that a missing section must have."""
     key = ".".join(str(part) for part in location)
-    section = _section(location)
-    if section is _section(location[:-1]):
+    section = _section(kind, location)
+    if section is _section(kind, location[:-1]):
         return f"{key}=VALUE"
     needed = [name for name, field in section.model_fields.items() if field.is_required()]
     return " ".join(f"{key}.{name}=VALUE" for name in needed)
 
 
-def _section(location: tuple[int | str, ...]) -> type[BaseModel]:
+def _section(kind: type[Section], location: tuple[int | str, ...]) -> type[BaseModel]:
     """The innermost section that a place in the configuration belongs to."""
-    section: type[BaseModel] = Config
+    section: type[BaseModel] = kind
     for part in location:
         annotation = section.model_fields[str(part)].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             break
         section = annotation
     return section
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """The keys in which two configurations differ, as lines `key: old -> new`."""
-    lines: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {before} -> {after}")
-    return lines

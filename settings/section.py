@@ -1,0 +1,38 @@
+"""What every section of a configuration is: immutable, complete, and closed to unknown keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names the key and what was expected."""
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: object, info: ValidationInfo) -> object:
+        # YAML's yes, no, on and off would else count as 1 and 0 where a number is expected.
+        switch = info.field_name is not None and cls.model_fields[info.field_name].annotation is bool
+        if isinstance(value, bool) and not switch:
+            raise ValueError("a number or a text is expected, not yes or no")
+        return value
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """The keys in which two configurations differ, as lines `key: old -> new`."""
+    lines: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before} -> {after}")
+    return lines

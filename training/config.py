@@ -1,0 +1,170 @@
+"""The configuration of a training run: typed, complete before work starts, refused when a key is not known.
+
+What the paper leaves open (resolution, batch, optimiser) is a key here, and its default is justified where it
+stands. What shapes the result is kept apart from how the machines run it (`run`): a run may be resumed under
+another `run`, on another number of processes, never under another rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from settings.section import Section
+from shards.schema import IMAGES_PER_IDENTITY
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Images = Annotated[int, Field(ge=1, le=IMAGES_PER_IDENTITY)]
+
+
+class Data(Section):
+    """Which data set, and what of an identity a step sees (few to many, Omni-ID section 3.2)."""
+
+    root: str
+    """A folder, or the address of one, such as s3://bucket/mfhq."""
+    inputs: Images | tuple[Images, Images] = 3
+    """Images that the encoder sees: a number, or the least and the most; the paper's 3."""
+    targets: Images = IMAGES_PER_IDENTITY
+    """Images that the decoder draws, inputs among them; the paper's 8."""
+
+    @model_validator(mode="after")
+    def _a_range_goes_upwards(self) -> Data:
+        if self.least_inputs > self.most_inputs:
+            raise ValueError(f"inputs: {self.inputs} goes downwards; expected the least first")
+        return self
+
+    @property
+    def least_inputs(self) -> int:
+        """Least number of inputs of an identity."""
+        return self.inputs if isinstance(self.inputs, int) else self.inputs[0]
+
+    @property
+    def most_inputs(self) -> int:
+        """Most inputs of an identity."""
+        return self.inputs if isinstance(self.inputs, int) else self.inputs[1]
+
+
+class Model(Section):
+    """The encoder; its decoder is of the same size."""
+
+    size: Literal["paper", "small", "tiny"]
+    """`paper` is built on CLIP ViT-H-14; `small` is for experiments, `tiny` for tests and the demo."""
+    clip: str
+    """Where the CLIP weights come from: `hub`, a file of open_clip weights, or `random`."""
+    clip_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Checked before a file of weights is loaded, when set."""
+
+
+class Mtd(Section):
+    """Decoder 1, the masked transformer decoder (Omni-ID section 3.3)."""
+
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Share of a target's patches that the decoder does not see; the paper's 0.95."""
+
+
+class Optimiser(Section):
+    """AdamW with warm-up and cosine decay."""
+
+    learning_rate: Positive = 1e-4
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    """0.95 instead of 0.999, as masked autoencoders are trained: it follows a noisy gradient more quickly."""
+    weight_decay: NotNegative = 0.05
+    """Not applied to biases, norms and learned tokens."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 2000
+    final_fraction: Fraction = 0.01
+    """The learning rate at the last step, as a share of the highest."""
+    clip_norm: Positive = 1.0
+    """Most norm of the gradient, over all parameters and processes."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    """Of the average of the weights that is validated and exported; 0 keeps none."""
+
+
+class Validation(Section):
+    """What is measured on held-out identities while training."""
+
+    every: Count = 5000
+    """Steps between two validations; one more after the last step."""
+    identities: Annotated[int, Field(ge=2)] = 256
+    """At most so many held-out identities, the first of the test split."""
+    grid_identities: Count = 6
+    """Rows of the sample grid."""
+
+
+class Checkpoints(Section):
+    """When the state of the run is saved."""
+
+    every: Count = 1000
+    """Steps between two checkpoints."""
+    keep: Count = 3
+    """The newest so many stay."""
+
+
+class Cache(Section):
+    """Copies of samples on the disk of each node, for data sets far away."""
+
+    folder: Path
+    max_gb: Positive = 100.0
+    """Of all samples in the folder; those unused for longest go first."""
+
+
+class Run(Section):
+    """How the machines run it. None of this is part of what a checkpoint must agree with."""
+
+    per_process: Count = 8
+    """Identities of a micro-batch: what one process holds at once. Gradients of several micro-batches are
+    accumulated until the whole batch is reached, so the batch stays the same on any number of processes."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """`ddp` keeps a copy of the model in each process; `fsdp` (FSDP2) a share of it."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Of activations and gradients; weights and optimiser are kept in fp32."""
+    activation_checkpointing: bool = False
+    """Compute activations twice to hold them for a shorter time."""
+    compile: bool = False
+    """Compile the blocks of the networks with torch.compile."""
+    deterministic: bool = True
+    """Use only algorithms that give the same bits each time, where torch has them."""
+    decode_threads: Count = 4
+    """Threads of each process that read and decode."""
+    prefetch: Count = 4
+    """Micro-batches that are read ahead."""
+    cache: Cache | None = None
+    retry_s: Positive = 300.0
+    """A read that keeps failing for so long ends the run."""
+    max_damaged: Annotated[int, Field(ge=0)] = 10
+    """Damaged identities that are skipped, over all processes, before the run ends."""
+    max_nonfinite_steps: Annotated[int, Field(ge=0)] = 10
+    """Steps with a loss or gradient that is not finite, which are skipped, before the run ends."""
+    log_every: Count = 10
+    """Steps between two lines of metrics."""
+
+
+class Config(Section):
+    """A whole training run."""
+
+    stage: Literal["mtd"]
+    output: Path
+    """Folder of checkpoints, metrics and sample grids; every node must see it."""
+    data: Data
+    model: Model
+    mtd: Mtd = Mtd()
+    steps: Count = 250_000
+    """Optimiser steps; the paper's 250K."""
+    batch: Count = 256
+    """Identities of one optimiser step, over all processes. The paper does not give it."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    optimiser: Optimiser = Optimiser()
+    validation: Validation = Validation()
+    checkpoints: Checkpoints = Checkpoints()
+    run: Run = Run()
+
+    def defining(self) -> dict[str, Any]:
+        """What shapes the result, which a run that is resumed must agree with."""
+        return self.model_dump(
+            mode="json",
+            exclude={"run": True, "output": True, "data": {"root"}, "validation": True, "checkpoints": True},
+        )

@@ -1,0 +1,1 @@
+"""Streams the shards: which identity when, from disk or object storage, as uint8 batches."""

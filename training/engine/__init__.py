@@ -1,0 +1,1 @@
+"""What moves a training step: processes, precision, optimiser, checkpoints, metrics."""

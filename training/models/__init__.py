@@ -1,0 +1,1 @@
+"""The networks: the encoder and the decoders that teach it."""
