@@ -1,0 +1,101 @@
+"""What the person who started a run sees: a progress bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+LOG_EVERY_S = 10.0
+"""Without a terminal (a Slurm log, `kubectl logs`) a line of training figures is written at most this often."""
+
+SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
+    "train/loss": ("loss", "{:.4f}".format),
+    "speed/images_per_s": ("images/s", "{:,.1f}".format),
+    "speed/mfu": ("MFU", "{:.1%}".format),
+    "speed/data_wait": ("data wait", "{:.1%}".format),
+}
+"""The figures that a person follows, in this order; the others are in TensorBoard and in metrics.jsonl."""
+
+
+class Display:
+    """Shows how far the training is.
+
+    Args:
+        start_step: where this process began, which may be in the middle of a run.
+        steps: the last step of the run.
+        leads: whether this is the process that shows the figures; the others only say what they must.
+        console: where to write; standard error by default, so that results can be piped.
+    """
+
+    def __init__(
+        self, start_step: int, steps: int, leads: bool = True, console: Console | None = None
+    ) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._steps = steps
+        self._leads = leads
+        self._timed_from: tuple[float, int] | None = None
+        self._written_s: float | None = None
+        self._bar: Progress | None = None
+        if leads and self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("step"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}", markup=False),
+                console=self.console,
+                expand=True,
+            )
+            self._task = self._bar.add_task("", total=steps, completed=start_step, figures="")
+            self._bar.start()
+
+    def say(self, text: str) -> None:
+        """Write one message, above the bar where there is one; any process may."""
+        self.console.print(text, markup=False)
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Show the figures of a step: those of training where they stand, those of validation on a line."""
+        if not self._leads:
+            return
+        validation = {name: value for name, value in values.items() if name.startswith("val/")}
+        if validation:
+            figures = "  ".join(
+                f"{name.removeprefix('val/')} {value:.4f}" for name, value in validation.items()
+            )
+            self.say(f"step {step:,}/{self._steps:,}  held out: {figures}")
+        shown = [f"{label} {form(values[name])}" for name, (label, form) in SHOWN.items() if name in values]
+        if shown:
+            self._progress(step, "  ".join([*shown, *self._time_left(step)]))
+
+    def close(self) -> None:
+        """Leave the terminal as it was; the bar stays where it got to."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _progress(self, step: int, figures: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, figures=figures)
+            return
+        now = time.monotonic()
+        if self._written_s is None or now - self._written_s >= LOG_EVERY_S or step >= self._steps:
+            self._written_s = now
+            self.say(f"step {step:,}/{self._steps:,}  {figures}")
+
+    def _time_left(self, step: int) -> list[str]:
+        """Measured from the first figures on: the steps before them compile, warm up and fill caches."""
+        now = time.monotonic()
+        if self._timed_from is None:
+            self._timed_from = now, step
+        began_s, began = self._timed_from
+        if step <= began:
+            return []
+        return [f"ETA {_duration((now - began_s) / (step - began) * (self._steps - step))}"]
+
+
+def _duration(seconds: float) -> str:
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (f"{days} d " if days else "") + f"{hours:02}:{minutes:02}:{whole_seconds:02}"

@@ -1,0 +1,94 @@
+"""The run's figures as lines of JSON, `metrics.jsonl`: what notebooks read and what two runs are compared by.
+
+A run that was killed and goes on from a checkpoint repeats the steps since then. The file is therefore cut back
+to that checkpoint first, so that it ends up with the lines of a run that was never disturbed. JSON has no
+numbers for "not a number" and infinity; they are written as the strings "NaN", "Infinity" and "-Infinity", which
+`float()` reads, because null would not say which of them it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shards.atomic import OutOfSpace, open_atomic
+
+
+class JsonLines:
+    """Appends one line a call; what was appended outlives the process and the machine.
+
+    Args:
+        path: the file; its folder is made when it is missing.
+        start_step: where the run goes on; lines past it are removed, at 0 all of them.
+    """
+
+    def __init__(self, path: Path, start_step: int) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{path.name}.tmp-*"):
+            leftover.unlink()
+        _cut_back(path, start_step)
+        self._file = path.open("ab")
+
+    def append(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one line.
+
+        Raises:
+            OutOfSpace: the disk or the quota is full.
+        """
+        line = {"step": step} | {name: _as_json(value) for name, value in values.items()}
+        try:
+            self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            free = shutil.disk_usage(self._path.parent).free
+            raise OutOfSpace(self._path, free, error.errno) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics file in order, each with its `step`; a last line cut off by a kill is left out."""
+    return [
+        {name: value if name == "step" else float(value) for name, value in line.items()}
+        for _, line in _lines(path)
+    ]
+
+
+def _cut_back(path: Path, start_step: int) -> None:
+    """Keep the lines up to `start_step`, and of those only what is whole."""
+    if not path.exists():
+        return
+    kept = [text for text, line in _lines(path) if start_step > 0 and line["step"] <= start_step]
+    with open_atomic(path) as file:
+        file.writelines(kept)
+
+
+def _lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """The lines that are whole. A kill can leave part of a line, a power cut a stretch of zeros."""
+    whole = []
+    for text in path.read_bytes().splitlines(keepends=True):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if text.endswith(b"\n") and isinstance(line, dict) and isinstance(line.get("step"), int):
+            whole.append((text, line))
+    return whole
+
+
+def _as_json(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
