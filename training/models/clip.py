@@ -1,0 +1,98 @@
+"""The vision tower of CLIP, as open_clip builds it, that gives patch tokens and can run on some patches only.
+
+What is left out of open_clip's tower is what makes no difference to patch tokens: the projection of the class
+token. Every parameter that is left gets a gradient, as DDP needs it.
+
+Letters in names give the shape:
+    B  images       C  colour channels (3, RGB)    S  side of an image in pixels    F  numbers of a patch (3·p·p)
+    P  patches      V  patches that are seen       D  channels of a token
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from training.models.sizes import ModelSize
+
+# Of the images that CLIP was trained on (open_clip.constants.OPENAI_DATASET_MEAN, OPENAI_DATASET_STD).
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipTower(nn.Module):
+    """Patch tokens of images; weights as open_clip initialises them until `clip_weights` loads others."""
+
+    mean_C11: torch.Tensor
+    std_C11: torch.Tensor
+
+    def __init__(self, size: ModelSize) -> None:
+        from open_clip.transformer import VisionTransformer
+
+        super().__init__()
+        self.size = size
+        self.visual = VisionTransformer(
+            image_size=size.side,
+            patch_size=size.patch,
+            width=size.width,
+            layers=size.layers,
+            heads=size.heads,
+            mlp_ratio=size.mlp_ratio,
+            output_dim=1,
+        )
+        self.visual.proj = None
+        # Buffers that no file holds: constants, but on the device of the weights.
+        self.register_buffer("mean_C11", torch.tensor(CLIP_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std_C11", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
+
+    def forward(self, pixels_BCSS: torch.Tensor, visible_BV: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens behind the last norm, without the class token.
+
+        Args:
+            pixels_BCSS: in [0, 1]; normalised here.
+            visible_BV: int64, numbers of the patches to run on, row by row from the top left one; all of them
+                when None. The others are dropped before anything is computed from them.
+
+        Returns:
+            (B, V, D), or (B, P, D).
+        """
+        visual = self.visual
+        patches_BPF = to_patches((pixels_BCSS - self.mean_C11) / self.std_C11, self.size.patch)
+        if visible_BV is not None:
+            patches_BPF = patches_BPF.take_along_dim(visible_BV[..., None], dim=1)
+        # A convolution with stride p over patches of p x p is this product, which can leave patches out.
+        tokens_BLD = functional.linear(patches_BPF, visual.conv1.weight.flatten(1))
+        positions = visual.positional_embedding.to(tokens_BLD.dtype)
+        positions_BLD = positions[None, 1:]
+        if visible_BV is not None:
+            positions_BLD = one_hot(visible_BV, self.size.patches, positions.dtype) @ positions[1:]
+        first_B1D = (visual.class_embedding.to(tokens_BLD.dtype) + positions[0]).expand(len(tokens_BLD), 1, -1)
+        tokens_BLD = torch.cat([first_B1D, tokens_BLD + positions_BLD], dim=1)
+        tokens_BLD = visual.transformer(visual.ln_pre(tokens_BLD))
+        return cast("torch.Tensor", visual.ln_post(tokens_BLD[:, 1:]))
+
+
+def to_patches(pixels_BCSS: torch.Tensor, patch: int) -> torch.Tensor:
+    """Cut images into patches: (B, P, F), row by row from the top left one; F counts channel, row, column."""
+    rows_BCSSp = pixels_BCSS.unflatten(-1, (-1, patch))
+    grid_BCGpGp = rows_BCSSp.unflatten(2, (-1, patch))
+    return grid_BCGpGp.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def from_patches(patches_BPF: torch.Tensor, patch: int) -> torch.Tensor:
+    """The images (B, 3, S, S) whose patches these are; the inverse of `to_patches`."""
+    grid = round(patches_BPF.shape[1] ** 0.5)
+    grid_BGGCpp = patches_BPF.unflatten(1, (grid, grid)).unflatten(3, (-1, patch, patch))
+    return grid_BGGCpp.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def one_hot(numbers_BV: torch.Tensor, patches: int, dtype: torch.dtype) -> torch.Tensor:
+    """(B, V, P): 1 where a number stands, else 0.
+
+    A product with it picks rows, and with its transpose puts them back. Unlike indexing, the gradient of a product
+    is a product again: quick, and the same bits every time.
+    """
+    return (numbers_BV[..., None] == torch.arange(patches, device=numbers_BV.device)).to(dtype)

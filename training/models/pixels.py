@@ -1,0 +1,52 @@
+"""Decoded images become what the networks take, on the device.
+
+uint8 crosses to the device, a quarter of the bytes of floats, and resizing there costs next to nothing.
+
+Letters in names give the shape:
+    H  side of the decoded images, in pixels      C  colour channels (3, RGB)
+    S  side that the networks take                `_` in front: any leading dimensions
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch.nn import functional
+
+
+def pixels(images_HHC: torch.Tensor, side: int) -> torch.Tensor:
+    """Images as the networks take them.
+
+    Args:
+        images_HHC: (..., H, H, 3) uint8.
+        side: S.
+
+    Returns:
+        (..., 3, S, S) float32 in [0, 1]. Bicubic with antialiasing, as CLIP's own images were reduced.
+    """
+    planes = images_HHC.movedim(-1, -3).float() / 255
+    if planes.shape[-1] == side:
+        return planes
+    flat = functional.interpolate(
+        planes.flatten(0, -4), size=(side, side), mode="bicubic", antialias=True, align_corners=False
+    )
+    # Bicubic overshoots beside hard edges.
+    return cast("torch.Tensor", flat.clamp(0, 1).unflatten(0, planes.shape[:-3]))
+
+
+def face_share(masks_HH: torch.Tensor, side: int) -> torch.Tensor:
+    """How much of each pixel is face.
+
+    Args:
+        masks_HH: (..., H, H) uint8: 255 is face, 0 is everything else.
+        side: S.
+
+    Returns:
+        (..., S, S) float32 in [0, 1]: a pixel on the outline counts for the part of it that is face.
+    """
+    share = masks_HH.float() / 255
+    if share.shape[-1] == side:
+        return share
+    flat = functional.adaptive_avg_pool2d(share.flatten(0, -3), (side, side))
+    return cast("torch.Tensor", flat.unflatten(0, share.shape[:-2]))
