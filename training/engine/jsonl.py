@@ -13,7 +13,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class JsonLines:
         for leftover in path.parent.glob(f".{path.name}.tmp-*"):
             leftover.unlink()
         _cut_back(path, start_step)
-        self._file = path.open("ab")
+        # Not buffered: what a full disk refused must not be tried again when the file is closed.
+        self._file = path.open("ab", buffering=0)
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line.
@@ -43,15 +45,11 @@ class JsonLines:
             OutOfSpace: the disk or the quota is full.
         """
         line = {"step": step} | {name: _as_json(value) for name, value in values.items()}
-        try:
-            self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-            self._file.flush()
+        left = json.dumps(line, allow_nan=False).encode() + b"\n"
+        with out_of_space_in_words(self._path):
+            while left:
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
-        except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-                raise
-            free = shutil.disk_usage(self._path.parent).free
-            raise OutOfSpace(self._path, free, error.errno) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -64,6 +62,17 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         {name: value if name == "step" else float(value) for name, value in line.items()}
         for _, line in _lines(path)
     ]
+
+
+@contextmanager
+def out_of_space_in_words(path: Path) -> Iterator[None]:
+    """Turn the error of a full disk, met while writing `path`, into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or isinstance(error, OutOfSpace):
+            raise
+        raise OutOfSpace(path, shutil.disk_usage(path.parent).free, error.errno) from error
 
 
 def _cut_back(path: Path, start_step: int) -> None:

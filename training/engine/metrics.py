@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from shards.atomic import remove_temporaries, write_bytes
 from training.engine.console import Display
-from training.engine.jsonl import JsonLines
+from training.engine.jsonl import JsonLines, out_of_space_in_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,9 +70,10 @@ class MetricsWriter:
         if self._lines is None or self._board is None:
             return
         self._lines.append(step, values)
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
-        self._board.flush()
+        with out_of_space_in_words(self._output / TENSORBOARD_FOLDER):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
         self._display.show(step, values)
 
     def image(self, step: int, name: str, image_HWC: NDArray[np.uint8]) -> None:
@@ -89,8 +91,9 @@ class MetricsWriter:
         path = self._output / name / f"step-{step:09}.png"
         remove_temporaries(path.parent)
         write_bytes(path, png.getvalue())
-        self._board.add_image(name, image_HWC, step, dataformats="HWC")
-        self._board.flush()
+        with out_of_space_in_words(self._output / TENSORBOARD_FOLDER):
+            self._board.add_image(name, image_HWC, step, dataformats="HWC")
+            self._board.flush()
 
     def close(self) -> None:
         """Close the files and leave the terminal as it was."""
@@ -106,4 +109,6 @@ class MetricsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # What ended the run is worth more than that TensorBoard's last figures had no room either.
+        with suppress(OSError) if error is not None else nullcontext():
+            self.close()

@@ -1,0 +1,72 @@
+"""How many floating point operations a step takes, counted exactly, for the model FLOPs utilisation (MFU).
+
+The stage is built once more on the meta device, where tensors have shapes but no memory, and torch's counter
+follows a forward and a backward pass through it. That counts what the model needs: matrix products and
+convolutions with all their gradients, attention as the two products that it is, and not what a way of computing
+adds to them, such as activations computed a second time (activation checkpointing, flash attention's backward).
+Patches that the decoder does not see are not computed and so not counted. Inputs that pad a batch of mixed
+counts are computed, and counted: the count is that of the most inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from shards.schema import IMAGES_PER_IDENTITY
+from training.config import Config
+from training.data.batch import Batch
+
+
+def step_flops(config: Config) -> int:
+    """FLOPs of one optimiser step, forward and backward, over all processes together."""
+    counts = micro_batch_flops(meta_stage(config), meta_batch(config, config.run.per_process))
+    return counts[""] * config.batch // config.run.per_process
+
+
+def meta_stage(config: Config) -> nn.Module:
+    """The stage of a configuration with shapes but no weights."""
+    from training.models.mtd import MtdStage
+    from training.models.sizes import SIZES
+
+    with torch.device("meta"):
+        stage: nn.Module = MtdStage(SIZES[config.model.size], config.mtd)
+    return stage
+
+
+def meta_batch(config: Config, identities: int) -> Batch:
+    """A micro-batch with shapes but no images."""
+    from training.models.sizes import SIZES
+
+    side = SIZES[config.model.size].side
+    inputs, targets = config.data.most_inputs, config.data.targets
+    with torch.device("meta"):
+        return Batch(
+            images_BKSSC=torch.empty(identities, IMAGES_PER_IDENTITY, side, side, 3, dtype=torch.uint8),
+            masks_BKSS=torch.empty(identities, IMAGES_PER_IDENTITY, side, side, dtype=torch.uint8),
+            inputs_BM=torch.empty(identities, inputs, dtype=torch.int64),
+            input_valid_BM=torch.empty(identities, inputs, dtype=torch.bool),
+            targets_BN=torch.empty(identities, targets, dtype=torch.int64),
+            valid_B=torch.empty(identities, dtype=torch.bool),
+            seeds_B=torch.empty(identities, dtype=torch.int64),
+            keys=("",) * identities,
+        )
+
+
+def micro_batch_flops(stage: nn.Module, batch: Batch) -> Mapping[str, int]:
+    """FLOPs of a forward and a backward pass by the name of the module in the stage; "" is all of it."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False, depth=None)
+    # As plain products, attention is counted without what a fused kernel computes twice.
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        stage(batch).backward()
+    root = type(stage).__name__
+    return {
+        name.removeprefix(root).removeprefix("."): sum(counts.values())
+        for name, counts in counter.get_flop_counts().items()
+        if name != "Global"
+    }
