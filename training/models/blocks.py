@@ -6,8 +6,6 @@ Letters in names give the shape:
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -40,7 +38,7 @@ class Attention(nn.Module):
         found_BHQE = functional.scaled_dot_product_attention(
             query_BHQE, self._heads(key_BKD), self._heads(value_BKD), attn_mask=mask_B11K
         )
-        return cast("torch.Tensor", self.out(found_BHQE.transpose(1, 2).flatten(2)))
+        return self.out(found_BHQE.transpose(1, 2).flatten(2))
 
     def _heads(self, tokens_BLD: torch.Tensor) -> torch.Tensor:
         return tokens_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -72,10 +70,8 @@ class CrossAttentionBlock(nn.Module):
         self, query_BQD: torch.Tensor, key_BKD: torch.Tensor, mask_B11K: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The queries, changed; see `Attention` for the mask."""
-        query_BQD = query_BQD + self.attention(
-            self.norm_query(query_BQD), self.norm_key(key_BKD), mask_B11K
-        )
-        return cast("torch.Tensor", query_BQD + self.feed(self.norm_feed(query_BQD)))
+        query_BQD = query_BQD + self.attention(self.norm_query(query_BQD), self.norm_key(key_BKD), mask_B11K)
+        return query_BQD + self.feed(self.norm_feed(query_BQD))
 
 
 class SelfAttentionBlock(nn.Module):
@@ -92,7 +88,7 @@ class SelfAttentionBlock(nn.Module):
         """The tokens, changed."""
         normed_BLD = self.norm(tokens_BLD)
         tokens_BLD = tokens_BLD + self.attention(normed_BLD, normed_BLD)
-        return cast("torch.Tensor", tokens_BLD + self.feed(self.norm_feed(tokens_BLD)))
+        return tokens_BLD + self.feed(self.norm_feed(tokens_BLD))
 
 
 INITIAL_STD = 0.02

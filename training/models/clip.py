@@ -10,8 +10,6 @@ Letters in names give the shape:
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -44,7 +42,10 @@ class ClipTower(nn.Module):
             output_dim=1,
         )
         self.visual.proj = None
-        # Buffers that no file holds: constants, but on the device of the weights.
+        self.reset_constants()
+
+    def reset_constants(self) -> None:
+        """Set what no file holds; needed again when the tower was made on the meta device."""
         self.register_buffer("mean_C11", torch.tensor(CLIP_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std_C11", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
 
@@ -69,10 +70,12 @@ class ClipTower(nn.Module):
         positions_BLD = positions[None, 1:]
         if visible_BV is not None:
             positions_BLD = one_hot(visible_BV, self.size.patches, positions.dtype) @ positions[1:]
-        first_B1D = (visual.class_embedding.to(tokens_BLD.dtype) + positions[0]).expand(len(tokens_BLD), 1, -1)
+        first_B1D = (visual.class_embedding.to(tokens_BLD.dtype) + positions[0]).expand(
+            len(tokens_BLD), 1, -1
+        )
         tokens_BLD = torch.cat([first_B1D, tokens_BLD + positions_BLD], dim=1)
         tokens_BLD = visual.transformer(visual.ln_pre(tokens_BLD))
-        return cast("torch.Tensor", visual.ln_post(tokens_BLD[:, 1:]))
+        return visual.ln_post(tokens_BLD[:, 1:])
 
 
 def to_patches(pixels_BCSS: torch.Tensor, patch: int) -> torch.Tensor:

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Self
 
 import torch
 from torch import nn
 
 from training.models.blocks import INITIAL_STD, CrossAttentionBlock, SelfAttentionBlock, initialise
 from training.models.clip import ClipTower
+from training.models.pretrained import encoder_folder, read_size, read_weights, write_encoder
 from training.models.sizes import ModelSize
 
 
@@ -76,10 +77,43 @@ class OmniIDEncoder(nn.Module):
             tokens_BLD = block(tokens_BLD, keys_BKD, mask_B11K)
         for block in self.mix:
             tokens_BLD = block(tokens_BLD)
-        return cast("torch.Tensor", self.norm(tokens_BLD))
+        return self.norm(tokens_BLD)
 
     def blocks(self) -> Iterator[nn.Module]:
         """The transformer blocks."""
         yield from self.clip.visual.transformer.resblocks
         yield from self.cross
         yield from self.mix
+
+    def save_pretrained(self, folder: Path | str, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Write the encoder to a folder that `from_pretrained` reads, in place of one that is there.
+
+        Args:
+            folder: made when missing.
+            weights: what to write instead of the encoder's own weights, such as their average over a training.
+
+        Raises:
+            ValueError: `weights` are not those of such an encoder.
+            OutOfSpace: the disk or the quota is full.
+        """
+        expected = self.state_dict()
+        write_encoder(Path(folder), self.size, expected, expected if weights is None else weights)
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str) -> Self:
+        """Load an encoder that `save_pretrained` wrote.
+
+        Args:
+            name: its folder, or `owner/name` of a repository of the Hugging Face hub that holds the same files.
+
+        Raises:
+            TrainingError: there is none, or it is damaged, or of a newer format; the message says what to do.
+        """
+        folder = encoder_folder(name)
+        size = read_size(folder)
+        # On the meta device: initial weights that are replaced at once would take longer than the file.
+        with torch.device("meta"):
+            encoder = cls(size)
+        encoder.load_state_dict(read_weights(folder, encoder.state_dict()), strict=True, assign=True)
+        encoder.clip.reset_constants()
+        return encoder

@@ -18,9 +18,7 @@ _VISIBLE_PATCHES = 0x6F6D6E692D6D7464
 """Sets these draws apart from all others that come from the same seed."""
 
 
-def visible_patches(
-    seeds_B: torch.Tensor, targets_BN: torch.Tensor, patches: int, kept: int
-) -> torch.Tensor:
+def visible_patches(seeds_B: torch.Tensor, targets_BN: torch.Tensor, patches: int, kept: int) -> torch.Tensor:
     """Draw the patches that are seen, evenly and without repeats.
 
     Args:

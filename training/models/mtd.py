@@ -1,9 +1,10 @@
 """Decoder 1, the masked transformer decoder: it redraws a face of which it sees a few patches, from the identity.
 
 A target is cut into patches of `size.patch` pixels, of which `size.kept(mask_ratio)` are seen: with the paper's
-size and ratio, 12 of 256 patches of 14 pixels. The loss of a target is the mean absolute difference over the pixels
-of its face mask and their three channels, in units where 0 is black and 1 is white; a pixel on the outline of the
-mask counts for the part of it that is face. A target whose mask is empty has loss 0, and counts as a target.
+size and ratio, 12 of 256 patches of 14 pixels. The loss of a target is the mean absolute difference over the
+pixels of its face mask and their three channels, in units where 0 is black and 1 is white; a pixel on the outline
+of the mask counts for the part of it that is face, and a mask of less than one pixel as one pixel. So a target
+without a face has loss 0, and it counts as a target: how many there are follows from the batch's shape.
 
 Letters in names give the shape:
     B  people       M  inputs, at most            N  targets        K  stored images (8)
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from training.config import Config, Mtd
 from training.data.batch import Batch
 from training.models.blocks import INITIAL_STD, CrossAttentionBlock, SelfAttentionBlock, initialise
 from training.models.clip import ClipTower, from_patches, one_hot
+from training.models.clip_weights import load_clip
 from training.models.encoder import OmniIDEncoder
 from training.models.masking import visible_patches
 from training.models.pixels import face_share, pixels
@@ -84,7 +85,7 @@ class MaskedTransformerDecoder(nn.Module):
             query_IPD = block(query_IPD)
         patches_IPF = self.to_pixels(self.norm(query_IPD))
         drawn_ICSS = from_patches(patches_IPF, size.patch).float() * self.clip.std_C11 + self.clip.mean_C11
-        return cast("torch.Tensor", drawn_ICSS.unflatten(0, (people, targets)))
+        return drawn_ICSS.unflatten(0, (people, targets))
 
     def blocks(self) -> Iterator[nn.Module]:
         """The transformer blocks."""
@@ -126,7 +127,8 @@ class MtdStage(nn.Module):
 
     def parts(self, batch: Batch) -> int:
         """How many targets the loss is a sum over."""
-        return int(batch.valid_B.sum()) * batch.targets_BN.shape[1]
+        undamaged = int(batch.valid_B.sum())
+        return undamaged * int(batch.targets_BN.shape[1])
 
     def blocks(self) -> Iterator[nn.Module]:
         """The transformer blocks of both networks."""
@@ -137,10 +139,7 @@ class MtdStage(nn.Module):
         """Identity tokens (B, L, D) from the inputs of a batch, or from the first `most_inputs` of them."""
         inputs_BM = batch.inputs_BM[:, :most_inputs]
         images_BMHHC = _pick(batch.images_BKSSC, inputs_BM)
-        tokens_BLD = self.encoder(
-            pixels(images_BMHHC, self.size.side), batch.input_valid_BM[:, :most_inputs]
-        )
-        return cast("torch.Tensor", tokens_BLD)
+        return self.encoder(pixels(images_BMHHC, self.size.side), batch.input_valid_BM[:, :most_inputs])
 
     def draw(self, batch: Batch, tokens_BLD: torch.Tensor) -> Drawing:
         """Draw the targets of a batch from identity tokens, its own or other ones."""
@@ -163,9 +162,18 @@ def _pick(images_BKxx: torch.Tensor, numbers_BX: torch.Tensor) -> torch.Tensor:
 def build_stage(config: Config) -> MtdStage:
     """The stage that a configuration describes, with its initial weights.
 
-    The initial weights follow from `config.seed`, and the state of torch's generator stays as it was.
+    CLIP's weights go into both towers. All others follow from `config.seed`, and the state of torch's generator
+    stays as it was.
+
+    Raises:
+        ConfigError: the configuration's CLIP weights do not fit its size.
+        TrainingError: CLIP's weights are not to be had or are not what they should be.
     """
-    size = SIZES[config.model.size]
+    weights = load_clip(config.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return MtdStage(size, config.mtd)
+        stage = MtdStage(SIZES[config.model.size], config.mtd)
+    if weights is not None:
+        for tower in (stage.encoder.clip, stage.decoder.clip):
+            tower.visual.load_state_dict(weights, strict=True)
+    return stage

@@ -9,8 +9,6 @@ Letters in names give the shape:
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch.nn import functional
 
@@ -32,7 +30,7 @@ def pixels(images_HHC: torch.Tensor, side: int) -> torch.Tensor:
         planes.flatten(0, -4), size=(side, side), mode="bicubic", antialias=True, align_corners=False
     )
     # Bicubic overshoots beside hard edges.
-    return cast("torch.Tensor", flat.clamp(0, 1).unflatten(0, planes.shape[:-3]))
+    return flat.clamp(0, 1).unflatten(0, planes.shape[:-3])
 
 
 def face_share(masks_HH: torch.Tensor, side: int) -> torch.Tensor:
@@ -49,4 +47,4 @@ def face_share(masks_HH: torch.Tensor, side: int) -> torch.Tensor:
     if share.shape[-1] == side:
         return share
     flat = functional.adaptive_avg_pool2d(share.flatten(0, -3), (side, side))
-    return cast("torch.Tensor", flat.unflatten(0, share.shape[:-2]))
+    return flat.unflatten(0, share.shape[:-2])

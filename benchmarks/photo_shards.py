@@ -1,0 +1,259 @@
+"""A small MFHQ data set from folders of photographs, one folder a person, such as Labeled Faces in the Wild.
+
+    python benchmarks/photo_shards.py FOLDER OUTPUT [--held-out 40]
+
+It is for experiments that need more people than a few clips show: does a trainer learn who somebody is, measured
+on people it never saw? It is no MFHQ: photographs are taken years apart, small and enlarged, and nobody rated
+them. Every eight photographs of a person become a sample; all samples of a person are in one split. Faces are found,
+measured, cut out and masked by the same code as those of videos. `mfhq verify OUTPUT` checks the result.
+
+A folder stands where a video would: a photograph's number, by name, is its frame, and its second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from faces.landmarks import FaceLandmarker
+from faces.mask import encode_mask_png, face_mask
+from faces.profiles import load_detector, load_embedder
+from faces.registry import ResolvedModel, resolve
+from pipeline.config import Faces, digest
+from pipeline.provenance import code_version, library_versions
+from pipeline.stages.decode import Frame
+from pipeline.stages.observe import FaceObservation, FaceObserver, UsableFace
+from pipeline.stopwatch import Stopwatch
+from shards.canonical import sha256_hex
+from shards.manifest import Provenance, ShardLimits
+from shards.sample import Sample
+from shards.schema import (
+    IMAGE_SIDE,
+    IMAGES_PER_IDENTITY,
+    IdentityRecord,
+    ImageRecord,
+    Pose,
+    Quality,
+    Reason,
+    Split,
+    Status,
+    TrackOutcome,
+    VideoOutcome,
+)
+from shards.writer import write_dataset
+
+SOURCE = "photographs"
+MODELS = ("yunet", "face_landmarker", "sface")
+FACES = Faces(min_px=40, min_sharpness=0, crop_scale=1.6)
+"""Photographs are small; blur is not a fault of theirs that would pass with the next frame."""
+JPEG_QUALITY = 92
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One photograph with a usable face."""
+
+    number: int
+    observation: FaceObservation
+    face: UsableFace
+
+
+def main() -> None:
+    """Make the data set and say what became of the photographs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--held-out", type=int, default=40, metavar="PEOPLE", help="people of the test split")
+    options = parser.parse_args()
+
+    people = sorted(path for path in options.folder.iterdir() if path.is_dir())
+    if len(people) <= options.held_out:
+        parser.error(f"{options.folder} has {len(people)} people, and {options.held_out} are to be held out")
+    resolved = resolve(MODELS, None)
+    observer = FaceObserver(
+        load_detector("yunet", resolved),
+        FaceLandmarker(resolved["face_landmarker"].path),
+        load_embedder("sface", resolved),
+        FACES,
+        JPEG_QUALITY,
+    )
+    held_out = {path.name for path in held_out_people(people, options.held_out)}
+    samples: list[Sample] = []
+    videos: list[VideoOutcome] = []
+    for number, person in enumerate(people, 1):
+        split = Split.TEST if person.name in held_out else Split.TRAIN
+        made, video = curate(person, split, observer)
+        samples += made
+        videos.append(video)
+        print(f"\r{number} of {len(people)} people, {len(samples)} samples", end="", flush=True)
+    samples.sort(key=lambda sample: (sample.record.split, sample.record.key))
+    manifest = write_dataset(
+        options.output,
+        samples,
+        videos,
+        provenance(resolved, options.held_out),
+        ShardLimits(max_samples=100),
+        name=f"photographs of {options.folder.name}, for experiments",
+    )
+    reasons = sum((Counter(video.frame_reasons) for video in videos), Counter[Reason]())
+    print(
+        f"\n{manifest.counts.persons} people in {len(samples)} samples; photographs dropped: {dict(reasons)}"
+    )
+
+
+def held_out_people(people: Sequence[Path], count: int) -> list[Path]:
+    """The people of the test split: those whose names have the least hashes, which says nothing of them."""
+    return sorted(people, key=lambda path: hashlib.sha256(path.name.encode()).digest())[:count]
+
+
+def curate(person: Path, split: Split, observer: FaceObserver) -> tuple[list[Sample], VideoOutcome]:
+    """The samples of a person, and what became of the photographs."""
+    files = sorted(path for path in person.iterdir() if path.suffix.lower() in SUFFIXES)
+    reasons: Counter[Reason] = Counter()
+    faces_seen = 0
+    usable: list[Photograph] = []
+    for number, path in enumerate(files):
+        observations = observations_of(path, number, observer)
+        faces_seen += len(observations)
+        if not observations:
+            continue
+        subject = observations[0]
+        if subject.usable is not None:
+            usable.append(Photograph(number, subject, subject.usable))
+        elif subject.reason is not None:
+            reasons[subject.reason] += 1
+    groups = len(usable) // IMAGES_PER_IDENTITY
+    # Every so-manieth photograph, so that a sample spans all of them: neighbours may be of the same day.
+    samples = [
+        sample_of(person.name, split, group, usable[group::groups][:IMAGES_PER_IDENTITY])
+        for group in range(groups)
+    ]
+    tracks = [
+        TrackOutcome(
+            track=sample.record.track,
+            start_s=sample.record.track_start_s,
+            end_s=sample.record.track_end_s,
+            frames=IMAGES_PER_IDENTITY,
+            usable_frames=IMAGES_PER_IDENTITY,
+            key=sample.record.key,
+        )
+        for sample in samples
+    ]
+    return samples, VideoOutcome(
+        video_id=person.name,
+        source=SOURCE,
+        uri=person.name,
+        bytes=sum(path.stat().st_size for path in files),
+        sha256=sha256_hex(b"".join(path.read_bytes() for path in files)),
+        status=Status.ACCEPTED if samples else Status.REJECTED,
+        reason=None if samples else Reason.TOO_SHORT,
+        detail=None if samples else f"{len(usable)} usable photographs of {len(files)}",
+        frames=len(files),
+        analysed_frames=len(files),
+        faces_seen=faces_seen,
+        frame_reasons=dict(sorted(reasons.items())),
+        tracks=tracks,
+        identities=len(samples),
+    )
+
+
+def observations_of(path: Path, number: int, observer: FaceObserver) -> list[FaceObservation]:
+    """The faces of a photograph, that in its middle first: whose folder it is stands there."""
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise SystemExit(f"\n{path} is no image that OpenCV can read; remove it")
+    image = np.ascontiguousarray(bgr[..., ::-1])
+    middle = np.array(image.shape[1::-1]) / 2
+    found = observer.observe(Frame(number, float(number), image), Stopwatch())
+
+    def off_centre(observation: FaceObservation) -> float:
+        box = observation.detection.box
+        return float(np.linalg.norm((box[:2] + box[2:]) / 2 - middle))
+
+    return sorted(found, key=off_centre)
+
+
+def sample_of(person: str, split: Split, group: int, photographs: Sequence[Photograph]) -> Sample:
+    """One sample of eight photographs."""
+    embedding = np.mean([photograph.face.embedding for photograph in photographs], axis=0, dtype=np.float64)
+    embedding /= np.linalg.norm(embedding)
+    masks = [
+        encode_mask_png(
+            face_mask(photograph.face.square.to_crop(photograph.face.landmarks.points), IMAGE_SIDE)
+        )
+        for photograph in photographs
+    ]
+    record = IdentityRecord(
+        key=f"{person}_{group}",
+        split=split,
+        person_id=person,
+        video_id=person,
+        source=SOURCE,
+        track=group,
+        track_start_s=float(photographs[0].number),
+        track_end_s=float(photographs[-1].number),
+        embedder="sface",
+        embedding=[round(float(value), 6) for value in embedding],
+        images=list(image_records(photographs, masks, embedding)),
+    )
+    return Sample(record, tuple(photograph.face.jpeg for photograph in photographs), tuple(masks))
+
+
+def image_records(
+    photographs: Sequence[Photograph], masks: Sequence[bytes], embedding: np.ndarray
+) -> Iterator[ImageRecord]:
+    """The records of a sample's images."""
+    for photograph, mask in zip(photographs, masks, strict=True):
+        detection, face = photograph.observation.detection, photograph.face
+        x0, y0, x1, y1 = (round(float(value), 1) for value in detection.box)
+        pose, square = face.landmarks.pose, face.square
+        points = square.to_crop(face.landmarks.points)
+        sharpness = round(face.sharpness, 2)
+        yield ImageRecord(
+            frame=photograph.number,
+            time_s=float(photograph.number),
+            box_px=(x0, y0, x1, y1),
+            face_px=round(detection.face_px, 1),
+            crop_px=(square.x0, square.y0, square.side),
+            pose=Pose(yaw=round(pose.yaw, 2), pitch=round(pose.pitch, 2), roll=round(pose.roll, 2)),
+            landmarks_crop_px=[(round(float(x), 1), round(float(y), 1)) for x, y in points],
+            eyes_open=round(face.landmarks.eyes_open, 3),
+            sharpness=sharpness,
+            identity_cosine=round(float(face.embedding @ embedding), 4),
+            # No quality network was asked, and the name says so.
+            quality=Quality(metric="sharpness", value=sharpness, higher_is_better=True),
+            sha256=sha256_hex(face.jpeg),
+            mask_sha256=sha256_hex(mask),
+        )
+
+
+def provenance(resolved: dict[str, ResolvedModel], held_out: int) -> Provenance:
+    """What made the data set."""
+    config = {
+        "made_by": "benchmarks/photo_shards.py",
+        "what": "photographs of people, eight a sample; for experiments, not curated as MFHQ is",
+        "held_out_people": held_out,
+        "faces": FACES.model_dump(mode="json"),
+        "jpeg_quality": JPEG_QUALITY,
+    }
+    return Provenance(
+        config=config,
+        config_digest=digest(config),
+        models={name: resolved[name].sha256 for name in sorted(resolved)},
+        code_version=code_version(),
+        libraries=library_versions(),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""CLIP's pretrained weights, from where the configuration says: the hub, a file, or none at all.
+
+A file holds an open_clip model or its vision tower alone, as safetensors or as what `torch.save` writes. It is
+refused as a whole, and the first keys named, if it does not hold exactly the tower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from settings.section import ConfigError
+from training.config import Model
+from training.errors import TrainingError
+from training.models.clip import ClipTower
+from training.models.sizes import SIZES, ModelSize
+
+HUB_SIZE = SIZES["paper"]
+"""What the hub's weights fit."""
+HUB_REPOSITORY = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+HUB_FILE = "open_clip_model.safetensors"
+HUB_REVISION = "1c2b8495b28150b8a4922ee1c8edee224c284c0c"
+HUB_SHA256 = "0084e75319a50ad85ef45377bad5bc38f2f58824459eb690048d51c9f8863be5"
+"""Revision and digest are those that several independent public projects pin for this file."""
+
+TOWER_PREFIX = "visual."
+NOT_USED = ("proj",)
+"""What the tower's file has and `ClipTower` does not: the projection of the class token."""
+NAMED_KEYS = 5
+
+
+def load_clip(model: Model) -> dict[str, torch.Tensor] | None:
+    """The weights of the tower that a configuration names; None when it asks for random ones.
+
+    Raises:
+        ConfigError: the hub's weights do not fit the size.
+        TrainingError: there is no such file, it is another one than expected, or the hub cannot be reached.
+    """
+    size = SIZES[model.size]
+    if model.clip == "random":
+        return None
+    if model.clip == "hub":
+        if size != HUB_SIZE:
+            raise ConfigError(
+                f"model.clip: hub holds weights of ViT-H-14, which size {model.size} is not; "
+                "set model.clip to random or to a file, or model.size to paper"
+            )
+        return read_tower(_download(), size, model.clip_sha256 or HUB_SHA256)
+    return read_tower(Path(model.clip), size, model.clip_sha256)
+
+
+def read_tower(path: Path, size: ModelSize, sha256: str | None = None) -> dict[str, torch.Tensor]:
+    """The tower's weights from a file.
+
+    Args:
+        path: `.safetensors`, or anything else for what `torch.save` wrote; nothing but tensors is read from it.
+        size: what the weights must fit.
+        sha256: what the file must hash to, when given.
+
+    Raises:
+        TrainingError: missing, of another digest, unreadable, or not this tower's weights.
+    """
+    if not path.is_file():
+        raise TrainingError(
+            f"model.clip: there is no file {path}; give a file of open_clip weights, or `hub` to fetch "
+            f"{HUB_REPOSITORY}, or `random` to train without them"
+        )
+    if sha256 is not None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
+            raise TrainingError(
+                f"model.clip: {path} has sha256 {found}, expected {sha256}: it is another file or a damaged one. "
+                "Fetch it again, or correct model.clip_sha256"
+            )
+    return _checked(_tower_of(_read(path)), size, path)
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            tensors: Mapping[str, object] = load_file(path)
+            return tensors
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both libraries raise nearly anything on damaged files
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TrainingError(f"model.clip: {path} cannot be read as weights: {reason}") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]  # a checkpoint of open_clip's own trainer
+    if not isinstance(loaded, dict):
+        raise TrainingError(
+            f"model.clip: {path} holds a {type(loaded).__name__}, expected a table of tensors"
+        )
+    return loaded
+
+
+def _tower_of(tensors: Mapping[str, object]) -> dict[str, torch.Tensor]:
+    # DDP puts `module.` in front of every key, and open_clip's checkpoints keep it.
+    named = {key.removeprefix("module."): value for key, value in tensors.items()}
+    if any(key.startswith(TOWER_PREFIX) for key in named):
+        named = {
+            key.removeprefix(TOWER_PREFIX): value
+            for key, value in named.items()
+            if key.startswith(TOWER_PREFIX)
+        }
+    return {
+        key: value for key, value in named.items() if isinstance(value, torch.Tensor) and key not in NOT_USED
+    }
+
+
+def _checked(tower: dict[str, torch.Tensor], size: ModelSize, path: Path) -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        expected = ClipTower(size).visual.state_dict()
+    problems = key_problems(expected, tower)
+    if problems:
+        raise TrainingError(
+            f"model.clip: {path} does not hold the vision tower of this size: {'; '.join(problems)}"
+        )
+    return tower
+
+
+def key_problems(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps `found` from being loaded in place of `expected`: keys and shapes, the first few by name."""
+    missing = [key for key in expected if key not in found]
+    unknown = [key for key in found if key not in expected]
+    misfits = [
+        f"{key} is {tuple(found[key].shape)}, expected {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in found and found[key].shape != tensor.shape
+    ]
+    kinds = (("missing", missing), ("unknown", unknown), ("of another shape", misfits))
+    return [f"{what}: {_first(keys)}" for what, keys in kinds if keys]
+
+
+def _first(keys: list[str]) -> str:
+    more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
+    return ", ".join(keys[:NAMED_KEYS]) + more
+
+
+def _download() -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(HUB_REPOSITORY, HUB_FILE, revision=HUB_REVISION))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise TrainingError(
+            f"model.clip: {HUB_FILE} of {HUB_REPOSITORY} cannot be fetched from the hub ({type(error).__name__}). "
+            f"On a machine without internet, copy the file there and give its path; its sha256 is {HUB_SHA256}"
+        ) from error
