@@ -1,0 +1,96 @@
+"""The count of a step's FLOPs is the one that can be worked out by hand from the sizes of its matrices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from training.config import Config
+from training.engine.flops import meta_stage, micro_batch_flops, step_flops
+from training.models.sizes import SIZES, ModelSize
+
+
+def config(size: str = "tiny", **changes: Any) -> Config:
+    tree = {
+        "stage": "mtd",
+        "output": Path("run"),
+        "data": {"root": "mfhq"},
+        "model": {"size": size, "clip": "random"},
+        "batch": 8,
+        **changes,
+    }
+    return Config.model_validate(tree)
+
+
+def by_hand(size: ModelSize, inputs: int, targets: int, seen: int) -> int:
+    """FLOPs of one identity. A product (n, k) x (k, m) takes 2nkm; its two gradients take as many each."""
+    width, patches, colours = size.width, size.patches, 3 * size.patch**2
+
+    def attention(queries: int, keys: int) -> int:
+        return 2 * 2 * queries * keys * width
+
+    def linear(tokens: int, into: int = 1, out: int = 1) -> int:
+        return 2 * tokens * into * width * out * width
+
+    def feed(tokens: int) -> int:
+        return 2 * linear(tokens, 1, 4)
+
+    def cross(queries: int, keys: int) -> int:
+        return 2 * linear(queries) + linear(keys, 1, 2) + attention(queries, keys) + feed(queries)
+
+    def mix(tokens: int) -> int:
+        return 4 * linear(tokens) + attention(tokens, tokens) + feed(tokens)
+
+    def tower(tokens: int) -> int:
+        return size.layers * mix(tokens + 1)
+
+    inner = (
+        inputs * tower(patches)
+        + size.cross_blocks * cross(size.queries, inputs * patches)
+        + size.self_blocks * mix(size.queries)
+        + targets * tower(seen)
+        + size.cross_blocks * cross(targets * patches, size.queries)
+        + targets * size.self_blocks * mix(patches)
+        + targets * 2 * patches * width * colours
+    )
+    # Pixels, and which patches are seen, need no gradient.
+    embedding = 2 * (inputs * patches + targets * seen) * colours * width
+    placing = 2 * targets * 2 * seen * patches * width
+    return 3 * inner + 2 * (embedding + placing)
+
+
+@pytest.mark.parametrize("size", ["tiny", "paper"])
+def test_the_count_is_that_by_hand(size: str) -> None:
+    model = SIZES[size]
+    expected = by_hand(model, inputs=3, targets=8, seen=model.kept(0.95))
+    assert step_flops(config(size)) == 8 * expected
+
+
+def test_clip_h_takes_1003_gflop_an_image() -> None:
+    with torch.device("meta"):
+        tower = meta_stage(config("paper")).encoder.clip
+        image = torch.empty(1, 3, 224, 224)
+    scalar = type("Sum", (torch.nn.Module,), {"forward": lambda self, batch: tower(batch).sum()})()
+    assert micro_batch_flops(scalar, image) / 1e9 == pytest.approx(1003.38, abs=0.01)
+
+
+def test_it_does_not_matter_how_the_machines_run_the_step() -> None:
+    whole = step_flops(config(run={"per_process": 8}))
+    assert step_flops(config(run={"per_process": 2})) == whole
+    assert step_flops(config(run={"activation_checkpointing": True, "strategy": "fsdp"})) == whole
+    assert step_flops(config(batch=32)) == 4 * whole
+
+
+def test_patches_that_are_not_seen_are_not_counted() -> None:
+    few, many = (step_flops(config(mtd={"mask_ratio": ratio})) for ratio in (0.95, 0.5))
+    model = SIZES["tiny"]
+    expected = [by_hand(model, 3, 8, model.kept(ratio)) for ratio in (0.95, 0.5)]
+    assert many - few == 8 * (expected[1] - expected[0]) > 0
+
+
+def test_a_range_of_inputs_counts_as_its_most() -> None:
+    tree = {"root": "mfhq", "inputs": (1, 5)}
+    assert step_flops(config(data=tree)) == step_flops(config(data={"root": "mfhq", "inputs": 5}))
