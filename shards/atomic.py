@@ -63,11 +63,15 @@ class OutOfSpace(OSError):  # noqa: N818 - the name says what happened; OSError 
 
 
 @contextmanager
-def open_atomic(path: Path) -> Iterator[BinaryIO]:
+def open_atomic(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open `path` for writing; it appears under its name, whole, when the block ends without an error.
 
     The parent folder is made when it is missing. On any error nothing is left behind and a file that stood
     under `path` before stays as it was.
+
+    Args:
+        path: the final name.
+        durable: whether it must be whole after a power cut as well; False saves waiting for the disk.
 
     Raises:
         OutOfSpace: the disk or the quota is full.
@@ -80,10 +84,12 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in {errno.ENOSPC, errno.EDQUOT} and not isinstance(error, OutOfSpace):
@@ -94,13 +100,13 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically.
+def write_bytes(path: Path, data: bytes | memoryview, *, durable: bool = True) -> None:
+    """Write `data` to `path` atomically; `durable` as in `open_atomic`.
 
     Raises:
         OutOfSpace: the disk or the quota is full.
     """
-    with open_atomic(path) as file:
+    with open_atomic(path, durable=durable) as file:
         file.write(data)
 
 

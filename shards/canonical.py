@@ -40,6 +40,6 @@ def model_json(model: BaseModel) -> bytes:
     return compact_json(model.model_dump(mode="json"))
 
 
-def sha256_hex(data: bytes) -> str:
+def sha256_hex(data: bytes | memoryview) -> str:
     """SHA-256 in lower-case hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -38,6 +38,33 @@ class SampleRange:
     """Field (`0.jpg`, …) -> offset in the shard and size of the data, in bytes."""
 
 
+class Index:
+    """Which samples there are and where they lie: the rows of index.parquet, checked against the manifest."""
+
+    def __init__(self, manifest: DatasetManifest, table: pa.Table) -> None:
+        self.table = table
+        self._shards = {shard.name: shard for shard in manifest.shards}
+        self._rows = {key: row for row, key in enumerate(table["key"].to_pylist())}
+
+    def keys(self, split: Split | None = None) -> list[str]:
+        """Keys in canonical order: sorted within a split, `test` before `train`."""
+        if split is None:
+            return list(self._rows)
+        splits = self.table["split"].to_pylist()
+        return [key for key, row in self._rows.items() if splits[row] == split]
+
+    def locate(self, key: str) -> SampleRange:
+        """Where a sample lies.
+
+        Raises:
+            KeyError: there is no such sample.
+            DataSetError: the index points anywhere but into a shard that the manifest lists.
+        """
+        if key not in self._rows:
+            raise KeyError(f"no sample {key!r} in the data set")
+        return sample_range(self.table.slice(self._rows[key], 1).to_pylist()[0], self._shards)
+
+
 class Dataset:
     """A finished data set in a folder; use `Dataset.open`."""
 
@@ -46,8 +73,7 @@ class Dataset:
         self.manifest = manifest
         self.index = index
         """The rows of index.parquet."""
-        self._shards = {shard.name: shard for shard in manifest.shards}
-        self._rows = {key: row for row, key in enumerate(index["key"].to_pylist())}
+        self._index = Index(manifest, index)
 
     @classmethod
     def open(cls, root: Path) -> Dataset:
@@ -61,10 +87,7 @@ class Dataset:
 
     def keys(self, split: Split | None = None) -> list[str]:
         """Keys in canonical order: sorted within a split, `test` before `train`."""
-        if split is None:
-            return list(self._rows)
-        splits = self.index["split"].to_pylist()
-        return [key for key, row in self._rows.items() if splits[row] == split]
+        return self._index.keys(split)
 
     def locate(self, key: str) -> SampleRange:
         """Where a sample lies.
@@ -73,9 +96,7 @@ class Dataset:
             KeyError: there is no such sample.
             DataSetError: the index points anywhere but into a shard that the manifest lists.
         """
-        if key not in self._rows:
-            raise KeyError(f"no sample {key!r} in {self.root}")
-        return sample_range(self.index.slice(self._rows[key], 1).to_pylist()[0], self._shards)
+        return self._index.locate(key)
 
     def sample(self, key: str) -> Sample:
         """Read one sample by one range read.
@@ -136,14 +157,20 @@ def read_manifest(root: Path) -> DatasetManifest:
     return decode_manifest(data)
 
 
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+def read_table(path: Path, schema: pa.Schema, data: bytes | None = None) -> pa.Table:
     """The columns of `schema` from a Parquet file; further columns, of a newer minor version, are left out.
+
+    Args:
+        path: the file; only named in messages when `data` is given.
+        schema: the columns.
+        data: the bytes of the file, when they were read already.
 
     Raises:
         DataSetError: missing, damaged, or a column is missing or has another type.
     """
+    source = path if data is None else pa.BufferReader(data)
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read(columns=schema.names)
+        table = pq.ParquetFile(source, page_checksum_verification=True).read(columns=schema.names)
         table = table.select(schema.names).cast(schema)
         table.validate(full=True)
     except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:

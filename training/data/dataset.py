@@ -1,0 +1,210 @@
+"""A data set wherever it lies: opened with all checks that are cheap, then read sample by sample.
+
+Opening trusts nothing: dataset.json proves itself, index.parquet is proved by dataset.json, and the sizes of all
+shards are compared with it by one listing. A sample is proved by the digests of its index row and its record, so a
+damaged byte never reaches a training step.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from shards.canonical import sha256_hex
+from shards.layout import IMAGE_FIELDS, INDEX, JSON_FIELD, MANIFEST, MASK_FIELDS
+from shards.manifest import DIGEST_FIELD, DataSetError, DatasetManifest, check_version, decode_manifest
+from shards.reader import Index, SampleRange, decode_sample, read_table
+from shards.sample import Sample
+from shards.schema import IMAGES_PER_IDENTITY, Split
+from shards.tables import INDEX_SCHEMA
+from training.data.cache import SampleCache
+from training.data.store import Store
+from training.errors import BadSample
+
+OPENING_S = 20.0
+"""What fails for so long while a data set is opened is a wrong address rather than a passing fault."""
+REFETCHES = 2
+"""A sample whose digests are wrong is fetched so many times more: bytes can be damaged on their way."""
+_DIGESTS = re.compile(rb'"(?:mask_)?sha256":"([0-9a-f]{64})"')
+Bytes = bytes | memoryview
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The files of a sample that a training step needs, proved by their digests."""
+
+    images: Sequence[Bytes]
+    masks: Sequence[Bytes]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The bytes of a sample as they came, not checked yet."""
+
+    place: SampleRange
+    data: Bytes
+    cached: bool
+
+
+class StreamedDataset:
+    """A finished data set in a folder or an object store; use `open_dataset`."""
+
+    def __init__(self, store: Store, data: bytes, cache: SampleCache | None) -> None:
+        self._store = store
+        self._cache = cache
+        self.root = store.root
+        self.manifest: DatasetManifest = decode_manifest(data)
+        self.digest: str = json.loads(data)[DIGEST_FIELD]
+        """The manifest's own sha256: names the data set, all bytes of it."""
+        self._plain = not check_version(self.manifest.format_version)
+        self._index = self._open_index()
+        self._check_shards()
+
+    def keys(self, split: Split) -> list[str]:
+        """The keys of a split in canonical order."""
+        return self._index.keys(split)
+
+    def read(self, key: str) -> Sample:
+        """One sample with its whole record, checked.
+
+        Raises:
+            BadSample: it is damaged, and stayed so when it was fetched again.
+            TrainingError: it cannot be read.
+        """
+        return self._checked(self.fetch(key), _sample)
+
+    def fetch(self, key: str) -> Fetched:
+        """The bytes of a sample, from the cache if they are there.
+
+        Raises:
+            DataSetError: the index points to no place, or the shard is gone.
+            TrainingError: they cannot be read.
+        """
+        place = self._index.locate(key)
+        if self._cache is not None and (data := self._cache.get(self._name(key))) is not None:
+            return Fetched(place, data, cached=True)
+        return self._fetch(place)
+
+    def pictures(self, fetched: Fetched) -> Pictures:
+        """The files of a sample that was fetched, checked; damaged bytes are fetched again.
+
+        Raises:
+            BadSample: it stayed damaged.
+            TrainingError: it cannot be read again.
+        """
+        if self._plain:
+            return self._checked(fetched, _pictures)
+        sample = self._checked(fetched, _sample)
+        return Pictures(sample.images, sample.masks)
+
+    def close(self) -> None:
+        """End waits between tries in other threads."""
+        self._store.close()
+
+    def _fetch(self, place: SampleRange) -> Fetched:
+        data = self._store.range(place.shard, place.offset, place.length)
+        return Fetched(place, data, cached=False)
+
+    def _checked(self, fetched: Fetched, decode: Callable[[SampleRange, Bytes], T]) -> T:
+        place = fetched.place
+        for left in range(REFETCHES, -1, -1):
+            try:
+                decoded = decode(place, fetched.data)
+            except DataSetError as error:
+                if fetched.cached and self._cache is not None:
+                    self._cache.drop(self._name(place.key))
+                if left == 0:
+                    raise BadSample(f"sample {place.key}: {error} (fetched {REFETCHES + 1} times)") from error
+                fetched = self._fetch(place)
+                continue
+            if self._cache is not None and not fetched.cached:
+                self._cache.put(self._name(place.key), fetched.data)
+            return decoded
+        raise AssertionError("unreachable")
+
+    def _name(self, key: str) -> str:
+        return f"{self.digest}/{key}"
+
+    def _open_index(self) -> Index:
+        data = self._store.whole(INDEX)
+        if sha256_hex(data) != self.manifest.tables[INDEX].sha256:
+            raise DataSetError(
+                f"{self.root}/{INDEX} was altered: its sha256 is not the one in {MANIFEST}. Copy the data "
+                "set again, or check it with `mfhq verify`"
+            )
+        return Index(self.manifest, read_table(Path(INDEX), INDEX_SCHEMA, data))
+
+    def _check_shards(self) -> None:
+        problems = []
+        for split in Split:
+            expected = {shard.name: shard.bytes for shard in self.manifest.shards if shard.split is split}
+            found = self._store.sizes(split.value, expected) if expected else {}
+            for name, size in sorted(expected.items()):
+                if name not in found:
+                    problems.append(f"{name} is missing")
+                elif found[name] != size:
+                    problems.append(f"{name} has {found[name]:,} bytes instead of {size:,}")
+        if problems:
+            more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+            raise DataSetError(
+                f"{self.root} is not whole: {'; '.join(problems[:3])}{more}. Copy these shards again"
+            )
+
+
+def open_dataset(root: str, retry_s: float, cache: SampleCache | None = None) -> StreamedDataset:
+    """Open the data set in a folder, or at an address such as s3://bucket/mfhq.
+
+    Raises:
+        DataSetError: no data set, a damaged one or one of a newer version.
+        TrainingError: it cannot be reached.
+        ConfigError: the root is no address that can be read, or holds a secret.
+    """
+    store = Store(root, min(retry_s, OPENING_S))
+    try:
+        data = store.whole(MANIFEST)
+    except DataSetError:
+        raise DataSetError(
+            f"{store.root} is no finished data set: it has no {MANIFEST}. Finish the build or the copy, or check "
+            "data.root"
+        ) from None
+    dataset = StreamedDataset(store, data, cache)
+    store.retry_s = retry_s
+    return dataset
+
+
+def _pictures(place: SampleRange, data: Bytes) -> Pictures:
+    """Check a sample without building its record, which takes as long as decoding an image.
+
+    The record is proved by the index and has one spelling, so its digests can be found as text: an image's mask
+    comes before the image, because keys are sorted. A quotation mark inside a text is escaped, so nothing else
+    matches.
+    """
+    view = memoryview(data)
+    start = place.offset
+    parts = {
+        field: view[offset - start : offset - start + size] for field, (offset, size) in place.members.items()
+    }
+    text = parts[JSON_FIELD]
+    if sha256_hex(text) != place.json_sha256:
+        raise DataSetError(f"{place.shard}: member {place.key}.{JSON_FIELD} is damaged: its sha256 is wrong")
+    digests = _DIGESTS.findall(text)
+    if len(digests) != 2 * IMAGES_PER_IDENTITY:
+        raise DataSetError(
+            f"{place.shard}: member {place.key}.{JSON_FIELD} is no record of {IMAGES_PER_IDENTITY} images"
+        )
+    for field, digest in zip(_IN_RECORD, digests, strict=True):
+        if sha256_hex(parts[field]).encode() != digest:
+            raise DataSetError(f"{place.shard}: member {place.key}.{field} is damaged: its sha256 is wrong")
+    return Pictures([parts[field] for field in IMAGE_FIELDS], [parts[field] for field in MASK_FIELDS])
+
+
+_IN_RECORD = [field for pair in zip(MASK_FIELDS, IMAGE_FIELDS, strict=True) for field in pair]
+
+
+def _sample(place: SampleRange, data: Bytes) -> Sample:
+    return decode_sample(place, bytes(data))

@@ -1,0 +1,176 @@
+"""Turns the files of samples into the arrays of a batch: the part of the stream that costs most.
+
+JPEG images are decoded at the scale that is just large enough for the model (libjpeg leaves out what would be
+thrown away), straight into the memory of the batch. Masks are one-bit PNG files without filters, as our
+pipeline writes them, so inflating them is nearly all there is to do; OpenCV takes four times as long, and decodes
+those that are of another kind.
+
+Letters in names: K images of an identity (8), S side of the decoded images, H and W rows and columns, C channels.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shards.sample import FACE
+from shards.schema import IMAGE_SIDE, IMAGES_PER_IDENTITY
+from training.data.batch import Batch
+from training.data.draws import Draw
+from training.errors import BadSample
+
+_Bytes = bytes | memoryview
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ONE_BIT_GREY = struct.pack(">4sIIBBBBB", b"IHDR", IMAGE_SIDE, IMAGE_SIDE, 1, 0, 0, 0, 0)
+_ROW = 1 + IMAGE_SIDE // 8
+
+
+class Encoded(Protocol):
+    """The files of a sample."""
+
+    @property
+    def images(self) -> Sequence[_Bytes]:
+        """The 8 JPEG files."""
+
+    @property
+    def masks(self) -> Sequence[_Bytes]:
+        """The 8 PNG files."""
+
+
+def decoded_side(side: int) -> int:
+    """Side at which images are decoded for a model of a given side: the next eighth of the stored 512 pixels."""
+    eighth = IMAGE_SIDE // 8
+    return min(-(-side // eighth) * eighth, IMAGE_SIDE)
+
+
+class BatchBuffer:
+    """A batch in the making: rows are filled by several threads, in any order."""
+
+    def __init__(
+        self, keys: Sequence[str], draws: Sequence[Draw], side: int, *, pinned: bool = False
+    ) -> None:
+        self._keys, self._draws = tuple(keys), tuple(draws)
+        self._side = decoded_side(side)
+        rows, images = len(self._keys), IMAGES_PER_IDENTITY
+        pixels = (self._side, self._side)
+        # Not zeros: most of it is written over at once.
+        self._images = torch.empty((rows, images, *pixels, 3), dtype=torch.uint8, pin_memory=pinned)
+        self._masks = torch.empty((rows, images, *pixels), dtype=torch.uint8, pin_memory=pinned)
+        self._valid = torch.zeros(rows, dtype=torch.bool)
+        self._images_BKSSC, self._masks_BKSS = self._images.numpy(), self._masks.numpy()
+        self._pinned = pinned
+
+    def fill(self, row: int, sample: Encoded) -> None:
+        """Decode a sample into its row.
+
+        Raises:
+            BadSample: an image or a mask does not decode; the row is blank then.
+        """
+        wanted = self._draws[row].images
+        images_KSSC, masks_KSS = self._images_BKSSC[row], self._masks_BKSS[row]
+        try:
+            for number in range(IMAGES_PER_IDENTITY):
+                if number in wanted:
+                    decode_image(sample.images[number], images_KSSC[number])
+                    decode_mask(sample.masks[number], masks_KSS[number])
+                else:
+                    images_KSSC[number] = 0
+                    masks_KSS[number] = 0
+        except ValueError as error:
+            self.blank(row)
+            raise BadSample(f"sample {self._keys[row]}, image {number}: {error}") from error
+        self._valid[row] = True
+
+    def blank(self, row: int) -> None:
+        """Leave a row without a sample."""
+        self._images_BKSSC[row] = 0
+        self._masks_BKSS[row] = 0
+        self._valid[row] = False
+
+    def batch(self) -> Batch:
+        """The batch, once every row is filled or blank."""
+        most = max(len(draw.inputs) for draw in self._draws)
+        padded = [draw.inputs + (0,) * (most - len(draw.inputs)) for draw in self._draws]
+        counts = torch.tensor([len(draw.inputs) for draw in self._draws])
+        small = {
+            "inputs_BM": torch.tensor(padded),
+            "input_valid_BM": torch.arange(most)[None] < counts[:, None],
+            "targets_BN": torch.tensor([draw.targets for draw in self._draws]),
+            "valid_B": self._valid,
+            "seeds_B": torch.tensor([draw.seed for draw in self._draws]),
+        }
+        if self._pinned:
+            small = {name: tensor.pin_memory() for name, tensor in small.items()}
+        return Batch(images_BKSSC=self._images, masks_BKSS=self._masks, keys=self._keys, **small)
+
+
+def assemble(
+    samples: Sequence[Encoded | None], draws: Sequence[Draw], keys: Sequence[str], side: int
+) -> Batch:
+    """A batch of whole samples; None leaves a row blank.
+
+    Raises:
+        BadSample: an image or a mask does not decode.
+    """
+    buffer = BatchBuffer(keys, draws, side)
+    for row, sample in enumerate(samples):
+        if sample is None:
+            buffer.blank(row)
+        else:
+            buffer.fill(row, sample)
+    return buffer.batch()
+
+
+def decode_image(data: _Bytes, into_SSC: NDArray[np.uint8]) -> None:
+    """Decode a JPEG image of 512 x 512 pixels at the scale of the array it goes to.
+
+    Raises:
+        ValueError: it does not decode, or has another size.
+    """
+    import simplejpeg
+
+    side = into_SSC.shape[0]
+    decoded = simplejpeg.decode_jpeg(data, min_height=side, min_width=side, buffer=into_SSC)
+    if decoded.shape != into_SSC.shape:
+        raise ValueError(f"the image is not {IMAGE_SIDE} x {IMAGE_SIDE} pixels")
+
+
+def decode_mask(data: _Bytes, into_SS: NDArray[np.uint8]) -> None:
+    """Decode a PNG mask and reduce it: a pixel is face where at least half of what it covers is.
+
+    Raises:
+        ValueError: it does not decode, or has another size.
+    """
+    import cv2
+
+    mask_HW = _one_bit_mask(data)
+    if mask_HW is None and len(data):
+        mask_HW = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if mask_HW is None or mask_HW.shape != (IMAGE_SIDE, IMAGE_SIDE):
+        raise ValueError(f"the mask is no PNG image of {IMAGE_SIDE} x {IMAGE_SIDE} pixels")
+    cv2.resize(mask_HW, into_SS.shape[::-1], dst=into_SS, interpolation=cv2.INTER_AREA)
+    cv2.threshold(into_SS, FACE // 2, FACE, cv2.THRESH_BINARY, dst=into_SS)
+
+
+def _one_bit_mask(data: _Bytes) -> NDArray[np.uint8] | None:
+    """A mask as our pipeline writes it: one bit a pixel, one data chunk, no filters; None for any other file."""
+    view = memoryview(data)
+    if len(view) < 57 or view[:8] != _PNG or view[12:29] != _ONE_BIT_GREY or bytes(view[37:41]) != b"IDAT":
+        return None
+    size = int.from_bytes(view[33:37], "big")
+    try:
+        raw = zlib.decompress(view[41 : 41 + size])
+    except zlib.error:
+        return None
+    if len(raw) != _ROW * IMAGE_SIDE:
+        return None
+    rows = np.frombuffer(raw, np.uint8).reshape(IMAGE_SIDE, _ROW)
+    if rows[:, 0].any():
+        return None
+    return np.unpackbits(rows[:, 1:], axis=1) * np.uint8(FACE)
