@@ -4,8 +4,8 @@
 
 It is for experiments that need more people than a few clips show: does a trainer learn who somebody is, measured
 on people it never saw? It is no MFHQ: photographs are taken years apart, small and enlarged, and nobody rated
-them. Every eight photographs of a person become a sample; all samples of a person are in one split. Faces are found,
-measured, cut out and masked by the same code as those of videos. `mfhq verify OUTPUT` checks the result.
+them. Every eight photographs of a person become a sample; all samples of a person are in one split. Faces are
+found, measured, cut out and masked by the same code as those of videos. `mfhq verify OUTPUT` checks the result.
 
 A folder stands where a video would: a photograph's number, by name, is its frame, and its second.
 """

@@ -65,7 +65,9 @@ class ClipTower(nn.Module):
         if visible_BV is not None:
             patches_BPF = patches_BPF.take_along_dim(visible_BV[..., None], dim=1)
         # A convolution with stride p over patches of p x p is this product, which can leave patches out.
-        tokens_BLD = functional.linear(patches_BPF, visual.conv1.weight.flatten(1))
+        kernel_DF = visual.conv1.weight.flatten(1)
+        # FSDP's mixed precision changes the weights' type, not that of what is computed in here.
+        tokens_BLD = functional.linear(patches_BPF.to(kernel_DF.dtype), kernel_DF)
         positions = visual.positional_embedding.to(tokens_BLD.dtype)
         positions_BLD = positions[None, 1:]
         if visible_BV is not None:
@@ -99,3 +101,9 @@ def one_hot(numbers_BV: torch.Tensor, patches: int, dtype: torch.dtype) -> torch
     is a product again: quick, and the same bits every time.
     """
     return (numbers_BV[..., None] == torch.arange(patches, device=numbers_BV.device)).to(dtype)
+
+
+def patches_shown(visible_BV: torch.Tensor, size: ModelSize) -> torch.Tensor:
+    """Which pixels lie in the patches of these numbers: (B, S, S), 1 or 0."""
+    shown_BP1 = one_hot(visible_BV, size.patches, torch.float32).sum(dim=1)[..., None]
+    return from_patches(shown_BP1.expand(-1, -1, size.patch**2), size.patch)[:, 0]

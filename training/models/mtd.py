@@ -78,6 +78,7 @@ class MaskedTransformerDecoder(nn.Module):
         query_IPD = query_IPD + self.position_PD.to(seen_IVD.dtype)
         # All targets of a person look at the same keys: as one long sequence they share the work on the keys.
         query_BQD = query_IPD.unflatten(0, (people, targets)).flatten(1, 2)
+        tokens_BLD = tokens_BLD.to(seen_IVD.dtype)
         for block in self.cross:
             query_BQD = block(query_BQD, tokens_BLD)
         query_IPD = query_BQD.unflatten(1, (targets, size.patches)).flatten(0, 1)

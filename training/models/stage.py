@@ -22,6 +22,8 @@ class Stage(Protocol):
     processes by the number of parts in all of them, so the mean is exact however the batch is cut up.
     """
 
+    METHODS: tuple[str, ...]
+    """Methods besides the call that run the networks; whoever wraps the module (FSDP) must know them."""
     encoder: OmniIDEncoder
 
     def __call__(self, batch: Batch) -> torch.Tensor:

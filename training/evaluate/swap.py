@@ -1,0 +1,117 @@
+"""Does the encoder learn who somebody is? Measured on people that the trainer never sees.
+
+A decoder that only completes images would draw a face as well from a stranger's identity tokens. So the same
+targets are drawn three times: from the tokens of the person's own inputs, from those of another person, and from
+those of the first input alone. No target is an input. Learning identity shows as
+
+    loss with own tokens  <  loss with one input's tokens  <  loss with another person's tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from training.data.batch import Batch
+from training.evaluate.partners import partners
+from training.models.mtd import Drawing, MtdStage
+
+Gather = Callable[[Any], list[Any]]
+"""What every process passes in, in the order of their ranks; all processes must call it."""
+
+
+def alone(value: Any) -> list[Any]:
+    """`Gather` for a single process."""
+    return [value]
+
+
+@torch.no_grad()
+def validate(
+    stage: MtdStage,
+    batches: Iterable[tuple[Batch, Sequence[str]]],
+    device: torch.device,
+    gather: Gather = alone,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, float]:
+    """Run the swap test.
+
+    Args:
+        stage: in the mode and with the weights that are to be measured.
+        batches: this process's share of the held-out identities, with the person of each row; on the CPU. Every
+            process must have the same number of batches; rows that are not valid count for nothing.
+        device: where the stage is.
+        gather: brings the processes' figures together; all get the same result.
+        precision: entered around the stage, for autocast.
+
+    Returns:
+        `val/loss_own`, `val/loss_one_input`, `val/loss_swapped` (means over all targets) and how many times the
+        own loss the others are: `val/swap_ratio`, `val/one_input_ratio`. Nothing is swapped when all held-out
+        identities show one person, and nothing at all is returned when none is left undamaged.
+    """
+    shares = list(batches)  # of one process: 2 MB a row at the paper's size
+    tokens: list[torch.Tensor] = []
+    rows: list[tuple[str, str, torch.Tensor]] = []
+    for batch, persons in shares:
+        with precision():
+            tokens.append(stage.identify(batch.to(device)).float().cpu())
+        found = zip(batch.keys, persons, tokens[-1], batch.valid_B.tolist(), strict=True)
+        rows += [(key, person, tokens_LD) for key, person, tokens_LD, valid in found if valid]
+    stand_ins = _stand_ins(row for share in gather(rows) for row in share)
+    tally = _Tally()
+    for (batch, _), own_BLD in zip(shares, tokens, strict=True):
+        here = batch.to(device)
+        # Blank rows, and rows without a stand-in, are drawn from nothing and not counted.
+        other_BLD = torch.stack(
+            [
+                stand_ins.get(key, torch.zeros_like(own_LD))
+                for key, own_LD in zip(batch.keys, own_BLD, strict=True)
+            ]
+        )
+        with precision():
+            tally.add("own", batch, stage.draw(here, own_BLD.to(device)))
+            tally.add("one_input", batch, stage.draw(here, stage.identify(here, most_inputs=1)))
+            tally.add("swapped", batch, stage.draw(here, other_BLD.to(device)), set(stand_ins))
+    return _figures([total for share in gather(tally.totals) for total in share])
+
+
+def _stand_ins(rows: Iterable[tuple[str, str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The tokens of each identity's partner, by the identity's key."""
+    # In the order of the keys, so that partners are the same however many processes share the work.
+    everybody = sorted(rows, key=lambda row: row[0])
+    chosen = partners([person for _, person, _ in everybody])
+    return {
+        key: everybody[partner][2]
+        for (key, _, _), partner in zip(everybody, chosen, strict=True)
+        if partner is not None
+    }
+
+
+class _Tally:
+    """Losses added up by what they were measured with."""
+
+    def __init__(self) -> None:
+        self.totals: list[tuple[str, str, float, int]] = []
+
+    def add(self, name: str, batch: Batch, drawing: Drawing, counted: set[str] | None = None) -> None:
+        """Take the rows of a batch in, of `counted` keys only when given."""
+        sums = drawing.loss_BN.double().sum(dim=1).tolist()
+        for key, valid, loss in zip(batch.keys, batch.valid_B.tolist(), sums, strict=True):
+            if valid and (counted is None or key in counted):
+                self.totals.append((name, key, loss, drawing.loss_BN.shape[1]))
+
+
+def _figures(totals: Sequence[tuple[str, str, float, int]]) -> dict[str, float]:
+    means: dict[str, float] = {}
+    for name in ("own", "one_input", "swapped"):
+        # Sorted by key: a sum in another order would have other last bits.
+        found = sorted((key, loss, targets) for which, key, loss, targets in totals if which == name)
+        if found:
+            means[name] = sum(loss for _, loss, _ in found) / sum(targets for _, _, targets in found)
+    figures = {f"val/loss_{name}": mean for name, mean in means.items()}
+    for name, ratio in (("swapped", "swap_ratio"), ("one_input", "one_input_ratio")):
+        if name in means and means["own"] > 0:
+            figures[f"val/{ratio}"] = means[name] / means["own"]
+    return figures
