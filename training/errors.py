@@ -5,5 +5,9 @@ class TrainingError(RuntimeError):
     """The run cannot go on; the message says what is wrong and what to do."""
 
 
+class RunEnded(TrainingError):  # noqa: N818 - names what happened, on all processes
+    """The processes agreed that the run cannot go on: each of them raises it, with the same message."""
+
+
 class BadSample(ValueError):  # noqa: N818 - names the thing, which the stream skips and counts
     """A sample that stays damaged however often it is read; the message names key, shard and what is wrong."""

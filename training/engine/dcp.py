@@ -1,0 +1,108 @@
+"""Sharded files of tensors, as torch's distributed checkpoint writes them, read without trusting them.
+
+The format keeps its table of contents (`.metadata`) as a pickle, which torch reads with no restriction: who can
+write a checkpoint could run code in whoever resumes from it. Here only the classes that such a table is made of
+are allowed, and only tensors, which torch reads with `weights_only`.
+"""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+
+TABLE = ".metadata"
+_IN_A_TABLE = {
+    "pathlib": {"Path", "PosixPath", "PurePosixPath"},
+    "torch": {"Size"},
+    "torch.serialization": {"_get_layout"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.distributed.checkpoint.metadata": {
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+}
+
+
+class UnreadableTensors(ValueError):  # noqa: N818 - says what is wrong with the files
+    """The files cannot be read, or are not what a checkpoint is made of."""
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], group: dist.ProcessGroup) -> None:
+    """Write tensors, each process its shards; all processes must call it. Flushed to the disk when it returns.
+
+    Raises:
+        OSError: a process could not write.
+    """
+    try:
+        dcp.save(dict(tensors), storage_writer=dcp.FileSystemWriter(folder), process_group=group)
+    except CheckpointException as failure:
+        raise _cause(failure) from failure
+
+
+def read_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], group: dist.ProcessGroup) -> None:
+    """Read into tensors, which may be sharded otherwise than they were; all processes must call it.
+
+    Raises:
+        UnreadableTensors: files are missing or damaged, or hold other tensors.
+    """
+    try:
+        dcp.load(dict(tensors), storage_reader=_TensorsOnly(folder), process_group=group)
+    except CheckpointException as failure:
+        raise UnreadableTensors(str(_cause(failure))) from failure
+
+
+def _cause(failure: CheckpointException) -> Exception:
+    """What went wrong on the first process on which something did."""
+    rank, (error, _) = min(failure.failures.items())
+    # torch's own errors hide that of the operating system behind them.
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return behind
+        behind = behind.__cause__ or behind.__context__
+    return error if isinstance(error, OSError) else RuntimeError(f"process {rank}: {error}")
+
+
+class _TensorsOnly(dcp.FileSystemReader):
+    """Reads a checkpoint that holds nothing but tensors."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with (Path(self.path) / TABLE).open("rb") as file:
+            try:
+                table = _TableUnpickler(file).load()
+            except Exception as error:  # a damaged pickle raises anything
+                raise UnreadableTensors(f"{TABLE}: {error}") from error
+        if not isinstance(table, Metadata):
+            raise UnreadableTensors(f"{TABLE} is no table of contents")
+        others = [
+            name
+            for name, entry in table.state_dict_metadata.items()
+            if not isinstance(entry, TensorStorageMetadata)
+        ]
+        if others:
+            raise UnreadableTensors(f"{TABLE} lists something else than tensors: {', '.join(others[:3])}")
+        table.storage_meta = StorageMeta(load_id=self.load_id)
+        return table
+
+
+class _TableUnpickler(pickle.Unpickler):  # noqa: S301 - it allows plain data only
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _IN_A_TABLE.get(module, ()):
+            return super().find_class(module, name)
+        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
+            return found
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in it")

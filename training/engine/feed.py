@@ -1,0 +1,112 @@
+"""The batches of a step, on all processes or on none: the stream, joined with the once-a-step exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from training.data.batch import Batch
+from training.data.hashing import hash64
+from training.data.stream import IdentityStream
+from training.engine.consensus import IN_WORDS, Consensus
+from training.errors import RunEnded
+from training.models.stage import Stage
+
+ORDER_BITS = 48
+"""Of the digest of a step's identities: small enough to be exact as a JSON number, and in a sum of 64 bits."""
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a step works on, or nothing when the run is to stop."""
+
+    batches: Sequence[Batch]
+    """The micro-batches of this process."""
+    parts: int
+    """How many parts the loss is a sum over, on all processes."""
+    order: int
+    """Digest of the step's identities and their places: the same on any number of processes."""
+    stop: bool
+    """The run is to stop before this step."""
+
+
+class Feed:
+    """Takes what a step needs from the stream, counts what is damaged, and ends the run past the budget.
+
+    Args:
+        stream: of this process.
+        stage: says how many parts a batch has.
+        consensus: of the processes.
+        max_damaged: damaged identities, over all processes, that are skipped before the run ends.
+        damaged: those before the step that the stream begins with.
+        say: tells the person something, on any process.
+    """
+
+    def __init__(
+        self,
+        stream: IdentityStream,
+        stage: Stage,
+        consensus: Consensus,
+        max_damaged: int,
+        damaged: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self._stream = stream
+        self._stage = stage
+        self._consensus = consensus
+        self._max_damaged = max_damaged
+        self.damaged = damaged
+        """Damaged identities so far, on all processes."""
+        self._say = say
+
+    def next(self, step: int, stop: bool = False, problem: str | None = None) -> Fed:
+        """The batches of a step.
+
+        Args:
+            step: 0, 1, …
+            stop: this process was asked to stop.
+            problem: what went wrong on this process since the step before.
+
+        Raises:
+            RunEnded: something is wrong on some process, or too much is damaged.
+        """
+        batches: list[Batch] = []
+        if not (stop or problem):
+            try:
+                batches = [next(self._stream) for _ in range(self._stream.accumulation)]
+            except IN_WORDS as error:
+                problem = str(error)
+        for message in self._stream.damaged[len(self._stream.damaged) - _blank(batches) :]:
+            self._say(f"skipped: {message}")
+        parts = sum(self._stage.parts(batch) for batch in batches)
+        counts = (_blank(batches), parts, self._order(step, batches))
+        agreement = self._consensus.agree(counts, stop, problem)
+        if agreement.stop:
+            return Fed([], 0, 0, stop=True)
+        damaged, parts, order = agreement.counts
+        self.damaged += damaged
+        if self.damaged > self._max_damaged:
+            raise RunEnded(self._too_much_is_damaged())
+        return Fed(batches, parts, order % 2**ORDER_BITS, stop=False)
+
+    def _order(self, step: int, batches: Sequence[Batch]) -> int:
+        """A sum, so that it can be added up over processes; each identity goes in with its place in the step."""
+        world = self._consensus.world
+        keys = [key for batch in batches for key in batch.keys]
+        return sum(
+            hash64(step, world.rank + number * world.world_size, key) % 2**ORDER_BITS
+            for number, key in enumerate(keys)
+        )
+
+    def _too_much_is_damaged(self) -> str:
+        messages = [line for lines in self._consensus.gather(self._stream.damaged) for line in lines]
+        listed = "\n  ".join(messages[-20:])
+        return (
+            f"{self.damaged} damaged identities were met, more than run.max_damaged={self._max_damaged} allows:\n"
+            f"  {listed}\nCopy or build the data set again (`mfhq verify` lists all that is wrong with it), or "
+            "raise run.max_damaged"
+        )
+
+
+def _blank(batches: Sequence[Batch]) -> int:
+    return sum(int((~batch.valid_B).sum()) for batch in batches)

@@ -1,0 +1,100 @@
+"""`--dry-run`: what a run will be, said before it begins, and two steps of it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from torch import nn
+
+from training.config import Config
+from training.data.stream import IdentityStream
+from training.engine.consensus import Consensus
+from training.engine.feed import Feed
+from training.engine.learner import Learner
+from training.engine.meter import peak_memory
+
+STEPS = 2
+BYTES = 4
+"""Of a number: weights, gradients, optimiser and average are float32."""
+
+
+def rehearse(
+    config: Config,
+    learner: Learner,
+    stream: IdentityStream,
+    feed: Feed,
+    consensus: Consensus,
+    say: Callable[[str], None],
+) -> None:
+    """Say what the run is made of, and take two steps; nothing is written.
+
+    Raises:
+        RunEnded: the run could not begin so.
+    """
+    world = consensus.world
+    for line in _plan(config, learner, stream, world.world_size):
+        say(line)
+    for step in range(min(STEPS, config.steps)):
+        began_s = time.perf_counter()
+        fed = feed.next(step)
+        taken = learner.learn(step, fed.batches, fed.parts)
+        loss, norm = taken.loss.item(), taken.gradient_norm.item()
+        took_s = time.perf_counter() - began_s
+        say(f"step {step + 1}: loss {loss:.4f}, gradient norm {norm:.3g}, {took_s:.2f} s")
+    where = "GPU" if world.device.type == "cuda" else "main"
+    say(f"peak {where} memory of process 0 in these steps: {_gigabytes(peak_memory(world.device))}")
+    say("dry run: nothing was written")
+
+
+def _plan(config: Config, learner: Learner, stream: IdentityStream, world_size: int) -> Iterator[str]:
+    run = config.run
+    yield (
+        f"{world_size} processes, {run.strategy}, {run.precision}, {run.per_process} identities each at once, "
+        f"{stream.accumulation} micro-batches a step: a batch of {config.batch}"
+    )
+    yield (
+        f"{stream.identities:,} training identities: {stream.steps_per_epoch:,.1f} steps an epoch, "
+        f"{config.steps:,} steps are {config.steps / stream.steps_per_epoch:,.1f} epochs"
+    )
+    yield f"parameters of the {config.model.size} {config.stage} stage:"
+    parameters = learner.parallel.parameters
+    for name, count in _parts(parameters):
+        yield f"  {name:<24} {count:>15,}"
+    total = sum(parameter.numel() for parameter in parameters.values())
+    yield f"  {'together':<24} {total:>15,}"
+    copies = {"weights": 1, "gradients": 1, "optimiser": 2}
+    if learner.average is not None:
+        copies["average"] = 1
+    yield "memory of each process, without activations:"
+    for strategy, processes in (("ddp", 1), ("fsdp", world_size)):
+        sizes = {name: number * total * BYTES / processes for name, number in copies.items()}
+        listed = ", ".join(f"{name} {_gigabytes(size)}" for name, size in sizes.items())
+        chosen = " (chosen)" if strategy == run.strategy else ""
+        yield f"  {strategy:<4} {_gigabytes(sum(sizes.values()))}: {listed}{chosen}"
+    stored = sum(number for name, number in copies.items() if name != "gradients") * total * BYTES
+    yield (
+        f"checkpoints: {_gigabytes(stored)} each, {config.checkpoints.keep + 1} at once at most; "
+        f"{_gigabytes(_free(config.output))} are free where {config.output} lies"
+    )
+
+
+def _parts(parameters: dict[str, nn.Parameter]) -> Iterable[tuple[str, int]]:
+    """Numbers of parameters by the first two parts of their names, in the order of the modules."""
+    counts: dict[str, int] = {}
+    for name, parameter in parameters.items():
+        part = ".".join(name.split(".")[:2])
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return counts.items()
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

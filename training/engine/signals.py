@@ -1,0 +1,35 @@
+"""SIGTERM and SIGINT ask a run to stop; it does so at the end of a step, saved, with exit code 0.
+
+Schedulers send SIGTERM before they take a machine away, to one process or to all. The signal only sets a flag;
+the processes agree on it in their next exchange and save together.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Listens for the signals in the `with` block."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        """The name of the signal that came, if one has."""
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
