@@ -1,6 +1,6 @@
-"""Train the Omni-ID encoder, on one process or, through torchrun, on any number of them.
+r"""Train the Omni-ID encoder, on one process or, through torchrun, on any number of them.
 
-    torchrun --standalone --nproc-per-node=8 training/train.py workflows/train_mtd_paper.yaml \\
+    torchrun --standalone --nproc-per-node=8 training/train.py workflows/train_mtd_paper.yaml \
         data.root=s3://bucket/mfhq output=/shared/runs/mtd
 
 `run` is the whole run, in order; every part is a module of its own. The same command goes on with a run that was
@@ -15,7 +15,7 @@ from training.config import Config
 from training.data.cache import SampleCache
 from training.data.dataset import open_dataset
 from training.data.stream import IdentityStream
-from training.engine.checkpoint import Checkpoints, SavedState, check_same_run
+from training.engine.checkpoint import Checkpoints, check_same_run
 from training.engine.consensus import Consensus
 from training.engine.feed import Feed
 from training.engine.learner import Learner
@@ -68,8 +68,12 @@ def _run(config: Config, world: World, consensus: Consensus, *, dry_run: bool) -
 
     if dry_run:
         with read_from(0) as stream:
-            feed = Feed(stream, stage, consensus, config.run.max_damaged, damaged=0, say=world.say)
-            rehearse(config, learner, stream, feed, consensus, world.say)
+            feed = Feed(
+                stream, stage, consensus, max_damaged=config.run.max_damaged, damaged=0, say=world.say
+            )
+            rehearse(
+                config=config, learner=learner, stream=stream, feed=feed, consensus=consensus, say=world.say
+            )
         return
 
     with (
@@ -95,16 +99,23 @@ def _run(config: Config, world: World, consensus: Consensus, *, dry_run: bool) -
             MetricsWriter(config.output, start, config.steps, enabled=world.leads) as metrics,
         ):
             loop = Loop(
-                config,
-                dataset,
-                consensus,
-                learner,
-                Feed(stream, stage, consensus, config.run.max_damaged, damaged, metrics.say),
-                Meter(config, stream, world),
-                Validator(config, dataset, side, consensus),
-                metrics,
-                checkpoints,
-                stop,
+                config=config,
+                dataset=dataset,
+                consensus=consensus,
+                learner=learner,
+                feed=Feed(
+                    stream,
+                    stage,
+                    consensus,
+                    max_damaged=config.run.max_damaged,
+                    damaged=damaged,
+                    say=metrics.say,
+                ),
+                meter=Meter(config, stream, world),
+                validator=Validator(config, dataset, side, consensus),
+                metrics=metrics,
+                checkpoints=checkpoints,
+                stop=stop,
             )
             done = loop.run(start)
 

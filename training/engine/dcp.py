@@ -80,7 +80,7 @@ def _cause(failure: CheckpointException) -> Exception:
 class _TensorsOnly(dcp.FileSystemReader):
     """Reads a checkpoint that holds nothing but tensors."""
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
         with (Path(self.path) / TABLE).open("rb") as file:
             try:
                 table = _TableUnpickler(file).load()
@@ -99,7 +99,7 @@ class _TensorsOnly(dcp.FileSystemReader):
         return table
 
 
-class _TableUnpickler(pickle.Unpickler):  # noqa: S301 - it allows plain data only
+class _TableUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name in _IN_A_TABLE.get(module, ()):
             return super().find_class(module, name)

@@ -47,6 +47,7 @@ class Feed:
         stream: IdentityStream,
         stage: Stage,
         consensus: Consensus,
+        *,
         max_damaged: int,
         damaged: int,
         say: Callable[[str], None],

@@ -26,7 +26,7 @@ from training.engine.signals import StopRequest
 from training.engine.validation import Validator
 
 COLLECT_EVERY = 500
-"""Steps between two collections of garbage: on all processes in the same step, or each would wait for the other."""
+"""Steps between two collections of garbage: all processes in the same step, or each would wait for the other."""
 
 
 class Loop:
@@ -34,6 +34,7 @@ class Loop:
 
     def __init__(
         self,
+        *,
         config: Config,
         dataset: StreamedDataset,
         consensus: Consensus,

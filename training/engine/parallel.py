@@ -39,15 +39,16 @@ class ParallelStage:
         self.stage = stage
         self._run = run
         self._world = world
-        self._module: Any = stage
+        module: Any = stage
+        self._module = module
         for block in stage.blocks():
             if run.activation_checkpointing:
                 block.forward = _computed_twice(block.forward)
             if run.compile:
                 block.forward = torch.compile(block.forward)
-        self._share(stage) if run.strategy == "fsdp" else self._copy(stage)
+        self._share(module) if run.strategy == "fsdp" else self._copy(module)
         self.parameters: dict[str, nn.Parameter] = {
-            name: parameter for name, parameter in stage.named_parameters() if parameter.requires_grad
+            name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad
         }
         """What is trained, by its name in the stage."""
 

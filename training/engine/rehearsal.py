@@ -22,6 +22,7 @@ BYTES = 4
 
 
 def rehearse(
+    *,
     config: Config,
     learner: Learner,
     stream: IdentityStream,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.config import Config
+from training.data.batch import Batch
 from training.data.dataset import StreamedDataset
 from training.data.held_out import held_out_batches
 from training.engine.consensus import Consensus
+from training.evaluate.grid import sample_grid
 from training.evaluate.swap import validate
 
 
@@ -40,19 +42,34 @@ class Validator:
         Raises:
             RunEnded: held-out identities cannot be read on some process.
         """
-        config, world = self._config, self._consensus.world
+        world = self._consensus.world
         with self._consensus.together():
             batches = list(
-                held_out_batches(
-                    self._dataset,
-                    config.data,
-                    config.validation.identities,
-                    config.run.per_process,
-                    self._side,
+                self._held_out(
+                    self._config.validation.identities,
+                    self._config.run.per_process,
                     rank=world.rank,
                     world_size=world.world_size,
                 )
             )
+            # All processes draw the same grid: sharded networks need all of them.
+            rows = self._config.validation.grid_identities
+            shown = list(self._held_out(rows, rows, rank=0, world_size=1))
         if not batches:
             return {}, None
-        return validate(stage, batches, world.device, self._consensus.gather, precision), None
+        figures = validate(stage, batches, world.device, self._consensus.gather, precision)
+        with precision():
+            return figures, sample_grid(stage, shown[0][0], world.device, rows)
+
+    def _held_out(
+        self, identities: int, per_process: int, *, rank: int, world_size: int
+    ) -> Iterator[tuple[Batch, tuple[str, ...]]]:
+        return held_out_batches(
+            self._dataset,
+            self._config.data,
+            identities,
+            per_process,
+            self._side,
+            rank=rank,
+            world_size=world_size,
+        )
