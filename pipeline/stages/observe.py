@@ -12,11 +12,11 @@ import numpy as np
 import simplejpeg
 
 from faces.align import align_112
+from faces.crop import Square, cut, shows_whole_face, square_for
 from faces.landmarks import FaceLandmarker
 from faces.quality import brightness, noise, sharpness
 from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, HeadPose, Image
 from pipeline.config import Faces
-from pipeline.stages.crop import Square, cut, face_is_cut_off, square_for, square_holds_face
 from pipeline.stages.decode import Frame
 from pipeline.stopwatch import Stopwatch
 from shards.schema import Reason
@@ -93,8 +93,7 @@ class FaceObserver:
         if landmarks is None:
             return Reason.NO_LANDMARKS
         square = square_for(landmarks.points, width, height, config.crop_scale)
-        whole = not face_is_cut_off(landmarks.points, width, height)
-        if not whole or not square_holds_face(landmarks.points, square):
+        if not shows_whole_face(landmarks.points, square, width, height):
             return Reason.FACE_CUT_OFF
         if is_extreme(landmarks.pose, config):
             return Reason.EXTREME_POSE

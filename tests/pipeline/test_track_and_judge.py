@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from faces.crop import Square
 from faces.types import Detection, FaceLandmarks, Floats, HeadPose
 from pipeline.config import Faces, Tracking
-from pipeline.stages.crop import Square
 from pipeline.stages.judge import JudgedTrack, judge_track, near_medoid, relatively_sharp
 from pipeline.stages.observe import FaceObservation, UsableFace
 from pipeline.stages.probe import Refusal

@@ -14,9 +14,9 @@ import pytest
 import shards_factory as factory
 from pydantic import BaseModel
 
+from faces.crop import Square
 from faces.pose import rotation_from_pose
 from faces.types import HeadPose
-from pipeline.stages.crop import Square
 from shards.layout import FIELDS, SHARD_PATTERN
 from shards.manifest import DIGEST_FIELD, DatasetManifest
 from shards.schema import (

@@ -1,7 +1,9 @@
-"""The stored image: a square around the face, upright as the frame is, never beyond the frame's edges.
+"""The image of a face: a square around it, upright as the frame is, never beyond the frame's edges.
 
-Roll is kept because pose is signal. Nothing is padded because padding is invented data: near the frame's
-border the square is moved inwards, and in a frame smaller than the square it shrinks to the frame.
+The data set's images and the photographs that a trained encoder is shown are both cut here, so that it sees at
+work what it saw in training. Roll is kept because pose is signal. Nothing is padded because padding is invented
+data: near the frame's border the square is moved inwards, and in a frame smaller than the square it shrinks to
+the frame.
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ import numpy as np
 
 from faces.pose import FACE_OVAL
 from faces.types import Floats, Image
-from shards.schema import IMAGE_SIDE
+
+CROP_SIDE = 512
+"""Side of the image in pixels: the data set's contract (`shards.schema.IMAGE_SIDE`)."""
+CROP_SCALE = 1.6
+"""Side of the square as a multiple of the landmarks' longer side, unless a data set is configured otherwise."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class Square:
     side: int
 
     def to_crop(self, points: Floats) -> Floats:
-        """Source points (N, 2) in pixels of the stored image, pixel centres at whole numbers."""
-        scale = IMAGE_SIDE / self.side
+        """Source points (N, 2) in pixels of the crop, pixel centres at whole numbers."""
+        scale = CROP_SIDE / self.side
         shifted: Floats = (points[:, :2] - (self.x0, self.y0) + 0.5) * scale - 0.5
         return shifted
 
@@ -55,8 +61,20 @@ def square_holds_face(points: Floats, square: Square) -> bool:
     return bool((outline >= -1).all() and (outline <= square.side + 1).all())
 
 
-def square_for(points: Floats, width: int, height: int, scale: float) -> Square:
-    """The square to store for a face.
+def shows_whole_face(points: Floats, square: Square, width: int, height: int) -> bool:
+    """Whether the face's outline lies within the frame, and within the square that is cut from it.
+
+    Args:
+        points: (478, 3) landmarks in pixels of the frame.
+        square: of the same frame.
+        width: of the frame.
+        height: of the frame.
+    """
+    return not face_is_cut_off(points, width, height) and square_holds_face(points, square)
+
+
+def square_for(points: Floats, width: int, height: int, scale: float = CROP_SCALE) -> Square:
+    """The square to cut out for a face.
 
     Args:
         points: (478, 3) landmarks in pixels of the frame.
@@ -75,8 +93,8 @@ def square_for(points: Floats, width: int, height: int, scale: float) -> Square:
 
 
 def cut(image: Image, square: Square) -> Image:
-    """The stored image of a frame, (512, 512, 3)."""
+    """The crop: the square's pixels of a frame, (512, 512, 3)."""
     piece = image[square.y0 : square.y0 + square.side, square.x0 : square.x0 + square.side]
-    interpolation = cv2.INTER_AREA if square.side > IMAGE_SIDE else cv2.INTER_CUBIC
-    resized: Image = cv2.resize(piece, (IMAGE_SIDE, IMAGE_SIDE), interpolation=interpolation)
+    interpolation = cv2.INTER_AREA if square.side > CROP_SIDE else cv2.INTER_CUBIC
+    resized: Image = cv2.resize(piece, (CROP_SIDE, CROP_SIDE), interpolation=interpolation)
     return resized

@@ -7,10 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faces.crop import (
+    CROP_SCALE,
+    CROP_SIDE,
+    Square,
+    cut,
+    face_is_cut_off,
+    shows_whole_face,
+    square_for,
+    square_holds_face,
+)
 from faces.pose import FACE_OVAL
 from faces.types import Floats
-from pipeline.stages.crop import Square, cut, face_is_cut_off, square_for, square_holds_face
+from pipeline.config import Faces
 from shards.schema import IMAGE_SIDE
+
+
+def test_a_crop_is_an_image_of_the_contract_and_of_the_pipelines_own_scale() -> None:
+    assert CROP_SIDE == IMAGE_SIDE
+    assert Faces().crop_scale == CROP_SCALE
 
 
 def face(x: float, y: float, width: float, height: float) -> Floats:
@@ -75,6 +90,15 @@ def test_a_face_taller_than_the_frame_is_wide_does_not_fit_and_is_told() -> None
     points = face(30, 100, 250, 380)
     assert not face_is_cut_off(points, 310, 640)
     assert not square_holds_face(points, square_for(points, 310, 640, scale=1.6))
+
+
+def test_a_whole_face_is_in_the_frame_and_in_the_square() -> None:
+    def whole(points: Floats, width: int, height: int) -> bool:
+        return shows_whole_face(points, square_for(points, width, height), width, height)
+
+    assert whole(face(30, 40, 130, 194), 200, 278)
+    assert not whole(face(-3, 40, 130, 194), 200, 278)
+    assert not whole(face(30, 100, 250, 380), 310, 640)
 
 
 @pytest.mark.parametrize(
