@@ -1,0 +1,268 @@
+"""The launchers start the real trainer: the very torchrun lines, with two "nodes" on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from training.engine.jsonl import read_metrics
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = ROOT / "workflows" / "launch"
+TINY = str(ROOT / "workflows" / "train_mtd_tiny.yaml")
+SHORT = ("batch=2", "run.per_process=1", "run.log_every=1", "run.decode_threads=1", "validation.identities=2")
+LIMIT_S = 240
+
+FAKE_SRUN = """\
+#!{python}
+# One task on each node, which is one session here; a signal reaches every process of the step, as Slurm does it.
+import os, signal, subprocess, sys
+import psutil
+
+command = sys.argv[1:]
+while command[0].startswith("--"):
+    command.pop(0)
+tasks = [
+    subprocess.Popen(command, env=os.environ | {{"SLURM_NODEID": str(node)}}, start_new_session=True)
+    for node in range(int(os.environ["SLURM_NNODES"]))
+]
+
+def forward(number, frame):
+    for task in tasks:
+        for process in [psutil.Process(task.pid), *psutil.Process(task.pid).children(recursive=True)]:
+            process.send_signal(number)
+
+signal.signal(signal.SIGTERM, forward)
+sys.exit(max(abs(task.wait()) for task in tasks))
+"""
+FAKE_SCONTROL = """\
+#!/usr/bin/env bash
+case $1 in
+    show) printf '127.0.0.1\\n127.0.0.1\\n' ;;
+    requeue) echo "$2" >>"$REQUEUED" ;;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sys.path.insert(0, str(ROOT / "tests" / "shards"))
+    import shards_factory
+
+    root = tmp_path_factory.mktemp("data") / "a data set"
+    shards_factory.build(root)
+    return root
+
+
+@contextmanager
+def started(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A launcher with all that it starts, which is gone when the block ends."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PYTHON": sys.executable} | environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    import psutil
+
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+    process.kill()
+    process.wait()
+
+
+def wait_for_steps(output: Path, steps: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    metrics = output / "metrics.jsonl"
+    while not (metrics.exists() and len(read_metrics(metrics)) >= steps):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+def saved(output: Path) -> list[tuple[int, int]]:
+    """Step and number of processes of each checkpoint."""
+    states = [json.loads(path.read_text()) for path in sorted(output.glob("checkpoints/step-*/state.json"))]
+    return [(state["step"], state["world_size"]) for state in states]
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def executable(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_scripts_pass_shellcheck() -> None:
+    scripts = sorted(str(path) for path in LAUNCH.iterdir() if path.suffix in {".sh", ".sbatch"})
+    assert len(scripts) == 3
+    command = [str(Path(sys.executable).with_name("shellcheck")), "--external-sources", *scripts]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("name", ["one_machine.sh", "slurm.sbatch", "torchrun.sh"])
+def test_scripts_can_be_executed(name: str) -> None:
+    assert os.access(LAUNCH / name, os.X_OK)
+
+
+@pytest.mark.slow
+def test_one_machine_saves_and_exits_0_when_asked_to_stop(dataset: Path, tmp_path: Path) -> None:
+    output, log = tmp_path / "it's $HOME; a `run`", tmp_path / "log"
+    command = [str(LAUNCH / "one_machine.sh"), TINY, f"data.root={dataset}", f"output={output}", *SHORT]
+    with started([*command, "steps=100000"], log, NPROC="2") as process:
+        wait_for_steps(output, 2, process, log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == 0, log.read_text()
+    ((stopped, world_size),) = saved(output)
+    assert world_size == 2
+    assert f"stopped and saved at step {stopped}" in log.read_text()
+
+
+@pytest.mark.slow
+def test_slurm_starts_one_torchrun_a_node_and_queues_the_job_again_when_time_runs_out(
+    dataset: Path, tmp_path: Path
+) -> None:
+    executable(tmp_path / "bin" / "srun", FAKE_SRUN.format(python=sys.executable))
+    executable(tmp_path / "bin" / "scontrol", FAKE_SCONTROL)
+    output, requeued = tmp_path / "a run", tmp_path / "requeued"
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "REQUEUED": str(requeued),
+        "NPROC": "1",
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_NNODES": "2",
+    }
+    script = ["bash", str(LAUNCH / "slurm.sbatch"), TINY, f"data.root={dataset}", f"output={output}", *SHORT]
+    log = tmp_path / "log"
+    with started([*script, "steps=100000"], log, PORT=free_port(), **environment) as process:
+        wait_for_steps(output, 2, process, log)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(LIMIT_S) == 0, log.read_text()
+    ((_, world_size),) = saved(output)
+    assert world_size == 2
+    assert requeued.read_text() == "4711\n"
+
+
+def test_slurm_says_where_to_submit_from(tmp_path: Path) -> None:
+    environment = os.environ | {"SLURM_SUBMIT_DIR": str(tmp_path)}
+    result = subprocess.run(
+        ["bash", str(LAUNCH / "slurm.sbatch"), TINY],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert result.returncode == 1
+    assert "submit this from the repository" in result.stderr
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    documents = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())
+    return {document["kind"]: document for document in documents}
+
+
+def test_the_manifests_follow_the_schemas_of_kubernetes() -> None:
+    for document in manifests().values():
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_parts_of_the_manifests_agree() -> None:
+    service, job = manifests()["Service"], manifests()["Job"]
+    name, spec = job["metadata"]["name"], job["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": name}
+    assert environment["FIRST_POD"] == f"{name}-0.{service['metadata']['name']}"
+    assert spec["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+    assert environment["PORT"] == str(service["spec"]["ports"][0]["port"])
+    assert int(environment["NODES"]) == spec["completions"] == spec["parallelism"]
+    assert int(environment["NPROC"]) == container["resources"]["limits"]["nvidia.com/gpu"]
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
+
+
+def test_the_manifests_hold_no_credentials() -> None:
+    (container,) = manifests()["Job"]["spec"]["template"]["spec"]["containers"]
+    secret = [entry for entry in container["env"] if "KEY" in entry["name"]]
+    assert len(secret) == 2
+    assert all(set(entry) == {"name", "valueFrom"} for entry in secret)
+    assert all("secretKeyRef" in entry["valueFrom"] for entry in secret)
+
+
+def pod(index: int, changes: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of the pod of an index, with `$(NAME)` expanded as Kubernetes does."""
+    (container,) = manifests()["Job"]["spec"]["template"]["spec"]["containers"]
+    environment = {"JOB_COMPLETION_INDEX": str(index)}
+
+    def expanded(text: str) -> str:
+        return re.sub(r"\$\((\w+)\)", lambda name: environment[name[1]], text)
+
+    for entry in container["env"]:
+        if "value" in entry:
+            environment[entry["name"]] = expanded(changes.get(entry["name"], entry["value"]))
+    return [expanded(word) for word in container["command"] + container["args"]], environment
+
+
+@pytest.mark.slow
+def test_kubernetes_starts_two_pods_that_find_each_other_and_a_stop_is_not_taken_for_the_end(
+    dataset: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "a run"
+    changes = {"NPROC": "1", "FIRST_POD": "127.0.0.1", "PORT": free_port(), "OUTPUT": str(output)}
+
+    def run(steps: int) -> list[tuple[list[str], Path, dict[str, str]]]:
+        pods = []
+        for index in range(2):
+            command, environment = pod(index, changes)
+            command[command.index("workflows/train_mtd_paper.yaml")] = TINY
+            command[command.index("data.root=s3://bucket/mfhq")] = f"data.root={dataset}"
+            command[command.index("run.cache.folder=/cache")] = f"run.cache.folder={tmp_path}/cache-{index}"
+            environment["FINISHED_POLL_S"] = "0.05"
+            log = tmp_path / f"log-{index}-{steps}"
+            pods.append(([*command, *SHORT, f"steps={steps}"], log, environment))
+        return pods
+
+    (first, log, environment), (second, other_log, other_environment) = run(100_000)
+    with (
+        started(first, log, **environment) as leader,
+        started(second, other_log, **other_environment) as follower,
+    ):
+        wait_for_steps(output, 2, leader, log)
+        follower.send_signal(signal.SIGTERM)
+        assert follower.wait(LIMIT_S) == 75, other_log.read_text()
+        assert leader.wait(LIMIT_S) == 75, log.read_text()
+    ((_, world_size),) = saved(output)
+    assert world_size == 2
