@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: help setup demo test lint format lock clean
 
 help:
-	@echo "make demo    make clips, build a data set from them, verify it, draw its report"
+	@echo "make demo    make clips, build a data set from them, train on it for a minute"
 	@echo "make test    run the test suite (PYTEST_ARGS='--clips DIR' adds real clips)"
 	@echo "make setup   set up .venv with the locked dependencies"
 	@echo "make lint    ruff, mypy, import-linter"
@@ -23,9 +23,10 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	rm -rf $(DEMO)/mfhq
+	rm -rf $(DEMO)/mfhq $(DEMO)/run
 	$(BIN)/mfhq demo-clips $(DEMO)/clips
 	$(BIN)/python pipeline/build_mfhq.py workflows/curate_demo.yaml source.path=$(DEMO)/clips output=$(DEMO)/mfhq
+	$(BIN)/omniid train workflows/train_mtd_tiny.yaml data.root=$(DEMO)/mfhq output=$(DEMO)/run
 
 test: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
