@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import torch
 
-_GOLDEN = 0x9E3779B97F4A7C15
-_FIRST = 0xBF58476D1CE4E5B9
-_SECOND = 0x94D049BB133111EB
+from training.models.hashed import GOLDEN, mixed, signed
+
 _VISIBLE_PATCHES = 0x6F6D6E692D6D7464
 """Sets these draws apart from all others that come from the same seed."""
 
@@ -32,26 +31,9 @@ def visible_patches(seeds_B: torch.Tensor, targets_BN: torch.Tensor, patches: in
     """
     if not 1 <= kept <= patches:
         raise ValueError(f"{kept} of {patches} patches cannot be seen")
-    streams_BN = _mixed(_mixed(seeds_B + _signed(_VISIBLE_PATCHES))[:, None] + targets_BN)
+    streams_BN = mixed(mixed(seeds_B + signed(_VISIBLE_PATCHES))[:, None] + targets_BN)
     numbers_P = torch.arange(1, patches + 1, device=seeds_B.device)
-    scores_BNP = _mixed(streams_BN[..., None] + numbers_P * _signed(_GOLDEN))
+    scores_BNP = mixed(streams_BN[..., None] + numbers_P * signed(GOLDEN))
     # Stable, so that even equal scores come out in the same order everywhere.
     first_BNV = scores_BNP.sort(dim=-1, stable=True).indices[..., :kept]
     return first_BNV.sort(dim=-1).values
-
-
-def _mixed(values: torch.Tensor) -> torch.Tensor:
-    """The output function of SplitMix64 (Steele et al., "Fast splittable pseudorandom generators", 2014)."""
-    values = (values ^ _shifted(values, 30)) * _signed(_FIRST)
-    values = (values ^ _shifted(values, 27)) * _signed(_SECOND)
-    return values ^ _shifted(values, 31)
-
-
-def _shifted(values: torch.Tensor, bits: int) -> torch.Tensor:
-    """Shift right and fill with zeros; torch fills int64 with the sign."""
-    return (values >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(value: int) -> int:
-    """The int64 of the same 64 bits."""
-    return value - (1 << 64) if value >= 1 << 63 else value

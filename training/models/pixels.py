@@ -26,11 +26,12 @@ def pixels(images_HHC: torch.Tensor, side: int) -> torch.Tensor:
     planes = images_HHC.movedim(-1, -3).float() / 255
     if planes.shape[-1] == side:
         return planes
+    flat = planes.reshape(-1, *planes.shape[-3:])
     flat = functional.interpolate(
-        planes.flatten(0, -4), size=(side, side), mode="bicubic", antialias=True, align_corners=False
+        flat, size=(side, side), mode="bicubic", antialias=True, align_corners=False
     )
     # Bicubic overshoots beside hard edges.
-    return flat.clamp(0, 1).unflatten(0, planes.shape[:-3])
+    return flat.clamp(0, 1).reshape(*planes.shape[:-2], side, side)
 
 
 def face_share(masks_HH: torch.Tensor, side: int) -> torch.Tensor:
@@ -46,5 +47,5 @@ def face_share(masks_HH: torch.Tensor, side: int) -> torch.Tensor:
     share = masks_HH.float() / 255
     if share.shape[-1] == side:
         return share
-    flat = functional.adaptive_avg_pool2d(share.flatten(0, -3), (side, side))
-    return flat.unflatten(0, share.shape[:-2])
+    flat = functional.adaptive_avg_pool2d(share.reshape(-1, 1, *share.shape[-2:]), (side, side))
+    return flat.reshape(*share.shape[:-2], side, side)

@@ -1,0 +1,38 @@
+"""What tests of the trainer share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from training.data.batch import Batch
+
+MakeBatch = Callable[..., Batch]
+
+
+@pytest.fixture
+def make_batch() -> MakeBatch:
+    """Makes batches of noise, with a disc for a face; the same arguments give the same batch."""
+    return noise_batch
+
+
+def noise_batch(
+    *, people: int = 3, inputs: int = 3, targets: int = 2, side: int = 64, seed: int = 0, keys: str = "k"
+) -> Batch:
+    """A batch whose rows are all valid: the first images are inputs, the last ones are targets."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (people, 8, side, side, 3), dtype=torch.uint8, generator=generator)
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    disc = (rows - side / 2) ** 2 + (columns - side / 2) ** 2 < (side / 3) ** 2
+    return Batch(
+        images_BKSSC=images,
+        masks_BKSS=(disc * 255).byte().expand(people, 8, side, side).clone(),
+        inputs_BM=torch.arange(inputs).repeat(people, 1),
+        input_valid_BM=torch.ones(people, inputs, dtype=torch.bool),
+        targets_BN=torch.arange(8 - targets, 8).repeat(people, 1),
+        valid_B=torch.ones(people, dtype=torch.bool),
+        seeds_B=torch.randint(-(2**63), 2**63 - 1, (people,), generator=generator),
+        keys=tuple(f"{keys}{number}" for number in range(people)),
+    )

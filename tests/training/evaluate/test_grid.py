@@ -1,0 +1,81 @@
+"""The sample grid: every tile shows what its caption says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from training.config import Mtd
+from training.evaluate.grid import CAPTION_PX, GAP_PX, TILE_PX, sample_grid
+from training.models.mtd import MtdStage
+from training.models.sizes import SIZES
+
+CPU = torch.device("cpu")
+STEP = TILE_PX + GAP_PX
+
+
+@pytest.fixture(scope="module")
+def stage() -> MtdStage:
+    torch.manual_seed(0)
+    return MtdStage(SIZES["tiny"], Mtd())
+
+
+@pytest.fixture
+def flat(make_batch):
+    """Images of one colour each: image k of person b is grey of 20 k + 100 b."""
+    batch = make_batch(people=2, inputs=3, targets=2)
+    levels = 20 * torch.arange(8) + 100 * torch.arange(2)[:, None]
+    return replace(
+        batch, images_BKSSC=levels[:, :, None, None, None].expand_as(batch.images_BKSSC).byte().clone()
+    )
+
+
+def tile(grid: np.ndarray, row: int, column: int) -> np.ndarray:
+    top, left = CAPTION_PX + row * STEP, GAP_PX + column * STEP
+    return grid[top : top + TILE_PX, left : left + TILE_PX]
+
+
+def test_rows_are_identities_and_columns_what_the_captions_say(stage, flat) -> None:
+    grid = sample_grid(stage, flat, CPU, rows=6)
+    assert grid.dtype == np.uint8
+    assert grid.shape == (CAPTION_PX + 2 * STEP, GAP_PX + 6 * STEP, 3)
+    for row in range(2):
+        for column in range(3):
+            assert np.all(tile(grid, row, column) == 20 * column + 100 * row)
+        assert np.all(tile(grid, row, 5) == 20 * 6 + 100 * row)
+    assert (grid[:CAPTION_PX] < 128).any()
+
+
+def test_of_the_target_only_the_visible_patches_are_shown(stage, flat) -> None:
+    seen = tile(sample_grid(stage, flat, CPU, rows=1), 0, 3)[..., 0]
+    target = np.isclose(seen, 120, atol=3)
+    # 3 of 64 patches; the rest is grey of 128, less what is smoothed at their edges.
+    assert 0.02 < target.mean() < 0.06
+    assert np.isclose(seen, 128, atol=3).mean() > 0.9
+
+
+def test_the_drawing_is_shown_on_the_face_alone(stage, flat) -> None:
+    drawn = tile(sample_grid(stage, flat, CPU, rows=1), 0, 4)
+    assert np.all(drawn[:10] == 128)
+    middle = drawn[TILE_PX // 2 - 10 : TILE_PX // 2 + 10, TILE_PX // 2 - 10 : TILE_PX // 2 + 10]
+    with torch.no_grad():
+        drawing = stage.draw(flat, stage.identify(flat)).drawn_BNCSS[0, 0]
+    assert abs(middle.mean() / 255 - drawing[:, 28:36, 28:36].mean()) < 0.02
+
+
+def test_no_more_rows_than_asked_for_and_none_of_damaged_samples(stage, flat) -> None:
+    assert sample_grid(stage, flat, CPU, rows=1).shape[0] == CAPTION_PX + STEP
+    damaged = replace(flat, valid_B=torch.tensor([False, True]))
+    grid = sample_grid(stage, damaged, CPU, rows=2)
+    assert grid.shape[0] == CAPTION_PX + STEP
+    assert np.all(tile(grid, 0, 0) == 100)
+
+
+def test_the_place_of_a_missing_input_stays_empty(stage, flat) -> None:
+    padded = replace(flat, input_valid_BM=torch.tensor([[True, False, False], [True, True, True]]))
+    grid = sample_grid(stage, padded, CPU, rows=2)
+    assert np.all(tile(grid, 0, 1) == 255)
+    assert np.all(tile(grid, 1, 1) == 120)

@@ -1,0 +1,137 @@
+"""Weights of the tower: from files of every kind, and refused in words."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from settings.section import ConfigError
+from training.config import Model
+from training.errors import TrainingError
+from training.models.clip import ClipTower
+from training.models.clip_weights import HUB_REPOSITORY, load_clip, read_tower
+from training.models.sizes import SIZES
+
+TINY = SIZES["tiny"]
+
+
+@pytest.fixture
+def clip() -> open_clip.CLIP:
+    """A real CLIP model whose vision tower is tiny."""
+    torch.manual_seed(5)
+    return open_clip.CLIP(
+        embed_dim=32,
+        vision_cfg=open_clip.CLIPVisionCfg(
+            layers=TINY.layers,
+            width=TINY.width,
+            head_width=TINY.head_width,
+            patch_size=TINY.patch,
+            image_size=TINY.side,
+        ),
+        text_cfg=open_clip.CLIPTextCfg(context_length=8, vocab_size=50, width=32, heads=2, layers=1),
+    )
+
+
+def assert_is_tower_of(clip: open_clip.CLIP, weights: dict[str, torch.Tensor]) -> None:
+    tower = ClipTower(TINY)
+    tower.visual.load_state_dict(weights, strict=True)
+    expected = clip.visual.state_dict()
+    assert set(weights) == set(expected) - {"proj"}
+    assert all(torch.equal(value, expected[key]) for key, value in tower.visual.state_dict().items())
+
+
+def test_the_tower_is_taken_out_of_a_whole_clip_model(clip: open_clip.CLIP, tmp_path: Path) -> None:
+    save_file(clip.state_dict(), tmp_path / "clip.safetensors")
+    assert_is_tower_of(clip, read_tower(tmp_path / "clip.safetensors", TINY))
+
+
+def test_a_tower_alone_will_do(clip: open_clip.CLIP, tmp_path: Path) -> None:
+    save_file(clip.visual.state_dict(), tmp_path / "tower.safetensors")
+    assert_is_tower_of(clip, read_tower(tmp_path / "tower.safetensors", TINY))
+
+
+def test_torch_s_own_files_are_read(clip: open_clip.CLIP, tmp_path: Path) -> None:
+    torch.save(clip.state_dict(), tmp_path / "clip.bin")
+    assert_is_tower_of(clip, read_tower(tmp_path / "clip.bin", TINY))
+
+
+def test_a_checkpoint_of_open_clip_s_trainer_is_read(clip: open_clip.CLIP, tmp_path: Path) -> None:
+    state = {f"module.{key}": value for key, value in clip.state_dict().items()}
+    torch.save({"epoch": 3, "name": "run", "state_dict": state}, tmp_path / "epoch_3.pt")
+    assert_is_tower_of(clip, read_tower(tmp_path / "epoch_3.pt", TINY))
+
+
+class Intruder:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("code from a file of weights was run",)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"visual.conv1.weight": Intruder()}, tmp_path / "clip.pt")
+    with pytest.raises(TrainingError, match=r"clip\.pt cannot be read as weights"):
+        read_tower(tmp_path / "clip.pt", TINY)
+    assert "was run" not in capsys.readouterr().out
+
+
+def test_a_missing_file_is_named_with_the_other_choices(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=rf"no file {tmp_path}/clip\.bin.*`hub`.*`random`"):
+        load_clip(Model(size="tiny", clip=str(tmp_path / "clip.bin")))
+
+
+def test_random_weights_are_those_that_are_there() -> None:
+    assert load_clip(Model(size="tiny", clip="random")) is None
+
+
+def test_the_digest_is_checked_when_it_is_given(clip: open_clip.CLIP, tmp_path: Path) -> None:
+    path = tmp_path / "clip.safetensors"
+    save_file(clip.state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    loaded = load_clip(Model(size="tiny", clip=str(path), clip_sha256=digest))
+    assert loaded is not None
+    assert_is_tower_of(clip, loaded)
+    with pytest.raises(TrainingError, match=f"has sha256 {digest}, expected {'0' * 64}"):
+        load_clip(Model(size="tiny", clip=str(path), clip_sha256="0" * 64))
+
+
+def test_what_does_not_fit_is_named_key_by_key(clip: open_clip.CLIP, tmp_path: Path) -> None:
+    state = dict(clip.state_dict())
+    del state["visual.ln_pre.weight"]
+    state["visual.extra"] = torch.zeros(1)
+    state["visual.conv1.weight"] = torch.zeros(128, 3, 16, 16)
+    save_file(state, tmp_path / "clip.safetensors")
+    with pytest.raises(TrainingError) as caught:
+        read_tower(tmp_path / "clip.safetensors", TINY)
+    assert "missing: ln_pre.weight" in str(caught.value)
+    assert "unknown: extra" in str(caught.value)
+    assert "conv1.weight is (128, 3, 16, 16), expected (128, 3, 8, 8)" in str(caught.value)
+
+
+def test_weights_of_another_size_are_refused_with_few_names(clip: open_clip.CLIP, tmp_path: Path) -> None:
+    save_file(clip.state_dict(), tmp_path / "clip.safetensors")
+    with pytest.raises(TrainingError, match=r"missing: (\S+, ){4}\S+ and \d+ more") as caught:
+        read_tower(tmp_path / "clip.safetensors", SIZES["small"])
+    assert len(str(caught.value)) < 1500
+
+
+def test_a_damaged_file_is_named(clip: open_clip.CLIP, tmp_path: Path) -> None:
+    for name in ("clip.safetensors", "clip.bin"):
+        (tmp_path / name).write_bytes(b"\x20" + bytes(100))
+        with pytest.raises(TrainingError, match=f"{name} cannot be read as weights"):
+            read_tower(tmp_path / name, TINY)
+
+
+def test_the_hub_fits_the_paper_s_size_only() -> None:
+    with pytest.raises(ConfigError, match=r"model\.clip.*ViT-H-14.*tiny"):
+        load_clip(Model(size="tiny", clip="hub"))
+
+
+def test_without_the_hub_the_file_to_bring_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(TrainingError, match=rf"{HUB_REPOSITORY}.*copy the file.*sha256 is 0084e753"):
+        load_clip(Model(size="paper", clip="hub"))

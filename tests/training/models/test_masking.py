@@ -1,0 +1,63 @@
+"""Which patches are seen: arithmetic that gives the same on every machine."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.models.masking import _mixed, visible_patches
+
+
+def reference_mix(value: int) -> int:
+    """SplitMix64's output function on Python's integers, which do not wrap."""
+    mask = 2**64 - 1
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    return value ^ (value >> 31)
+
+
+def test_the_hash_is_splitmix64_for_every_kind_of_int64() -> None:
+    values = [0, 1, -1, 2**63 - 1, -(2**63), 0x0123456789ABCDEF, -0x0123456789ABCDEF]
+    hashed = _mixed(torch.tensor(values)).tolist()
+    assert [value % 2**64 for value in hashed] == [reference_mix(value % 2**64) for value in values]
+
+
+def test_the_patches_are_pinned_for_all_time() -> None:
+    seeds, targets = torch.tensor([0, -5]), torch.tensor([[0, 7], [3, 3]])
+    assert visible_patches(seeds, targets, 256, 4).tolist() == [
+        [[44, 184, 215, 247], [18, 86, 176, 222]],
+        [[45, 113, 176, 206], [45, 113, 176, 206]],
+    ]
+
+
+def test_patches_are_in_order_without_repeats_and_within_the_image() -> None:
+    drawn = visible_patches(torch.arange(100), torch.arange(8).expand(100, 8), 256, 12)
+    assert drawn.shape == (100, 8, 12)
+    assert (drawn.diff(dim=-1) > 0).all()
+    assert drawn.min() >= 0
+    assert drawn.max() < 256
+
+
+def test_every_patch_is_seen_equally_often() -> None:
+    drawn = visible_patches(torch.arange(4000), torch.arange(2).expand(4000, 2), 64, 16)
+    counts = torch.bincount(drawn.flatten(), minlength=64).double()
+    expected = 4000 * 2 * 16 / 64
+    chi_squared = ((counts - expected) ** 2 / expected).sum()
+    assert chi_squared < 63 + 5 * (2 * 63) ** 0.5
+
+
+def test_images_of_a_sample_show_different_patches_and_do_not_depend_on_their_neighbours() -> None:
+    together = visible_patches(torch.tensor([11, 12]), torch.tensor([[0, 1, 2], [4, 5, 6]]), 256, 12)
+    alone = visible_patches(torch.tensor([12]), torch.tensor([[6]]), 256, 12)
+    assert together[1, 2].tolist() == alone[0, 0].tolist()
+    assert len({tuple(patches) for patches in together.flatten(0, 1).tolist()}) == 6
+
+
+def test_all_patches_can_be_seen() -> None:
+    assert visible_patches(torch.tensor([3]), torch.tensor([[0]]), 9, 9).tolist() == [[list(range(9))]]
+
+
+@pytest.mark.parametrize("kept", [0, 10])
+def test_none_or_more_than_all_are_refused(kept: int) -> None:
+    with pytest.raises(ValueError, match=f"{kept} of 9"):
+        visible_patches(torch.tensor([3]), torch.tensor([[0]]), 9, kept)

@@ -1,0 +1,55 @@
+"""Images and masks as the networks take them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from training.models.pixels import face_share, pixels
+
+
+def test_an_image_of_the_right_side_keeps_its_values() -> None:
+    images = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 4, 4, 3)
+    planes = pixels(images, 4)
+    assert planes.shape == (2, 3, 4, 4)
+    assert torch.equal((planes * 255).round().byte().permute(0, 2, 3, 1), images)
+
+
+def test_any_leading_dimensions_stay_in_place() -> None:
+    images = torch.zeros(2, 3, 8, 8, 3, dtype=torch.uint8)
+    images[1, 2, :, :, 1] = 255
+    planes = pixels(images, 4)
+    assert planes.shape == (2, 3, 3, 4, 4)
+    assert torch.all(planes[1, 2, 1] == 1)
+    assert planes.sum() == 16
+
+
+def test_reduced_images_are_smooth_pictures_of_the_same_thing() -> None:
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (256, 256, 3), np.uint8), (0, 0), 6)
+    reduced = pixels(torch.from_numpy(image), 224).permute(1, 2, 0).numpy() * 255
+    expected = cv2.resize(image, (224, 224), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(reduced - expected).max() < 2
+
+
+def test_hard_edges_do_not_leave_the_range() -> None:
+    checkers = ((torch.arange(64) // 8 + torch.arange(64)[:, None] // 8) % 2 * 255).byte()
+    planes = pixels(checkers[..., None].expand(64, 64, 3), 28)
+    assert planes.min() == 0
+    assert planes.max() == 1
+
+
+def test_a_mask_becomes_the_share_of_each_pixel_that_is_face() -> None:
+    mask = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    mask[0, :, :3] = 255
+    assert face_share(mask, 4)[0].tolist() == [[1, 0.5, 0, 0]] * 4
+
+
+def test_the_share_keeps_the_area_at_any_side() -> None:
+    mask = torch.zeros(1, 2, 256, 256, dtype=torch.uint8)
+    mask[0, 1, 60:200, 70:190] = 255
+    share = face_share(mask, 224)
+    assert share.shape == (1, 2, 224, 224)
+    assert share[0, 0].sum() == 0
+    assert abs(share[0, 1].mean() - mask[0, 1].float().mean() / 255) < 1e-3
