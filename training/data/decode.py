@@ -173,4 +173,5 @@ def _one_bit_mask(data: _Bytes) -> NDArray[np.uint8] | None:
     rows = np.frombuffer(raw, np.uint8).reshape(IMAGE_SIDE, _ROW)
     if rows[:, 0].any():
         return None
-    return np.unpackbits(rows[:, 1:], axis=1) * np.uint8(FACE)
+    bits = np.unpackbits(rows[:, 1:], axis=1)
+    return np.negative(bits, out=bits)  # 1 becomes 255

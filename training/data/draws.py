@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from shards.schema import IMAGES_PER_IDENTITY
 from training.config import Data
-from training.data.hashing import hash64, splitmix64
+from training.data.hashing import hash64, hashes64
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ def draw(data: Data, seed: int, epoch: int, key: str) -> Draw:
     """What the step that meets an identity in an epoch sees of it."""
     sample_seed = hash64("sample", seed, epoch, key)
     return Draw(
-        inputs=_permutation(sample_seed, 0)[: _count(sample_seed, data)],
-        targets=tuple(sorted(_permutation(sample_seed, 1)[: data.targets])),
+        inputs=_permutation(sample_seed, "inputs")[: _count(sample_seed, data)],
+        targets=tuple(sorted(_permutation(sample_seed, "targets")[: data.targets])),
         seed=_signed(sample_seed),
     )
 
@@ -49,7 +47,7 @@ def draw_held_out(data: Data, key: str) -> Draw:
     """
     sample_seed = hash64("held out", key)
     inputs = min(data.most_inputs, IMAGES_PER_IDENTITY - 1)
-    images = _permutation(sample_seed, 0)
+    images = _permutation(sample_seed, "inputs")
     targets = images[inputs:][: data.targets]
     return Draw(inputs=images[:inputs], targets=tuple(sorted(targets)), seed=_signed(sample_seed))
 
@@ -57,13 +55,13 @@ def draw_held_out(data: Data, key: str) -> Draw:
 def _count(sample_seed: int, data: Data) -> int:
     """Number of inputs, evenly spread over the range; the bias of a remainder of 64 bits is below 1e-17."""
     choices = data.most_inputs - data.least_inputs + 1
-    return data.least_inputs + hash64(sample_seed, "inputs") % choices
+    return data.least_inputs + hash64("number of inputs", sample_seed) % choices
 
 
-def _permutation(sample_seed: int, use: int) -> tuple[int, ...]:
-    numbers = np.arange(IMAGES_PER_IDENTITY, dtype=np.uint64)
-    mixed = splitmix64(numbers ^ np.uint64(hash64(sample_seed, use)))
-    return tuple(int(number) for number in np.argsort(mixed))
+def _permutation(sample_seed: int, use: str) -> tuple[int, ...]:
+    """The numbers of the images in an order that depends on the sample and the use."""
+    ranks = hashes64(IMAGES_PER_IDENTITY, use, sample_seed)
+    return tuple(sorted(range(IMAGES_PER_IDENTITY), key=ranks.__getitem__))
 
 
 def _signed(value: int) -> int:

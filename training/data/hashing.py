@@ -7,6 +7,7 @@ their versions; a resumed run must draw what an undisturbed one would have drawn
 from __future__ import annotations
 
 import hashlib
+import struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,15 @@ from numpy.typing import NDArray
 
 def hash64(*parts: str | int) -> int:
     """64 bits that depend on every part and on where one part ends and the next begins."""
+    return hashes64(1, *parts)[0]
+
+
+def hashes64(count: int, *parts: str | int) -> tuple[int, ...]:
+    """At most 8 such numbers, each independent of the others."""
     # repr of text puts quotation marks around it and escapes those inside it.
     text = ",".join(map(repr, parts))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    digest = hashlib.blake2b(text.encode(), digest_size=8 * count).digest()
+    return struct.unpack(f"<{count}Q", digest)
 
 
 def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

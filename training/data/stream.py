@@ -7,10 +7,11 @@ and others only compute, because waiting for an object store takes far more read
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from shards.schema import Split
 from training.config import Config
@@ -19,19 +20,45 @@ from training.data.dataset import Fetched, StreamedDataset
 from training.data.decode import BatchBuffer
 from training.data.draws import draw
 from training.data.order import Order, Share, check_enough
+from training.data.workers import Workers
 from training.errors import BadSample
 
 FETCHERS_PER_DECODER = 4
 """Reads that wait for storage, for each thread that decodes."""
 
 
-@dataclass(frozen=True)
 class _Pending:
     """A micro-batch on its way."""
 
-    buffer: BatchBuffer
-    rows: list[Future[str | None]]
-    """For each row, what is wrong with its sample."""
+    def __init__(self, buffer: BatchBuffer, rows: int) -> None:
+        self.buffer = buffer
+        self.problems: list[str | None] = [None] * rows
+        """For each row, what is wrong with its sample."""
+        self.error: BaseException | None = None
+        """What ends the stream."""
+        self.finished = threading.Event()
+        self._left = rows
+        self._counting = threading.Lock()
+
+    def row_done(self) -> None:
+        """One more row is filled or blank."""
+        with self._counting:
+            self._left -= 1
+            if self._left == 0:
+                self.finished.set()
+
+    def failed(self, error: BaseException) -> None:
+        """The stream cannot go on."""
+        self.error = error
+        self.finished.set()
+
+
+class _Row(NamedTuple):
+    """A sample on its way into its row of a micro-batch."""
+
+    pending: _Pending
+    row: int
+    key: str
 
 
 class IdentityStream:
@@ -81,10 +108,12 @@ class IdentityStream:
         self._order = Order(self.identities, config.seed)
         self._micro_batches = share.micro_batches(start_step)
         self._pinned = torch.cuda.is_available()
-        threads = config.run.decode_threads
-        self._fetchers = ThreadPoolExecutor(FETCHERS_PER_DECODER * threads, "fetch")
-        self._decoders = ThreadPoolExecutor(threads, "decode")
         self._pending: deque[_Pending] = deque()
+        threads = config.run.decode_threads
+        self._decoders = Workers("decode", threads, partial(_decode, dataset))
+        self._fetchers = Workers(
+            "fetch", FETCHERS_PER_DECODER * threads, partial(_fetch, dataset, self._decoders)
+        )
         self._closed = False
 
     def __iter__(self) -> IdentityStream:
@@ -103,21 +132,20 @@ class IdentityStream:
             self._pending.append(self._begin(next(self._micro_batches)))
         pending = self._pending.popleft()
         began = time.perf_counter()
-        try:
-            problems = [row.result() for row in pending.rows]
-        except BaseException:
-            self.close()
-            raise
+        pending.finished.wait()
         self.waited_s += time.perf_counter() - began
-        self.damaged += [problem for problem in problems if problem is not None]
+        if pending.error is not None:
+            self.close()
+            raise pending.error
+        self.damaged += [problem for problem in pending.problems if problem is not None]
         return pending.buffer.batch()
 
     def close(self) -> None:
-        """Stop reading; waits for the reads under way, which end by themselves soon."""
+        """Stop reading; waits for reads under way, which a stalled connection delays by seconds at most."""
         self._closed = True
         self._dataset.close()
-        for pool in (self._fetchers, self._decoders):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._fetchers.close()
+        self._decoders.close()
         self._pending.clear()
 
     def _begin(self, positions: range) -> _Pending:
@@ -129,31 +157,27 @@ class IdentityStream:
             for place, key in zip(places, keys, strict=True)
         ]
         buffer = BatchBuffer(keys, draws, self._side, pinned=self._pinned)
-        rows = [self._begin_row(buffer, row, key) for row, key in enumerate(keys)]
-        return _Pending(buffer, rows)
+        pending = _Pending(buffer, len(keys))
+        for row, key in enumerate(keys):
+            self._fetchers.put(_Row(pending, row, key))
+        return pending
 
-    def _begin_row(self, buffer: BatchBuffer, row: int, key: str) -> Future[str | None]:
-        done: Future[str | None] = Future()
 
-        def decode(fetched: Fetched) -> None:
-            try:
-                done.set_result(self._fill(buffer, row, fetched))
-            except BaseException as error:
-                done.set_exception(error)
+def _fetch(dataset: StreamedDataset, decoders: Workers[tuple[_Row, Fetched]], row: _Row) -> None:
+    try:
+        decoders.put((row, dataset.fetch(row.key)))
+    except BaseException as error:
+        row.pending.failed(error)
 
-        def fetch() -> None:
-            try:
-                self._decoders.submit(decode, self._dataset.fetch(key))
-            except BaseException as error:
-                done.set_exception(error)
 
-        self._fetchers.submit(fetch)
-        return done
-
-    def _fill(self, buffer: BatchBuffer, row: int, fetched: Fetched) -> str | None:
-        try:
-            buffer.fill(row, self._dataset.pictures(fetched))
-        except BadSample as error:
-            buffer.blank(row)
-            return str(error)
-        return None
+def _decode(dataset: StreamedDataset, work: tuple[_Row, Fetched]) -> None:
+    (pending, row, _), fetched = work
+    try:
+        pending.buffer.fill(row, dataset.pictures(fetched))
+    except BadSample as problem:
+        pending.buffer.blank(row)
+        pending.problems[row] = str(problem)
+    except BaseException as error:
+        pending.failed(error)
+        return
+    pending.row_done()

@@ -1,0 +1,72 @@
+"""Which failures of a read time may heal, and what to tell the user about the others.
+
+Messages name the file and what to do. They never quote a server's answer beyond its error code: it may repeat what
+was sent, and addresses may be signed.
+"""
+
+from __future__ import annotations
+
+import re
+
+from shards.manifest import DataSetError
+from training.data.places import credentials_of
+from training.errors import TrainingError
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
+_WORTH_ANOTHER_TRY = {408, 425, 429}
+_METADATA_SERVICES = ("169.254.", "metadata.google", "token request")
+
+
+class Transient(Exception):  # noqa: N818 - says what kind of failure it is
+    """A read failed in a way that another try may mend; the message is the reason."""
+
+
+def judged(root: str, path: str, error: Exception) -> Exception:
+    """What to raise for an error met while reading a file: `Transient`, or the words that end the run."""
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    text, reason, variables = str(error), reason_of(error), credentials_of(root)
+    status = _STATUS.search(text)
+    if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
+        return DataSetError(f"{root} has no {path}")
+    if isinstance(error, FileNotFoundError):
+        words = f"{root}: there is no such bucket. Check data.root, and AWS_ENDPOINT_URL if it is set"
+    elif isinstance(error, PermissionError):
+        words = (
+            f"{root}/{path} may not be read by this user. Check the permissions of the file and its folders"
+        )
+    elif isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+        words = (
+            f"{root}/{path}: access is refused ({reason}). Check the credentials in the environment ({variables}) "
+            "and that they may read this place"
+        )
+    elif any(service in text for service in _METADATA_SERVICES):
+        words = f"{root}: no credentials were found. Set {variables} in the environment"
+    elif "redirect" in text.lower():
+        words = (
+            f"{root}/{path}: the server sends us elsewhere ({reason}). Check AWS_REGION and AWS_ENDPOINT_URL"
+        )
+    elif status and 400 <= int(status[1]) < 500 and int(status[1]) not in _WORTH_ANOTHER_TRY:
+        words = (
+            f"{root}/{path}: the server refuses the request ({reason}). Check data.root and the credentials in "
+            f"the environment ({variables})"
+        )
+    else:
+        return Transient(reason)
+    return TrainingError(words)
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong in a few words, without addresses, which may be signed, and without the server's answer."""
+    text = str(error)
+    if (status := _STATUS.search(text)) is not None:
+        code = _CODE.search(text)
+        return f"HTTP {status[1]}" + (f", {code[1]}" if code else "")
+    line = text.split("\n", 1)[0]
+    line = re.sub(r"Error performing [A-Z]+ \S+ in \S+ - ", "", line)
+    line = re.sub(r"\S+://\S+", "<address>", line)
+    for name, words in (("kind: Connect", "no connection"), ("kind: Timeout", "nothing came in time")):
+        if name in text:
+            return f"{line} ({words})"
+    return line
