@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.models.masking import _mixed, visible_patches
+from training.models.hashed import mixed
+from training.models.masking import visible_patches
 
 
 def reference_mix(value: int) -> int:
@@ -18,7 +19,7 @@ def reference_mix(value: int) -> int:
 
 def test_the_hash_is_splitmix64_for_every_kind_of_int64() -> None:
     values = [0, 1, -1, 2**63 - 1, -(2**63), 0x0123456789ABCDEF, -0x0123456789ABCDEF]
-    hashed = _mixed(torch.tensor(values)).tolist()
+    hashed = mixed(torch.tensor(values)).tolist()
     assert [value % 2**64 for value in hashed] == [reference_mix(value % 2**64) for value in values]
 
 
