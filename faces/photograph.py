@@ -1,0 +1,170 @@
+"""Reading a photograph that somebody hands in: upright, in sRGB, eight bits a channel.
+
+A camera stores its picture as the sensor lay and notes in EXIF which way is up; telephones store wider colour
+spaces, scanners sixteen bits, printers CMYK. A video frame has none of that, so a photograph is brought to what
+a player would show before a face is looked for in it. Its size is read from the header and judged before a pixel
+is decoded: a file of a few kilobytes can hold gigabytes of one colour.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageCms, UnidentifiedImageError
+
+from faces.types import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
+"""What is read. Pillow knows many more; some start other programs, and none of them is a photograph's."""
+MAX_PIXELS = 120_000_000
+"""Most of a photograph: telephones have sensors of 108 megapixels, and this many take 360 MB of memory."""
+MAX_SIDE = 30_000
+"""Longest side in pixels: OpenCV cannot warp pictures of 32,767 and more."""
+
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error),
+    *(KeyError, IndexError, TypeError, OverflowError),
+)
+"""What Pillow's readers raise on damaged files; it has no error class of its own for them."""
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_270,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation but 1, which is upright."""
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+class PhotographError(ValueError):
+    """A file cannot be used as a photograph; the message names it, what is wrong and what to do."""
+
+
+def read_photograph(path: Path) -> Image:
+    """A photograph as it is meant to be seen, (H, W, 3) RGB.
+
+    EXIF orientation is applied, an embedded colour profile is converted to sRGB, sixteen bits a channel become
+    eight, transparency is laid over white; of several pictures in a file the first is taken.
+
+    Args:
+        path: a JPEG, PNG, WebP, AVIF, TIFF or BMP.
+
+    Raises:
+        PhotographError: the file is missing, no photograph, damaged, or larger than `MAX_PIXELS` or `MAX_SIDE`.
+    """
+    try:
+        if path.is_dir():
+            raise PhotographError(f"{path} is a folder; name the photographs in it")
+        if not path.is_file():
+            raise PhotographError(f"{path} is not there; check the name")
+        with path.open("rb") as stream, warnings.catch_warnings():
+            # Pillow warns of large pictures, which are judged here, and of odd metadata, which do no harm.
+            warnings.simplefilter("ignore")
+            with _header(path, stream) as picture:
+                return _pixels(path, picture)
+    except OSError as error:
+        raise PhotographError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _header(path: Path, stream: BinaryIO) -> Pillow.Image:
+    """The picture, not yet decoded, when it is of a size that may be."""
+    Pillow.init()
+    try:
+        picture = Pillow.open(stream, formats=FORMATS)
+    except Pillow.DecompressionBombError as error:
+        raise _too_large(path, "has more than 178 megapixels") from error
+    except UnidentifiedImageError as error:
+        raise PhotographError(f"{path} {_what_it_is(stream)}") from error
+    except _DAMAGE as error:
+        raise _undecodable(path, error) from error
+    width, height = picture.size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise _too_large(path, f"has {width} x {height} pixels")
+    return picture
+
+
+def _pixels(path: Path, picture: Pillow.Image) -> Image:
+    try:
+        picture.load()
+        if picture.mode in {"I", "F"}:
+            raise ValueError("it has 32 bits a channel")
+        return np.array(_in_srgb(_eight_bits(_upright(picture))))
+    except _DAMAGE as error:
+        raise _undecodable(path, error) from error
+
+
+def _upright(picture: Pillow.Image) -> Pillow.Image:
+    try:
+        turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
+    except _DAMAGE:
+        # Metadata that nobody can read turn no picture; viewers show it as it lies, too.
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _eight_bits(picture: Pillow.Image) -> Pillow.Image:
+    """Sixteen bits are left to grey pictures only: Pillow reads those of colour pictures as eight."""
+    if not picture.mode.startswith("I;16"):
+        return picture
+    reduced = Pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    reduced.info = picture.info
+    return reduced
+
+
+def _in_srgb(picture: Pillow.Image) -> Pillow.Image:
+    profile = picture.info.get("icc_profile")
+    if picture.has_transparency_data:
+        see_through = picture.convert("RGBA")
+        picture = Pillow.new("RGBA", picture.size, "white")
+        picture.alpha_composite(see_through)
+        picture = picture.convert("RGB")
+    elif picture.mode in {"1", "P"}:
+        picture = picture.convert("RGB")
+    if profile:
+        try:
+            return _converted(picture, profile)
+        except (ImageCms.PyCMSError, *_DAMAGE):
+            # A profile that is damaged, or made for other channels, says nothing of the colours.
+            pass
+    return picture.convert("RGB")
+
+
+def _converted(picture: Pillow.Image, profile: bytes) -> Pillow.Image:
+    given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    converted = ImageCms.profileToProfile(picture, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None  # noqa: S101 - None is for conversions in place
+    return converted
+
+
+def _what_it_is(stream: BinaryIO) -> str:
+    stream.seek(0)
+    head = stream.read(12)
+    if not head:
+        return "is empty; copy it anew"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return "is a HEIC photograph, which cannot be read here; export it as JPEG"
+    return "is no JPEG, PNG, WebP, AVIF, TIFF or BMP, or its beginning is damaged; save it as one of these"
+
+
+def _undecodable(path: Path, error: Exception) -> PhotographError:
+    return PhotographError(
+        f"{path} cannot be decoded ({error}): it is damaged, cut short or of a rare kind; open it in a viewer "
+        "and save it as JPEG or PNG"
+    )
+
+
+def _too_large(path: Path, size: str) -> PhotographError:
+    return PhotographError(
+        f"{path} {size}; a photograph may have {MAX_PIXELS // 1_000_000} megapixels and sides of {MAX_SIDE} "
+        "pixels: save it in a smaller size"
+    )
