@@ -6,6 +6,7 @@ token. Every parameter that is left gets a gradient, as DDP needs it.
 Letters in names give the shape:
     B  images       C  colour channels (3, RGB)    S  side of an image in pixels    F  numbers of a patch (3·p·p)
     P  patches      V  patches that are seen       D  channels of a token
+    L  tokens       H  attention heads             E  channels of a head
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class ClipTower(nn.Module):
             output_dim=1,
         )
         self.visual.proj = None
+        for block in self.visual.transformer.resblocks:
+            block.attn = PackedAttention(block.attn)
         self.reset_constants()
 
     def reset_constants(self) -> None:
@@ -78,6 +81,37 @@ class ClipTower(nn.Module):
         tokens_BLD = torch.cat([first_B1D, tokens_BLD + positions_BLD], dim=1)
         tokens_BLD = visual.transformer(visual.ln_pre(tokens_BLD))
         return visual.ln_post(tokens_BLD[:, 1:])
+
+
+class PackedAttention(nn.Module):
+    """Self-attention with the parameters of `nn.MultiheadAttention`, under the same names, and fewer copies.
+
+    torch's module works on sequences first, which copies its input, all queries, keys and values, and its output;
+    and it computes differently in training and in evaluation.
+
+    Args:
+        attention: whose parameters it takes over.
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.heads = attention.num_heads
+        self.in_proj_weight = attention.in_proj_weight
+        self.in_proj_bias = attention.in_proj_bias
+        self.out_proj = attention.out_proj
+
+    def forward(
+        self, tokens_BLD: torch.Tensor, *_: torch.Tensor, need_weights: bool = False, attn_mask: None = None
+    ) -> tuple[torch.Tensor, None]:
+        """Attend as open_clip's blocks ask for it: to themselves, without a mask or weights to look at."""
+        assert not need_weights  # noqa: S101 - open_clip never asks for them
+        assert attn_mask is None  # noqa: S101
+        packed_BL3D = functional.linear(tokens_BLD, self.in_proj_weight, self.in_proj_bias)
+        query_BHLE, key_BHLE, value_BHLE = packed_BL3D.unflatten(-1, (3, self.heads, -1)).permute(
+            2, 0, 3, 1, 4
+        )
+        found_BHLE = functional.scaled_dot_product_attention(query_BHLE, key_BHLE, value_BHLE)
+        return self.out_proj(found_BHLE.transpose(1, 2).flatten(2)), None
 
 
 def to_patches(pixels_BCSS: torch.Tensor, patch: int) -> torch.Tensor:
