@@ -23,7 +23,7 @@ Images = Annotated[int, Field(ge=1, le=IMAGES_PER_IDENTITY)]
 
 
 class Data(Section):
-    """Which data set, and what of an identity a step sees (few to many, Omni-ID section 3.2)."""
+    """Which data set, and what of an identity a step sees (few to many)."""
 
     root: str
     """A folder, or the address of one, such as s3://bucket/mfhq."""
@@ -55,7 +55,8 @@ class Model(Section):
     size: Literal["paper", "small", "tiny"]
     """`paper` is built on CLIP ViT-H-14; `small` is for experiments, `tiny` for tests and the demo."""
     clip: str
-    """Where the CLIP weights come from: `hub`, a file of open_clip weights, or `random`."""
+    """Where the CLIP weights come from: `hub`, a file of open_clip weights, or `random`; `encoder` where
+    `flow.encoder` holds them."""
     clip_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Checked before a file of weights is loaded, when set."""
 
@@ -65,6 +66,63 @@ class Mtd(Section):
 
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Share of a target's patches that the decoder does not see; the paper's 0.95."""
+
+
+class Scratch(Section):
+    """A small flow transformer that is trained from nothing, on pixels, for experiments without FLUX."""
+
+    layers: Count = 4
+    """Double blocks, which hold the identity adapter."""
+    single_layers: Count = 4
+    heads: Count = 6
+    head_width: Annotated[int, Field(ge=8, multiple_of=8)] = 64
+    patch: Annotated[int, Field(ge=2, multiple_of=2)] = 4
+    """Pixels along a side of a patch; each patch is a token."""
+
+
+class Flow(Section):
+    """Decoder 2, flow matching on a frozen FLUX with an identity adapter (Omni-ID section 3.3)."""
+
+    base: str | None = None
+    """A folder of FLUX as diffusers keeps it, or owner/name of one on the Hugging Face hub; never trained."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """The commit of the hub's repository, without which its files may change from one run to the next."""
+    scratch: Scratch | None = None
+    """Instead of `base`: a transformer of this size, trained from random weights together with the encoder."""
+    encoder: str | None = None
+    """The encoder to go on from: what an MTD run left in `<output>/encoder`, or owner/name on the hub."""
+    side: Annotated[int, Field(ge=16, multiple_of=16)] = 512
+    """Pixels along a side of what is drawn. That of the stored images; the paper does not give it."""
+    prompt: str = "photo of a person."
+    """The only prompt, and the paper's."""
+    text_tokens: Annotated[int, Field(ge=1, le=512)] = 512
+    """Length that the prompt is padded to, FLUX.1-dev's own by default. 64 save 31 % of the work at 512 pixels,
+    in training as in sampling, which must agree."""
+    timesteps: Literal["uniform", "logit_normal"] = "uniform"
+    """How t is drawn: evenly, as the paper's equation reads, or more often in the middle (Esser et al., 2024)."""
+    guidance: NotNegative = 1.0
+    """What FLUX.1-dev is told in training. It was distilled to answer a number with the velocity of that much
+    guidance; at 1, it answers with the plain velocity, which is what the loss compares with. More would have the
+    adapter learn to take the guidance back."""
+    latents: str = "on_the_fly"
+    """Latents of the targets: `on_the_fly`, or `beside_shards` or another folder to keep them in. Encoding takes
+    a few percent of a step; kept, they take 0.13 MB an image."""
+    prompt_cache: Path | None = None
+    """Folder of encoded prompts, so that the text encoders are loaded once; by default in ~/.cache/omniid."""
+    sample_steps: Count = 28
+    """Steps of a sample in validation; FLUX.1-dev's own."""
+    sample_guidance: NotNegative = 3.5
+    """What FLUX.1-dev is told in sampling; its own."""
+
+    @model_validator(mode="after")
+    def _there_is_one_base(self) -> Flow:
+        if (self.base is None) == (self.scratch is None):
+            raise ValueError("flow: expected either base, such as black-forest-labs/FLUX.1-dev, or scratch")
+        if self.scratch and self.side % self.scratch.patch:
+            raise ValueError(
+                f"flow.scratch.patch: {self.scratch.patch} does not divide flow.side {self.side}"
+            )
+        return self
 
 
 class Optimiser(Section):
@@ -146,14 +204,16 @@ class Run(Section):
 class Config(Section):
     """A whole training run."""
 
-    stage: Literal["mtd"]
+    stage: Literal["mtd", "flow"]
+    """The decoder: the masked transformer first, flow matching from its encoder then."""
     output: Path
     """Folder of checkpoints, metrics and sample grids; every node must see it."""
     data: Data
     model: Model
     mtd: Mtd = Mtd()
+    flow: Flow | None = None
     steps: Count = 250_000
-    """Optimiser steps; the paper's 250K."""
+    """Optimiser steps; the paper's 250K of the first stage. Its second stage takes 10K."""
     batch: Count = 256
     """Identities of one optimiser step, over all processes. The paper does not give it."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -162,9 +222,24 @@ class Config(Section):
     checkpoints: Checkpoints = Checkpoints()
     run: Run = Run()
 
+    @model_validator(mode="after")
+    def _the_stage_has_what_it_needs(self) -> Config:
+        if (self.stage == "flow") != (self.flow is not None):
+            raise ValueError("flow: expected with stage flow, and only there")
+        from_encoder = self.flow is not None and self.flow.encoder is not None
+        if (self.model.clip == "encoder") != from_encoder:
+            raise ValueError("model.clip: expected to be encoder where flow.encoder is set, and only there")
+        return self
+
     def defining(self) -> dict[str, Any]:
         """What shapes the result, which a run that is resumed must agree with."""
-        return self.model_dump(
-            mode="json",
-            exclude={"run": True, "output": True, "data": {"root"}, "validation": True, "checkpoints": True},
-        )
+        no_part_of_it: dict[str, Any] = {
+            "run": True,
+            "output": True,
+            "data": {"root"},
+            "flow": {"latents", "prompt_cache", "sample_steps", "sample_guidance"},
+            "validation": True,
+            "checkpoints": True,
+        }
+        others = {"mtd", "flow"} - {self.stage}
+        return self.model_dump(mode="json", exclude=no_part_of_it | dict.fromkeys(others, True))

@@ -1,0 +1,30 @@
+"""From a configuration to its stage, whichever that is."""
+
+from __future__ import annotations
+
+from training.config import Config
+from training.models.sizes import SIZES
+from training.models.stage import Stage
+
+
+def build_stage(config: Config) -> Stage:
+    """The stage that a configuration describes, with its initial weights, alike on every process.
+
+    Raises:
+        ConfigError: settings do not fit one another.
+        TrainingError: weights are not to be had or are not what they should be.
+    """
+    # diffusers takes seconds to import, and only one of the stages needs it.
+    if config.stage == "flow":
+        from training.models.flow_build import build_flow_stage
+
+        return build_flow_stage(config)
+    from training.models.mtd import build_stage as build_mtd_stage
+
+    return build_mtd_stage(config)
+
+
+def decoded_side(config: Config) -> int:
+    """Pixels along a side that images must at least have, for what the encoder sees and what is drawn."""
+    side = SIZES[config.model.size].side
+    return side if config.flow is None else max(side, config.flow.side)

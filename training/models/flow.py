@@ -1,0 +1,210 @@
+"""Decoder 2, flow matching: FLUX draws a person, told who by an identity adapter; the encoder learns with it.
+
+With x the latents of a target, ε noise and t in [0, 1], the transformer sees x_t = (1 - t) x + t ε and is to say
+in which direction the noise lies, ε - x (Omni-ID section 3.3). The loss of a target is the mean square of the
+difference over all entries of its latents, face or not: hair and background are part of what is drawn. x_t and the
+loss are computed in float32; FLUX itself rounds t as it rounds everything when it runs in bfloat16.
+
+t and ε follow from the sample's seed and the target's number (`hashed`), so they are the same on any number of
+processes, and a run that goes on from a checkpoint draws what an undisturbed one would have drawn. The encoder
+sees the inputs of a person once; the targets of all people are images of one batch.
+
+Letters in names give the shape:
+    B  people          M  inputs, at most       N  targets of a person    I  images, B x N
+    K  stored images   S  side in pixels        Q  tokens of an image     F  numbers of a token
+    L  identity tokens D  channels of one       T  channels of FLUX's text tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.config import Flow
+from training.data.batch import Batch
+from training.models.encoder import OmniIDEncoder
+from training.models.flux_adapter import IdentityProjection, add_adapter, attend, set_scale
+from training.models.flux_latents import Codec, pack, places, unpack
+from training.models.flux_text import Prompt
+from training.models.hashed import mixed, normals, seeded, uniforms
+from training.models.pixels import pixels
+from training.models.sizes import ModelSize
+
+_TIME = 0x666C6F772074696D
+_NOISE = 0x666C6F77206E6F69
+_SAMPLE = 0x666C6F772073616D
+"""Set these draws apart from all others that come from the same seed."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The targets of a batch and how well their velocities were told."""
+
+    loss_BN: torch.Tensor
+    """Mean square over the latents; 0 for damaged samples."""
+    time_BN: torch.Tensor
+    """t of each target."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an image is drawn."""
+
+    times: tuple[float, ...]
+    """t before each step and behind the last, from 1 down to 0 (`sampling.schedule`)."""
+    guidance: float
+    """What FLUX.1-dev is told."""
+    scale: float = 1.0
+    """How much of the adapter is added; 0 is FLUX alone."""
+
+
+class FlowStage(nn.Module):
+    """Encoder, projection and adapter in training, around a frozen FLUX.
+
+    Args:
+        size: of the encoder.
+        flow: the configuration.
+        transformer: a `FluxTransformer2DModel`, to which an adapter is added. It is frozen where its parameters
+            need no gradient: then autocast, optimiser and checkpoints leave it alone.
+        codec: between images and latents.
+        prompt: the one prompt.
+    """
+
+    METHODS = ("identify", "draw", "sample")
+    """Methods besides `forward` that run the networks; whoever wraps it (FSDP) must know them."""
+
+    prompt_1TD: torch.Tensor
+    pooled_1D: torch.Tensor
+
+    def __init__(self, size: ModelSize, flow: Flow, transformer: Any, codec: Codec, prompt: Prompt) -> None:
+        super().__init__()
+        self.size = size
+        self.flow = flow
+        self.codec = codec
+        self.encoder = OmniIDEncoder(size)
+        self.projection = IdentityProjection(size.width, transformer.config.joint_attention_dim)
+        self.frozen = not any(parameter.requires_grad for parameter in transformer.parameters())
+        add_adapter(transformer)
+        self.transformer = transformer
+        self.register_buffer("prompt_1TD", prompt.tokens_1TD, persistent=False)
+        self.register_buffer("pooled_1D", prompt.pooled_1D, persistent=False)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """The sum of the losses of all targets of undamaged samples, () float32."""
+        return self.draw(batch, self.identify(batch)).loss_BN.sum()
+
+    def parts(self, batch: Batch) -> int:
+        """How many targets the loss is a sum over."""
+        return int(batch.valid_B.sum()) * int(batch.targets_BN.shape[1])
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """The transformer blocks of both networks."""
+        yield from self.encoder.blocks()
+        yield from self.transformer.transformer_blocks
+        yield from self.transformer.single_transformer_blocks
+
+    def identify(self, batch: Batch, most_inputs: int | None = None) -> torch.Tensor:
+        """Identity tokens (B, L, D) from the inputs of a batch, or from the first `most_inputs` of them."""
+        inputs_BM = batch.inputs_BM[:, :most_inputs]
+        images_BMSSC = _pick(batch.images_BKSSC, inputs_BM)
+        return self.encoder(pixels(images_BMSSC, self.size.side), batch.input_valid_BM[:, :most_inputs])
+
+    def draw(self, batch: Batch, tokens_BLD: torch.Tensor) -> Step:
+        """Tell the velocities of the targets of a batch from identity tokens, its own or other ones."""
+        people, targets = batch.targets_BN.shape
+        seeds_BN = mixed(batch.seeds_B[:, None] + batch.targets_BN)
+        time_BN = draw_times(seeds_BN, self.flow.timesteps)
+        clean_IQF = pack(self._latents(batch)).float()
+        noise_IQF = normals(seeded(seeds_BN, _NOISE), clean_IQF[0].numel()).view(clean_IQF.shape)
+        mixed_IQF = torch.lerp(clean_IQF, noise_IQF, time_BN.view(-1, 1, 1))
+        guidance_I = time_BN.new_full((people * targets,), self.flow.guidance)
+        told_IQF = self._velocity(mixed_IQF, time_BN.flatten(), tokens_BLD, guidance_I)
+        wrong_IQF = (told_IQF.float() - (noise_IQF - clean_IQF)).square()
+        loss_BN = wrong_IQF.mean(dim=(1, 2)).view(people, targets) * batch.valid_B[:, None]
+        return Step(loss_BN, time_BN)
+
+    @torch.no_grad()
+    def sample(
+        self, tokens_BLD: torch.Tensor, seeds_B: torch.Tensor, side: int, way: Sampling
+    ) -> torch.Tensor:
+        """Draw an image of each person, from noise that follows from a seed.
+
+        Args:
+            tokens_BLD: identity tokens.
+            seeds_B: int64.
+            side: of the images, in pixels.
+            way: how to get there.
+
+        Returns:
+            (B, 3, side, side) float32 in [0, 1].
+        """
+        tokens_per_side = side // (2 * self.codec.factor)
+        shape = (len(tokens_BLD), tokens_per_side**2, 4 * self.codec.channels)
+        noise_BQF = normals(seeded(seeds_B, _SAMPLE), shape[1] * shape[2]).view(shape)
+        return self.codec.decode(unpack(self.denoise(noise_BQF, tokens_BLD, way)))
+
+    @torch.no_grad()
+    def denoise(self, image_BQF: torch.Tensor, tokens_BLD: torch.Tensor, way: Sampling) -> torch.Tensor:
+        """Follow the velocities from the first of the times to the last, in Euler's steps, in float32."""
+        guidance_B = image_BQF.new_full((len(image_BQF),), way.guidance)
+        set_scale(self.transformer, way.scale)
+        try:
+            for time, following in pairwise(way.times):
+                time_B = torch.full_like(guidance_B, time)
+                told_BQF = self._velocity(image_BQF, time_B, tokens_BLD, guidance_B)
+                image_BQF = image_BQF + (following - time) * told_BQF.float()
+        finally:
+            set_scale(self.transformer, 1.0)
+        return image_BQF
+
+    def _velocity(
+        self,
+        image_IQF: torch.Tensor,
+        time_I: torch.Tensor,
+        tokens_BLD: torch.Tensor,
+        guidance_I: torch.Tensor,
+    ) -> torch.Tensor:
+        """What the transformer says, (I, Q, F); the images of a person follow one another."""
+        people, images = len(tokens_BLD), len(image_IQF)
+        side = round(image_IQF.shape[1] ** 0.5)
+        # FSDP's mixed precision changes the weights' type, not that of what comes in.
+        dtype = self.transformer.x_embedder.weight.dtype
+        identity_BLT = self.projection(tokens_BLD).to(dtype)
+        # A frozen FLUX has its precision in its weights; autocast would put its norms back into float32.
+        with torch.autocast(image_IQF.device.type, enabled=False) if self.frozen else nullcontext():
+            told: torch.Tensor = self.transformer(
+                hidden_states=image_IQF.to(dtype),
+                encoder_hidden_states=self.prompt_1TD.to(dtype).expand(images, -1, -1),
+                pooled_projections=self.pooled_1D.to(dtype).expand(images, -1),
+                timestep=time_I,
+                img_ids=places(side, image_IQF.device),
+                txt_ids=image_IQF.new_zeros(self.prompt_1TD.shape[1], 3),
+                guidance=guidance_I if self.transformer.config.guidance_embeds else None,
+                joint_attention_kwargs=attend(identity_BLT, images // people),
+                return_dict=False,
+            )[0]
+        return told
+
+    def _latents(self, batch: Batch) -> torch.Tensor:
+        """Latents of the targets, (I, C, H, H)."""
+        images_BNSSC = _pick(batch.images_BKSSC, batch.targets_BN)
+        return self.codec.encode(pixels(images_BNSSC, self.flow.side).flatten(0, 1))
+
+
+def draw_times(seeds: torch.Tensor, how: str) -> torch.Tensor:
+    """A time for each seed, float32 in [0, 1]."""
+    if how == "uniform":
+        return uniforms(seeded(seeds, _TIME))
+    # The logistic function of a standard normal number (Esser et al., 2024, location 0 and scale 1).
+    return torch.sigmoid(normals(seeded(seeds, _TIME), 1)[..., 0])
+
+
+def _pick(images_BKxx: torch.Tensor, numbers_BX: torch.Tensor) -> torch.Tensor:
+    rows_B1 = torch.arange(len(numbers_BX), device=numbers_BX.device)[:, None]
+    return images_BKxx[rows_B1, numbers_BX]

@@ -1,0 +1,85 @@
+"""The identity adapter: cross-attention on identity tokens beside FLUX's own attention, which stays as it was.
+
+Each double block of FLUX gets keys and values of its own for the identity (decoupled cross-attention, IP-Adapter).
+Values start at zero, so at step 0 the adapted transformer gives what FLUX gives, to the bit. Then only the values
+get a gradient; keys, projection and encoder follow as soon as the values are no longer zero.
+
+The names of the parameters are diffusers' own (`FluxIPAdapterAttnProcessor`), so they can be exported as they are.
+
+Letters in names give the shape:
+    B  people    N  images of a person    L  identity tokens    D  channels of a token
+    T  channels of FLUX's text tokens, which the adapter takes
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class IdentityProjection(nn.Module):
+    """Identity tokens as the adapter takes them, as wide as FLUX's text tokens."""
+
+    def __init__(self, width: int, text_width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, text_width)
+        self.norm = nn.LayerNorm(text_width)
+
+    def forward(self, tokens_BLD: torch.Tensor) -> torch.Tensor:
+        """(B, L, T)."""
+        return self.norm(self.proj(tokens_BLD))
+
+
+class OncePerPerson(nn.Linear):
+    """A linear layer that is computed once for all images of a person, in whatever precision its input has.
+
+    Weights that are trained are float32, FLUX is bfloat16: they are rounded here, where they are used.
+    """
+
+    def forward(self, tokens_BNLT: torch.Tensor) -> torch.Tensor:
+        """Keys or values of each image, (B N, L, …), of which those of a person must be alike."""
+        dtype = tokens_BNLT.dtype
+        tokens_BLT = tokens_BNLT[:, 0]
+        found_BLx = functional.linear(tokens_BLT, self.weight.to(dtype), self.bias.to(dtype))
+        return found_BLx[:, None].expand(-1, tokens_BNLT.shape[1], -1, -1).flatten(0, 1)
+
+
+def add_adapter(transformer: Any) -> None:
+    """Put an adapter into a `FluxTransformer2DModel`, whose parameters are the only new ones.
+
+    K starts as torch's linear layers do, V at zero.
+    """
+    from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
+
+    width, text_width = transformer.inner_dim, transformer.config.joint_attention_dim
+    for block in transformer.transformer_blocks:
+        processor = FluxIPAdapterAttnProcessor(width, text_width)
+        processor.to_k_ip = nn.ModuleList([OncePerPerson(text_width, width)])
+        processor.to_v_ip = nn.ModuleList([OncePerPerson(text_width, width)])
+        nn.init.zeros_(processor.to_v_ip[0].weight)
+        nn.init.zeros_(processor.to_v_ip[0].bias)
+        block.attn.set_processor(processor)
+
+
+def attend(tokens_BLT: torch.Tensor, images: int) -> dict[str, list[torch.Tensor]]:
+    """What an adapted transformer is called with (`joint_attention_kwargs`) to draw `images` of each person."""
+    return {"ip_hidden_states": [tokens_BLT[:, None].expand(-1, images, -1, -1)]}
+
+
+def set_scale(transformer: Any, scale: float) -> None:
+    """How much of the adapter is added; 1 is what it was trained with, 0 is FLUX alone."""
+    for block in transformer.transformer_blocks:
+        block.attn.processor.scale = [scale]
+
+
+def adapter_weights(transformer: Any) -> dict[str, nn.Parameter]:
+    """The adapter's parameters by their names in a file of diffusers, such as `0.to_k_ip.weight`."""
+    return {
+        f"{number}.{kind}.{name}": parameter
+        for number, block in enumerate(transformer.transformer_blocks)
+        for kind in ("to_k_ip", "to_v_ip")
+        for name, parameter in getattr(block.attn.processor, kind)[0].named_parameters()
+    }

@@ -1,0 +1,122 @@
+"""The one prompt, as FLUX takes it: encoded once, kept in a file, and the text encoders are gone again.
+
+T5 has nearly half as many parameters as FLUX itself, and the prompt is always the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from shards.atomic import write_bytes
+from training.config import Flow
+from training.errors import TrainingError
+from training.models.flux_folder import FluxFolder
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt behind the text encoders."""
+
+    tokens_1TD: torch.Tensor
+    """T5's, float32."""
+    pooled_1D: torch.Tensor
+    """CLIP's, float32."""
+
+
+def encoded_prompt(folder: FluxFolder, flow: Flow) -> Prompt:
+    """The prompt of a configuration, from the cache when it was encoded before.
+
+    Several processes of a machine may ask at once: one of them encodes, the others wait for its file.
+
+    Raises:
+        TrainingError: a text encoder cannot be loaded, or the cache cannot be used.
+    """
+    cache = flow.prompt_cache or _default_cache()
+    path = cache / f"{_digest(folder, flow)}.safetensors"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (found := _read(path)) is not None:
+                return found
+            prompt = encode(folder, flow.prompt, flow.text_tokens)
+            _write(path, prompt)
+    except OSError as error:
+        raise TrainingError(
+            f"flow.prompt_cache: {cache} cannot be used: {error.strerror or error}; set it to a folder that "
+            "can be written to"
+        ) from error
+    return prompt
+
+
+@torch.no_grad()
+def encode(folder: FluxFolder, prompt: str, tokens: int) -> Prompt:
+    """Run both text encoders, on the CPU in float32: once, and the same everywhere.
+
+    Raises:
+        TrainingError: one of them cannot be loaded.
+    """
+    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+
+    clip_tokenizer = folder.load_tokenizer("tokenizer", CLIPTokenizer)
+    clip_ids = clip_tokenizer(
+        prompt,
+        padding="max_length",
+        max_length=clip_tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    pooled_1D = folder.load("text_encoder", CLIPTextModel, torch.float32)(clip_ids).pooler_output
+    t5_tokenizer = folder.load_tokenizer("tokenizer_2", T5TokenizerFast)
+    t5_ids = t5_tokenizer(
+        prompt, padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
+    ).input_ids
+    # FLUX was trained with T5 looking at the padding too: no mask.
+    tokens_1TD = folder.load("text_encoder_2", T5EncoderModel, torch.float32)(t5_ids)[0]
+    return Prompt(tokens_1TD.contiguous(), pooled_1D.contiguous())
+
+
+def empty_prompt(width: int, pooled_width: int) -> Prompt:
+    """What a transformer without text encoders is given: one token of zeros."""
+    return Prompt(torch.zeros(1, 1, width), torch.zeros(1, pooled_width))
+
+
+def _digest(folder: FluxFolder, flow: Flow) -> str:
+    """Names a prompt and the files that encode it, the large ones by size and time."""
+    parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    files = [file for part in parts for file in sorted((folder.path / part).iterdir())]
+    # Files of the hub's cache are links to files named after what is in them.
+    facts = [
+        (f"{file.parent.name}/{file.name}", file.stat().st_size, file.stat().st_mtime_ns, file.resolve().name)
+        for file in files
+    ]
+    text = json.dumps([flow.prompt, flow.text_tokens, facts])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omniid" / "prompts"
+
+
+def _read(path: Path) -> Prompt | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+        return Prompt(tensors["tokens"], tensors["pooled"])
+    except (FileNotFoundError, SafetensorError, KeyError):
+        return None  # not there, or damaged: it is encoded anew
+
+
+def _write(path: Path, prompt: Prompt) -> None:
+    from safetensors.torch import save
+
+    write_bytes(path, save({"tokens": prompt.tokens_1TD, "pooled": prompt.pooled_1D}))
