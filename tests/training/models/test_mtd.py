@@ -237,3 +237,39 @@ def test_it_learns_to_tell_two_people_apart(make_batch) -> None:
     own, swapped = stage.draw(batch, tokens).loss_BN.mean(), stage.draw(batch, tokens.flip(0)).loss_BN.mean()
     assert own < 0.05
     assert swapped > 3 * own
+
+
+def test_nothing_in_a_step_waits_for_values_on_the_device(make_batch) -> None:
+    # The meta device has no values: a branch on one, or a shape that follows from one, fails there.
+    device = torch.device("meta")
+    with device:
+        stage = MtdStage(SIZES["paper"], Mtd())
+    loss = stage(make_batch(people=2, inputs=3, targets=8, side=256).to(device))
+    loss.backward()
+    assert loss.shape == ()
+    assert stage.encoder.query_LD.grad.shape == (256, 1280)
+
+
+def test_every_block_is_one_graph_for_the_compiler(stage, make_batch) -> None:
+    batch = make_batch(people=1)
+    expected = stage(batch)
+    blocks = list(stage.blocks())
+    assert len(blocks) == 2 * (TINY.layers + 4)
+    for block in blocks:
+        block.forward = torch.compile(block.forward, backend="eager", fullgraph=True)
+    loss = stage(batch)
+    loss.backward()
+    assert torch.equal(loss, expected)
+
+
+def test_half_precision_is_close_and_leaves_the_loss_whole(stage, make_batch) -> None:
+    batch = make_batch()
+    exact = stage(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = stage(batch)
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact.item(), rel=0.01)
+    # As FSDP computes it: the weights themselves are rounded.
+    rounded = stage.bfloat16()(batch)
+    assert rounded.dtype == torch.float32
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.01)

@@ -1,0 +1,52 @@
+"""Numbers drawn on the device: spread as they should be, and nothing but functions of their seeds."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from training.models.hashed import normals, seeded, uniforms
+
+SEEDS = torch.arange(-500, 500) * 7919
+
+
+def test_normals_are_normal() -> None:
+    drawn = normals(seeded(SEEDS, 1), 1001)
+    assert drawn.shape == (1000, 1001)
+    for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
+        assert (drawn**power).mean().item() == torch.tensor(moment).float().item() or math.isclose(
+            (drawn**power).mean().item(), moment, abs_tol=0.02
+        )
+    inside = (drawn.abs() < 1).float().mean().item()
+    assert math.isclose(inside, 0.6827, abs_tol=0.002)
+
+
+def test_rows_columns_and_uses_have_nothing_to_do_with_one_another() -> None:
+    one, other = normals(seeded(SEEDS, 1), 64), normals(seeded(SEEDS, 2), 64)
+    for a, b in ((one[:-1], one[1:]), (one[:, :-1], one[:, 1:]), (one[:, :32], one[:, 32:]), (one, other)):
+        assert abs((a * b).mean().item()) < 0.02
+
+
+def test_uniforms_fill_the_interval_evenly() -> None:
+    drawn = uniforms(seeded(torch.arange(20_000), 3))
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    counts = torch.histc(drawn, bins=10, min=0, max=1)
+    assert (counts - 2000).abs().max() < 200
+
+
+def test_a_seed_draws_the_same_alone_and_among_others() -> None:
+    together = normals(SEEDS, 10)
+    assert torch.equal(normals(SEEDS[17], 10), together[17])
+    assert torch.equal(normals(SEEDS.view(10, 100), 10).flatten(0, 1), together)
+
+
+def test_what_a_seed_draws_never_changes() -> None:
+    """Kept from the first version: a run that goes on must draw what it would have drawn."""
+    assert normals(torch.tensor(12345), 4).tolist() == NORMALS
+    assert uniforms(torch.tensor([12345, -1])).tolist() == UNIFORMS
+
+
+NORMALS: list[float] = []
+UNIFORMS: list[float] = []
