@@ -23,7 +23,7 @@ from faces.types import Image
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
 """What is read. Pillow knows many more; some start other programs, and none of them is a photograph's."""
 MAX_PIXELS = 120_000_000
-"""Most of a photograph: telephones have sensors of 108 megapixels, and this many take 360 MB of memory."""
+"""Most of a photograph: telephones have sensors of 108 megapixels; reading one takes a gigabyte of memory."""
 MAX_SIDE = 30_000
 """Longest side in pixels: OpenCV cannot warp pictures of 32,767 and more."""
 
@@ -136,7 +136,8 @@ def _in_srgb(picture: Pillow.Image) -> Pillow.Image:
         except (ImageCms.PyCMSError, *_DAMAGE):
             # A profile that is damaged, or made for other channels, says nothing of the colours.
             pass
-    return picture.convert("RGB")
+    # Converting copies, also where there is nothing to convert.
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _converted(picture: Pillow.Image, profile: bytes) -> Pillow.Image:
