@@ -81,7 +81,7 @@ class Scratch(Section):
 
 
 class Flow(Section):
-    """Decoder 2, flow matching on a frozen FLUX with an identity adapter (Omni-ID section 3.3)."""
+    """Decoder 2, flow matching on a frozen FLUX with an identity adapter."""
 
     base: str | None = None
     """A folder of FLUX as diffusers keeps it, or owner/name of one on the Hugging Face hub; never trained."""

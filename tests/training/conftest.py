@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from tiny_flux import write_tiny_flux
 
 from training.data.batch import Batch
 
@@ -36,3 +38,9 @@ def noise_batch(
         seeds_B=torch.randint(-(2**63), 2**63 - 1, (people,), generator=generator),
         keys=tuple(f"{keys}{number}" for number in range(people)),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of FLUX with tiny parts, for all tests of a session; who damages it must copy it."""
+    return write_tiny_flux(tmp_path_factory.mktemp("flux") / "tiny")

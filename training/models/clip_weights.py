@@ -7,7 +7,7 @@ refused as a whole, and the first keys named, if it does not hold exactly the to
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -76,41 +76,40 @@ def read_tower(path: Path, size: ModelSize, sha256: str | None = None) -> dict[s
                 f"model.clip: {path} has sha256 {found}, expected {sha256}: it is another file or a damaged one. "
                 "Fetch it again, or correct model.clip_sha256"
             )
-    return _checked(_tower_of(_read(path)), size, path)
-
-
-def _read(path: Path) -> Mapping[str, object]:
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            tensors: Mapping[str, object] = load_file(path)
-            return tensors
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        tower = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     except Exception as error:  # both libraries raise nearly anything on damaged files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TrainingError(f"model.clip: {path} cannot be read as weights: {reason}") from error
+    return _checked(tower, size, path)
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import safe_open
+
+    # Only what is used: the text tower is a third of the file, and every process on a machine reads it.
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(name) for name, key in _tower_names(file.keys()).items()}
+
+
+def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]  # a checkpoint of open_clip's own trainer
     if not isinstance(loaded, dict):
-        raise TrainingError(
-            f"model.clip: {path} holds a {type(loaded).__name__}, expected a table of tensors"
-        )
-    return loaded
+        raise TypeError(f"it holds a {type(loaded).__name__}, expected a table of tensors")
+    tensors = {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    return {key: tensors[name] for name, key in _tower_names(tensors).items()}
 
 
-def _tower_of(tensors: Mapping[str, object]) -> dict[str, torch.Tensor]:
-    # DDP puts `module.` in front of every key, and open_clip's checkpoints keep it.
-    named = {key.removeprefix("module."): value for key, value in tensors.items()}
-    if any(key.startswith(TOWER_PREFIX) for key in named):
-        named = {
-            key.removeprefix(TOWER_PREFIX): value
-            for key, value in named.items()
-            if key.startswith(TOWER_PREFIX)
-        }
-    return {
-        key: value for key, value in named.items() if isinstance(value, torch.Tensor) and key not in NOT_USED
-    }
+def _tower_names(names: Iterable[str]) -> dict[str, str]:
+    """The names in a file that belong to the tower, and what the tower calls them."""
+    # DDP puts `module.` in front of every name, and open_clip's checkpoints keep it.
+    plain = {name: name.removeprefix("module.") for name in names}
+    whole = any(key.startswith(TOWER_PREFIX) for key in plain.values())
+    prefix = TOWER_PREFIX if whole else ""
+    inner = {name: key.removeprefix(prefix) for name, key in plain.items() if key.startswith(prefix)}
+    return {name: key for name, key in inner.items() if key not in NOT_USED}
 
 
 def _checked(tower: dict[str, torch.Tensor], size: ModelSize, path: Path) -> dict[str, torch.Tensor]:

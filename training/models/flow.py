@@ -1,7 +1,7 @@
 """Decoder 2, flow matching: FLUX draws a person, told who by an identity adapter; the encoder learns with it.
 
 With x the latents of a target, ε noise and t in [0, 1], the transformer sees x_t = (1 - t) x + t ε and is to say
-in which direction the noise lies, ε - x (Omni-ID section 3.3). The loss of a target is the mean square of the
+in which direction the noise lies, ε - x. The loss of a target is the mean square of the
 difference over all entries of its latents, face or not: hair and background are part of what is drawn. x_t and the
 loss are computed in float32; FLUX itself rounds t as it rounds everything when it runs in bfloat16.
 

@@ -247,20 +247,29 @@ def test_clip_comes_from_one_place(clip: str, encoder: str | None) -> None:
         config(None, None, {"encoder": encoder}, model={"size": "tiny", "clip": clip})
 
 
-def test_a_transformer_of_its_own_is_trained_with_everything_else(make_batch) -> None:
-    stage = build(config(None, None))
+def test_a_transformer_of_its_own_learns_with_everything_else_who_is_who(make_batch) -> None:
+    """Flat colours, one a person: in noise, only the identity says which."""
+    stage = build(config(None, None, {"side": 16}))
     assert all(parameter.requires_grad for parameter in stage.parameters())
-    optimiser = torch.optim.AdamW(stage.parameters(), lr=3e-3)
-    batch = make_batch(people=2)
-    losses = []
-    for step in range(12):
+    batch = make_batch(people=2, inputs=1, targets=2)
+    colours = torch.tensor([[230, 30, 30], [30, 30, 230]], dtype=torch.uint8)
+    batch = replace(
+        batch, images_BKSSC=colours[:, None, None, None, :].expand(batch.images_BKSSC.shape).clone()
+    )
+    optimiser = torch.optim.AdamW(stage.parameters(), lr=2e-3)
+    for step in range(60):
         loss = stage(replace(batch, seeds_B=torch.tensor([step, -step - 1]))) / stage.parts(batch)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(loss.item())
     assert all(parameter.grad is not None for parameter in stage.parameters())
-    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    tokens = stage.identify(batch).detach()
+    own, swapped = (stage.draw(batch, found).loss_BN.mean().item() for found in (tokens, tokens.flip(0)))
+    assert swapped > 1.5 * own
+    drawn = stage.sample(tokens, torch.tensor([3, 3]), 16, Sampling((1.0, 0.75, 0.5, 0.25, 0.0), 1.0))
+    redder = drawn[:, 0].mean(dim=(1, 2)) - drawn[:, 2].mean(dim=(1, 2))
+    assert redder[0] > 0.2
+    assert redder[1] < -0.2
 
 
 def test_images_are_decoded_large_enough_for_encoder_and_decoder(tiny_flux, prompts) -> None:
