@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,12 @@ class StreamedDataset:
         """
         return self._checked(self.fetch(key), _sample)
 
-    def fetch(self, key: str) -> Fetched:
+    def fetch(self, key: str, stopped: threading.Event | None = None) -> Fetched:
         """The bytes of a sample, from the cache if they are there.
+
+        Args:
+            key: of the sample.
+            stopped: ends waits between tries once it is set.
 
         Raises:
             DataSetError: the index points to no place, or the shard is gone.
@@ -88,29 +93,34 @@ class StreamedDataset:
         place = self._index.locate(key)
         if self._cache is not None and (data := self._cache.get(self._name(key))) is not None:
             return Fetched(place, data, cached=True)
-        return self._fetch(place)
+        return self._fetch(place, stopped)
 
-    def pictures(self, fetched: Fetched) -> Pictures:
+    def pictures(self, fetched: Fetched, stopped: threading.Event | None = None) -> Pictures:
         """The files of a sample that was fetched, checked; damaged bytes are fetched again.
+
+        Args:
+            fetched: the sample.
+            stopped: ends waits between tries once it is set.
 
         Raises:
             BadSample: it stayed damaged.
             TrainingError: it cannot be read again.
         """
         if self._plain:
-            return self._checked(fetched, _pictures)
-        sample = self._checked(fetched, _sample)
+            return self._checked(fetched, _pictures, stopped)
+        sample = self._checked(fetched, _sample, stopped)
         return Pictures(sample.images, sample.masks)
 
-    def close(self) -> None:
-        """End waits between tries in other threads."""
-        self._store.close()
-
-    def _fetch(self, place: SampleRange) -> Fetched:
-        data = self._store.range(place.shard, place.offset, place.length)
+    def _fetch(self, place: SampleRange, stopped: threading.Event | None) -> Fetched:
+        data = self._store.range(place.shard, place.offset, place.length, stopped)
         return Fetched(place, data, cached=False)
 
-    def _checked(self, fetched: Fetched, decode: Callable[[SampleRange, Bytes], T]) -> T:
+    def _checked(
+        self,
+        fetched: Fetched,
+        decode: Callable[[SampleRange, Bytes], T],
+        stopped: threading.Event | None = None,
+    ) -> T:
         place = fetched.place
         for left in range(REFETCHES, -1, -1):
             try:
@@ -120,7 +130,7 @@ class StreamedDataset:
                     self._cache.drop(self._name(place.key))
                 if left == 0:
                     raise BadSample(f"sample {place.key}: {error} (fetched {REFETCHES + 1} times)") from error
-                fetched = self._fetch(place)
+                fetched = self._fetch(place, stopped)
                 continue
             if self._cache is not None and not fetched.cached:
                 self._cache.put(self._name(place.key), fetched.data)
@@ -131,8 +141,9 @@ class StreamedDataset:
         return f"{self.digest}/{key}"
 
     def _open_index(self) -> Index:
-        data = self._store.whole(INDEX)
-        if sha256_hex(data) != self.manifest.tables[INDEX].sha256:
+        expected = self.manifest.tables[INDEX]
+        data = self._store.large(INDEX, expected.bytes)
+        if sha256_hex(data) != expected.sha256:
             raise DataSetError(
                 f"{self.root}/{INDEX} was altered: its sha256 is not the one in {MANIFEST}. Copy the data "
                 "set again, or check it with `mfhq verify`"

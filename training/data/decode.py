@@ -138,7 +138,7 @@ def decode_image(data: _Bytes, into_SSC: NDArray[np.uint8]) -> None:
     side = into_SSC.shape[0]
     decoded = simplejpeg.decode_jpeg(data, min_height=side, min_width=side, buffer=into_SSC)
     if decoded.shape != into_SSC.shape:
-        raise ValueError(f"the image is not {IMAGE_SIDE} x {IMAGE_SIDE} pixels")
+        raise ValueError(f"it is not {IMAGE_SIDE} x {IMAGE_SIDE} pixels")
 
 
 def decode_mask(data: _Bytes, into_SS: NDArray[np.uint8]) -> None:

@@ -28,6 +28,9 @@ def judged(root: str, path: str, error: Exception) -> Exception:
 
     text, reason, variables = str(error), reason_of(error), credentials_of(root)
     status = _STATUS.search(text)
+    if any(service in text for service in _METADATA_SERVICES):
+        # Where there is such a service it may be away for a moment.
+        return Transient(f"no credentials were found: set {variables} in the environment")
     if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
         return DataSetError(f"{root} has no {path}")
     if isinstance(error, FileNotFoundError):
@@ -41,8 +44,6 @@ def judged(root: str, path: str, error: Exception) -> Exception:
             f"{root}/{path}: access is refused ({reason}). Check the credentials in the environment ({variables}) "
             "and that they may read this place"
         )
-    elif any(service in text for service in _METADATA_SERVICES):
-        words = f"{root}: no credentials were found. Set {variables} in the environment"
     elif "redirect" in text.lower():
         words = (
             f"{root}/{path}: the server sends us elsewhere ({reason}). Check AWS_REGION and AWS_ENDPOINT_URL"
@@ -64,6 +65,7 @@ def reason_of(error: Exception) -> str:
         code = _CODE.search(text)
         return f"HTTP {status[1]}" + (f", {code[1]}" if code else "")
     line = text.split("\n", 1)[0]
+    line = re.sub(r"^Generic \w+ error: ", "", line)
     line = re.sub(r"Error performing [A-Z]+ \S+ in \S+ - ", "", line)
     line = re.sub(r"\S+://\S+", "<address>", line)
     for name, words in (("kind: Connect", "no connection"), ("kind: Timeout", "nothing came in time")):

@@ -39,6 +39,9 @@ class Place(Protocol):
     def range(self, path: str, offset: int, length: int) -> bytes | memoryview:
         """Some bytes of a file; fewer where it ends before."""
 
+    def whole(self, path: str) -> bytes:
+        """A small file as a whole."""
+
     def size(self, path: str) -> int:
         """Bytes of a file."""
 
@@ -61,6 +64,10 @@ class Folder:
             return os.pread(descriptor, length, offset)
         finally:
             os.close(descriptor)
+
+    def whole(self, path: str) -> bytes:
+        """A small file as a whole."""
+        return (self._folder / path).read_bytes()
 
     def size(self, path: str) -> int:
         """Bytes of a file."""
@@ -86,6 +93,12 @@ class Objects:
         import obstore
 
         return memoryview(obstore.get_range(self._store, path, start=offset, length=length))
+
+    def whole(self, path: str) -> bytes:
+        """A small object as a whole."""
+        import obstore
+
+        return bytes(obstore.get(self._store, path).bytes())
 
     def size(self, path: str) -> int:
         """Bytes of an object."""

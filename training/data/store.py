@@ -31,15 +31,18 @@ class Store:
         check_root(root)
         self.root = root.rstrip("/") or root
         self.retry_s = retry_s
-        self._stopped = threading.Event()
         self._place = self._open()
 
-    def close(self) -> None:
-        """End all waits between tries; reads that fail from now on are not tried again."""
-        self._stopped.set()
-
-    def range(self, path: str, offset: int, length: int) -> bytes | memoryview:
+    def range(
+        self, path: str, offset: int, length: int, stopped: threading.Event | None = None
+    ) -> bytes | memoryview:
         """Some bytes of a file.
+
+        Args:
+            path: relative to the root.
+            offset: of the first byte.
+            length: how many.
+            stopped: ends waits between tries once it is set.
 
         Raises:
             DataSetError: there is no such file.
@@ -52,29 +55,28 @@ class Store:
                 raise Transient(f"{len(data):,} bytes came instead of {length:,}")
             return data
 
-        return self._patiently(path, read)
+        return self._patiently(path, read, stopped=stopped)
 
     def whole(self, path: str) -> bytes:
-        """A file as a whole.
+        """A small file as a whole.
 
         Raises:
             DataSetError: there is no such file.
             TrainingError: it cannot be read.
         """
-        size = self.size(path)
+        return self._patiently(path, lambda: self._place.whole(path))
+
+    def large(self, path: str, size: int) -> bytes:
+        """A large file of known size as a whole.
+
+        Raises:
+            DataSetError: there is no such file.
+            TrainingError: it cannot be read.
+        """
         starts = range(0, size, CHUNK)
         with ThreadPoolExecutor(PARALLEL) as pool:
             parts = pool.map(lambda start: self.range(path, start, min(CHUNK, size - start)), starts)
             return b"".join(parts)
-
-    def size(self, path: str) -> int:
-        """Bytes of a file.
-
-        Raises:
-            DataSetError: there is no such file.
-            TrainingError: it cannot be asked for.
-        """
-        return self._patiently(path, lambda: self._place.size(path))
 
     def sizes(self, folder: str, paths: Iterable[str]) -> dict[str, int]:
         """Bytes of those of some files in a folder that are there.
@@ -115,11 +117,17 @@ class Store:
 
     def _size_or_none(self, path: str) -> int | None:
         try:
-            return self.size(path)
+            return self._patiently(path, lambda: self._place.size(path))
         except DataSetError:
             return None
 
-    def _patiently(self, path: str, read: Callable[[], T], passing: tuple[type[Exception], ...] = ()) -> T:
+    def _patiently(
+        self,
+        path: str,
+        read: Callable[[], T],
+        passing: tuple[type[Exception], ...] = (),
+        stopped: threading.Event | None = None,
+    ) -> T:
         """Call `read`, again and again while its failures are of a kind that passes."""
         try:
             return self._once(path, read, passing)
@@ -136,11 +144,12 @@ class Store:
             wait_random_exponential,
         )
 
+        stopped = stopped or threading.Event()
         retrying = Retrying(
             retry=retry_if_exception_type(Transient),
-            stop=stop_after_delay(self.retry_s) | stop_when_event_set(self._stopped),
+            stop=stop_after_delay(self.retry_s) | stop_when_event_set(stopped),
             wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
-            sleep=sleep_using_event(self._stopped),
+            sleep=sleep_using_event(stopped),
         )
         try:
             mended: T = retrying(self._once, path, read, passing)

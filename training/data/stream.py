@@ -90,7 +90,6 @@ class IdentityStream:
         """
         import torch
 
-        self._dataset = dataset
         self._config = config
         self._side = side
         self._keys = dataset.keys(Split.TRAIN)
@@ -104,17 +103,17 @@ class IdentityStream:
         self.waited_s = 0.0
         """How long `next` has waited in all, in seconds."""
         self.damaged: list[str] = []
-        """What was wrong with the samples that came blank so far."""
+        """What is wrong with the samples that came blank so far: one message an identity, not one an epoch."""
         self._order = Order(self.identities, config.seed)
         self._micro_batches = share.micro_batches(start_step)
         self._pinned = torch.cuda.is_available()
         self._pending: deque[_Pending] = deque()
+        self._stopped = threading.Event()
         threads = config.run.decode_threads
-        self._decoders = Workers("decode", threads, partial(_decode, dataset))
+        self._decoders = Workers("decode", threads, partial(_decode, dataset, self._stopped))
         self._fetchers = Workers(
-            "fetch", FETCHERS_PER_DECODER * threads, partial(_fetch, dataset, self._decoders)
+            "fetch", FETCHERS_PER_DECODER * threads, partial(_fetch, dataset, self._stopped, self._decoders)
         )
-        self._closed = False
 
     def __iter__(self) -> IdentityStream:
         return self
@@ -126,7 +125,7 @@ class IdentityStream:
             TrainingError: a sample could not be read.
             DataSetError: a shard is gone, or the index points nowhere.
         """
-        if self._closed:
+        if self._stopped.is_set():
             raise StopIteration
         while len(self._pending) <= self._config.run.prefetch:
             self._pending.append(self._begin(next(self._micro_batches)))
@@ -137,13 +136,14 @@ class IdentityStream:
         if pending.error is not None:
             self.close()
             raise pending.error
-        self.damaged += [problem for problem in pending.problems if problem is not None]
+        for problem in pending.problems:
+            if problem is not None and problem not in self.damaged:
+                self.damaged.append(problem)
         return pending.buffer.batch()
 
     def close(self) -> None:
         """Stop reading; waits for reads under way, which a stalled connection delays by seconds at most."""
-        self._closed = True
-        self._dataset.close()
+        self._stopped.set()
         self._fetchers.close()
         self._decoders.close()
         self._pending.clear()
@@ -163,17 +163,19 @@ class IdentityStream:
         return pending
 
 
-def _fetch(dataset: StreamedDataset, decoders: Workers[tuple[_Row, Fetched]], row: _Row) -> None:
+def _fetch(
+    dataset: StreamedDataset, stopped: threading.Event, decoders: Workers[tuple[_Row, Fetched]], row: _Row
+) -> None:
     try:
-        decoders.put((row, dataset.fetch(row.key)))
+        decoders.put((row, dataset.fetch(row.key, stopped)))
     except BaseException as error:
         row.pending.failed(error)
 
 
-def _decode(dataset: StreamedDataset, work: tuple[_Row, Fetched]) -> None:
+def _decode(dataset: StreamedDataset, stopped: threading.Event, work: tuple[_Row, Fetched]) -> None:
     (pending, row, _), fetched = work
     try:
-        pending.buffer.fill(row, dataset.pictures(fetched))
+        pending.buffer.fill(row, dataset.pictures(fetched, stopped))
     except BadSample as problem:
         pending.buffer.blank(row)
         pending.problems[row] = str(problem)

@@ -1,0 +1,80 @@
+"""Held-out batches are the same on any number of processes, and inputs are never targets."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+import small_data
+import torch
+from small_data import TEST
+
+from training.config import Data
+from training.data.dataset import open_dataset
+from training.data.held_out import held_out_batches
+
+DATA = Data(root="mfhq", inputs=(1, 3))
+
+
+def batches(root: Path, rank: int = 0, world_size: int = 1, per_process: int = 2, identities: int = 256):  # type: ignore[no-untyped-def]
+    dataset = open_dataset(str(root), retry_s=1.0)
+    return list(
+        held_out_batches(dataset, DATA, identities, per_process, 64, rank=rank, world_size=world_size)
+    )
+
+
+def valid_keys(found) -> list[list[str]]:  # type: ignore[no-untyped-def]
+    return [
+        [key for key, valid in zip(batch.keys, batch.valid_B, strict=True) if valid] for batch, _ in found
+    ]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_all_processes_together_give_the_batches_of_one(mfhq: Path, world_size: int) -> None:
+    alone = batches(mfhq)
+    shares = [batches(mfhq, rank, world_size) for rank in range(world_size)]
+    assert len({len(share) for share in shares}) == 1
+    together = [item for group in zip_longest(*shares) for item in group]
+    for (one, persons), (other, other_persons) in zip(alone, together, strict=False):
+        small_data.assert_same(one, other)
+        assert persons == other_persons
+    assert all(not batch.valid_B.any() and set(persons) == {""} for batch, persons in together[len(alone) :])
+
+
+def test_every_held_out_identity_comes_once_with_its_person(mfhq: Path) -> None:
+    found = batches(mfhq)
+    assert sorted(key for keys in valid_keys(found) for key in keys) == TEST
+    for batch, persons in found:
+        for key, valid, person in zip(batch.keys, batch.valid_B, persons, strict=True):
+            assert person == (f"p-{key.removesuffix('_0')}" if valid else "")
+
+
+def test_batches_have_one_shape_and_none_holds_a_single_identity_if_it_can_be_helped(mfhq: Path) -> None:
+    assert [len(keys) for keys in valid_keys(batches(mfhq, per_process=4))] == [3, 2]
+    for batch, _ in batches(mfhq, per_process=4):
+        assert batch.images_BKSSC.shape == (4, 8, 64, 64, 3)
+
+
+def test_at_most_so_many_identities_come(mfhq: Path) -> None:
+    assert valid_keys(batches(mfhq, per_process=8, identities=3)) == [TEST[:3]]
+
+
+def test_inputs_are_the_most_and_no_target_is_an_input(mfhq: Path) -> None:
+    for batch, _ in batches(mfhq):
+        assert batch.input_valid_BM.all()
+        assert batch.inputs_BM.shape[1] == 3
+        assert batch.targets_BN.shape[1] == 5
+        both = torch.cat([batch.inputs_BM, batch.targets_BN], 1)
+        assert torch.equal(both.sort(1)[0], torch.arange(8).expand(len(batch.keys), 8))
+
+
+def test_a_damaged_sample_is_a_blank_row(tmp_path: Path) -> None:
+    root = small_data.build(tmp_path / "mfhq")
+    small_data.flip_byte(root / "test/mfhq-test-000000.tar", 2000)
+    found = batches(root)
+    assert sorted(key for keys in valid_keys(found) for key in keys) == TEST[1:]
+
+
+def test_a_data_set_without_a_test_split_has_no_batches(tmp_path: Path) -> None:
+    assert batches(small_data.build(tmp_path / "mfhq", test=[])) == []

@@ -1,0 +1,221 @@
+"""The stream of a rank: complete, in order, bounded, and plain about what is damaged."""
+
+from __future__ import annotations
+
+import gc
+import re
+import threading
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import shards_factory as factory
+import small_data
+from small_data import TRAIN
+
+from settings.section import ConfigError
+from shards.manifest import DataSetError
+from shards.sample import Sample
+from shards.schema import Split
+from shards.writer import write_dataset
+from training.config import Config
+from training.data.batch import Batch
+from training.data.dataset import StreamedDataset, open_dataset
+from training.data.stream import IdentityStream
+from training.errors import TrainingError
+
+
+def open_stream(
+    config: Config,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    start_step: int = 0,
+    dataset: StreamedDataset | None = None,
+) -> IdentityStream:
+    dataset = dataset or open_dataset(config.data.root, retry_s=1.0)
+    return IdentityStream(dataset, config, 64, rank=rank, world_size=world_size, start_step=start_step)
+
+
+def take(stream: IdentityStream, count: int) -> list[Batch]:
+    try:
+        return [next(stream) for _ in range(count)]
+    finally:
+        stream.close()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return small_data.build(tmp_path / "mfhq")
+
+
+def test_every_identity_comes_once_an_epoch(mfhq: Path) -> None:
+    stream = open_stream(small_data.config(mfhq))
+    assert (stream.identities, stream.accumulation, stream.steps_per_epoch) == (12, 2, 3.0)
+    batches = take(stream, 12)
+    for first in (0, 6):
+        epoch = batches[first : first + 6]
+        assert sorted(key for batch in epoch for key in batch.keys) == TRAIN
+    assert all(batch.valid_B.all() for batch in batches)
+    assert [batch.keys for batch in batches[:6]] != [batch.keys for batch in batches[6:]]
+
+
+def test_resuming_gives_the_batches_that_would_have_come(mfhq: Path) -> None:
+    config = small_data.config(mfhq, inputs=(1, 5))
+    undisturbed = take(open_stream(config), 14)
+    resumed = take(open_stream(config, start_step=5), 4)
+    for one, other in zip(undisturbed[10:], resumed, strict=True):
+        small_data.assert_same(one, other)
+
+
+def test_the_number_of_threads_and_of_batches_read_ahead_changes_nothing(mfhq: Path) -> None:
+    few = take(open_stream(small_data.config(mfhq, decode_threads=1, prefetch=1)), 8)
+    many = take(open_stream(small_data.config(mfhq, decode_threads=7, prefetch=9)), 8)
+    for one, other in zip(few, many, strict=True):
+        small_data.assert_same(one, other)
+
+
+def test_a_step_holds_the_same_samples_on_any_number_of_processes(mfhq: Path) -> None:
+    def step(world_size: int, number: int) -> dict[str, tuple[int, list[int]]]:
+        config = small_data.config(mfhq, inputs=2, per_process=1)
+        found = {}
+        for rank in range(world_size):
+            stream = open_stream(config, rank=rank, world_size=world_size, start_step=number)
+            for batch in take(stream, stream.accumulation):
+                found[batch.keys[0]] = (int(batch.seeds_B[0]), batch.inputs_BM[0].tolist())
+        return found
+
+    # 2 -> 1 -> 4 processes, as a run that is moved between machines.
+    alone = [step(1, number) for number in range(3)]
+    assert [step(2, 0), step(1, 1), step(4, 2)] == alone
+    assert [len(found) for found in alone] == [4, 4, 4]
+
+
+def test_a_batch_larger_than_the_data_set_is_refused(mfhq: Path) -> None:
+    with pytest.raises(TrainingError, match="12 training identities, fewer than the batch of 14"):
+        open_stream(small_data.config(mfhq, batch=14))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(mfhq: Path) -> None:
+    with pytest.raises(ConfigError, match=r"batch=4 .*on 4 processes.*run\.per_process may be 1$"):
+        open_stream(small_data.config(mfhq), world_size=4)
+
+
+def test_a_shard_that_stays_corrupt_leaves_blank_rows_and_is_named_and_counted(copy: Path) -> None:
+    shard = copy / "train/mfhq-train-000001.tar"
+    for offset in range(0, shard.stat().st_size, 5000):
+        small_data.flip_byte(shard, offset)
+    stream = open_stream(small_data.config(copy))
+    batches = take(stream, 12)
+    rows = [
+        (key, bool(valid), batch, row)
+        for batch in batches
+        for row, (key, valid) in enumerate(zip(batch.keys, batch.valid_B, strict=True))
+    ]
+    assert sorted(key for key, _, _, _ in rows) == sorted(TRAIN * 2)
+    assert {key for key, valid, _, _ in rows if not valid} == set(TRAIN[5:10])
+    assert not any(batch.images_BKSSC[row].any() for _, valid, batch, row in rows if not valid)
+    # One message an identity, although each came twice.
+    named = sorted(
+        re.match(r"sample (\S+): train/mfhq-train-000001\.tar: member", text)[1] for text in stream.damaged
+    )  # type: ignore[index]
+    assert named == TRAIN[5:10]
+
+
+def test_an_image_that_does_not_decode_is_a_damaged_sample(tmp_path: Path) -> None:
+    good = factory.sample(TRAIN[0], Split.TRAIN)
+    images = [*good.images]
+    images[4] = images[4][: len(images[4]) // 2]
+    records = [*good.record.images]
+    records[4] = records[4].model_copy(update={"sha256": factory.sha256(images[4])})
+    broken = Sample(good.record.model_copy(update={"images": records}), tuple(images), good.masks)
+    samples = [broken, *(factory.sample(key, Split.TRAIN) for key in TRAIN[1:])]
+    write_dataset(tmp_path / "mfhq", samples, factory.videos(samples), factory.PROVENANCE, factory.LIMITS)
+    stream = open_stream(small_data.config(tmp_path / "mfhq"))
+    batches = take(stream, 6)
+    (message,) = stream.damaged
+    assert message.startswith(f"sample {TRAIN[0]}, image 4: ")
+    assert sum(int(batch.valid_B.sum()) for batch in batches) == 11
+
+
+def test_a_shard_that_vanishes_while_training_ends_the_stream(copy: Path) -> None:
+    stream = open_stream(small_data.config(copy))
+    next(stream)
+    for shard in copy.glob("train/*.tar"):
+        shard.unlink()
+    with pytest.raises(DataSetError, match=r"has no train/mfhq-train-00000\d\.tar"):
+        list(islice(stream, 6))
+    assert stream.damaged == []
+
+
+def test_a_shard_that_is_cut_short_while_training_is_a_failing_read_not_a_damaged_sample(copy: Path) -> None:
+    dataset = open_dataset(str(copy), retry_s=0.5)
+    for shard in copy.glob("train/*.tar"):
+        shard.write_bytes(b"")
+    stream = open_stream(small_data.config(copy), dataset=dataset)
+    with pytest.raises(TrainingError, match=r"could not be read for 0 s: 0 bytes came instead of"):
+        next(stream)
+    assert stream.damaged == []
+
+
+class Counting(StreamedDataset):
+    """The real data set, which counts what was asked of it and can be slow."""
+
+    fetched = 0
+    pause_s = 0.0
+
+    def fetch(self, key: str, stopped: threading.Event | None = None):  # type: ignore[no-untyped-def]
+        self.fetched += 1
+        time.sleep(self.pause_s)
+        return super().fetch(key, stopped)
+
+
+def test_no_more_is_read_ahead_than_configured(mfhq: Path) -> None:
+    dataset = open_dataset(str(mfhq), retry_s=1.0)
+    dataset.__class__ = Counting
+    stream = open_stream(small_data.config(mfhq, prefetch=3), dataset=dataset)
+    next(stream)
+    time.sleep(0.5)
+    assert dataset.fetched == 2 * (1 + 3)
+    next(stream)
+    time.sleep(0.5)
+    assert dataset.fetched == 2 * (2 + 3)
+    stream.close()
+
+
+def test_waiting_is_measured(mfhq: Path) -> None:
+    dataset = open_dataset(str(mfhq), retry_s=1.0)
+    dataset.__class__ = Counting
+    dataset.pause_s = 0.4
+    stream = open_stream(small_data.config(mfhq), dataset=dataset)
+    next(stream)
+    assert 0.3 < stream.waited_s < 3.0
+    time.sleep(1.0)
+    before = stream.waited_s
+    next(stream)
+    assert stream.waited_s - before < 0.05
+    stream.close()
+
+
+def test_closing_ends_all_threads_and_the_iteration(mfhq: Path) -> None:
+    before = threading.active_count()
+    stream = open_stream(small_data.config(mfhq))
+    next(stream)
+    assert threading.active_count() > before
+    stream.close()
+    stream.close()
+    assert threading.active_count() == before
+    assert list(stream) == []
+
+
+def test_a_stream_that_is_forgotten_leaves_no_threads(mfhq: Path) -> None:
+    before = threading.active_count()
+    stream = open_stream(small_data.config(mfhq))
+    next(stream)
+    del stream
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() == before
