@@ -30,7 +30,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from settings.section import Section, differences
 from shards.atomic import TEMPORARY, OutOfSpace, sync_folder, write_bytes
 from training.engine.consensus import IN_WORDS, Consensus
-from training.engine.dcp import UnreadableTensors, read_tensors, write_tensors
+from training.engine.dcp import StoredTensors, UnreadableTensors, write_tensors
 from training.errors import RunEnded, TrainingError
 
 FOLDER = "checkpoints"
@@ -94,14 +94,17 @@ class Checkpoints:
             RunEnded: it cannot be read.
         """
         path = self._path(state.step)
+        remedy = "Remove it, and the run goes on from the one before, or from the start"
+        with self._consensus.together():
+            try:
+                stored = StoredTensors(path)
+            except UnreadableTensors as error:
+                raise TrainingError(f"the checkpoint {path} cannot be read: {error}. {remedy}") from error
         problem = None
         try:
-            read_tensors(path, tensors, self._world.control)
+            stored.read_into(tensors, self._world.control)
         except UnreadableTensors as error:
-            problem = (
-                f"the checkpoint {path} cannot be read: {error}. Remove it, and the run goes on from the one "
-                "before, or from the start"
-            )
+            problem = f"the checkpoint {path} cannot be read: {error}. {remedy}"
         self._consensus.agree(problem=problem)
         self.saved_step = state.step
 

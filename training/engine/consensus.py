@@ -104,7 +104,7 @@ class Consensus:
         for rank, text in enumerate(self.gather(problem or "")):
             if text:
                 said.setdefault(text, []).append(rank)
-        if len(said) == 1:
+        if len(said) == 1 and len(next(iter(said.values()))) == self.world.world_size:
             return next(iter(said))
         return "\n".join(f"process {_ranks(ranks)}: {text}" for text, ranks in said.items())
 

@@ -7,9 +7,11 @@ are allowed, and only tensors, which torch reads with `weights_only`.
 
 from __future__ import annotations
 
-import errno
+import io
+import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 
 TABLE = ".metadata"
@@ -47,56 +50,91 @@ def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], group: dist
     Raises:
         OSError: a process could not write.
     """
+    writer = dcp.FileSystemWriter(folder)
+    writer.fs = _Files()
     try:
-        dcp.save(dict(tensors), storage_writer=dcp.FileSystemWriter(folder), process_group=group)
+        dcp.save(dict(tensors), storage_writer=writer, process_group=group)
     except CheckpointException as failure:
         raise _cause(failure) from failure
 
 
-def read_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], group: dist.ProcessGroup) -> None:
-    """Read into tensors, which may be sharded otherwise than they were; all processes must call it.
+class StoredTensors(dcp.FileSystemReader):
+    """Tensors in a folder; opening reads their table of contents.
 
     Raises:
-        UnreadableTensors: files are missing or damaged, or hold other tensors.
+        UnreadableTensors: there is none, or it lists anything else than tensors.
     """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._table = _read_table(folder / TABLE)
+
+    def read_into(self, tensors: Mapping[str, torch.Tensor], group: dist.ProcessGroup) -> None:
+        """Read into tensors, which may be sharded otherwise than they were; all processes must call it.
+
+        Raises:
+            UnreadableTensors: files are missing or damaged, or hold other tensors.
+        """
+        try:
+            dcp.load(dict(tensors), storage_reader=self, process_group=group)
+        except CheckpointException as failure:
+            raise UnreadableTensors(str(_cause(failure))) from failure
+
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        """What torch asks for."""
+        self._table.storage_meta = StorageMeta(load_id=self.load_id)
+        return self._table
+
+
+def _read_table(path: Path) -> Metadata:
     try:
-        dcp.load(dict(tensors), storage_reader=_TensorsOnly(folder), process_group=group)
-    except CheckpointException as failure:
-        raise UnreadableTensors(str(_cause(failure))) from failure
+        with path.open("rb") as file:
+            table = _TableUnpickler(file).load()
+    except Exception as error:  # a damaged pickle raises anything
+        raise UnreadableTensors(f"{path.name}: {error}") from error
+    if not isinstance(table, Metadata):
+        raise UnreadableTensors(f"{path.name} is no table of contents")
+    others = [
+        name
+        for name, entry in table.state_dict_metadata.items()
+        if not isinstance(entry, TensorStorageMetadata)
+    ]
+    if others:
+        raise UnreadableTensors(f"{path.name} lists something else than tensors: {', '.join(others[:3])}")
+    return table
 
 
 def _cause(failure: CheckpointException) -> Exception:
     """What went wrong on the first process on which something did."""
     rank, (error, _) = min(failure.failures.items())
-    # torch's own errors hide that of the operating system behind them.
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, OSError) and behind.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return behind
-        behind = behind.__cause__ or behind.__context__
     return error if isinstance(error, OSError) else RuntimeError(f"process {rank}: {error}")
 
 
-class _TensorsOnly(dcp.FileSystemReader):
-    """Reads a checkpoint that holds nothing but tensors."""
+class _File(io.BufferedWriter):
+    """Remembers why it could not be written: torch's serialiser loses that, and says "unexpected pos" instead."""
 
-    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        with (Path(self.path) / TABLE).open("rb") as file:
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+class _Files(FileSystem):
+    @contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[io.IOBase]:
+        if mode != "wb":
+            with super().create_stream(path, mode) as stream:
+                yield stream
+            return
+        with _File(io.FileIO(path, "w")) as file:
             try:
-                table = _TableUnpickler(file).load()
-            except Exception as error:  # a damaged pickle raises anything
-                raise UnreadableTensors(f"{TABLE}: {error}") from error
-        if not isinstance(table, Metadata):
-            raise UnreadableTensors(f"{TABLE} is no table of contents")
-        others = [
-            name
-            for name, entry in table.state_dict_metadata.items()
-            if not isinstance(entry, TensorStorageMetadata)
-        ]
-        if others:
-            raise UnreadableTensors(f"{TABLE} lists something else than tensors: {', '.join(others[:3])}")
-        table.storage_meta = StorageMeta(load_id=self.load_id)
-        return table
+                yield file
+            except RuntimeError as error:
+                raise file.failure or error from None
 
 
 class _TableUnpickler(pickle.Unpickler):

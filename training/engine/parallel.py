@@ -144,7 +144,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 def _computed_twice(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Keep only what comes in, and compute the rest again for the backward pass. Nothing in a block is random."""
 
-    def forward_checkpointed(*args: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False)
+    def forward_checkpointed(*args: Any, **named: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **named)
 
     return forward_checkpointed

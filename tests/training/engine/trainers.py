@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,12 @@ class Trainers:
     """The processes of a run."""
 
     def __init__(
-        self, folder: Path, world_size: int, arguments: Sequence[str], folders: Sequence[Path] | None = None
+        self,
+        folder: Path,
+        world_size: int,
+        arguments: Sequence[str],
+        folders: Sequence[Path] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with socket.socket() as probe:
@@ -68,7 +73,12 @@ class Trainers:
         self.processes = [
             _forks.Process(
                 target=_train,
-                args=(rank, world_size, port, list(arguments), log, folders and folders[rank]),
+                args=(
+                    list(arguments),
+                    log,
+                    folders[rank] if folders else None,
+                    _environment(rank, world_size, port) | dict(environment or {}),
+                ),
                 daemon=True,
             )
             for rank, log in enumerate(self.logs)
@@ -126,31 +136,48 @@ class Run:
 
     @contextmanager
     def started(
-        self, world_size: int, *overrides: str, folders: Sequence[Path] | None = None
+        self,
+        world_size: int,
+        *overrides: str,
+        folders: Sequence[Path] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Iterator[Trainers]:
-        """The processes, which are gone when the block ends."""
+        """The processes, which are gone when the block ends.
+
+        Args:
+            world_size: how many.
+            overrides: of the configuration.
+            folders: the working folder of each.
+            environment: variables that they see besides.
+        """
         self._starts += 1
         trainers = Trainers(
-            self.folder / f"start-{self._starts}", world_size, [*self.arguments, *overrides], folders
+            self.folder / f"start-{self._starts}",
+            world_size,
+            [*self.arguments, *overrides],
+            folders,
+            environment,
         )
         try:
             yield trainers
         finally:
             trainers.kill()
 
-    def ended(self, world_size: int, *overrides: str, codes: Sequence[int] | None = None) -> Trainers:
+    def ended(
+        self, world_size: int, *overrides: str, codes: Sequence[int] | None = None, **how: Any
+    ) -> Trainers:
         """Run to the end; the exit codes must be those given, by default 0."""
-        with self.started(world_size, *overrides) as trainers:
+        with self.started(world_size, *overrides, **how) as trainers:
             found = trainers.wait()
         assert found == (list(codes) if codes is not None else [0] * world_size), trainers.said()
         return trainers
 
-    def refused(self, world_size: int, *overrides: str) -> str:
+    def refused(self, world_size: int, *overrides: str, **how: Any) -> str:
         """The message with which all processes end with exit code 1; said once, by the first."""
-        trainers = self.ended(world_size, *overrides, codes=[1] * world_size)
+        trainers = self.ended(world_size, *overrides, codes=[1] * world_size, **how)
         message = trainers.log(0)
         assert "Traceback" not in trainers.said(), trainers.said()
-        assert message.count("error: ") == 1, message
+        assert message.count("\nerror: ") + message.startswith("error: ") == 1, message
         assert not any("error" in trainers.log(rank) for rank in range(1, world_size)), trainers.said()
         return message[message.index("error: ") :]
 
@@ -176,23 +203,73 @@ class Run:
         folder = self.output / "checkpoints"
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
+    def stopped(
+        self, world_size: int, step: int, *overrides: str, ranks: Sequence[int] | None = None
+    ) -> None:
+        """Run until a step is done, then ask some of the processes, or all, to stop."""
+        with self.started(world_size, *overrides) as trainers:
+            trainers.until(lambda: self.steps() >= step)
+            trainers.signal(signal.SIGTERM, ranks)
+            assert trainers.wait() == [0] * world_size, trainers.said()
+            assert "stopped and saved at step" in trainers.log(0), trainers.said()
+
+    def tensors(self) -> dict[str, Any]:
+        """All that the newest checkpoint holds, whole."""
+        import torch
+        import torch.distributed.checkpoint as dcp
+
+        folder = self.output / "checkpoints" / self.checkpoints()[-1]
+        table = dcp.FileSystemReader(folder).read_metadata()
+        found = {
+            name: torch.empty(entry.size, dtype=entry.properties.dtype)
+            for name, entry in table.state_dict_metadata.items()
+        }
+        dcp.load(found, checkpoint_id=folder, no_dist=True)
+        return found
+
     def encoder(self) -> bytes:
         return (self.output / "encoder" / "model.safetensors").read_bytes()
 
 
-def _train(
-    rank: int, world_size: int, port: str, arguments: list[str], log: Path, folder: Path | None
-) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.environ |= {
+def each_of(world_size: int, function: Callable[[int], Any]) -> list[Any]:
+    """What a function of the rank returns, in processes that can find each other."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    pipes = [_forks.Pipe(duplex=False) for _ in range(world_size)]
+    processes = [
+        _forks.Process(
+            target=_call, args=(function, rank, _environment(rank, world_size, port), sender), daemon=True
+        )
+        for rank, (_, sender) in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for _, sender in pipes:
+            sender.close()
+        return [receiver.recv() for receiver, _ in pipes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _environment(rank: int, world_size: int, port: str) -> dict[str, str]:
+    return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(world_size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
+
+
+def _train(arguments: list[str], log: Path, folder: Path | None, environment: dict[str, str]) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ |= environment
     if folder is not None:
         os.chdir(folder)
     sys.argv = ["train.py", *arguments]
@@ -203,3 +280,11 @@ def _train(
 
     torch.set_num_threads(1)
     train_command()
+
+
+def _call(function: Callable[[int], Any], rank: int, environment: dict[str, str], sender: Any) -> None:
+    os.environ |= environment
+    import torch
+
+    torch.set_num_threads(1)
+    sender.send(function(rank))

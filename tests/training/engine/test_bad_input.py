@@ -1,0 +1,178 @@
+"""What is wrong is said in words, once, and ends every process with exit code 1; nothing hangs."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from trainers import Run
+
+from shards.reader import Dataset
+
+
+@pytest.fixture
+def copy(dataset: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(dataset, tmp_path / "copy"))
+
+
+def test_a_half_written_data_set(copy: Path, tmp_path: Path) -> None:
+    (copy / "dataset.json").unlink()
+    message = Run(tmp_path / "run", copy).refused(2)
+    assert f"{copy} is no finished data set" in message
+    assert not (tmp_path / "run" / "output").exists()
+
+
+def test_fewer_identities_than_a_batch(dataset: Path, tmp_path: Path) -> None:
+    message = Run(tmp_path, dataset, "batch=12").refused(2)
+    assert "11 training identities, fewer than the batch of 12" in message
+
+
+def test_a_batch_that_the_processes_cannot_share_out(dataset: Path, tmp_path: Path) -> None:
+    message = Run(tmp_path, dataset, "batch=10", "run.per_process=2").refused(2)
+    assert "batch=10" in message
+    assert "with 2 processes, run.per_process may be 1, 5" in message
+
+
+def test_a_bucket_that_cannot_be_reached(tmp_path: Path) -> None:
+    message = Run(tmp_path, "s3://faces/mfhq", "run.retry_s=1").refused(
+        2,
+        environment={
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "somebody",
+            "AWS_SECRET_ACCESS_KEY": "a-secret",
+            "AWS_REGION": "us-east-1",
+        },
+    )
+    assert "s3://faces/mfhq" in message
+    assert "a-secret" not in message
+
+
+def test_a_checkpoint_of_another_configuration_names_what_differs(
+    dataset: Path, copy: Path, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run", dataset)
+    run.stopped(1, 1)
+
+    message = run.refused(2, "optimiser.learning_rate=0.5", "data.targets=3", "run.decode_threads=2")
+    assert "data.targets: 2 -> 3" in message
+    assert "optimiser.learning_rate: 0.001 -> 0.5" in message
+    assert "decode_threads" not in message
+
+    manifest = copy / "dataset.json"
+    other = Run(tmp_path / "other", copy)
+    other.arguments[2] = f"output={run.output}"
+    assert manifest.exists()
+    assert other.ended(1).processes  # the same bytes in another place are the same data set
+
+
+@pytest.mark.parametrize("broken", ["state.json", ".metadata", "__0_0.distcp"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_takes_its_place(
+    undisturbed: Run, dataset: Path, tmp_path: Path, broken: str
+) -> None:
+    run = Run(tmp_path, dataset)
+    shutil.copytree(undisturbed.output / "checkpoints", run.output / "checkpoints")
+    newest = run.output / "checkpoints" / run.checkpoints()[-1]
+    data = (newest / broken).read_bytes()
+    (newest / broken).write_bytes(data[: len(data) // 2])
+
+    message = run.refused(2)
+    assert str(newest) in message
+    assert "Remove" in message
+
+    shutil.rmtree(newest)
+    assert "going on from step 8" in run.ended(2).log(0)
+    assert run.encoder() == undisturbed.encoder()
+
+
+def test_a_full_disk_ends_the_run_and_with_more_room_the_same_command_goes_on(
+    small_disk: Callable[[int], Path], undisturbed: Run, dataset: Path, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run", dataset)
+    run.output = small_disk(60_000_000)  # one checkpoint of 40 MB, but not two
+    run.arguments[2] = f"output={run.output}"
+
+    message = run.refused(2)
+    assert "the disk is full" in message
+    assert "step-000000004" in message
+    assert run.checkpoints() == ["step-000000002"]
+
+    small_disk(300_000_000)
+    run.ended(2)
+    assert run.encoder() == undisturbed.encoder()
+    assert run.lines() == undisturbed.lines()
+
+
+def test_damaged_identities_within_the_budget_are_skipped_named_and_counted(
+    copy: Path, tmp_path: Path
+) -> None:
+    key = damage(copy)
+    run = Run(tmp_path / "run", copy)
+    trainers = run.ended(2)
+    assert run.series("data/damaged")[-1] == trainers.said().count("skipped: ")
+    assert 3 <= run.series("data/damaged")[-1] <= 4  # in ten batches of four from eleven identities
+    assert key in trainers.said()
+
+
+def test_too_many_damaged_identities_end_the_run(copy: Path, tmp_path: Path) -> None:
+    key = damage(copy)
+    message = Run(tmp_path / "run", copy).refused(2, "run.max_damaged=1")
+    assert "2 damaged identities were met, more than run.max_damaged=1 allows" in message
+    assert key in message
+    assert "mfhq verify" in message
+
+
+def test_losses_that_are_not_finite_change_nothing_and_end_the_run_past_the_budget(
+    dataset: Path, tmp_path: Path
+) -> None:
+    run = Run(tmp_path, dataset, "optimiser.learning_rate=1e38", "optimiser.warmup_steps=0")
+    message = run.refused(2, "run.max_nonfinite_steps=3", "checkpoints.every=100")
+    assert "more than run.max_nonfinite_steps=3" in message
+    assert "optimiser.learning_rate" in message
+    skipped = run.series("train/skipped")
+    assert skipped[-1] == 4
+    assert skipped == sorted(skipped)
+
+
+def test_what_one_process_alone_cannot_do_ends_all_of_them(dataset: Path, copy: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    message = Run(tmp_path / "run", copy.name).refused(2, folders=[copy.parent, elsewhere])
+    assert "process 1: copy is no folder" in message
+
+    # In the middle of the run: only the second process sees its shards vanish.
+    shutil.copytree(copy, elsewhere / copy.name)
+    run = Run(tmp_path / "run", copy.name, "steps=1000", "run.retry_s=1")
+    with run.started(2, folders=[copy.parent, elsewhere]) as trainers:
+        trainers.until(lambda: run.steps() >= 2)
+        shutil.rmtree(elsewhere / copy.name)
+        assert trainers.wait() == [1, 1], trainers.said()
+        assert "train/mfhq-train" in trainers.log(0)
+        assert "error" not in trainers.log(1)
+
+
+def test_a_process_that_stops_answering_does_not_keep_the_others_once_it_is_ended(
+    dataset: Path, tmp_path: Path
+) -> None:
+    run = Run(tmp_path, dataset, "steps=1000")
+    with run.started(2) as trainers:
+        trainers.until(lambda: run.steps() >= 1)
+        trainers.signal(signal.SIGSTOP, ranks=[1])
+        trainers.signal(signal.SIGKILL, ranks=[1])
+        assert trainers.wait() == [1, -signal.SIGKILL]
+
+
+def damage(root: Path) -> str:
+    """Change a byte of a training identity's first image, and say whose."""
+    data = Dataset.open(root)
+    place = data.locate(data.keys()[-1])
+    offset, size = place.members["0.jpg"]
+    with (root / place.shard).open("r+b") as file:
+        file.seek(offset + size // 2)
+        byte = file.read(1)[0]
+        file.seek(offset + size // 2)
+        file.write(bytes([byte ^ 255]))
+    return place.key
