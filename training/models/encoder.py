@@ -25,7 +25,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from training.models.blocks import INITIAL_STD, CrossAttentionBlock, SelfAttentionBlock, initialise
+from training.models.blocks import CrossAttentionBlock, SelfAttentionBlock, initialise
 from training.models.clip import ClipTower
 from training.models.pretrained import encoder_folder, read_size, read_weights, write_encoder
 from training.models.sizes import ModelSize
@@ -47,8 +47,9 @@ class OmniIDEncoder(nn.Module):
         self.cross = nn.ModuleList(CrossAttentionBlock(size) for _ in range(size.cross_blocks))
         self.mix = nn.ModuleList(SelfAttentionBlock(size) for _ in range(size.self_blocks))
         self.norm = nn.LayerNorm(size.width)
-        nn.init.trunc_normal_(self.query_LD, std=INITIAL_STD)
-        initialise(nn.ModuleList([*self.cross, *self.mix]))
+        # As large as CLIP's tokens: smaller queries would be drowned by what the blocks add, and all become alike.
+        nn.init.normal_(self.query_LD)
+        initialise([*self.cross, *self.mix], size.width)
 
     def forward(self, pixels_BMCSS: torch.Tensor, valid_BM: torch.Tensor | None = None) -> torch.Tensor:
         """Identity tokens of B people.

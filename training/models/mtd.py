@@ -22,7 +22,7 @@ from torch import nn
 
 from training.config import Config, Mtd
 from training.data.batch import Batch
-from training.models.blocks import INITIAL_STD, CrossAttentionBlock, SelfAttentionBlock, initialise
+from training.models.blocks import CrossAttentionBlock, SelfAttentionBlock, initialise
 from training.models.clip import ClipTower, from_patches, one_hot
 from training.models.clip_weights import load_clip
 from training.models.encoder import OmniIDEncoder
@@ -42,16 +42,15 @@ class MaskedTransformerDecoder(nn.Module):
         self.size = size
         self.clip = ClipTower(size)
         self.mask_token_D = nn.Parameter(torch.empty(size.width))
-        self.position_PD = nn.Parameter(torch.empty(size.patches, size.width))
+        self.position_PD = nn.Parameter(grid_positions(size.grid, size.width))
         self.cross = nn.ModuleList(CrossAttentionBlock(size) for _ in range(size.cross_blocks))
         self.mix = nn.ModuleList(SelfAttentionBlock(size) for _ in range(size.self_blocks))
         self.norm = nn.LayerNorm(size.width)
         self.to_pixels = nn.Linear(size.width, 3 * size.patch**2)
-        nn.init.trunc_normal_(self.mask_token_D, std=INITIAL_STD)
-        nn.init.trunc_normal_(self.position_PD, std=INITIAL_STD)
-        initialise(nn.ModuleList([*self.cross, *self.mix]))
-        # Small weights and no bias: the first drawing is CLIP's mean colour, from which all details are near.
-        nn.init.trunc_normal_(self.to_pixels.weight, std=INITIAL_STD)
+        initialise([*self.cross, *self.mix], size.width)
+        nn.init.normal_(self.mask_token_D, std=size.width**-0.5)
+        # The first drawing is nearly CLIP's mean colour, from which all others are near.
+        nn.init.normal_(self.to_pixels.weight, std=0.2 * size.width**-0.5)
         nn.init.zeros_(self.to_pixels.bias)
 
     def forward(
@@ -93,6 +92,19 @@ class MaskedTransformerDecoder(nn.Module):
         yield from self.clip.visual.transformer.resblocks
         yield from self.cross
         yield from self.mix
+
+
+def grid_positions(grid: int, width: int) -> torch.Tensor:
+    """Where each patch of a square grid lies, (P, D): sines and cosines of its row, then of its column.
+
+    The positions are learned from here on. They begin as large as the tokens that they are added to, and patches
+    that are near each other begin alike. Source: the positions of masked autoencoders (He et al., 2021).
+    """
+    frequencies = 10_000.0 ** -(torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(grid)[:, None] * frequencies
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows, columns = waves[:, None].expand(-1, grid, -1), waves[None].expand(grid, -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class ModelSize(Section):
     def _parts_fit(self) -> ModelSize:
         if self.side % self.patch:
             raise ValueError(f"patch {self.patch} does not divide side {self.side}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} is not divisible by 4, which positions need")
         if self.width % self.head_width:
             raise ValueError(f"head_width {self.head_width} does not divide width {self.width}")
         return self

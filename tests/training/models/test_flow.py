@@ -15,7 +15,7 @@ from training.errors import TrainingError
 from training.models.build import build_stage, decoded_side
 from training.models.encoder import OmniIDEncoder
 from training.models.flow import FlowStage, Sampling, draw_times
-from training.models.flux_adapter import adapter_weights, attend, set_scale
+from training.models.flux_adapter import attend, set_scale
 from training.models.sizes import SIZES
 
 SIDE = 64
@@ -36,7 +36,7 @@ def stage(tiny_flux: Path, prompts: Path) -> FlowStage:
 def trained(stage: FlowStage) -> FlowStage:
     """With values that are no longer zero, as after a few steps."""
     with torch.no_grad():
-        for name, weight in adapter_weights(stage.transformer).items():
+        for name, weight in stage.transformer.named_parameters():
             if "to_v_ip" in name:
                 weight.normal_(std=0.5, generator=torch.Generator().manual_seed(len(name)))
     return stage

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from training.config import Config, Mtd
 from training.data.batch import Batch
 from training.models.clip import patches_shown
-from training.models.mtd import Drawing, MtdStage, build_stage
+from training.models.mtd import Drawing, MtdStage, build_stage, grid_positions
 from training.models.sizes import SIZES
 
 TINY = SIZES["tiny"]
@@ -195,6 +195,26 @@ def test_the_first_drawing_is_nearly_clip_s_mean_colour(stage, make_batch) -> No
     first = drawn(stage, make_batch()).drawn_BNCSS
     assert (first.mean(dim=(0, 1, 3, 4)) - torch.tensor([0.4815, 0.4578, 0.4082])).abs().max() < 0.02
     assert first.std() < 0.1
+
+
+def test_positions_tell_all_patches_apart_and_neighbours_are_alike() -> None:
+    positions = grid_positions(8, 128)
+    assert positions.shape == (64, 128)
+    distances = torch.cdist(positions, positions)
+    assert distances.fill_diagonal_(torch.inf).min() > 1
+    here, right, below, far = (positions[number] for number in (9, 10, 17, 63))
+    assert (here - right).norm() == pytest.approx((here - below).norm())
+    assert (here - far).norm() > 2 * (here - right).norm()
+
+
+def test_signals_keep_their_size_whatever_the_width(make_batch) -> None:
+    for size in (TINY, TINY.model_copy(update={"width": 512, "layers": 1})):
+        stage = MtdStage(size, Mtd())
+        batch = make_batch(people=4)
+        tokens = stage.identify(batch)
+        differences = (tokens - tokens.mean(dim=0)).std() / tokens.std()
+        assert 0.01 < differences < 1
+        assert 0.02 < drawn(stage, batch).drawn_BNCSS.std() < 0.1
 
 
 def test_initial_weights_follow_from_the_seed_alone() -> None:

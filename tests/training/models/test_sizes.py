@@ -37,7 +37,7 @@ def test_binary_noise_in_the_ratio_costs_no_patch(ratio: float, kept: int) -> No
     assert hundred.kept(ratio) == kept
 
 
-@pytest.mark.parametrize(("key", "value"), [("patch", 13), ("head_width", 48), ("layers", 0)])
+@pytest.mark.parametrize(("key", "value"), [("patch", 13), ("head_width", 48), ("width", 130), ("layers", 0)])
 def test_numbers_that_do_not_fit_are_refused(key: str, value: int) -> None:
     with pytest.raises(ValidationError, match=key):
         ModelSize(**{**SIZES["tiny"].model_dump(), key: value})
