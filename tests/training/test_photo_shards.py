@@ -1,0 +1,44 @@
+"""Shards from folders of photographs: a whole data set of people, apart by split."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shards.reader import Dataset
+from shards.schema import Split
+from shards.verify import verify
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "photo_shards.py"
+
+
+@pytest.mark.slow
+def test_people_become_samples_of_eight_and_stay_in_one_split(faces_folder: Path, tmp_path: Path) -> None:
+    people = [path for path in sorted(faces_folder.iterdir()) if path.is_dir()][:4]
+    (tmp_path / "people").mkdir()
+    for person in people:
+        (tmp_path / "people" / person.name).symlink_to(person.resolve())
+    command = [sys.executable, SCRIPT, tmp_path / "people", tmp_path / "shards", "--held-out", "1"]
+    subprocess.run(command, check=True, capture_output=True)
+
+    assert verify(tmp_path / "shards") == []
+    dataset = Dataset.open(tmp_path / "shards")
+    test = {sample.record.person_id for sample in dataset.samples(Split.TEST)}
+    train = [sample.record.person_id for sample in dataset.samples(Split.TRAIN)]
+    assert len(test) == 1
+    assert test | set(train) == {person.name for person in people}
+    assert test.isdisjoint(train)
+    photographs = sum(len(list(person.iterdir())) for person in people)
+    assert 8 * len(dataset.keys()) > photographs - 8 * len(people)
+    assert "not curated" in str(dataset.manifest.provenance.config["what"])
+
+
+def test_more_people_to_hold_out_than_there_are_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "people" / "somebody").mkdir(parents=True)
+    command = [sys.executable, SCRIPT, tmp_path / "people", tmp_path / "shards", "--held-out", "1"]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "has 1 people, and 1 are to be held out" in result.stderr
