@@ -56,7 +56,7 @@ def write_tiny_flux(folder: Path, *, seed: int = 0, guidance: bool = True) -> Pa
                 intermediate_size=32,
                 num_hidden_layers=1,
                 num_attention_heads=2,
-                max_position_embeddings=16,
+                max_position_embeddings=32,
                 bos_token_id=0,
                 eos_token_id=1,
                 pad_token_id=1,
@@ -80,13 +80,15 @@ def write_tiny_flux(folder: Path, *, seed: int = 0, guidance: bool = True) -> Pa
 
 def _clip_vocabulary() -> dict[str, int]:
     specials = ["<|startoftext|>", "<|endoftext|>"]
-    return {token: number for number, token in enumerate([*specials, *LETTERS, *(f"{x}</w>" for x in LETTERS)])}
+    return {
+        token: number for number, token in enumerate([*specials, *LETTERS, *(f"{x}</w>" for x in LETTERS)])
+    }
 
 
 def _clip_tokenizer() -> object:
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer(vocab=_clip_vocabulary(), merges=[], model_max_length=16)
+    return CLIPTokenizer(vocab=_clip_vocabulary(), merges=[], model_max_length=32)
 
 
 def _t5_tokenizer() -> object:

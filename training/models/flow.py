@@ -31,6 +31,7 @@ from training.data.batch import Batch
 from training.models.encoder import OmniIDEncoder
 from training.models.flux_adapter import IdentityProjection, add_adapter, attend, set_scale
 from training.models.flux_latents import Codec, pack, places, unpack
+from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt
 from training.models.hashed import mixed, normals, seeded, uniforms
 from training.models.pixels import pixels
@@ -53,11 +54,25 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Flux:
+    """What the adapter is put into, and what belongs to it."""
+
+    transformer: Any
+    """A `FluxTransformer2DModel`."""
+    codec: Codec
+    """Between images and latents."""
+    prompt: Prompt
+    """The one prompt."""
+    schedule: Schedule
+    """Of the steps of a sample."""
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How an image is drawn."""
 
     times: tuple[float, ...]
-    """t before each step and behind the last, from 1 down to 0 (`sampling.schedule`)."""
+    """t before each step and behind the last, from 1 down to 0."""
     guidance: float
     """What FLUX.1-dev is told."""
     scale: float = 1.0
@@ -70,10 +85,8 @@ class FlowStage(nn.Module):
     Args:
         size: of the encoder.
         flow: the configuration.
-        transformer: a `FluxTransformer2DModel`, to which an adapter is added. It is frozen where its parameters
-            need no gradient: then autocast, optimiser and checkpoints leave it alone.
-        codec: between images and latents.
-        prompt: the one prompt.
+        flux: to whose transformer an adapter is added. Where its parameters need no gradient it is frozen:
+            autocast, optimiser and checkpoints leave it alone.
     """
 
     METHODS = ("identify", "draw", "sample")
@@ -82,18 +95,19 @@ class FlowStage(nn.Module):
     prompt_1TD: torch.Tensor
     pooled_1D: torch.Tensor
 
-    def __init__(self, size: ModelSize, flow: Flow, transformer: Any, codec: Codec, prompt: Prompt) -> None:
+    def __init__(self, size: ModelSize, flow: Flow, flux: Flux) -> None:
         super().__init__()
         self.size = size
         self.flow = flow
-        self.codec = codec
+        self.codec = flux.codec
+        self.schedule = flux.schedule
         self.encoder = OmniIDEncoder(size)
-        self.projection = IdentityProjection(size.width, transformer.config.joint_attention_dim)
-        self.frozen = not any(parameter.requires_grad for parameter in transformer.parameters())
-        add_adapter(transformer)
-        self.transformer = transformer
-        self.register_buffer("prompt_1TD", prompt.tokens_1TD, persistent=False)
-        self.register_buffer("pooled_1D", prompt.pooled_1D, persistent=False)
+        self.projection = IdentityProjection(size.width, flux.transformer.config.joint_attention_dim)
+        self.frozen = not any(parameter.requires_grad for parameter in flux.transformer.parameters())
+        add_adapter(flux.transformer)
+        self.transformer = flux.transformer
+        self.register_buffer("prompt_1TD", flux.prompt.tokens_1TD, persistent=False)
+        self.register_buffer("pooled_1D", flux.prompt.pooled_1D, persistent=False)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """The sum of the losses of all targets of undamaged samples, () float32."""
@@ -137,7 +151,7 @@ class FlowStage(nn.Module):
 
         Args:
             tokens_BLD: identity tokens.
-            seeds_B: int64.
+            seeds_B: int64, one for each person.
             side: of the images, in pixels.
             way: how to get there.
 
@@ -151,7 +165,10 @@ class FlowStage(nn.Module):
 
     @torch.no_grad()
     def denoise(self, image_BQF: torch.Tensor, tokens_BLD: torch.Tensor, way: Sampling) -> torch.Tensor:
-        """Follow the velocities from the first of the times to the last, in Euler's steps, in float32."""
+        """Follow the velocities from the first of the times to the last, in Euler's steps, in float32.
+
+        The images of a person follow one another; there may be several of each.
+        """
         guidance_B = image_BQF.new_full((len(image_BQF),), way.guidance)
         set_scale(self.transformer, way.scale)
         try:
@@ -162,6 +179,11 @@ class FlowStage(nn.Module):
         finally:
             set_scale(self.transformer, 1.0)
         return image_BQF
+
+    def way(self, side: int, steps: int, guidance: float, scale: float = 1.0) -> Sampling:
+        """How FLUX draws an image of `side` pixels in so many steps."""
+        tokens = (side // (2 * self.codec.factor)) ** 2
+        return Sampling(self.schedule.times(steps, tokens), guidance, scale)
 
     def _velocity(
         self,

@@ -10,11 +10,12 @@ from training.config import Config, Flow, Scratch
 from training.errors import TrainingError
 from training.models.clip_weights import load_clip
 from training.models.encoder import OmniIDEncoder
-from training.models.flow import FlowStage
+from training.models.flow import FlowStage, Flux
 from training.models.flux_folder import open_flux
-from training.models.flux_latents import Codec, PixelCodec, VaeCodec
-from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
-from training.models.sizes import SIZES
+from training.models.flux_latents import PixelCodec, VaeCodec
+from training.models.flux_schedule import Schedule
+from training.models.flux_text import empty_prompt, encoded_prompt
+from training.models.sizes import SIZES, ModelSize
 
 SCRATCH_TEXT_WIDTH = 256
 SCRATCH_POOLED_WIDTH = 64
@@ -31,12 +32,9 @@ def build_flow_stage(config: Config) -> FlowStage:
         TrainingError: FLUX, the encoder or CLIP's weights are not to be had, or not what they should be.
     """
     flow = _flow(config)
-    base = _Base(flow, config)
     encoder = _trained_encoder(config) if flow.encoder else None
     clip = None if encoder else load_clip(config.model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        stage = FlowStage(SIZES[config.model.size], flow, base.transformer, base.codec, base.prompt)
+    stage = flow_stage(SIZES[config.model.size], flow, precision=config.run.precision, seed=config.seed)
     if encoder is not None:
         stage.encoder.load_state_dict(encoder.state_dict(), strict=True)
     elif clip is not None:
@@ -44,55 +42,59 @@ def build_flow_stage(config: Config) -> FlowStage:
     return stage
 
 
-class _Base:
-    """What the stage is built around."""
+def flow_stage(size: ModelSize, flow: Flow, precision: str, seed: int) -> FlowStage:
+    """A stage whose FLUX is the configuration's, and whose other weights are initial ones.
 
-    transformer: Any
-    codec: Codec
-    prompt: Prompt
-
-    def __init__(self, flow: Flow, config: Config) -> None:
-        from diffusers import FluxTransformer2DModel
-
-        if flow.scratch:
-            self.codec = PixelCodec(flow.scratch.patch)
-            self.prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed)
-                self.transformer = FluxTransformer2DModel(**_scratch_sizes(flow.scratch, self.codec.channels))
-                _initialise(self.transformer)
-            return
+    Raises:
+        TrainingError: FLUX is not to be had, or not what it should be.
+    """
+    if flow.scratch:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            transformer = scratch_transformer(flow.scratch)
+        prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
+        flux = Flux(transformer, PixelCodec(flow.scratch.patch), prompt, Schedule())
+    else:
         folder = open_flux(flow)
         # Half the memory and twice the speed, where the configuration asks for it; FLUX is published in bfloat16.
-        dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
-        self.prompt = encoded_prompt(folder, flow)
-        self.codec = VaeCodec(folder, dtype)
-        self.transformer = folder.load("transformer", FluxTransformer2DModel, dtype)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        # The prompt first: when it is not in the cache, T5 takes much memory for a moment.
+        prompt = encoded_prompt(folder, flow)
+        transformer = folder.load("transformer", _kind(), dtype)
+        flux = Flux(transformer, VaeCodec(folder, dtype), prompt, Schedule(folder.path))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FlowStage(size, flow, flux)
 
 
-def _scratch_sizes(scratch: Scratch, channels: int) -> dict[str, Any]:
+def scratch_transformer(scratch: Scratch) -> Any:
+    """A transformer that is trained from nothing: as diffusion transformers begin, it draws nothing yet."""
     # Three axes of positions share a head's channels, pairs of them; the first axis says nothing in FLUX.1.
     spatial = scratch.head_width * 7 // 16 // 2 * 2
-    return {
-        "in_channels": 4 * channels,
-        "num_layers": scratch.layers,
-        "num_single_layers": scratch.single_layers,
-        "attention_head_dim": scratch.head_width,
-        "num_attention_heads": scratch.heads,
-        "joint_attention_dim": SCRATCH_TEXT_WIDTH,
-        "pooled_projection_dim": SCRATCH_POOLED_WIDTH,
-        "guidance_embeds": False,
-        "axes_dims_rope": (scratch.head_width - 2 * spatial, spatial, spatial),
-    }
-
-
-def _initialise(transformer: Any) -> None:
-    """As diffusion transformers begin: no block adds anything, nothing is drawn (Peebles and Xie, 2023)."""
+    transformer = _kind()(
+        in_channels=3 * scratch.patch**2,
+        num_layers=scratch.layers,
+        num_single_layers=scratch.single_layers,
+        attention_head_dim=scratch.head_width,
+        num_attention_heads=scratch.heads,
+        joint_attention_dim=SCRATCH_TEXT_WIDTH,
+        pooled_projection_dim=SCRATCH_POOLED_WIDTH,
+        guidance_embeds=False,
+        axes_dims_rope=(scratch.head_width - 2 * spatial, spatial, spatial),
+    )
     for name, module in transformer.named_modules():
         if isinstance(module, torch.nn.Linear):
-            modulates = ".norm" in name or name.startswith("norm_out")
-            torch.nn.init.xavier_uniform_(module.weight, gain=0.0 if modulates or name == "proj_out" else 1.0)
+            # No block adds anything, and the last layer says nothing (Peebles and Xie, 2023).
+            silent = ".norm" in name or name.startswith("norm_out") or name == "proj_out"
+            torch.nn.init.xavier_uniform_(module.weight, gain=0.0 if silent else 1.0)
             torch.nn.init.zeros_(module.bias)
+    return transformer
+
+
+def _kind() -> Any:
+    from diffusers import FluxTransformer2DModel
+
+    return FluxTransformer2DModel
 
 
 def _trained_encoder(config: Config) -> OmniIDEncoder:

@@ -13,11 +13,14 @@ Letters in names give the shape:
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+_NAME = re.compile(r"transformer_blocks\.(\d+)\.attn\.processor\.(to_[kv]_ip)\.0\.(weight|bias)")
 
 
 class IdentityProjection(nn.Module):
@@ -75,11 +78,17 @@ def set_scale(transformer: Any, scale: float) -> None:
         block.attn.processor.scale = [scale]
 
 
-def adapter_weights(transformer: Any) -> dict[str, nn.Parameter]:
-    """The adapter's parameters by their names in a file of diffusers, such as `0.to_k_ip.weight`."""
-    return {
-        f"{number}.{kind}.{name}": parameter
-        for number, block in enumerate(transformer.transformer_blocks)
-        for kind in ("to_k_ip", "to_v_ip")
-        for name, parameter in getattr(block.attn.processor, kind)[0].named_parameters()
-    }
+def name_in_file(name: str) -> str | None:
+    """The name of an adapter's parameter in a file of diffusers, `0.to_k_ip.weight`; None for all others.
+
+    Args:
+        name: in the transformer, as diffusers has it.
+    """
+    found = _NAME.fullmatch(name)
+    return f"{found[1]}.{found[2]}.{found[3]}" if found else None
+
+
+def name_in_transformer(name: str) -> str:
+    """The inverse of `name_in_file`."""
+    number, kind, what = name.split(".")
+    return f"transformer_blocks.{number}.attn.processor.{kind}.0.{what}"

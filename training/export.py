@@ -1,0 +1,156 @@
+"""What others need of a run: the encoder, and the identity adapter as diffusers' `load_ip_adapter` reads it.
+
+    <export>/encoder/                   OmniIDEncoder.from_pretrained
+    <export>/ip_adapter.safetensors     FluxPipeline.load_ip_adapter, and that of FluxControlNetPipeline
+    <export>/transformer/               FluxTransformer2DModel.from_pretrained; only where it was trained too
+    <export>/omniid.json                what it is, written last
+
+diffusers' adapter makes four text tokens of one vector. Ours makes one of each identity token, so the file holds
+the projection four times, as blocks along a diagonal: four identity tokens, laid end to end, are the vector. A
+caller hands in identity tokens (B, L, D) as (B, L / 4, 4 D): `tokens.unflatten(1, (-1, 4)).flatten(2)`.
+
+Letters in names give the shape:
+    B  people    L  identity tokens    D  channels of one    T  channels of FLUX's text tokens
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from shards.atomic import remove_file, write_bytes
+from training.engine.output import RUN_FILE
+from training.errors import TrainingError
+from training.models.encoder import OmniIDEncoder
+from training.models.flow_build import scratch_transformer
+from training.models.flux_adapter import name_in_file, name_in_transformer
+from training.trained import ENCODER, EXPORT_FILE, ExportFacts, Trained, read_facts, read_run
+
+ENCODER_FOLDER = "encoder"
+ADAPTER_FILE = "ip_adapter.safetensors"
+TRANSFORMER_FOLDER = "transformer"
+TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
+TOGETHER = 4
+"""Tokens that diffusers makes of one vector."""
+PROJECTION, TRANSFORMER = "projection.", "transformer."
+"""Parts of the stage."""
+
+
+def export(run: Path, output: Path) -> ExportFacts:
+    """Write what a run has learned so far, from its newest checkpoint.
+
+    Args:
+        run: its output folder. Of a run of the first stage, only the encoder is written.
+        output: made when missing; what an earlier export left there is replaced.
+
+    Raises:
+        TrainingError: the run cannot be read.
+        OutOfSpace: the disk or the quota is full.
+    """
+    from safetensors.torch import save
+
+    trained = read_run(run)
+    remove_file(output / EXPORT_FILE)
+    with torch.device("meta"):
+        encoder = OmniIDEncoder(trained.facts.size)
+    encoder.save_pretrained(output / ENCODER_FOLDER, trained.of(ENCODER))
+    if trained.facts.flow is not None:
+        write_bytes(output / ADAPTER_FILE, save(ip_adapter(trained), {"format": "pt"}))
+        if trained.facts.flow.scratch is not None:
+            _write_transformer(trained, output / TRANSFORMER_FOLDER)
+    write_bytes(output / EXPORT_FILE, (trained.facts.model_dump_json(indent=2) + "\n").encode())
+    return trained.facts
+
+
+def ip_adapter(trained: Trained) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter file of diffusers."""
+    weight_TD, bias_T = trained.weights[f"{PROJECTION}proj.weight"], trained.weights[f"{PROJECTION}proj.bias"]
+    if trained.facts.size.queries % TOGETHER:
+        raise TrainingError(
+            f"{trained.facts.size.queries} identity tokens cannot be handed to diffusers, which takes them in "
+            f"multiples of {TOGETHER}: train with another size"
+        )
+    projection = {
+        "image_proj.proj.weight": torch.block_diag(*[weight_TD] * TOGETHER),
+        "image_proj.proj.bias": bias_T.repeat(TOGETHER),
+        "image_proj.norm.weight": trained.weights[f"{PROJECTION}norm.weight"],
+        "image_proj.norm.bias": trained.weights[f"{PROJECTION}norm.bias"],
+    }
+    attention = {
+        f"ip_adapter.{found}": value
+        for name, value in trained.of(TRANSFORMER).items()
+        if (found := name_in_file(name))
+    }
+    return projection | attention
+
+
+def read_export(export: Path) -> Trained:
+    """What `export` wrote, by its names in the stage.
+
+    Raises:
+        TrainingError: it is none, or something of it is missing or damaged.
+    """
+    facts = read_facts(export)
+    encoder = OmniIDEncoder.from_pretrained(export / ENCODER_FOLDER)
+    weights = {f"{ENCODER}{name}": value for name, value in encoder.state_dict().items()}
+    if facts.flow is not None:
+        weights |= _from_adapter_file(export / ADAPTER_FILE)
+        if facts.flow.scratch is not None:
+            transformer = _read(export / TRANSFORMER_FOLDER / TRANSFORMER_FILE)
+            weights |= {f"{TRANSFORMER}{name}": value for name, value in transformer.items()}
+    return Trained(facts, weights)
+
+
+def read_trained(source: Path) -> Trained:
+    """What was learned, from a run or an export, whichever a folder is.
+
+    Raises:
+        TrainingError: it is neither, or cannot be read.
+    """
+    return read_run(source) if (source / RUN_FILE).exists() else read_export(source)
+
+
+def _from_adapter_file(path: Path) -> dict[str, torch.Tensor]:
+    found = _read(path)
+    try:
+        weight = found["image_proj.proj.weight"]
+        rows, columns = (length // TOGETHER for length in weight.shape)
+        projection = {
+            f"{PROJECTION}proj.weight": weight[:rows, :columns].contiguous(),
+            f"{PROJECTION}proj.bias": found["image_proj.proj.bias"][:rows].contiguous(),
+            f"{PROJECTION}norm.weight": found["image_proj.norm.weight"],
+            f"{PROJECTION}norm.bias": found["image_proj.norm.bias"],
+        }
+    except KeyError as error:
+        raise TrainingError(
+            f"{path} is no adapter of omniid: it has no {error}; export the run again"
+        ) from error
+    attention = {
+        f"{TRANSFORMER}{name_in_transformer(name.removeprefix('ip_adapter.'))}": value
+        for name, value in found.items()
+        if name.startswith("ip_adapter.")
+    }
+    return projection | attention
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}; export the run again") from error
+    return tensors
+
+
+def _write_transformer(trained: Trained, folder: Path) -> None:
+    from safetensors.torch import save
+
+    weights = {name: value for name, value in trained.of(TRANSFORMER).items() if not name_in_file(name)}
+    write_bytes(folder / TRANSFORMER_FILE, save(weights, {"format": "pt"}))
+    flow = trained.facts.flow
+    if flow is not None and flow.scratch is not None:
+        with torch.device("meta"):
+            scratch_transformer(flow.scratch).save_config(folder)
