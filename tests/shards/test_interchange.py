@@ -100,6 +100,31 @@ def test_the_webdataset_library_groups_the_members_of_a_sample(mfhq: Path) -> No
     assert all(np.unique(np.asarray(mask)).tolist() == [0, 255] for mask in seen["masks"])
 
 
+def test_the_webdataset_library_shares_a_data_set_out_to_processes_and_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [factory.sample(f"a{number:02}_0", Split.TRAIN) for number in range(12)]
+    limits = factory.ShardLimits(max_samples=1)
+    write_dataset(tmp_path / "mfhq", samples, factory.videos(samples), factory.PROVENANCE, limits)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    def epoch(number: int, workers: int) -> list[str]:
+        found: list[str] = []
+        for rank in ("0", "1"):
+            monkeypatch.setenv("RANK", rank)
+            seen = run("webdataset", 1)
+            batches = list(seen["loader"](number, workers))
+            assert {pixels.shape[1:] for _, pixels in batches} == {(8, 224, 224, 3)}
+            found += [key for keys, _ in batches for key in keys]
+            assert len(found) == (6 if rank == "0" else 12)
+        return found
+
+    first, second, third = epoch(0, workers=0), epoch(1, workers=0), epoch(0, workers=2)
+    assert sorted(first) == sorted(second) == sorted(third) == [sample.record.key for sample in samples]
+    assert first != second
+
+
 @pytest.mark.usefixtures("hugging_face")
 def test_hugging_face_streams_the_data_set(mfhq: Path) -> None:
     seen = run("Hugging Face datasets")
