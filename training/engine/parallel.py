@@ -45,7 +45,8 @@ class ParallelStage:
             if run.activation_checkpointing:
                 block.forward = _computed_twice(block.forward)
             if run.compile:
-                block.forward = torch.compile(block.forward)
+                # For each shape by itself: a step has two of them, and kernels for any shape would be slower.
+                block.forward = torch.compile(block.forward, dynamic=False)
         self._share(module) if run.strategy == "fsdp" else self._copy(module)
         self.parameters: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad
@@ -121,8 +122,10 @@ class ParallelStage:
     def evaluating(self) -> Iterator[Stage]:
         """The stage for use without gradients; every process must do the same with it."""
         self._module.eval()
+        # Not worth compiling for: validation has shapes of its own, and the compiler gives up after a few.
+        eager = torch.compiler.set_stance("force_eager") if self._run.compile else nullcontext()
         try:
-            with torch.no_grad(), self.precision():
+            with torch.no_grad(), self.precision(), eager:
                 yield self.stage
         finally:
             self._module.train()
