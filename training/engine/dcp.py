@@ -20,9 +20,10 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystem
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 TABLE = ".metadata"
+# `BytesStorageMetadata` is left out on purpose: it stands for anything, which torch would unpickle.
 _IN_A_TABLE = {
     "pathlib": {"Path", "PosixPath", "PurePosixPath"},
     "torch": {"Size"},
@@ -94,13 +95,6 @@ def _read_table(path: Path) -> Metadata:
         raise UnreadableTensors(f"{path.name}: {error}") from error
     if not isinstance(table, Metadata):
         raise UnreadableTensors(f"{path.name} is no table of contents")
-    others = [
-        name
-        for name, entry in table.state_dict_metadata.items()
-        if not isinstance(entry, TensorStorageMetadata)
-    ]
-    if others:
-        raise UnreadableTensors(f"{path.name} lists something else than tensors: {', '.join(others[:3])}")
     return table
 
 

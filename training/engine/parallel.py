@@ -75,8 +75,6 @@ class ParallelStage:
             fully_shard(block, mesh=mesh, mp_policy=precision)
         # Validation runs no backward pass; what it gathered must not be taken for the weights of the next step.
         fully_shard(stage, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
-        for method in stage.METHODS:
-            register_fsdp_forward_method(stage, method)
 
     def settle(self, batch: Batch) -> None:
         """Run one batch for nothing, before the first step.
@@ -122,12 +120,17 @@ class ParallelStage:
     def evaluating(self) -> Iterator[Stage]:
         """The stage for use without gradients; every process must do the same with it."""
         self._module.eval()
-        # Not worth compiling for: validation has shapes of its own, and the compiler gives up after a few.
-        eager = torch.compiler.set_stance("force_eager") if self._run.compile else nullcontext()
+        # Sharded weights must be gathered for these calls too; in training they are made within `forward`, which
+        # has gathered them already.
+        gathering = self.stage.METHODS if self._run.strategy == "fsdp" else ()
+        for method in gathering:
+            register_fsdp_forward_method(self._module, method)
         try:
-            with torch.no_grad(), self.precision(), eager:
+            with torch.no_grad(), self.precision():
                 yield self.stage
         finally:
+            for method in gathering:
+                delattr(self._module, method)  # the wrapper, which hides the method of the class
             self._module.train()
 
     def _exchanging(self, last: bool) -> AbstractContextManager[object]:

@@ -1,0 +1,125 @@
+"""Checkpoints are whole or not there, hold what was when they were begun, and run no code when they are read."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+
+from training.engine.checkpoint import Checkpoints, SavedState
+from training.engine.consensus import Consensus
+from training.engine.dcp import TABLE, StoredTensors, UnreadableTensors, write_tensors
+from training.engine.processes import World, processes
+from training.errors import RunEnded
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with processes(deterministic=False) as joined:
+        yield joined
+
+
+def state(step: int) -> SavedState:
+    return SavedState(step=step, config={"seed": 1}, dataset_sha256="ab", damaged=0, world_size=1, torch="2")
+
+
+def open_checkpoints(world: World, output: Path, keep: int = 2) -> Checkpoints:
+    return Checkpoints(output, keep, Consensus(world))
+
+
+def names(output: Path) -> list[str]:
+    return sorted(path.name for path in (output / "checkpoints").iterdir())
+
+
+def test_what_is_saved_is_loaded_again_with_all_its_bits(world: World, tmp_path: Path) -> None:
+    saved = {"weights": torch.randn(5, 3), "steps": torch.tensor(7), "tiny": torch.tensor([1e-42, -0.0])}
+    checkpoints = open_checkpoints(world, tmp_path)
+    checkpoints.save(state(7), saved)
+    checkpoints.finish()
+
+    found = open_checkpoints(world, tmp_path).newest()
+    assert found == state(7)
+    loaded = {name: torch.ones_like(tensor) for name, tensor in saved.items()}
+    checkpoints.load(found, loaded)
+    assert all(torch.equal(loaded[name], saved[name]) for name in saved)
+
+
+def test_steps_after_the_save_do_not_reach_the_checkpoint_that_is_being_written(
+    world: World, tmp_path: Path
+) -> None:
+    weights = torch.zeros(20_000_000)
+    checkpoints = open_checkpoints(world, tmp_path)
+    checkpoints.save(state(1), {"weights": weights})
+    weights.fill_(1)  # the next step of the optimiser, while a thread writes 80 MB
+    checkpoints.finish()
+
+    loaded = {"weights": torch.empty(20_000_000)}
+    checkpoints.load(state(1), loaded)
+    assert loaded["weights"].count_nonzero() == 0
+
+
+def test_the_newest_few_stay(world: World, tmp_path: Path) -> None:
+    checkpoints = open_checkpoints(world, tmp_path, keep=2)
+    for step in (5, 10, 1000):
+        checkpoints.save(state(step), {"weights": torch.ones(3)})
+    checkpoints.finish()
+    assert names(tmp_path) == ["step-000000010", "step-000001000"]
+    assert checkpoints.saved_step == 1000
+
+
+def test_what_a_killed_run_left_half_written_is_removed_and_never_read(world: World, tmp_path: Path) -> None:
+    checkpoints = open_checkpoints(world, tmp_path)
+    checkpoints.save(state(5), {"weights": torch.ones(3)})
+    checkpoints.finish()
+    whole = tmp_path / "checkpoints" / "step-000000005"
+    half = tmp_path / "checkpoints" / ".step-000000010.tmp-0123456789abcdef"
+    shutil.copytree(whole, half)
+    (half / "state.json").write_text(state(10).model_dump_json())
+
+    assert open_checkpoints(world, tmp_path).newest() == state(5)
+    assert names(tmp_path) == ["step-000000005"]
+
+
+def test_without_checkpoints_a_run_begins_at_the_start(world: World, tmp_path: Path) -> None:
+    assert open_checkpoints(world, tmp_path / "new").newest() is None
+
+
+def test_a_checkpoint_with_other_tensors_is_refused(world: World, tmp_path: Path) -> None:
+    checkpoints = open_checkpoints(world, tmp_path)
+    checkpoints.save(state(5), {"weights": torch.ones(3)})
+    checkpoints.finish()
+    for other in ({"weight": torch.ones(3)}, {"weights": torch.ones(4)}):
+        with pytest.raises(RunEnded, match=r"step-000000005 cannot be read: .*Remove it"):
+            checkpoints.load(state(5), other)
+
+
+class _Attack:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_forged_table_of_contents_runs_no_code(world: World, tmp_path: Path) -> None:
+    write_tensors(tmp_path / "stored", {"weights": torch.ones(3)}, world.writing)
+    forged = pickle.dumps(_Attack(tmp_path / "attacked"))
+    pickle.loads(pickle.dumps(_Attack(tmp_path / "works")))  # noqa: S301 - the attack would succeed
+    assert (tmp_path / "works").exists()
+    (tmp_path / "stored" / TABLE).write_bytes(forged)
+
+    with pytest.raises(UnreadableTensors, match=r"posix\.mkdir has no place in it"):
+        StoredTensors(tmp_path / "stored")
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_entries_that_are_not_tensors_are_refused(world: World, tmp_path: Path) -> None:
+    dcp.save({"steps": 5, "weights": torch.ones(3)}, checkpoint_id=tmp_path, process_group=world.writing)
+    with pytest.raises(UnreadableTensors, match="BytesStorageMetadata has no place in it"):
+        StoredTensors(tmp_path)

@@ -1,0 +1,133 @@
+"""The second stage in the trainer: real processes on a tiny FLUX, copied or sharded, stopped and resumed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trainers import Run
+
+from training.export import export, read_trained
+
+FLOW = (
+    "stage=flow",
+    "flow.text_tokens=8",
+    "flow.side=64",
+    "flow.sample_steps=2",
+    "batch=2",
+    "steps=4",
+    "validation.every=4",
+)
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prompts")
+
+
+def flow_run(folder: Path, dataset: Path, flux: Path, prompts: Path, *overrides: str) -> Run:
+    return Run(folder, dataset, *FLOW, f"flow.base={flux}", f"flow.prompt_cache={prompts}", *overrides)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, dataset: Path, tiny_flux: Path, prompts: Path) -> Run:
+    run = flow_run(tmp_path_factory.mktemp("trained"), dataset, tiny_flux, prompts)
+    run.ended(2)
+    return run
+
+
+def test_a_run_goes_through_and_everything_learns(trained: Run) -> None:
+    losses = trained.series("train/loss")
+    assert len(losses) == 4
+    assert all(np.isfinite(losses))
+    assert trained.series("train/grad_norm")[-1] > 0
+    assert set(trained.series("train/skipped")) == {0}
+    figures = next(line for line in trained.lines() if "val/loss_own" in line)
+    assert figures["val/loss_swapped"] > 0
+    grid = np.asarray(Image.open(next((trained.output / "samples").glob("*.png"))))
+    assert grid.std() > 10
+
+
+def test_a_checkpoint_holds_what_is_trained_and_nothing_of_flux(trained: Run) -> None:
+    tensors = trained.tensors()
+    weights = {name.removeprefix("weights.") for name in tensors if name.startswith("weights.")}
+    assert {name.split(".")[0] for name in weights} == {"encoder", "projection", "transformer"}
+    assert all("_ip." in name for name in weights if name.startswith("transformer."))
+    assert {name.removeprefix("average.") for name in tensors if name.startswith("average.")} == weights
+    moments = {name for name in tensors if name.startswith("optimiser.") and name.endswith(".exp_avg")}
+    assert len(moments) == len(weights)
+
+
+def test_sharded_it_is_the_same_run(
+    trained: Run, tmp_path: Path, dataset: Path, tiny_flux: Path, prompts: Path
+) -> None:
+    sharded = flow_run(
+        tmp_path, dataset, tiny_flux, prompts, "run.strategy=fsdp", "run.activation_checkpointing=true"
+    )
+    sharded.ended(2)
+    assert sharded.series("train/loss") == pytest.approx(trained.series("train/loss"), rel=1e-3)
+    assert sharded.series("val/loss_own") == pytest.approx(trained.series("val/loss_own"), rel=1e-3)
+    assert set(sharded.tensors()) == set(trained.tensors())
+
+
+def test_stopped_and_resumed_it_is_the_same_run_to_the_bit(
+    trained: Run, tmp_path: Path, dataset: Path, tiny_flux: Path, prompts: Path
+) -> None:
+    run = flow_run(tmp_path, dataset, tiny_flux, prompts)
+    run.stopped(2, 1)
+    run.ended(2)
+    assert run.lines() == trained.lines()
+    mine, theirs = run.tensors(), trained.tensors()
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_in_bfloat16_flux_is_too(
+    strategy: str, tmp_path: Path, dataset: Path, tiny_flux: Path, prompts: Path
+) -> None:
+    run = flow_run(
+        tmp_path, dataset, tiny_flux, prompts, "run.precision=bf16", f"run.strategy={strategy}", "steps=2"
+    )
+    run.ended(2)
+    assert all(np.isfinite(run.series("train/loss")))
+    assert {str(value.dtype) for name, value in run.tensors().items() if name.startswith("weights.")} == {
+        "torch.float32"
+    }
+
+
+def test_a_transformer_of_its_own_is_trained_saved_and_exported(tmp_path: Path, dataset: Path) -> None:
+    run = Run(
+        tmp_path,
+        dataset,
+        *FLOW,
+        "flow.side=16",
+        "flow.scratch={layers: 1, single_layers: 1, heads: 2, head_width: 16}",
+    )
+    run.ended(2)
+    export(run.output, tmp_path / "out")
+    trained = read_trained(tmp_path / "out")
+    assert trained.facts.step == 4
+    assert (tmp_path / "out" / "transformer" / "config.json").exists()
+
+
+def test_a_flux_folder_without_a_part_ends_every_process_in_words(
+    tmp_path: Path, dataset: Path, tiny_flux: Path, prompts: Path
+) -> None:
+    broken = Path(shutil.copytree(tiny_flux, tmp_path / "flux"))
+    shutil.rmtree(broken / "vae")
+    message = flow_run(tmp_path, dataset, broken, prompts).refused(2)
+    assert "has no vae/config.json" in message
+
+
+def test_what_the_dry_run_counts_is_what_is_trained(
+    tmp_path: Path, dataset: Path, tiny_flux: Path, prompts: Path
+) -> None:
+    said = flow_run(tmp_path, dataset, tiny_flux, prompts, "--dry-run").ended(1).log(0)
+    assert "dry run: nothing was written" in said
+    assert "transformer.transformer_blocks" in said
+    # K and V of two blocks: (24 + 1) x 32 each
+    assert "3,200" in said

@@ -1,0 +1,189 @@
+"""However a step is cut up and computed, its loss and its gradients are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from training.config import Mtd, Run
+from training.data.batch import Batch
+from training.engine.parallel import ParallelStage
+from training.engine.processes import World, processes
+from training.models.mtd import MtdStage
+from training.models.sizes import SIZES
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with processes(deterministic=True) as joined:
+        yield joined
+
+
+def parallel(world: World, **run: Any) -> ParallelStage:
+    torch.manual_seed(0)
+    return ParallelStage(MtdStage(SIZES["tiny"], Mtd()), Run(precision="fp32", **run), world)
+
+
+def gradients(stage: ParallelStage) -> dict[str, torch.Tensor]:
+    return {
+        name: parameter.grad.full_tensor() if hasattr(parameter.grad, "full_tensor") else parameter.grad
+        for name, parameter in stage.parameters.items()
+    }
+
+
+def cut(batch: Batch, size: int) -> list[Batch]:
+    parts = []
+    for first in range(0, len(batch.keys), size):
+        rows = slice(first, first + size)
+        parts.append(Batch(**{field.name: getattr(batch, field.name)[rows] for field in fields(batch)}))
+    return parts
+
+
+def learned(stage: ParallelStage, batches: list[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    parts = sum(stage.stage.parts(batch) for batch in batches)
+    return stage.backward(batches, parts), gradients(stage)
+
+
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_small_micro_batches_add_up_to_the_large_one(world: World, make_batch: Any) -> None:
+    batch = make_batch(people=4, inputs=2, targets=1)
+    whole_loss, whole = learned(parallel(world), [batch])
+    loss, found = learned(parallel(world), cut(batch, 1))
+    assert loss.item() == pytest.approx(whole_loss.item(), rel=1e-6)
+    assert_close(found, whole)
+
+
+def test_damaged_rows_leave_the_mean_to_the_others(world: World, make_batch: Any) -> None:
+    batch = make_batch(people=4, inputs=2, targets=1)
+    batch.valid_B[2:] = False
+    expected_loss, expected = learned(parallel(world), cut(batch, 2)[:1])
+    loss, found = learned(parallel(world), cut(batch, 1))
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-6)
+    assert_close(found, expected)
+
+
+def test_a_step_of_nothing_but_damaged_rows_has_loss_zero_and_no_gradient(
+    world: World, make_batch: Any
+) -> None:
+    batch = make_batch(people=2, inputs=2, targets=1)
+    batch.valid_B[:] = False
+    loss, found = learned(parallel(world), [batch])
+    assert loss == 0
+    assert all(gradient.count_nonzero() == 0 for gradient in found.values())
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"activation_checkpointing": True},
+        {"strategy": "fsdp"},
+        {"strategy": "fsdp", "activation_checkpointing": True},
+    ],
+    ids=str,
+)
+def test_how_the_machines_run_it_changes_neither_names_nor_gradients(
+    world: World, make_batch: Any, how: dict[str, Any]
+) -> None:
+    batch = make_batch(people=2, inputs=2, targets=1)
+    expected_loss, expected = learned(parallel(world), [batch])
+    loss, found = learned(parallel(world, **how), cut(batch, 1))
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert_close(found, expected)
+
+
+class TwoLayers(nn.Module):
+    """A stage that compiles in seconds: it fits a colour to the images of a batch."""
+
+    METHODS = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(3, 3), nn.GELU()) for _ in range(2))
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        colours = batch.images_BKSSC.float().mean(dim=(2, 3)) / 255
+        found = colours
+        for layer in self.layers:
+            found = layer(found)
+        return ((found - colours).abs().sum(dim=(1, 2)) * batch.valid_B).sum()
+
+    def parts(self, batch: Batch) -> int:
+        return int(batch.valid_B.sum())
+
+    def blocks(self) -> Iterator[nn.Module]:
+        yield from self.layers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_compiled_blocks_compute_the_same_under_the_same_names(
+    world: World, make_batch: Any, strategy: str
+) -> None:
+    def stage(**run: Any) -> ParallelStage:
+        torch.manual_seed(0)
+        return ParallelStage(TwoLayers(), Run(precision="fp32", **run), world)
+
+    torch._dynamo.reset()
+    batch = make_batch(people=2, inputs=2, targets=1)
+    expected_loss, expected = learned(stage(), [batch])
+    compiled = stage(compile=True, activation_checkpointing=True, strategy=strategy)
+    loss, found = learned(compiled, cut(batch, 1))
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert_close(found, expected)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] >= 1
+    assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_bf16_is_near_and_keeps_weights_and_gradients_in_fp32(
+    world: World, make_batch: Any, strategy: str
+) -> None:
+    batch = make_batch(people=2, inputs=2, targets=1)
+    expected_loss, _ = learned(parallel(world), [batch])
+    torch.manual_seed(0)
+    stage = ParallelStage(MtdStage(SIZES["tiny"], Mtd()), Run(precision="bf16", strategy=strategy), world)
+    loss, found = learned(stage, [batch])
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=2e-2)
+    assert loss.item() != expected_loss.item()
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    assert {parameter.dtype for parameter in stage.parameters.values()} == {torch.float32}
+
+
+def test_settling_leaves_no_trace_in_weights_or_gradients(world: World, make_batch: Any) -> None:
+    stage = parallel(world)
+    before = {name: parameter.detach().clone() for name, parameter in stage.parameters.items()}
+    stage.settle(make_batch(people=1, inputs=2, targets=1))
+    assert all(parameter.grad is None for parameter in stage.parameters.values())
+    assert all(torch.equal(before[name], parameter) for name, parameter in stage.parameters.items())
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_evaluating_with_other_weights_does_not_leak_into_the_next_step(
+    world: World, make_batch: Any, strategy: str
+) -> None:
+    batch = make_batch(people=2, inputs=2, targets=1)
+    stage = parallel(world, strategy=strategy)
+    expected, _ = learned(stage, [batch])
+    kept = [parameter.detach().clone() for parameter in stage.parameters.values()]
+    with stage.evaluating() as network:
+        for parameter in stage.parameters.values():
+            parameter.zero_()
+        other = network.draw(batch, network.identify(batch)).loss_BN
+        assert not other.requires_grad
+        for parameter, tensor in zip(stage.parameters.values(), kept, strict=True):
+            parameter.copy_(tensor)
+    again, _ = learned(stage, [batch])
+    assert again.item() == expected.item()
+    assert stage.stage.training
