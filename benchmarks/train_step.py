@@ -20,20 +20,15 @@ import gc
 import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
+from step_clock import Clock, noise
 
 from settings.loading import load_workflow
-from shards.schema import IMAGES_PER_IDENTITY
 from training.config import Config
-from training.data.batch import Batch
 from training.data.dataset import open_dataset
-from training.data.decode import decoded_side
 from training.data.stream import IdentityStream
 from training.engine.devices import peak_flops
 from training.engine.flops import step_flops
@@ -47,94 +42,14 @@ WORKFLOWS = Path(__file__).parent.parent / "workflows"
 USUAL_PROCESSES = 8
 """GPUs of a machine: on so many the workflows' batches are cut up, and so is a step here."""
 WARM_UP = 3
-MATRIX_SIDE = {"cuda": 8192, "cpu": 1024}
-LIMIT_S = 0.3
-"""How long matrices are multiplied each time."""
-
-
-@dataclass
-class Bench:
-    """What is measured, and how long it took each time."""
-
-    config: Config
-    world: World
-    learner: Learner
-    batches: list[Batch]
-    parts: int
-    steps: int
-    stream: IdentityStream | None
-    taken: int = 0
-    loss: torch.Tensor | None = None
-
-    def step(self) -> float:
-        """Seconds of a step on batches that are there."""
-        return self._timed(lambda: self._learn(self.batches))
-
-    def halves(self) -> tuple[float, float]:
-        """Seconds of forward and backward pass, and of what the optimiser and the average do with the gradient."""
-        learner, seconds = self.learner, [0.0, 0.0]
-
-        def backward() -> None:
-            self.loss = learner.parallel.backward(self.batches, self.parts)
-
-        def update() -> None:
-            learner.updates.apply(self.taken, self.loss)
-            if learner.average is not None:
-                learner.average.update(self.taken)
-
-        for _ in range(self.steps):
-            for half, run in enumerate((backward, update)):
-                seconds[half] += self._timed(run, times=1) / self.steps
-        return seconds[0], seconds[1]
-
-    def streamed(self) -> tuple[float, float]:
-        """Seconds of a step on what the stream delivers, and seconds of it spent waiting."""
-        stream = self.stream
-        if stream is None:
-            raise ValueError("there is no stream to measure")
-        waited_s = stream.waited_s
-        seconds = self._timed(lambda: self._learn([next(stream) for _ in range(stream.accumulation)]))
-        return seconds, (stream.waited_s - waited_s) / self.steps
-
-    def limit(self) -> float:
-        """FLOP/s of a large product of matrices in the precision of the run."""
-        side = MATRIX_SIDE[self.world.device.type]
-        dtype = torch.bfloat16 if self.config.run.precision == "bf16" else torch.float32
-        left, right = (torch.randn(side, side, device=self.world.device, dtype=dtype) for _ in range(2))
-        left @ right
-        self._wait()
-        done, began_s = 0, time.perf_counter()
-        while time.perf_counter() - began_s < LIMIT_S:
-            for _ in range(10):
-                left @ right
-            self._wait()
-            done += 10
-        return done * 2 * side**3 / (time.perf_counter() - began_s)
-
-    def _learn(self, batches: list[Batch]) -> None:
-        self.learner.learn(self.taken, batches, self.parts)
-        self.taken += 1
-
-    def _timed(self, run: Callable[[], None], times: int | None = None) -> float:
-        """Seconds of one of several runs; as in training, the host runs ahead of the device."""
-        self._wait()
-        began_s = time.perf_counter()
-        for _ in range(times or self.steps):
-            run()
-        self._wait()
-        return (time.perf_counter() - began_s) / (times or self.steps)
-
-    def _wait(self) -> None:
-        if self.world.device.type == "cuda":
-            torch.cuda.synchronize(self.world.device)
 
 
 def main() -> None:
     """Measure and print a table."""
     options = parse()
-    with processes(deterministic=True) as world:
-        if options.batch == "auto" and world.device.type != "cuda":
-            raise SystemExit("--batch auto fills the memory of a GPU, and there is none; give a number")
+    with processes(options.deterministic) as world:
+        if options.batch == "auto" and (world.device.type != "cuda" or world.world_size > 1):
+            raise SystemExit("--batch auto fills the memory of one GPU, from one process; give a number")
         config = configured(options, world, per_process=1 if options.batch == "auto" else int(options.batch))
         if options.batch == "auto":
             config = configured(options, world, largest_batch(config, world))
@@ -147,19 +62,19 @@ def measure(config: Config, world: World, options: argparse.Namespace) -> None:
     parameters = sum(parameter.numel() for parameter in learner.parallel.parameters.values())
     accumulation = config.batch // (config.run.per_process * world.world_size)
     batches = [noise(config, seed) for seed in range(accumulation)]
-    bench = Bench(config, world, learner, batches, config.batch * config.data.targets, options.steps, None)
+    clock = Clock(config, world, learner, batches, config.batch * config.data.targets, options.steps, None)
     for _ in range(WARM_UP):
-        bench.step()
+        clock.step()
     limits, steps, halves, streams = [], [], [], []
-    with closing(open_stream(config, world)) if options.root else NoStream() as bench.stream:
-        if bench.stream is not None:
-            bench.streamed()
+    with closing(open_stream(config, world)) if options.root else nullcontext() as clock.stream:
+        if clock.stream is not None:
+            clock.streamed()
         for _ in range(options.repeats):
-            limits.append(bench.limit())
-            steps.append(bench.step())
-            halves.append(bench.halves())
-            if bench.stream is not None:
-                streams.append(bench.streamed())
+            limits.append(clock.limit())
+            steps.append(clock.step())
+            halves.append(clock.halves())
+            if clock.stream is not None:
+                streams.append(clock.streamed())
     if not world.leads:
         return
     device = device_name(world.device)
@@ -266,28 +181,6 @@ def largest_batch(config: Config, world: World) -> int:
     return fitting
 
 
-def noise(config: Config, seed: int) -> Batch:
-    """A micro-batch of random images whose middle is face, as the stream would hand it over."""
-    generator = torch.Generator().manual_seed(seed)
-    people, stored = config.run.per_process, IMAGES_PER_IDENTITY
-    side = decoded_side(SIZES[config.model.size].side)
-    masks = torch.zeros(people, stored, side, side, dtype=torch.uint8)
-    masks[..., side // 4 : -side // 4, side // 4 : -side // 4] = 255
-    batch = Batch(
-        images_BKSSC=torch.randint(
-            0, 256, (people, stored, side, side, 3), dtype=torch.uint8, generator=generator
-        ),
-        masks_BKSS=masks,
-        inputs_BM=torch.arange(config.data.most_inputs).repeat(people, 1),
-        input_valid_BM=torch.ones(people, config.data.most_inputs, dtype=torch.bool),
-        targets_BN=torch.arange(config.data.targets).repeat(people, 1),
-        valid_B=torch.ones(people, dtype=torch.bool),
-        seeds_B=torch.randint(-(2**63), 2**63 - 1, (people,), generator=generator),
-        keys=tuple(f"noise-{number}" for number in range(people)),
-    )
-    return batch.pinned() if torch.cuda.is_available() else batch
-
-
 def open_stream(config: Config, world: World) -> IdentityStream:
     """The trainer's stream of this process."""
     dataset = open_dataset(config.data.root, config.run.retry_s, None)
@@ -295,20 +188,10 @@ def open_stream(config: Config, world: World) -> IdentityStream:
     return IdentityStream(dataset, config, side, rank=world.rank, world_size=world.world_size, start_step=0)
 
 
-class NoStream:
-    """In place of a stream where there is none."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
 def device_name(device: torch.device) -> str:
     """What the maker calls it."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return str(torch.cuda.get_device_name(device))
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -332,6 +215,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--strategy", choices=["ddp", "fsdp"], help="(ddp on one process)")
     parser.add_argument("--precision", choices=["bf16", "fp32"], help="(the workflow's)")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="(the workflow's)")
+    parser.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--checkpointing", action="store_true", help="compute activations twice")
     parser.add_argument("--steps", type=int, default=5, help="steps of a measurement (5)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements (5)")

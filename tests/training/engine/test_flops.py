@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from training.config import Config
-from training.engine.flops import meta_stage, micro_batch_flops, step_flops
+from training.engine.flops import micro_batch_flops, step_flops
+from training.models.build import meta_stage
 from training.models.sizes import SIZES, ModelSize
 
 
