@@ -27,8 +27,7 @@ from training.engine.processes import World, processes
 from training.engine.rehearsal import rehearse
 from training.engine.signals import StopRequest
 from training.engine.validation import Validator
-from training.models.mtd import build_stage
-from training.models.sizes import SIZES
+from training.models.build import build_stage, images_side
 
 
 def run(config: Config, *, dry_run: bool = False) -> None:
@@ -51,7 +50,7 @@ def _run(config: Config, world: World, consensus: Consensus, *, dry_run: bool) -
     with consensus.together():
         cache = SampleCache(config.run.cache) if config.run.cache else None
         dataset = open_dataset(config.data.root, config.run.retry_s, cache)
-    side = SIZES[config.model.size].side
+    side = images_side(config)
 
     def read_from(step: int) -> closing[IdentityStream]:
         with consensus.together():

@@ -18,8 +18,11 @@ def load(name: str) -> Config:
 
 
 def test_there_is_one_for_each_size() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["train_mtd_paper", "train_mtd_small", "train_mtd_tiny"]
-    assert [load(path.stem).model.size for path in WORKFLOWS] == ["paper", "small", "tiny"]
+    for stage, sizes in (("flow", ["paper", "tiny"]), ("mtd", ["paper", "small", "tiny"])):
+        names = [path.stem for path in WORKFLOWS if path.stem.startswith(f"train_{stage}_")]
+        assert names == [f"train_{stage}_{size}" for size in sizes]
+        assert [load(name).model.size for name in names] == sizes
+        assert {load(name).stage for name in names} == {stage}
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -41,9 +44,19 @@ def test_the_papers_numbers() -> None:
     assert config.model.clip == "hub"
 
 
+def test_the_papers_numbers_of_the_second_stage() -> None:
+    config = load("train_flow_paper")
+    assert (config.steps, config.flow.prompt) == (10_000, "photo of a person.")
+    assert (config.data.inputs, config.data.targets) == (3, 8)
+    assert (config.flow.base, config.flow.timesteps) == ("black-forest-labs/FLUX.1-dev", "uniform")
+    assert config.flow.revision
+    assert config.model.clip == "encoder"
+
+
+@pytest.mark.parametrize("stage", ["mtd", "flow"])
 @pytest.mark.parametrize("processes", [1, 2, 4, 8, 16])
-def test_the_papers_batch_can_be_cut_for_usual_numbers_of_gpus(processes: int) -> None:
-    config = load("train_mtd_paper")
+def test_the_papers_batch_can_be_cut_for_usual_numbers_of_gpus(processes: int, stage: str) -> None:
+    config = load(f"train_{stage}_paper")
     assert config.batch % (processes * config.run.per_process) == 0
 
 

@@ -20,26 +20,18 @@ from training.data.batch import Batch
 
 def step_flops(config: Config) -> int:
     """FLOPs of one optimiser step, forward and backward, over all processes together."""
+    from training.models.build import meta_stage
+
     identities = config.run.per_process
     flops = micro_batch_flops(meta_stage(config), meta_batch(config, identities))
     return flops * config.batch // identities
 
 
-def meta_stage(config: Config) -> nn.Module:
-    """The stage of a configuration with shapes but no weights."""
-    from training.models.mtd import MtdStage
-    from training.models.sizes import SIZES
-
-    with torch.device("meta"):
-        stage: nn.Module = MtdStage(SIZES[config.model.size], config.mtd)
-    return stage
-
-
 def meta_batch(config: Config, identities: int) -> Batch:
     """A micro-batch with shapes but no images."""
-    from training.models.sizes import SIZES
+    from training.models.build import images_side
 
-    side = SIZES[config.model.size].side
+    side = images_side(config)
     inputs, targets = config.data.most_inputs, config.data.targets
     with torch.device("meta"):
         return Batch(

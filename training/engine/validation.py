@@ -14,6 +14,7 @@ from training.data.batch import Batch
 from training.data.dataset import StreamedDataset
 from training.data.held_out import held_out_batches
 from training.engine.consensus import Consensus
+from training.evaluate.flow_grid import flow_grid
 from training.evaluate.grid import sample_grid
 from training.evaluate.swap import validate
 
@@ -33,6 +34,7 @@ class Validator:
         self._dataset = dataset
         self._side = side
         self._consensus = consensus
+        self._grid = flow_grid if config.stage == "flow" else sample_grid
 
     def validate(
         self, stage: Any, precision: Callable[[], AbstractContextManager[object]]
@@ -59,7 +61,7 @@ class Validator:
             return {}, None
         figures = validate(stage, batches, world.device, self._consensus.gather, precision)
         with precision():
-            return figures, sample_grid(stage, shown[0][0], world.device, rows)
+            return figures, self._grid(stage, shown[0][0], world.device, rows)
 
     def _held_out(
         self, identities: int, per_process: int, *, rank: int, world_size: int

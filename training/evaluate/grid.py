@@ -58,14 +58,15 @@ def sample_grid(stage: MtdStage, batch: Batch, device: torch.device, rows: int) 
         )
     captions = [f"input {number + 1}" for number in range(batch.inputs_BM.shape[1])]
     captions += [f"{stage.kept} of {stage.size.patches} patches", "drawn", "target"]
-    return _sheet(captions, lines)
+    return draw_sheet(captions, lines)
 
 
 def _only(share_SS: torch.Tensor, image_CSS: torch.Tensor) -> torch.Tensor:
     return share_SS * image_CSS + (1 - share_SS) * UNSEEN
 
 
-def _sheet(captions: list[str], lines: list[list[torch.Tensor | None]]) -> NDArray[np.uint8]:
+def draw_sheet(captions: list[str], lines: list[list[torch.Tensor | None]]) -> NDArray[np.uint8]:
+    """Images (3, S, S) in [0, 1] in rows, on a sheet with a caption above each column; (H, W, 3) uint8, RGB."""
     step = TILE_PX + GAP_PX
     sheet = Image.new("RGB", (len(captions) * step + GAP_PX, len(lines) * step + CAPTION_PX), PAPER)
     pen = ImageDraw.Draw(sheet)

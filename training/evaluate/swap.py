@@ -11,13 +11,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from training.data.batch import Batch
 from training.evaluate.partners import partners
-from training.models.mtd import Drawing, MtdStage
+
+
+class Drawn(Protocol):
+    """What a decoder made of the targets of a batch."""
+
+    @property
+    def loss_BN(self) -> torch.Tensor:  # noqa: N802 - the name ends in the shape
+        """Of each target."""
+
+
+class Drawer(Protocol):
+    """A stage that can be judged: it draws targets from identity tokens, whosever they are."""
+
+    def identify(self, batch: Batch, most_inputs: int | None = None) -> torch.Tensor:
+        """Identity tokens from the inputs of a batch, or from the first `most_inputs` of them."""
+
+    def draw(self, batch: Batch, tokens_BLD: torch.Tensor) -> Drawn:
+        """Draw the targets of a batch."""
+
 
 Gather = Callable[[Any], list[Any]]
 """What every process passes in, in the order of their ranks; all processes must call it."""
@@ -30,7 +48,7 @@ def alone(value: Any) -> list[Any]:
 
 @torch.no_grad()
 def validate(
-    stage: MtdStage,
+    stage: Drawer,
     batches: Iterable[tuple[Batch, Sequence[str]]],
     device: torch.device,
     gather: Gather = alone,
@@ -95,7 +113,7 @@ class _Tally:
     def __init__(self) -> None:
         self.totals: list[tuple[str, str, float, int]] = []
 
-    def add(self, name: str, batch: Batch, drawing: Drawing, counted: set[str] | None = None) -> None:
+    def add(self, name: str, batch: Batch, drawing: Drawn, counted: set[str] | None = None) -> None:
         """Take the rows of a batch in, of `counted` keys only when given."""
         sums = drawing.loss_BN.double().sum(dim=1).tolist()
         for key, valid, loss in zip(batch.keys, batch.valid_B.tolist(), sums, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from training.config import Config
 from training.models.sizes import SIZES
 from training.models.stage import Stage
@@ -24,7 +26,23 @@ def build_stage(config: Config) -> Stage:
     return build_mtd_stage(config)
 
 
-def decoded_side(config: Config) -> int:
+def meta_stage(config: Config) -> Stage:
+    """The same stage on the meta device: shapes without weights, to count with.
+
+    Raises:
+        TrainingError: FLUX, whose sizes stand in its folder, is not to be had.
+    """
+    if config.stage == "flow":
+        from training.models.flow_build import meta_flow_stage
+
+        return meta_flow_stage(config)
+    from training.models.mtd import MtdStage
+
+    with torch.device("meta"):
+        return MtdStage(SIZES[config.model.size], config.mtd)
+
+
+def images_side(config: Config) -> int:
     """Pixels along a side that images must at least have, for what the encoder sees and what is drawn."""
     side = SIZES[config.model.size].side
     return side if config.flow is None else max(side, config.flow.side)

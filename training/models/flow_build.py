@@ -14,7 +14,7 @@ from training.models.flow import FlowStage, Flux
 from training.models.flux_folder import open_flux
 from training.models.flux_latents import PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
-from training.models.flux_text import empty_prompt, encoded_prompt
+from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
 from training.models.sizes import SIZES, ModelSize
 
 SCRATCH_TEXT_WIDTH = 256
@@ -61,10 +61,36 @@ def flow_stage(size: ModelSize, flow: Flow, precision: str, seed: int) -> FlowSt
         # The prompt first: when it is not in the cache, T5 takes much memory for a moment.
         prompt = encoded_prompt(folder, flow)
         transformer = folder.load("transformer", _kind(), dtype)
-        flux = Flux(transformer, VaeCodec(folder, dtype), prompt, Schedule(folder.path))
+        flux = Flux(transformer, VaeCodec.load(folder, dtype), prompt, Schedule(folder.path))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FlowStage(size, flow, flux)
+
+
+def meta_flow_stage(config: Config) -> FlowStage:
+    """The stage of a configuration on the meta device: shapes without weights.
+
+    Raises:
+        TrainingError: the folder of FLUX, in which its sizes stand, is not to be had.
+    """
+    from diffusers import AutoencoderKL
+
+    flow = _flow(config)
+    with torch.device("meta"):
+        if flow.scratch:
+            prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
+            flux = Flux(scratch_transformer(flow.scratch), PixelCodec(flow.scratch.patch), prompt, Schedule())
+        else:
+            configs = open_flux(flow).configs
+            transformer = _kind().from_config(configs["transformer"]).requires_grad_(False)
+            vae = AutoencoderKL.from_config(configs["vae"]).requires_grad_(False)
+            widths = transformer.config
+            prompt = Prompt(
+                torch.zeros(1, flow.text_tokens, widths.joint_attention_dim),
+                torch.zeros(1, widths.pooled_projection_dim),
+            )
+            flux = Flux(transformer, VaeCodec(vae, "shapes"), prompt, Schedule())
+        return FlowStage(SIZES[config.model.size], flow, flux)
 
 
 def scratch_transformer(scratch: Scratch) -> Any:

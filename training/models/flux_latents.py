@@ -42,20 +42,30 @@ class VaeCodec:
     shard what takes 0.2 GB and gather it again in every step. It moves to where the first images are.
 
     Args:
-        folder: of FLUX.
-        dtype: of its weights and of the latents.
+        vae: a frozen `AutoencoderKL`; latents are of the type of its weights.
+        name: changes with the weights.
     """
 
-    def __init__(self, folder: FluxFolder, dtype: torch.dtype) -> None:
-        from diffusers import AutoencoderKL
-
-        self._vae = folder.load("vae", AutoencoderKL, dtype)
-        config: Any = self._vae.config
+    def __init__(self, vae: Any, name: str) -> None:
+        self._vae = vae
+        self.name = name
+        config: Any = vae.config
         self._shift = float(config.shift_factor or 0)
         self._scale = float(config.scaling_factor)
         self.channels = int(config.latent_channels)
         self.factor = 2 ** (len(config.block_out_channels) - 1)
-        self.name = f"vae-{_digest(self._vae.state_dict())}-{str(dtype).removeprefix('torch.')}"
+
+    @classmethod
+    def load(cls, folder: FluxFolder, dtype: torch.dtype) -> VaeCodec:
+        """FLUX's autoencoder from its folder.
+
+        Raises:
+            TrainingError: it cannot be loaded.
+        """
+        from diffusers import AutoencoderKL
+
+        vae = folder.load("vae", AutoencoderKL, dtype)
+        return cls(vae, f"vae-{_digest(vae.state_dict())}-{str(dtype).removeprefix('torch.')}")
 
     @torch.no_grad()
     def encode(self, pixels_B3SS: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,8 @@ from trainers import Run
 
 from training.export import export, read_trained
 
+pytestmark = pytest.mark.slow
+
 FLOW = (
     "stage=flow",
     "flow.text_tokens=8",

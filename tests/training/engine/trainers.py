@@ -37,7 +37,14 @@ run: {per_process: 1, precision: fp32, log_every: 1, decode_threads: 1, prefetch
 """
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["training.train", "torch.utils.tensorboard", "torch._inductor", "open_clip"])
+_forks.set_forkserver_preload(
+    [
+        *("training.train", "torch.utils.tensorboard", "torch._inductor", "open_clip"),
+        # What the flow stage imports where it is built: half a minute of a processor.
+        *("diffusers.models.transformers.transformer_flux", "diffusers.models.autoencoders.autoencoder_kl"),
+        *("diffusers.schedulers.scheduling_flow_match_euler_discrete", "transformers.models.t5.modeling_t5"),
+    ]
+)
 
 
 def make_dataset(root: Path, train: int = 11, test: int = 3) -> Path:

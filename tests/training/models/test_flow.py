@@ -12,7 +12,7 @@ import torch
 from training.config import Config
 from training.data.batch import Batch
 from training.errors import TrainingError
-from training.models.build import build_stage, decoded_side
+from training.models.build import build_stage, images_side
 from training.models.encoder import OmniIDEncoder
 from training.models.flow import FlowStage, Sampling, draw_times
 from training.models.flux_adapter import attend, set_scale
@@ -273,8 +273,8 @@ def test_a_transformer_of_its_own_learns_with_everything_else_who_is_who(make_ba
 
 
 def test_images_are_decoded_large_enough_for_encoder_and_decoder(tiny_flux, prompts) -> None:
-    assert decoded_side(config(tiny_flux, prompts, {"side": 128})) == 128
-    assert decoded_side(config(tiny_flux, prompts, {"side": 32})) == SIZES["tiny"].side
+    assert images_side(config(tiny_flux, prompts, {"side": 128})) == 128
+    assert images_side(config(tiny_flux, prompts, {"side": 32})) == SIZES["tiny"].side
 
 
 def test_samples_follow_from_seed_and_person_and_scale_0_knows_nobody(trained, make_batch) -> None:

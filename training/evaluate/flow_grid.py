@@ -1,0 +1,56 @@
+"""The sample grid of the flow decoder: what was seen of a person, who is drawn from it, and how they look.
+
+    inputs | samples | targets, which are other images of the same person
+
+A sample has nothing to do with the targets but the person: it starts from noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.data.batch import Batch
+from training.evaluate.grid import draw_sheet
+from training.models.flow import FlowStage
+from training.models.pixels import pixels
+
+SAMPLES = 2
+"""Of each person, from different noise."""
+TARGETS = 2
+
+
+@torch.no_grad()
+def flow_grid(stage: FlowStage, batch: Batch, device: torch.device, rows: int) -> NDArray[np.uint8]:
+    """Draw the first identities of a batch.
+
+    Args:
+        stage: in the mode and with the weights that are to be shown.
+        batch: of held-out identities, on the CPU.
+        device: where the stage is.
+        rows: identities at most; damaged ones are left out.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    flow = stage.flow
+    tokens_BLD = stage.identify(batch.to(device))
+    way = stage.way(flow.side, flow.sample_steps, flow.sample_guidance)
+    seeds_B = batch.seeds_B.to(device)
+    samples_SBCSS = [
+        stage.sample(tokens_BLD, seeds_B + number, flow.side, way).cpu() for number in range(SAMPLES)
+    ]
+    most_inputs, targets = batch.inputs_BM.shape[1], min(TARGETS, batch.targets_BN.shape[1])
+    lines = []
+    for row in [row for row, valid in enumerate(batch.valid_B.tolist()) if valid][:rows]:
+        numbers = batch.inputs_BM[row][batch.input_valid_BM[row]]
+        inputs_MCSS = pixels(batch.images_BKSSC[row, numbers], stage.size.side)
+        missing = [None] * (most_inputs - len(inputs_MCSS))
+        targets_NCSS = pixels(batch.images_BKSSC[row, batch.targets_BN[row, :targets]], flow.side)
+        samples = [samples_BCSS[row] for samples_BCSS in samples_SBCSS]
+        lines.append([*inputs_MCSS, *missing, *samples, *targets_NCSS])
+    captions = [f"input {number + 1}" for number in range(most_inputs)]
+    captions += [f"sample {number + 1}" for number in range(SAMPLES)]
+    captions += [f"target {number + 1}" for number in range(targets)]
+    return draw_sheet(captions, lines)
