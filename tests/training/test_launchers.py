@@ -149,6 +149,47 @@ def test_one_machine_saves_and_exits_0_when_asked_to_stop(dataset: Path, tmp_pat
     assert f"stopped and saved at step {stopped}" in log.read_text()
 
 
+SLOW_TO_LISTEN = """\
+import pathlib, signal, sys, time
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(3)  # importing torch
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+time.sleep(60)
+"""
+
+
+def test_a_request_to_stop_is_heard_by_a_trainer_that_is_only_starting(tmp_path: Path) -> None:
+    program, begun, log = tmp_path / "a program.py", tmp_path / "be gun", tmp_path / "log"
+    program.write_text(SLOW_TO_LISTEN)
+    command = [str(LAUNCH / "torchrun.sh"), "--standalone", "--nproc-per-node=1", str(program), str(begun)]
+    with started(command, log) as process:
+        while not begun.exists():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("program", "finished", "code"), [("", True, 0), ("", False, 75), ("exit(3)", True, 1)]
+)
+def test_the_exit_code_tells_finished_from_stopped_from_failed(
+    tmp_path: Path, program: str, finished: bool, code: int
+) -> None:
+    (tmp_path / "program.py").write_text(program)
+    if finished:
+        (tmp_path / "encoder").mkdir()
+    environment = {"FINISHED_WHEN": str(tmp_path / "encoder"), "FINISHED_POLL_S": "0.01"}
+    command = [
+        str(LAUNCH / "torchrun.sh"),
+        "--standalone",
+        "--nproc-per-node=1",
+        str(tmp_path / "program.py"),
+    ]
+    with started(command, tmp_path / "log", **environment) as process:
+        assert process.wait(LIMIT_S) == code, (tmp_path / "log").read_text()
+
+
 @pytest.mark.slow
 def test_slurm_starts_one_torchrun_a_node_and_queues_the_job_again_when_time_runs_out(
     dataset: Path, tmp_path: Path
