@@ -5,7 +5,7 @@ follows a forward and a backward pass through it. That counts what the model nee
 convolutions with all their gradients, attention as the two products that it is, and not what a way of computing
 adds to them, such as activations computed a second time (activation checkpointing, flash attention's backward).
 Patches that the decoder does not see are not computed and so not counted. Inputs that pad a batch of mixed
-counts are computed, and counted: the count is that of the most inputs.
+counts are computed, and counted: the count is that of a batch in which some identity has the most inputs.
 """
 
 from __future__ import annotations
