@@ -9,7 +9,7 @@ those of the first input alone. No target is an input. Learning identity shows a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -65,9 +65,11 @@ def validate(
         precision: entered around the stage, for autocast.
 
     Returns:
-        `val/loss_own`, `val/loss_one_input`, `val/loss_swapped` (means over all targets) and how many times the
-        own loss the others are: `val/swap_ratio`, `val/one_input_ratio`. Nothing is swapped when all held-out
-        identities show one person, and nothing at all is returned when none is left undamaged.
+        `val/loss_own`, `val/loss_one_input`, `val/loss_swapped`: means over all identities;
+        `val/swap_ratio`, `val/one_input_ratio`: how many times the own loss the others are;
+        `val/own_better`: the share of identities drawn better from their own tokens than from another person's;
+        half of them would be chance. Nothing is swapped when all held-out identities show one person, and nothing
+        at all is returned when none is left undamaged.
     """
     shares = list(batches)  # of one process: 2 MB a row at the paper's size
     tokens: list[torch.Tensor] = []
@@ -92,7 +94,7 @@ def validate(
             tally.add("own", batch, stage.draw(here, own_BLD.to(device)))
             tally.add("one_input", batch, stage.draw(here, stage.identify(here, most_inputs=1)))
             tally.add("swapped", batch, stage.draw(here, other_BLD.to(device)), set(stand_ins))
-    return _figures([total for share in gather(tally.totals) for total in share])
+    return _figures({place: loss for share in gather(tally.losses) for place, loss in share.items()})
 
 
 def _stand_ins(rows: Iterable[tuple[str, str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -108,28 +110,31 @@ def _stand_ins(rows: Iterable[tuple[str, str, torch.Tensor]]) -> dict[str, torch
 
 
 class _Tally:
-    """Losses added up by what they were measured with."""
+    """The loss of each identity, by what it was drawn from."""
 
     def __init__(self) -> None:
-        self.totals: list[tuple[str, str, float, int]] = []
+        self.losses: dict[tuple[str, str], float] = {}
 
     def add(self, name: str, batch: Batch, drawing: Drawn, counted: set[str] | None = None) -> None:
         """Take the rows of a batch in, of `counted` keys only when given."""
-        sums = drawing.loss_BN.double().sum(dim=1).tolist()
-        for key, valid, loss in zip(batch.keys, batch.valid_B.tolist(), sums, strict=True):
+        means = drawing.loss_BN.double().mean(dim=1).tolist()
+        for key, valid, loss in zip(batch.keys, batch.valid_B.tolist(), means, strict=True):
             if valid and (counted is None or key in counted):
-                self.totals.append((name, key, loss, drawing.loss_BN.shape[1]))
+                self.losses[name, key] = loss
 
 
-def _figures(totals: Sequence[tuple[str, str, float, int]]) -> dict[str, float]:
-    means: dict[str, float] = {}
-    for name in ("own", "one_input", "swapped"):
-        # Sorted by key: a sum in another order would have other last bits.
-        found = sorted((key, loss, targets) for which, key, loss, targets in totals if which == name)
-        if found:
-            means[name] = sum(loss for _, loss, _ in found) / sum(targets for _, _, targets in found)
+def _figures(losses: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    # Sorted by key: a sum in another order would have other last bits.
+    by_name = {
+        name: {key: losses[which, key] for which, key in sorted(losses) if which == name}
+        for name in ("own", "one_input", "swapped")
+    }
+    means = {name: sum(found.values()) / len(found) for name, found in by_name.items() if found}
     figures = {f"val/loss_{name}": mean for name, mean in means.items()}
     for name, ratio in (("swapped", "swap_ratio"), ("one_input", "one_input_ratio")):
         if name in means and means["own"] > 0:
             figures[f"val/{ratio}"] = means[name] / means["own"]
+    if swapped := by_name["swapped"]:
+        better = sum(by_name["own"][key] < loss for key, loss in swapped.items())
+        figures["val/own_better"] = better / len(swapped)
     return figures

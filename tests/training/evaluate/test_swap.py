@@ -42,9 +42,13 @@ def rows_of(batch: Batch, rows: Sequence[int]) -> Batch:
     return Batch(**tensors, keys=tuple(batch.keys[row] for row in rows))
 
 
-def mean_loss(stage: MtdStage, batch: Batch, tokens: torch.Tensor) -> float:
+def losses(stage: MtdStage, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return float(stage.draw(batch, tokens).loss_BN.mean())
+        return stage.draw(batch, tokens).loss_BN.mean(dim=1)
+
+
+def mean_loss(stage: MtdStage, batch: Batch, tokens: torch.Tensor) -> float:
+    return float(losses(stage, batch, tokens).mean())
 
 
 def test_the_three_losses_are_those_of_own_other_and_one_input_s_tokens(stage, make_batch) -> None:
@@ -54,12 +58,14 @@ def test_the_three_losses_are_those_of_own_other_and_one_input_s_tokens(stage, m
     own = mean_loss(stage, batch, tokens)
     swapped = mean_loss(stage, batch, tokens[[1, 2, 0]])
     one_input = mean_loss(stage, batch, stage.identify(make_batch(people=3, inputs=1)))
+    better = (losses(stage, batch, tokens) < losses(stage, batch, tokens[[1, 2, 0]])).float().mean()
     assert figures == {
         "val/loss_own": pytest.approx(own, rel=1e-5),
         "val/loss_swapped": pytest.approx(swapped, rel=1e-5),
         "val/loss_one_input": pytest.approx(one_input, rel=1e-5),
         "val/swap_ratio": pytest.approx(swapped / own, rel=1e-5),
         "val/one_input_ratio": pytest.approx(one_input / own, rel=1e-5),
+        "val/own_better": pytest.approx(better.item()),
     }
     assert len({round(value, 6) for value in (own, swapped, one_input)}) == 3
 
