@@ -40,12 +40,11 @@ def run(config: Config, *, dry_run: bool = False) -> None:
     Raises:
         TrainingError: what is wrong and what to do; `RunEnded` when all processes raise the same.
     """
-    with processes(config.run.deterministic) as world:
-        consensus = Consensus(world)
-        _run(config, world, consensus, dry_run=dry_run)
+    with processes(config.run.deterministic) as world, StopRequest() as stop:
+        _run(config, world, Consensus(world), stop, dry_run=dry_run)
 
 
-def _run(config: Config, world: World, consensus: Consensus, *, dry_run: bool) -> None:
+def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, *, dry_run: bool) -> None:
     # The data set, on every process for itself: any of them may be unable to reach it.
     with consensus.together():
         cache = SampleCache(config.run.cache) if config.run.cache else None
@@ -78,7 +77,6 @@ def _run(config: Config, world: World, consensus: Consensus, *, dry_run: bool) -
     with (
         alone(config, consensus),
         Checkpoints(config.output, config.checkpoints.keep, consensus) as checkpoints,
-        StopRequest() as stop,
     ):
         # Go on where an earlier run of the same configuration stopped.
         saved = checkpoints.newest()

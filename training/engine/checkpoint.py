@@ -26,11 +26,13 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.tensor import DTensor
 
 from settings.section import Section, differences
 from shards.atomic import TEMPORARY, OutOfSpace, sync_folder, write_bytes
 from training.engine.consensus import IN_WORDS, Consensus
 from training.engine.dcp import StoredTensors, UnreadableTensors, write_tensors
+from training.engine.processes import World
 from training.errors import RunEnded, TrainingError
 
 FOLDER = "checkpoints"
@@ -115,7 +117,7 @@ class Checkpoints:
             RunEnded: the checkpoint before could not be written.
         """
         self.finish()
-        copies = self._stager.stage(dict(tensors))
+        copies = self._stager.stage(own_share(tensors, self._world))
         # A daemon: when another process has died, this thread waits for it and must not keep this one alive.
         self._thread = threading.Thread(target=self._write, args=(state, copies), daemon=True)
         self._thread.start()
@@ -194,6 +196,25 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:09}"
+
+
+def own_share(tensors: Mapping[str, torch.Tensor], world: World) -> dict[str, torch.Tensor]:
+    """What this process writes: its shards and, of the tensors that all have alike, about as much as each other.
+
+    Without it every process would copy all of them to main memory, where torch would then find out that one
+    copy is enough.
+    """
+    own = {}
+    sizes = [0] * world.world_size
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].nbytes, item[0])):
+        if isinstance(tensor, DTensor):
+            own[name] = tensor
+            continue
+        writer = sizes.index(min(sizes))
+        sizes[writer] += tensor.nbytes
+        if writer == world.rank:
+            own[name] = tensor
+    return own
 
 
 def check_same_run(saved: SavedState, config: dict[str, Any], dataset_sha256: str, output: Path) -> None:

@@ -88,7 +88,7 @@ class Loop:
                     self._save(done)
                 if done % COLLECT_EVERY == 0:
                     gc.collect()
-        if self._checkpoints.saved_step != done:
+        if done > start_step and self._checkpoints.saved_step != done:
             self._save(done)
         self._checkpoints.finish()
         self._consensus.agree(problem=self._problem)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -36,24 +39,34 @@ def alone(config: Config, consensus: Consensus) -> Iterator[None]:
     try:
         with consensus.together():
             if consensus.world.leads:
-                try:
-                    config.output.mkdir(parents=True, exist_ok=True)
-                    held = (config.output / LOCK_FILE).open("w")
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise TrainingError(
-                        f"another run is writing to {config.output}; wait for it, or end its processes"
-                    ) from error
-                except OSError as error:
-                    raise TrainingError(
-                        f"the output {config.output} cannot be used: {error.filename}: {error.strerror}; give a "
-                        "folder that can be written to"
-                    ) from error
+                held = _lock(config.output)
                 remove_temporaries(config.output)
         yield
     finally:
         if held is not None:
             held.close()
+
+
+def _lock(output: Path) -> TextIO:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = (output / LOCK_FILE).open("w")
+    except OSError as error:
+        raise TrainingError(
+            f"the output {output} cannot be used: {error.filename}: {error.strerror}; give a folder that can be "
+            "written to"
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise TrainingError(
+            f"another run is writing to {output}; wait for it, or end its processes"
+        ) from error
+    except OSError as error:
+        if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
+            raise
+    return file
 
 
 def write_run_file(config: Config, dataset: StreamedDataset) -> None:

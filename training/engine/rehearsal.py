@@ -77,7 +77,8 @@ def _plan(config: Config, learner: Learner, stream: IdentityStream, world_size: 
         yield f"  {strategy:<4} {_gigabytes(sum(sizes.values()))}: {listed}{chosen}"
     stored = sum(number for name, number in copies.items() if name != "gradients") * total * BYTES
     yield (
-        f"checkpoints: {_gigabytes(stored)} each, {config.checkpoints.keep + 1} at once at most; "
+        f"checkpoints: {_gigabytes(stored)} each, copied to main memory first ({_gigabytes(stored / world_size)} "
+        f"a process), {config.checkpoints.keep + 1} at once at most; "
         f"{_gigabytes(_free(config.output))} are free where {config.output} lies"
     )
 

@@ -6,13 +6,14 @@ import os
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from training.engine.checkpoint import Checkpoints, SavedState
+from training.engine.checkpoint import Checkpoints, SavedState, own_share
 from training.engine.consensus import Consensus
 from training.engine.dcp import TABLE, StoredTensors, UnreadableTensors, write_tensors
 from training.engine.processes import World, processes
@@ -97,6 +98,15 @@ def test_a_checkpoint_with_other_tensors_is_refused(world: World, tmp_path: Path
     for other in ({"weight": torch.ones(3)}, {"weights": torch.ones(4)}):
         with pytest.raises(RunEnded, match=r"step-000000005 cannot be read: .*Remove it"):
             checkpoints.load(state(5), other)
+
+
+def test_what_all_processes_have_alike_is_copied_and_written_by_one_of_them(world: World) -> None:
+    sizes = {"a": 1000, "b": 600, "c": 500, "d": 3, "e": 2, "f": 1}
+    tensors = {name: torch.zeros(size) for name, size in sizes.items()}
+    shares = [own_share(tensors, replace(world, rank=rank, world_size=2)) for rank in range(2)]
+    assert sorted([*shares[0], *shares[1]]) == sorted(tensors)
+    assert [sum(sizes[name] for name in share) for share in shares] == [1006, 1100]
+    assert own_share(tensors, world).keys() == tensors.keys()
 
 
 class _Attack:
