@@ -1,4 +1,4 @@
-"""`omniid`: train the Omni-ID encoder."""
+"""`omniid`: train the Omni-ID encoder and its decoders, export what was learned, draw people with it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Override the workflow: run.per_process=4"),
 ]
-
-
-@app.callback()
-def _commands() -> None:
-    """Keeps `train` a command of its own while it is the only one."""
 
 
 @app.command()
@@ -64,6 +59,72 @@ def train(
         from training.train import run  # takes seconds, and a mistyped key shall not wait for it
 
         run(config, dry_run=dry_run)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Output folder of a run, finished or not")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; what an earlier export left is replaced")],
+) -> None:
+    """Write what a run has learned as files that need no trainer, from its newest checkpoint.
+
+    OUTPUT gets encoder/, and of the second stage ip_adapter.safetensors, which diffusers' FluxPipeline and
+    FluxControlNetPipeline load (examples/flux_pipeline.py).
+
+    Example: omniid export /data/runs/flow /data/omniid
+    """
+    with _errors_in_words():
+        from training.export import export as write
+
+        facts = write(run, output)
+        typer.echo(f"{output}: what was learned in {facts.step:,} steps")
+
+
+@app.command()
+def sample(  # noqa: PLR0917 - typer hands in every option by name
+    source: Annotated[Path, typer.Argument(help="Output folder of a run of the second stage, or an export")],
+    photographs: Annotated[list[Path], typer.Argument(help="Photographs of one person, one or more")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images")] = Path("samples"),
+    count: Annotated[int, typer.Option(min=1, help="Images to draw")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first image; the next ones count upwards")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of each image (the run's, FLUX: 28)")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=0, help="What FLUX.1-dev is told (the run's, FLUX: 3.5)")
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(min=0, max=2, help="How much of the identity is added; 0 is FLUX alone")
+    ] = 1.0,
+    size: Annotated[int | None, typer.Option(min=16, help="Side of the images in pixels (the run's)")] = None,
+    base: Annotated[str | None, typer.Option(help="Folder of FLUX, when it has moved since training")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda or cpu (cuda where there is one)")] = None,
+    profile: Annotated[str, typer.Option(help="Networks that find faces: embedded or paper")] = "embedded",
+    models_dir: Annotated[Path | None, typer.Option(help="Folder with weights of these networks")] = None,
+) -> None:
+    """Draw new images of a person of whom there are photographs.
+
+    Example: omniid sample /data/omniid anna1.jpg anna2.jpg --output anna --count 8 --scale 0.8
+    """
+    with _errors_in_words():
+        from training.sampling.command import draw_samples
+
+        draw_samples(
+            source,
+            photographs,
+            output,
+            count=count,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            scale=scale,
+            side=size,
+            base=base,
+            device=device,
+            profile=profile,
+            models_dir=models_dir,
+            say=lambda line: typer.echo(line, err=True),
+        )
 
 
 def train_command() -> None:

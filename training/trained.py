@@ -29,6 +29,8 @@ from training.models.sizes import SIZES, ModelSize
 EXPORT_FILE = "omniid.json"
 EXPORT_VERSION = "1.0"
 ENCODER = "encoder."
+_OF_THAT_MACHINE = {"encoder": None, "latents": "on_the_fly", "prompt_cache": None}
+"""Of the configuration: what says nothing about what was learned."""
 
 
 class ExportFacts(Section):
@@ -89,7 +91,8 @@ def read_run(run: Path) -> Trained:
         raise TrainingError(
             f"the checkpoint {newest} cannot be read: {error}. Without that folder, the one before is used"
         ) from error
-    return Trained(ExportFacts(step=step, size=SIZES[config.model.size], flow=config.flow), weights)
+    flow = config.flow.model_copy(update=_OF_THAT_MACHINE) if config.flow else None
+    return Trained(ExportFacts(step=step, size=SIZES[config.model.size], flow=flow), weights)
 
 
 def read_facts(export: Path) -> ExportFacts:

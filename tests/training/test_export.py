@@ -122,10 +122,7 @@ def test_an_export_holds_what_the_run_learned_to_the_bit(stage, run, exported) -
     ours = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
     for trained in (read_run(run), read_export(exported)):
         assert trained.facts.step == 3
-        assert (
-            trained.facts.flow == stage.flow
-            or trained.facts.flow.model_copy(update={"prompt_cache": stage.flow.prompt_cache}) == stage.flow
-        )
+        assert trained.facts.flow == stage.flow.model_copy(update={"prompt_cache": None})
         assert set(trained.weights) == set(ours)
         assert all(torch.equal(weight, ours[name]) for name, weight in trained.weights.items())
 

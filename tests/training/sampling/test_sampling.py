@@ -1,0 +1,183 @@
+"""`omniid sample` and `omniid export`: from photographs and a run to images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flow_runs import as_trained, flow_config, flow_stage, write_run
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from faces.photograph import read_photograph
+from pipeline.demo.photographs import PEOPLE, STILL_LIFE, package_file
+from training.cli import app
+from training.errors import TrainingError
+from training.models.flow import FlowStage
+from training.sampling.photographs import read_portraits
+from training.sampling.sampler import Sampler
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Path:
+    return package_file(*PEOPLE["astronaut"].source)
+
+
+@pytest.fixture(scope="module")
+def group() -> Path:
+    return package_file(*PEOPLE["group-1"].source)
+
+
+@pytest.fixture(scope="module")
+def stage(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> FlowStage:
+    return as_trained(flow_stage(flow_config(tiny_flux, tmp_path_factory.mktemp("prompts"))))
+
+
+@pytest.fixture(scope="module")
+def run(stage: FlowStage, tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    return write_run(folder, flow_config(tiny_flux, folder), stage)
+
+
+@pytest.fixture(autouse=True)
+def _prompts_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def called(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_photographs_become_images_and_the_same_command_the_same_images(
+    run, astronaut, tmp_path: Path
+) -> None:
+    for folder in ("one", "two"):
+        result = called(
+            "sample", run, astronaut, "-o", tmp_path / folder, "--count", 2, "--seed", 5, "--steps", 2
+        )
+        assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["sample-5.png", "sample-6.png"]
+    first, second = (pixels_of(tmp_path / "one" / name) for name in names)
+    assert first.shape == (64, 64, 3)
+    assert np.abs(first - second).max() > 3
+    assert np.array_equal(first, pixels_of(tmp_path / "two" / "sample-5.png"))
+
+
+def test_an_export_draws_what_its_run_draws(run, astronaut, tmp_path: Path) -> None:
+    assert called("export", run, tmp_path / "exported").output.endswith("what was learned in 3 steps\n")
+    for source, folder in ((run, "run"), (tmp_path / "exported", "export")):
+        result = called("sample", source, astronaut, "-o", tmp_path / folder, "--count", 1, "--steps", 2)
+        assert result.exit_code == 0, result.output
+    assert np.array_equal(
+        pixels_of(tmp_path / "run/sample-0.png"), pixels_of(tmp_path / "export/sample-0.png")
+    )
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--guidance", 9), ("--scale", 0), ("--steps", 3), ("--size", 32)],
+    ids=lambda option: option[0],
+)
+def test_an_option_changes_what_is_drawn(run, astronaut, tmp_path: Path, option) -> None:
+    for folder, options in (("plain", ()), ("other", option)):
+        steps = () if "--steps" in options else ("--steps", 2)
+        result = called("sample", run, astronaut, "-o", tmp_path / folder, "--count", 1, *steps, *options)
+        assert result.exit_code == 0, result.output
+    plain, other = (pixels_of(tmp_path / folder / "sample-0.png") for folder in ("plain", "other"))
+    assert plain.shape != other.shape or np.abs(plain - other).max() > 1
+
+
+def test_the_steps_and_guidance_of_the_run_are_the_defaults(stage) -> None:
+    sampler = Sampler(stage)
+    crop = np.full((512, 512, 3), 90, dtype=np.uint8)
+    (default,) = sampler.draw([crop], [1])
+    (same,) = sampler.draw([crop], [1], steps=28, guidance=3.5, side=64)
+    assert np.array_equal(default, same)
+
+
+def test_more_photographs_are_more_to_go_by_and_their_order_makes_no_difference(
+    stage, astronaut, group
+) -> None:
+    sampler = Sampler(stage)
+    one, other = read_portraits([astronaut, group], print)
+    draw = lambda *portraits: sampler.draw(portraits, [0], steps=2)[0].astype(int)  # noqa: E731
+    assert np.abs(draw(one) - draw(one, other)).max() > 1
+    assert np.abs(draw(other, one) - draw(one, other)).max() <= 1
+
+
+def test_the_encoder_sees_what_the_data_set_would_hold(astronaut, monkeypatch, stage) -> None:
+    """The crop that the pipeline's own parts make, reduced on the device as in training."""
+    from faces.portraits import PortraitFinder
+    from training.models.pixels import pixels
+
+    (portrait,) = PortraitFinder.load("embedded").find(read_photograph(astronaut))
+    (crop,) = read_portraits([astronaut], print)
+    assert np.array_equal(crop, portrait.image)
+    seen: list[torch.Tensor] = []
+    stage.encoder.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    Sampler(stage).draw([crop], [0], steps=1)
+    assert torch.equal(seen[0][0, 0], pixels(torch.from_numpy(portrait.image), stage.size.side))
+
+
+def test_of_several_faces_the_largest_is_taken_and_said(group) -> None:
+    said: list[str] = []
+    read_portraits([group], said.append)
+    assert "shows 6 faces: taken is the largest, the face of " in said[0]
+    assert said[0].count("px at") == 6
+
+
+def test_a_photograph_without_a_face_is_named(astronaut, run, tmp_path: Path) -> None:
+    (package, path), (left, top, right, bottom) = STILL_LIFE
+    still_life = tmp_path / "table.png"
+    Image.fromarray(read_photograph(package_file(package, path))[top:bottom, left:right]).save(still_life)
+    result = called("sample", run, astronaut, still_life, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"error: {still_life} shows no face" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_photograph_is_named(run, tmp_path: Path) -> None:
+    (tmp_path / "letter.jpg").write_text("Dear Anna")
+    result = called("sample", run, tmp_path / "letter.jpg", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "letter.jpg" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_run_of_the_first_stage_cannot_draw_and_is_told_so(tmp_path: Path, stage) -> None:
+    config = flow_config(None, None).model_copy(update={"stage": "mtd", "flow": None})
+    with pytest.raises(TrainingError, match=r"is of the first stage \(mtd\)"):
+        Sampler.load(write_run(tmp_path, config, stage), CPU)
+
+
+def test_another_flux_than_in_training_is_refused(run, tmp_path: Path, tiny_flux) -> None:
+    from diffusers import FluxTransformer2DModel
+
+    other = Path(shutil.copytree(tiny_flux, tmp_path / "other"))
+    shutil.rmtree(other / "transformer")
+    config = dict(FluxTransformer2DModel.load_config(tiny_flux, subfolder="transformer")) | {
+        "num_attention_heads": 4
+    }
+    FluxTransformer2DModel.from_config(config).save_pretrained(other / "transformer")
+    with pytest.raises(TrainingError, match=r"was not trained on this FLUX .* of another shape"):
+        Sampler.load(run, CPU, base=str(other))
+
+
+def test_a_size_that_flux_cannot_draw_is_refused(stage) -> None:
+    with pytest.raises(TrainingError, match="images of 40 pixels cannot be drawn: give a multiple of 16"):
+        Sampler(stage).draw([np.zeros((512, 512, 3), dtype=np.uint8)], [0], side=40)
+
+
+def test_a_device_that_is_not_there_is_named(run, astronaut, tmp_path: Path) -> None:
+    result = called("sample", run, astronaut, "-o", tmp_path / "out", "--device", "toaster")
+    assert "error: --device: toaster is none; give cuda or cpu" in result.output

@@ -1,0 +1,1 @@
+"""Photographs of a person in, new images of that person out."""

@@ -1,0 +1,70 @@
+"""What `omniid sample` does: photographs to portraits, portraits to images, images to files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from shards.atomic import write_bytes
+from training.errors import TrainingError
+from training.sampling.photographs import read_portraits
+from training.sampling.sampler import Sampler
+
+
+def draw_samples(
+    source: Path,
+    photographs: Sequence[Path],
+    output: Path,
+    *,
+    count: int,
+    seed: int,
+    steps: int | None,
+    guidance: float | None,
+    scale: float,
+    side: int | None,
+    base: str | None,
+    device: str | None,
+    profile: str,
+    models_dir: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    """Draw `count` images into `<output>/sample-<seed>.png`; see `omniid sample --help`.
+
+    Raises:
+        TrainingError: a photograph, what was learned, or FLUX cannot be used, or memory does not suffice.
+    """
+    # Photographs first: what is wrong with them shall not show after minutes of loading FLUX.
+    portraits = read_portraits(photographs, say, profile, models_dir)
+    place = _device(device)
+    sampler = Sampler.load(source, place, base, precision="bf16" if place.type == "cuda" else "fp32")
+    for number in range(seed, seed + count):
+        try:
+            (image,) = sampler.draw(
+                portraits, [number], side=side, steps=steps, guidance=guidance, scale=scale
+            )
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{place} has too little memory to draw images of {side or sampler.stage.flow.side} pixels: lower "
+                "--size, or use a GPU with more"
+            ) from error
+        path = output / f"sample-{number}.png"
+        encoded = io.BytesIO()
+        Image.fromarray(image).save(encoded, "PNG")
+        write_bytes(path, encoded.getvalue())
+        say(str(path))
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise TrainingError(f"--device: {name} is none; give cuda or cpu") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device: this machine has no GPU that torch can use; give cpu, or leave it out")
+    return device

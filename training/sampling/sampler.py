@@ -1,0 +1,123 @@
+"""Draw a person with what a run has learned.
+
+Letters in names give the shape:
+    M  photographs    S  side of an image in pixels    C  colour channels (3, RGB)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.errors import TrainingError
+from training.export import read_trained
+from training.models.clip_weights import key_problems
+from training.models.flow import FlowStage
+from training.models.flow_build import flow_stage
+from training.models.pixels import pixels
+from training.trained import Trained
+
+
+class Sampler:
+    """Encoder, adapter and FLUX, ready to draw.
+
+    Args:
+        stage: with its weights, on the device where it is to run.
+    """
+
+    def __init__(self, stage: FlowStage) -> None:
+        self.stage = stage.requires_grad_(False).eval()
+        self.device = stage.prompt_1TD.device
+
+    @classmethod
+    def load(
+        cls, source: Path, device: torch.device, base: str | None = None, precision: str = "fp32"
+    ) -> Sampler:
+        """Load what was learned, and the FLUX that it belongs to.
+
+        Args:
+            source: the output folder of a run, or an export.
+            device: where to draw.
+            base: folder of FLUX, when it is not where it was in training.
+            precision: of FLUX, `bf16` or `fp32`; the encoder runs in it too.
+
+        Raises:
+            TrainingError: one of them cannot be loaded, or they do not belong together.
+        """
+        trained = read_trained(source)
+        flow = trained.facts.flow
+        if flow is None:
+            raise TrainingError(
+                f"{source} is of the first stage (mtd), which completes images and cannot draw new ones: train "
+                "the second stage (flow) from its encoder"
+            )
+        if base is not None:
+            flow = flow.model_copy(update={"base": base, "revision": None})
+        stage = flow_stage(trained.facts.size, flow, precision=precision, seed=0)
+        _put(trained, stage, source)
+        return cls(stage.to(device))
+
+    @torch.no_grad()
+    def draw(
+        self,
+        portraits: Sequence[NDArray[np.uint8]],
+        seeds: Sequence[int],
+        *,
+        side: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        scale: float = 1.0,
+    ) -> list[NDArray[np.uint8]]:
+        """Draw one person, an image for each seed; one after the other, so that memory does not grow with them.
+
+        Args:
+            portraits: one person's, (512, 512, 3) RGB (`photographs.read_portraits`); any number.
+            seeds: of the noise that images start from.
+            side: of the images in pixels; what the adapter was trained at when None.
+            steps: more take longer and follow the flow more closely.
+            guidance: what FLUX.1-dev is told.
+            scale: how much of the identity is added; 0 is FLUX alone.
+
+        Returns:
+            (side, side, 3) uint8, RGB, each.
+
+        Raises:
+            TrainingError: FLUX has no images of this side.
+        """
+        stage, flow = self.stage, self.stage.flow
+        side = side or flow.side
+        if side % (2 * stage.codec.factor):
+            raise TrainingError(
+                f"images of {side} pixels cannot be drawn: give a multiple of {2 * stage.codec.factor}"
+            )
+        way = stage.way(
+            side,
+            flow.sample_steps if steps is None else steps,
+            flow.sample_guidance if guidance is None else guidance,
+            scale,
+        )
+        precision = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=stage.transformer.dtype == torch.bfloat16
+        )
+        with precision:
+            crops_MSSC = torch.from_numpy(np.stack(portraits)).to(self.device)
+            tokens_1LD = stage.encoder(pixels(crops_MSSC, stage.size.side)[None])
+            images = [
+                stage.sample(tokens_1LD, torch.tensor([seed], device=self.device), side, way)[0]
+                for seed in seeds
+            ]
+        return [(image * 255).round().byte().permute(1, 2, 0).cpu().numpy() for image in images]
+
+
+def _put(trained: Trained, stage: FlowStage, source: Path) -> None:
+    expected = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
+    if problems := key_problems(expected, trained.weights):
+        raise TrainingError(
+            f"{source} was not trained on this FLUX ({stage.flow.base or 'a transformer of its own'}): "
+            f"{'; '.join(problems)}"
+        )
+    stage.load_state_dict(trained.weights, strict=False)
