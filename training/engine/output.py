@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
+import secrets
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -22,6 +26,8 @@ from training.errors import TrainingError
 LOCK_FILE = ".lock"
 RUN_FILE = "run.json"
 ENCODER_FOLDER = "encoder"
+SEEN_S = 10.0
+"""How long a shared file system may take to show what another machine has written."""
 
 
 @contextmanager
@@ -33,14 +39,20 @@ def alone(config: Config, consensus: Consensus) -> Iterator[None]:
     no locks, nothing is held.
 
     Raises:
-        RunEnded: another run holds it, or it cannot be written to.
+        RunEnded: another run holds it, it cannot be written to, or a process sees another folder under its name.
     """
     held = None
     try:
+        token = consensus.from_leader(lambda: secrets.token_hex(8))
         with consensus.together():
             if consensus.world.leads:
                 held = _lock(config.output)
+                held.write(token)
+                held.flush()
+                os.fsync(held.fileno())
                 remove_temporaries(config.output)
+        with consensus.together():
+            _check_seen(config.output, token)
         yield
     finally:
         if held is not None:
@@ -50,7 +62,7 @@ def alone(config: Config, consensus: Consensus) -> Iterator[None]:
 def _lock(output: Path) -> TextIO:
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = (output / LOCK_FILE).open("w")
+        file = (output / LOCK_FILE).open("a")
     except OSError as error:
         raise TrainingError(
             f"the output {output} cannot be used: {error.filename}: {error.strerror}; give a folder that can be "
@@ -66,7 +78,21 @@ def _lock(output: Path) -> TextIO:
     except OSError as error:
         if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
             raise
+    file.truncate(0)
     return file
+
+
+def _check_seen(output: Path, token: str) -> None:
+    """Whether what the first process has written is here: a checkpoint would have its parts on several disks."""
+    deadline = time.monotonic() + SEEN_S
+    lock = output / LOCK_FILE
+    while not (lock.is_file() and lock.read_text() == token):
+        if time.monotonic() > deadline:
+            raise TrainingError(
+                f"the output {output.resolve()} of {socket.gethostname()} is not the folder that the first "
+                "process writes to; give one that every machine sees under the same name"
+            )
+        time.sleep(0.1)
 
 
 def write_run_file(config: Config, dataset: StreamedDataset) -> None:

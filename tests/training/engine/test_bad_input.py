@@ -51,6 +51,25 @@ def test_a_bucket_that_cannot_be_reached(tmp_path: Path) -> None:
     assert "a-secret" not in message
 
 
+def test_an_output_that_is_not_the_same_folder_on_every_machine(dataset: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", dataset)
+    run.arguments[2] = "output=runs/one"
+    machines = [tmp_path / "first", tmp_path / "second"]
+    for machine in machines:
+        (machine / "runs" / "one").mkdir(parents=True)
+        (machine / "runs" / "one" / ".lock").write_text("of a run of yesterday")
+    message = run.refused(2, folders=machines)
+    assert message.startswith(f"error: process 1: the output {machines[1]}/runs/one")
+    assert "give one that every machine sees" in message
+
+
+def test_an_output_that_cannot_be_written_to(dataset: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", dataset)
+    (tmp_path / "file").write_text("")
+    run.arguments[2] = f"output={tmp_path / 'file' / 'run'}"
+    assert f"the output {tmp_path / 'file' / 'run'} cannot be used" in run.refused(2)
+
+
 def test_a_checkpoint_of_another_configuration_names_what_differs(
     dataset: Path, copy: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -231,7 +232,9 @@ class Run:
             name: torch.empty(entry.size, dtype=entry.properties.dtype)
             for name, entry in table.state_dict_metadata.items()
         }
-        dcp.load(found, checkpoint_id=folder, no_dist=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is loaded in a single process, as it should be
+            dcp.load(found, checkpoint_id=folder, no_dist=True)
         return found
 
     def encoder(self) -> bytes:
