@@ -1,0 +1,192 @@
+"""How fast is the stream? Identities a second, beside the limit and beside other loaders, from disk and from S3.
+
+    python benchmarks/loader.py [--root MFHQ] [--identities 800] [--repeats 5] [--cores N]
+
+The limit decodes the same bytes from memory. The others are plain webdataset on the same tars, litdata and
+mosaicml-streaming on the same files in their own formats. All give the same uint8 arrays of images and masks,
+which is checked first; all decode on the same number of cores. Repeats are interleaved, so that a noisy machine
+disturbs all alike; ratios are medians over the repeats. S3 is SeaweedFS on this machine, so it takes its share of
+the cores.
+
+It needs packages of its own, in an environment of its own:
+
+    uv venv .venv-loader && uv pip sync --python .venv-loader --require-hashes benchmarks/loader-requirements.lock
+    uv pip install --python .venv-loader --no-deps --editable .
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import loader_contenders as contenders
+from loader_contenders import Contender, Setting
+from loader_data import make_litdata, make_mds, make_mfhq
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "training" / "data"))
+from seaweed import S3Server, serving
+
+LIMIT, IMAGES_LIMIT = "limit", "limit, images only"
+Make = Callable[[], Contender]
+T = TypeVar("T")
+GOALS = {"disk": 0.9, "s3": 0.8}
+
+
+def main() -> None:
+    """Make the data sets, check that all loaders give the same, measure and print two tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--root", type=Path, help="a finished MFHQ folder; without it, one is made of a photograph"
+    )
+    parser.add_argument("--identities", type=int, default=800, help="of the data set that is made")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--side", type=int, default=224, help="of the model's input, in pixels")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--only", nargs="*", help="measure these loaders alone, besides the limit")
+    parser.add_argument("--places", nargs="*", choices=GOALS, default=list(GOALS))
+    parser.add_argument("--work", type=Path, help="folder for data sets, kept; a temporary one without it")
+    options = parser.parse_args()
+    setting = Setting(options.side, options.batch, options.cores)
+    with tempfile.TemporaryDirectory(prefix="loader-") as temporary:
+        work = options.work or Path(temporary)
+        root = options.root or work / "mfhq"
+        _make(work, root, options.identities)
+        limits = {
+            LIMIT: partial(contenders.raw, root, setting),
+            IMAGES_LIMIT: partial(contenders.raw_images, root, setting),
+        }
+        print(
+            f"{options.cores} cores, images of {options.side} px, batches of {options.batch}, "
+            f"{options.repeats} repeats"
+        )
+        if "disk" in options.places:
+            rivals = _chosen(_from_disk(work, root, setting), options.only)
+            _compare("disk", {**limits, **rivals}, options.repeats)
+        if "s3" in options.places:
+            with _s3_server(Path(temporary)) as server:
+                rivals = _chosen(_from_s3(work, root, Path(temporary), server, setting), options.only)
+                _compare("s3", {**limits, **rivals}, options.repeats)
+
+
+def _make(work: Path, root: Path, identities: int) -> None:
+    if not (root / "dataset.json").exists():
+        print(f"making a data set of {identities} identities", flush=True)
+        make_mfhq(root, identities)
+    for name, make in (("mds", make_mds), ("litdata", make_litdata)):
+        if not (work / name).exists():
+            make(root, work / name)
+
+
+def _from_disk(work: Path, root: Path, setting: Setting) -> dict[str, Make]:
+    tars = sorted(str(path) for path in (root / "train").glob("*.tar"))
+    return {
+        "ours": partial(contenders.ours, str(root), setting),
+        "webdataset": partial(contenders.webdataset, tars, setting),
+        "litdata": partial(contenders.litdata, str(work / "litdata"), setting),
+        "mosaicml-streaming": partial(contenders.mosaic, str(work / "mds"), setting),
+    }
+
+
+def _from_s3(work: Path, root: Path, temporary: Path, server: S3Server, setting: Setting) -> dict[str, Make]:
+    import obstore
+
+    print("copying the data sets to S3", flush=True)
+    mfhq = server.upload(root, "bench", "mfhq")
+    litdata = server.upload(work / "litdata", "bench", "litdata")
+    mds = server.upload(work / "mds", "bench", "mds")
+    tars = sorted(f"mfhq/{path.relative_to(root).as_posix()}" for path in (root / "train").glob("*.tar"))
+    signed = obstore.sign(server.store("bench"), "GET", tars, timedelta(days=1))
+    return {
+        "ours": partial(contenders.ours, mfhq, setting),
+        "webdataset": partial(
+            contenders.webdataset, [f"pipe:curl -s '{address}'" for address in signed], setting
+        ),
+        "litdata": partial(contenders.litdata, litdata, setting, temporary / "litdata-cache"),
+        "mosaicml-streaming": partial(contenders.mosaic, mds, setting, temporary / "mds-cache"),
+    }
+
+
+@contextmanager
+def _s3_server(temporary: Path) -> Iterator[S3Server]:
+    folder = temporary / "seaweed"
+    folder.mkdir()
+    with serving(folder) as server:
+        os.environ.update(server.environment())
+        os.environ["S3_ENDPOINT_URL"] = server.endpoint  # mosaicml-streaming's name for it
+        yield server
+
+
+def _chosen(found: dict[str, Make], only: list[str] | None) -> dict[str, Make]:
+    return {name: run for name, run in found.items() if only is None or name in only}
+
+
+def _compare(place: str, runs: dict[str, Make], repeats: int) -> None:
+    expected = _alone(_sums, runs[LIMIT])
+    for name in [name for name in runs if name not in (LIMIT, IMAGES_LIMIT)]:
+        found = _alone(_sums, runs[name])
+        # Ours stops at the last whole batch of an epoch.
+        wrong = [key for key, value in found.items() if expected[key] != value]
+        if wrong or len(found) < 0.9 * len(expected):
+            raise SystemExit(f"{name} from {place}: {len(found)} identities, {len(wrong)} of them differ")
+    speeds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, make in runs.items():
+            speeds[name].append(_alone(_speed, make))
+    print(f"\nfrom {place:<22} identities/s   images/s   of the limit   of the limit of images")
+    for name, values in speeds.items():
+        ratios = [
+            statistics.median(value / limit for value, limit in zip(values, speeds[of], strict=True))
+            for of in (LIMIT, IMAGES_LIMIT)
+        ]
+        median = statistics.median(values)
+        print(
+            f"{name:<27} {median:>12.1f} {8 * median:>10.0f} {ratios[0]:>14.2f} {ratios[1]:>24.2f}",
+            flush=True,
+        )
+    print(f"goal for ours: {GOALS[place]:.1f} of the limit")
+
+
+def _alone(measure: Callable[[Make], T], make: Make) -> T:
+    """Measure in a new process: threads, caches and runtimes of one loader do not meet another one's."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, make).result()
+
+
+def _speed(make: Make) -> float:
+    """Identities a second, from the first batch on: starting up is not counted."""
+    cv2.setNumThreads(1)
+    batches = make()()
+    next(batches)
+    began = time.perf_counter()
+    identities = sum(len(keys) for keys, _, _ in batches)
+    return identities / (time.perf_counter() - began)
+
+
+def _sums(make: Make) -> dict[str, int]:
+    """For each identity a checksum of what was decoded."""
+    return {
+        key: zlib.crc32(masks[row].numpy().tobytes(), zlib.crc32(images[row].numpy().tobytes()))
+        for keys, images, masks in make()()
+        for row, key in enumerate(keys)
+    }
+
+
+if __name__ == "__main__":
+    main()
