@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -163,4 +165,14 @@ class _errors_in_words:  # noqa: N801 - reads as a statement
         if not (self._silent or (isinstance(error, RunEnded) and rank != 0)):
             who = "" if rank == 0 else f"process {rank}: "
             typer.echo(f"error: {who}{error}", err=True)
+        _tell_torchrun(str(error))
         sys.exit(1)
+
+
+def _tell_torchrun(message: str) -> None:
+    """Put the message into the summary that torchrun prints last, which else points to a manual."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        Path(path).write_text(
+            json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -32,13 +33,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("data") / "mfhq")
 
 
-def omniid(*arguments: object) -> subprocess.CompletedProcess[str]:
+def omniid(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [SCRIPTS / "omniid", *map(str, arguments)],
         check=False,
         capture_output=True,
         text=True,
-        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"},
+        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"} | environment,
     )
 
 
@@ -75,6 +76,12 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
     result = omniid("train", tmp_path / "none.yaml")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: cannot read the workflow {tmp_path / 'none.yaml'}")
+
+
+def test_the_message_reaches_the_summary_that_torchrun_prints_last(tmp_path: Path) -> None:
+    told = tmp_path / "error.json"
+    omniid("train", tmp_path / "none.yaml", TORCHELASTIC_ERROR_FILE=str(told))
+    assert json.loads(told.read_text())["message"].startswith("cannot read the workflow")
 
 
 def test_a_dry_run_says_what_a_run_will_be_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
