@@ -19,6 +19,7 @@ import torch
 from training.config import Flow
 from training.errors import TrainingError
 from training.models.clip_weights import NAMED_KEYS
+from training.models.pretrained import HUB_NAME
 
 PARTS = {
     "transformer": "FluxTransformer2DModel",
@@ -150,23 +151,22 @@ def _fetch(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
-        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    if revision is None and name.count("/") == 1 and not name.startswith((".", "/")):
+    if not HUB_NAME.fullmatch(name):
+        raise TrainingError(
+            f"flow.base: there is no folder {name}; give the folder of FLUX, or owner/name on the hub"
+        )
+    if revision is None:
         raise TrainingError(
             f"flow.base: there is no folder {name}. To fetch it from the hub, set flow.revision to the commit of "
             "the repository that is meant (40 hexadecimal digits)"
         )
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
-    except HFValidationError as error:
-        raise TrainingError(
-            f"flow.base: there is no folder {name}; give the folder of FLUX, or owner/name on the hub"
-        ) from error
     except GatedRepoError as error:
         raise TrainingError(
             f"flow.base: {name} is gated. Log in on https://huggingface.co/{name}, accept its licence there, and "

@@ -26,7 +26,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 KIND = "omniid-encoder"
 FORMAT_VERSION = "1.0"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def write_encoder(
@@ -67,7 +67,7 @@ def encoder_folder(name: Path | str) -> Path:
     folder = Path(name)
     if folder.is_dir():
         return folder
-    if isinstance(name, Path) or not _HUB_NAME.fullmatch(name):
+    if isinstance(name, Path) or not HUB_NAME.fullmatch(name):
         raise TrainingError(
             f"there is no folder {name}: give one that save_pretrained wrote, or owner/name of the hub"
         )
