@@ -40,6 +40,18 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: ty
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_need_not_survive_a_power_cut_does_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    write_bytes(tmp_path / "quick", b"whole", durable=False)
+    assert synced == []
+    write_bytes(tmp_path / "safe", b"whole")
+    assert len(synced) == 2  # the file and its folder
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["quick", "safe"]
+
+
 def test_the_umask_decides_who_may_read_a_file(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -151,7 +152,9 @@ def decode_mask(data: _Bytes, into_SS: NDArray[np.uint8]) -> None:
 
     mask_HW = _one_bit_mask(data)
     if mask_HW is None and len(data):
-        mask_HW = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        # OpenCV gives nothing for most damaged files, and throws for sizes that it deems too large.
+        with suppress(cv2.error):
+            mask_HW = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     if mask_HW is None or mask_HW.shape != (IMAGE_SIDE, IMAGE_SIDE):
         raise ValueError(f"the mask is no PNG image of {IMAGE_SIDE} x {IMAGE_SIDE} pixels")
     cv2.resize(mask_HW, into_SS.shape[::-1], dst=into_SS, interpolation=cv2.INTER_AREA)
@@ -164,11 +167,13 @@ def _one_bit_mask(data: _Bytes) -> NDArray[np.uint8] | None:
     if len(view) < 57 or view[:8] != _PNG or view[12:29] != _ONE_BIT_GREY or bytes(view[37:41]) != b"IDAT":
         return None
     size = int.from_bytes(view[33:37], "big")
+    inflater = zlib.decompressobj()
     try:
-        raw = zlib.decompress(view[41 : 41 + size])
+        # No more than it should hold, and one byte to see whether it holds more.
+        raw = inflater.decompress(view[41 : 41 + size], _ROW * IMAGE_SIDE + 1)
     except zlib.error:
         return None
-    if len(raw) != _ROW * IMAGE_SIDE:
+    if len(raw) != _ROW * IMAGE_SIDE or not inflater.eof:
         return None
     rows = np.frombuffer(raw, np.uint8).reshape(IMAGE_SIDE, _ROW)
     if rows[:, 0].any():

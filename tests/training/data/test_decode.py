@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ WHOLE = Draw(inputs=(3, 1), targets=tuple(range(8)), seed=-5)
 def disc(x: float = 250, y: float = 260, radius: float = 150.3) -> NDArray[np.uint8]:
     rows, columns = np.mgrid[:512, :512]
     return np.where((rows - y) ** 2 + (columns - x) ** 2 < radius**2, 255, 0).astype(np.uint8)
+
+
+def claiming(side: int) -> bytes:
+    """A mask whose header says another size."""
+    data = encode_mask_png(disc())
+    header = b"IHDR" + side.to_bytes(4, "big") * 2 + data[24:29]
+    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
 
 
 def decoded_mask(data: bytes, side: int) -> NDArray[np.uint8]:
@@ -75,7 +83,15 @@ def test_masks_of_every_kind_of_the_format_give_the_same(mode: str, side: int) -
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\x89PNG", encode_mask_png(disc())[:300], encode_mask_png(disc()[:256]), factory.jpeg(1)[:50]],
+    [
+        b"",
+        b"\x89PNG",
+        encode_mask_png(disc())[:300],
+        encode_mask_png(disc()[:256]),
+        factory.jpeg(1)[:50],
+        claiming(100_000),
+        claiming(1024),
+    ],
 )
 def test_a_file_that_is_no_mask_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"the mask is no PNG image of 512 x 512 pixels"):
