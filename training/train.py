@@ -61,7 +61,7 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
 
     # The networks, alike on every process; then shared out, with optimiser and average.
     with consensus.together():
-        stage = build_stage(config)
+        stage = build_stage(config, dataset.digest)
     learner = Learner(stage, config, world)
 
     if dry_run:

@@ -9,8 +9,12 @@ from training.models.sizes import SIZES
 from training.models.stage import Stage
 
 
-def build_stage(config: Config) -> Stage:
+def build_stage(config: Config, dataset_sha256: str | None = None) -> Stage:
     """The stage that a configuration describes, with its initial weights, alike on every process.
+
+    Args:
+        config: of the run.
+        dataset_sha256: of the data set's manifest, where there is one.
 
     Raises:
         ConfigError: settings do not fit one another.
@@ -20,7 +24,7 @@ def build_stage(config: Config) -> Stage:
     if config.stage == "flow":
         from training.models.flow_build import build_flow_stage
 
-        return build_flow_stage(config)
+        return build_flow_stage(config, dataset_sha256)
     from training.models.mtd import build_stage as build_mtd_stage
 
     return build_mtd_stage(config)

@@ -34,6 +34,7 @@ from training.models.flux_latents import Codec, pack, places, unpack
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt
 from training.models.hashed import mixed, normals, seeded, uniforms
+from training.models.kept_latents import KeptLatents
 from training.models.pixels import pixels
 from training.models.sizes import ModelSize
 
@@ -101,6 +102,8 @@ class FlowStage(nn.Module):
         self.flow = flow
         self.codec = flux.codec
         self.schedule = flux.schedule
+        self.kept: KeptLatents | None = None
+        """Where latents come from, unless they are computed in each step."""
         self.encoder = OmniIDEncoder(size)
         self.projection = IdentityProjection(size.width, flux.transformer.config.joint_attention_dim)
         self.frozen = not any(parameter.requires_grad for parameter in flux.transformer.parameters())
@@ -215,6 +218,8 @@ class FlowStage(nn.Module):
 
     def _latents(self, batch: Batch) -> torch.Tensor:
         """Latents of the targets, (I, C, H, H)."""
+        if self.kept is not None:
+            return self.kept.of(batch)
         images_BNSSC = _pick(batch.images_BKSSC, batch.targets_BN)
         return self.codec.encode(pixels(images_BNSSC, self.flow.side).flatten(0, 1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -15,23 +16,32 @@ from training.models.flux_folder import open_flux
 from training.models.flux_latents import PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
+from training.models.kept_latents import KeptLatents, latents_folder
 from training.models.sizes import SIZES, ModelSize
+
+# diffusers imports bitsandbytes where it is installed, which then complains of kernels that nobody asked for.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 SCRATCH_TEXT_WIDTH = 256
 SCRATCH_POOLED_WIDTH = 64
 """Of a transformer trained from nothing, which has no text to read."""
 
 
-def build_flow_stage(config: Config) -> FlowStage:
+def build_flow_stage(config: Config, dataset_sha256: str | None = None) -> FlowStage:
     """The stage that a configuration describes, alike on every process.
 
     What no file holds follows from `config.seed`, and the state of torch's generator stays as it was.
+
+    Args:
+        config: of a run of this stage.
+        dataset_sha256: of the data set's manifest, which latents that are kept belong to; none are without it.
 
     Raises:
         ConfigError: settings do not fit one another or the files.
         TrainingError: FLUX, the encoder or CLIP's weights are not to be had, or not what they should be.
     """
     flow = _flow(config)
+    kept = latents_folder(flow.latents, config.data.root)
     encoder = _trained_encoder(config) if flow.encoder else None
     clip = None if encoder else load_clip(config.model)
     stage = flow_stage(SIZES[config.model.size], flow, precision=config.run.precision, seed=config.seed)
@@ -39,6 +49,8 @@ def build_flow_stage(config: Config) -> FlowStage:
         stage.encoder.load_state_dict(encoder.state_dict(), strict=True)
     elif clip is not None:
         stage.encoder.clip.visual.load_state_dict(clip, strict=True)
+    if dataset_sha256 is not None and kept is not None:
+        stage.kept = KeptLatents(kept, dataset_sha256, stage.codec, flow.side)
     return stage
 
 

@@ -1,0 +1,127 @@
+"""Latents in files: the same as those computed on the fly, computed once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from flow_runs import SIDE, flow_config, flow_stage
+
+from settings.section import ConfigError
+from training.data.batch import Batch
+from training.models.build import build_stage
+from training.models.flow import FlowStage
+from training.models.flow_build import build_flow_stage
+from training.models.kept_latents import KeptLatents, latents_folder
+
+
+@pytest.fixture(scope="module")
+def stage(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> FlowStage:
+    return flow_stage(flow_config(tiny_flux, tmp_path_factory.mktemp("prompts")))
+
+
+class Counted:
+    """A codec that counts the images it encodes."""
+
+    def __init__(self, codec: object) -> None:
+        self._codec = codec
+        self.images = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._codec, name)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.images += len(pixels)
+        return self._codec.encode(pixels)
+
+
+@pytest.fixture
+def codec(stage: FlowStage) -> Counted:
+    return Counted(stage.codec)
+
+
+def kept(codec: Counted, folder: Path, digest: str = "a" * 64) -> KeptLatents:
+    return KeptLatents(folder, digest, codec, SIDE)
+
+
+def losses(stage: FlowStage, batch: Batch, latents: KeptLatents | None) -> torch.Tensor:
+    stage.kept = latents
+    try:
+        return stage.draw(batch, stage.identify(batch)).loss_BN
+    finally:
+        stage.kept = None
+
+
+def test_they_are_computed_once_and_give_the_same_loss(stage, codec, tmp_path: Path, make_batch) -> None:
+    batch = make_batch(people=2, targets=3)
+    plain = losses(stage, batch, None)
+    for encoded in (6, 0):
+        codec.images = 0
+        assert torch.allclose(losses(stage, batch, kept(codec, tmp_path)), plain, rtol=1e-4)
+        assert codec.images == encoded
+
+
+def test_only_what_is_missing_or_damaged_is_computed(stage, codec, tmp_path: Path, make_batch) -> None:
+    batch = make_batch(people=2, targets=3)
+    first = kept(codec, tmp_path).of(batch)
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    assert len(files) == 6
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:50])
+    codec.images = 0
+    assert torch.equal(kept(codec, tmp_path).of(batch), first)
+    assert codec.images == 2
+
+
+def test_they_do_not_depend_on_what_else_is_in_the_batch(stage, codec, tmp_path: Path, make_batch) -> None:
+    batch = make_batch(people=2, targets=2)
+    alone = Batch(
+        **{name: value[1:] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)},
+        keys=batch.keys[1:],
+    )
+    together = kept(codec, tmp_path / "one").of(batch)
+    assert torch.equal(kept(codec, tmp_path / "two").of(alone), together[2:])
+
+
+def test_another_data_set_precision_or_side_has_others(stage, codec, tmp_path: Path, make_batch) -> None:
+    batch = make_batch(people=1, targets=1)
+    kept(codec, tmp_path).of(batch)
+    for other in (kept(codec, tmp_path, "b" * 64), KeptLatents(tmp_path, "a" * 64, codec, 2 * SIDE)):
+        codec.images = 0
+        other.of(batch)
+        assert codec.images == 1
+
+
+def test_damaged_samples_are_neither_read_nor_kept(stage, codec, tmp_path: Path, make_batch) -> None:
+    batch = replace(make_batch(people=2, targets=2), valid_B=torch.tensor([True, False]))
+    latents = kept(codec, tmp_path).of(batch)
+    assert codec.images == 2
+    assert latents[2:].abs().max() == 0
+    assert latents[:2].abs().max() > 0
+
+
+def test_where_nothing_can_be_written_the_run_goes_on(stage, codec, tmp_path: Path, make_batch) -> None:
+    (tmp_path / "file").write_text("")
+    batch = make_batch(people=2, targets=2)
+    expected = kept(codec, tmp_path / "folder").of(batch)
+    with pytest.warns(UserWarning, match="latents are not kept any more: ") as said:
+        found = kept(codec, tmp_path / "file" / "folder").of(batch)
+    assert torch.equal(found, expected)
+    assert len(said) == 1
+
+
+def test_the_folder_is_beside_the_shards_or_where_it_is_said_to_be(tmp_path: Path) -> None:
+    assert latents_folder("on_the_fly", str(tmp_path)) is None
+    assert latents_folder("beside_shards", str(tmp_path)) == tmp_path / "latents"
+    assert latents_folder("/fast/disk", "s3://bucket/mfhq") == Path("/fast/disk")
+    with pytest.raises(ConfigError, match=r"flow\.latents: beside_shards needs a data set in a folder"):
+        latents_folder("beside_shards", "s3://bucket/mfhq")
+
+
+def test_a_configuration_decides_whether_they_are_kept(tiny_flux, tmp_path: Path) -> None:
+    config = flow_config(tiny_flux, tmp_path, {"latents": str(tmp_path)})
+    assert build_flow_stage(config, "a" * 64).kept is not None
+    assert build_flow_stage(config).kept is None
+    assert build_stage(flow_config(tiny_flux, tmp_path), "a" * 64).kept is None

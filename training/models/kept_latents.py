@@ -1,0 +1,119 @@
+"""Latents of targets in files, computed once for each image of a data set.
+
+    <folder>/<data set>-<codec>-<side>/<2 hexadecimal digits>/<key>.<image>.safetensors
+
+`folder` is that of the shards, or any other. Its name says what the latents are of and how they were made, so
+nothing else needs to be checked. Each is computed by itself: it does not depend on what else was in the batch, and
+a run that goes on with half of them kept is the same run. They can be deleted at any time.
+
+Letters in names give the shape:
+    B  identities    N  targets of one    I  images, B x N    C  channels of latents    H  side of latents
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+
+import torch
+
+from settings.section import ConfigError
+from shards.atomic import write_bytes
+from training.data.batch import Batch
+from training.models.flux_latents import Codec
+from training.models.pixels import pixels
+
+ON_THE_FLY = "on_the_fly"
+BESIDE_SHARDS = "beside_shards"
+FOLDER = "latents"
+
+
+def latents_folder(latents: str, root: str) -> Path | None:
+    """The folder that a configuration means; None where latents are not kept.
+
+    Args:
+        latents: `flow.latents`.
+        root: `data.root`.
+
+    Raises:
+        ConfigError: beside the shards is no place of this machine.
+    """
+    if latents == ON_THE_FLY:
+        return None
+    if latents != BESIDE_SHARDS:
+        return Path(latents)
+    if not Path(root).is_dir():
+        raise ConfigError(
+            f"flow.latents: {BESIDE_SHARDS} needs a data set in a folder, and data.root is {root}; give a "
+            f"folder of each machine for them, or {ON_THE_FLY}"
+        )
+    return Path(root) / FOLDER
+
+
+class KeptLatents:
+    """Reads latents, and computes and writes those that are not there yet.
+
+    Args:
+        folder: made when missing.
+        dataset_sha256: of the data set's manifest.
+        codec: makes the latents.
+        side: of the images that they are made of, in pixels.
+    """
+
+    def __init__(self, folder: Path, dataset_sha256: str, codec: Codec, side: int) -> None:
+        self._folder = folder / f"{dataset_sha256[:16]}-{codec.name}-{side}"
+        self._codec = codec
+        self._side = side
+        self._writing = True
+
+    def of(self, batch: Batch) -> torch.Tensor:
+        """Latents of the targets, (I, C, H, H); zeros for damaged samples, which look at no file.
+
+        Args:
+            batch: on the device, for which the host waits here to learn which images are targets: at the
+                start of a step of about a second, some milliseconds.
+        """
+        device, side = batch.images_BKSSC.device, self._side // self._codec.factor
+        blank_CHH = torch.zeros(self._codec.channels, side, side)
+        found: list[torch.Tensor] = []
+        for row, (key, valid, targets) in enumerate(
+            zip(batch.keys, batch.valid_B.tolist(), batch.targets_BN.tolist(), strict=True)
+        ):
+            found += [self._one(batch, row, key, image) if valid else blank_CHH for image in targets]
+        kept_ICHH = torch.stack(found)
+        if device.type == "cuda":
+            kept_ICHH = kept_ICHH.pin_memory()
+        return kept_ICHH.to(device, non_blocking=True)
+
+    def _one(self, batch: Batch, row: int, key: str, image: int) -> torch.Tensor:
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        path = self._folder / digest[:2] / f"{key}.{image}.safetensors"
+        if (kept_CHH := _read(path)) is None:
+            image_1SSC = batch.images_BKSSC[row, image][None]
+            kept_CHH = self._codec.encode(pixels(image_1SSC, self._side))[0].cpu()
+            self._write(path, kept_CHH)
+        return kept_CHH
+
+    def _write(self, path: Path, latents_CHH: torch.Tensor) -> None:
+        from safetensors.torch import save
+
+        if not self._writing:
+            return
+        try:
+            # Not durable: what a power cut takes is computed again.
+            write_bytes(path, save({"latents": latents_CHH.contiguous()}), durable=False)
+        except OSError as error:
+            self._writing = False
+            warnings.warn(f"latents are not kept any more: {error}", stacklevel=2)
+
+
+def _read(path: Path) -> torch.Tensor | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        found: torch.Tensor = load(path.read_bytes())["latents"]
+    except (OSError, SafetensorError, KeyError):
+        return None  # not there, or damaged: it is computed anew
+    return found
