@@ -138,10 +138,6 @@ def webdataset(urls: Sequence[str], setting: Setting) -> Contender:
 def litdata(root: str, setting: Setting, cache: Path | None = None) -> Contender:
     """The library litdata on its own format; from S3 with an empty cache."""
     from litdata import StreamingDataLoader, StreamingDataset
-    from litdata.streaming import downloader
-
-    # It has no setting for a server without TLS.
-    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True  # type: ignore[typeddict-unknown-key]
 
     def run() -> Iterator[Batch]:
         dataset = StreamingDataset(
@@ -156,6 +152,7 @@ def litdata(root: str, setting: Setting, cache: Path | None = None) -> Contender
             batch_size=setting.batch,
             num_workers=setting.cores,
             collate_fn=partial(_from_flat, side=setting.side),
+            worker_init_fn=_without_tls,
         )
 
     return run
@@ -202,6 +199,13 @@ def _from_flat(samples: Sequence[dict[str, Any]], side: int) -> Batch:
         ],
         side,
     )
+
+
+def _without_tls(_: int) -> None:
+    """Let a worker of litdata read from a server without TLS, for which it has no setting."""
+    from litdata.streaming import downloader
+
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True  # type: ignore[typeddict-unknown-key]
 
 
 def _emptied(cache: Path | None) -> str | None:
