@@ -6,7 +6,7 @@ Whatever is wrong is said in the user's words: which key, what was expected, wha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -51,7 +51,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         )
     *sections, key = name.split(".")
     for section in sections:
-        branch = tree.setdefault(section, {})
+        branch = tree.get(section)
+        if branch is None:  # missing, or a section without a line in it
+            branch = tree[section] = {}
         if not isinstance(branch, dict):
             raise ConfigError(f"{override!r}: {section} is a value, not a section")
         tree = branch
@@ -62,39 +64,56 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _readable(error: ValidationError, workflow: Path, kind: type[Section]) -> str:
-    lines = [f"the configuration ({workflow} and the overrides) is refused:"]
+    said: dict[str, list[str]] = {}
     for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"])
+        section, key = _place(kind, fault["loc"])
         if fault["type"] == "extra_forbidden":
-            lines.append(f"  {key}: no such key; {_known_keys(kind, fault['loc'])}")
-        elif fault["type"] == "missing":
-            lines.append(f"  {key}: not set; give it in the file or as {_example(kind, fault['loc'])}")
+            what = f"no such key; known are {', '.join(section.model_fields)}"
+        elif fault["type"] == "missing" and _field_of(kind, fault["loc"]):
+            what = f"not set; give it in the file or as {_example(kind, key)}"
         else:
             given = "" if isinstance(fault["input"], dict | BaseModel) else f" (given: {fault['input']!r})"
-            lines.append(f"  {key + ': ' if key else ''}{fault['msg'].removeprefix('Value error, ')}{given}")
-    return "\n".join(lines)
+            what = f"{fault['msg'].removeprefix('Value error, ')}{given}"
+        # A key that may be of several kinds has a fault for each of them.
+        if what not in said.setdefault(key, []):
+            said[key].append(what)
+    lines = [f"  {key + ': ' if key else ''}{', or: '.join(what)}" for key, what in said.items()]
+    return "\n".join([f"the configuration ({workflow} and the overrides) is refused:", *lines])
 
 
-def _known_keys(kind: type[Section], location: tuple[int | str, ...]) -> str:
-    return "known are " + ", ".join(_section(kind, location[:-1]).model_fields)
+def _place(kind: type[Section], location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
+    """The innermost section that a fault lies in, and the key, without pydantic's names of kinds in a union."""
+    section: type[BaseModel] = kind
+    names: list[str] = []
+    for part in map(str, location):
+        names.append(part)
+        field = section.model_fields.get(part)
+        below = None if field is None else _section_in(field.annotation)
+        if below is None:
+            break
+        section = below
+    return section, ".".join(names)
 
 
-def _example(kind: type[Section], location: tuple[int | str, ...]) -> str:
+def _field_of(kind: type[Section], location: tuple[int | str, ...]) -> bool:
+    """Whether a fault is about a key as a whole, and not about a part of its value."""
+    return _place(kind, location)[1] == ".".join(map(str, location))
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key holds, also where it may be left out (`Section | None`)."""
+    kinds = get_args(annotation) or (annotation,)
+    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return sections[0] if sections else None
+
+
+def _example(kind: type[Section], key: str) -> str:
     """The overrides that would set a missing key, or all that a missing section must have."""
-    key = ".".join(str(part) for part in location)
-    section = _section(kind, location)
-    if section is _section(kind, location[:-1]):
-        return f"{key}=VALUE"
+    section: type[BaseModel] = kind
+    for name in key.split("."):
+        below = _section_in(section.model_fields[name].annotation)
+        if below is None:
+            return f"{key}=VALUE"
+        section = below
     needed = [name for name, field in section.model_fields.items() if field.is_required()]
     return " ".join(f"{key}.{name}=VALUE" for name in needed)
-
-
-def _section(kind: type[Section], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """The innermost section that a place in the configuration belongs to."""
-    section: type[BaseModel] = kind
-    for part in location:
-        annotation = section.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        section = annotation
-    return section

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from settings.section import Section
 from shards.schema import IMAGES_PER_IDENTITY
@@ -19,6 +19,8 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path in which `~` is the home folder: shells leave it alone behind an equals sign."""
 Images = Annotated[int, Field(ge=1, le=IMAGES_PER_IDENTITY)]
 
 
@@ -165,7 +167,7 @@ class Checkpoints(Section):
 class Cache(Section):
     """Copies of samples on the disk of each node, for data sets far away."""
 
-    folder: Path
+    folder: Folder
     max_gb: Positive = 100.0
     """Of all samples in the folder; those unused for longest go first."""
 
@@ -206,7 +208,7 @@ class Config(Section):
 
     stage: Literal["mtd", "flow"]
     """The decoder: the masked transformer first, flow matching from its encoder then."""
-    output: Path
+    output: Folder
     """Folder of checkpoints, metrics and sample grids; every node must see it."""
     data: Data
     model: Model
