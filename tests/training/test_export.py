@@ -216,3 +216,34 @@ def test_an_export_that_cannot_be_read_says_why(exported, tmp_path: Path, damage
     damage(copy)
     with pytest.raises(TrainingError, match=message):
         read_trained(copy)
+
+
+def test_the_example_draws_and_knows_nothing_but_diffusers_and_the_encoder(
+    exported, tiny_flux, tmp_path: Path, monkeypatch
+) -> None:
+    import ast
+    import runpy
+    import sys
+
+    import numpy as np
+    from PIL import Image
+
+    example = Path(__file__).parents[2] / "examples" / "flux_pipeline.py"
+    ours = {
+        node.module
+        for node in ast.walk(ast.parse(example.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and node.module
+        and node.module.startswith(("training", "faces", "shards"))
+    }
+    assert ours == {"training.models.encoder"}
+    drawn_images = []
+    for number in (40, 200):
+        crop, output = tmp_path / f"{number}.jpg", tmp_path / f"{number}.png"
+        Image.fromarray(np.full((512, 512, 3), number, dtype=np.uint8)).save(crop)
+        arguments = [exported, crop, "--flux", tiny_flux, "--steps", 2, "--size", SIDE, "--output", output]
+        monkeypatch.setattr(sys, "argv", [str(example), *map(str, arguments)])
+        runpy.run_path(str(example), run_name="__main__")
+        drawn_images.append(np.asarray(Image.open(output)).astype(int))
+    assert drawn_images[0].shape == (SIDE, SIDE, 3)
+    assert np.abs(drawn_images[0] - drawn_images[1]).max() > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,30 @@ def test_patches_that_are_not_seen_are_not_counted() -> None:
     model = SIZES["tiny"]
     expected = [by_hand(model, 3, 8, model.kept(ratio)) for ratio in (0.95, 0.5)]
     assert many - few == 8 * (expected[1] - expected[0]) > 0
+
+
+def test_flux_takes_the_flops_that_its_sizes_say(tmp_path: Path) -> None:
+    """At 512 pixels FLUX.1-dev takes 21.5 TFLOP with 512 tokens of text, 14.9 with 64; frozen, twice as many."""
+    sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+    from noise_flux import write_sizes
+
+    flow = {"base": str(write_sizes(tmp_path)), "side": 512}
+    counts = {}
+    for tokens, targets in ((512, 8), (64, 8), (64, 4)):
+        counts[tokens, targets] = step_flops(
+            config(
+                "paper",
+                stage="flow",
+                batch=1,
+                run={"per_process": 1},
+                data={"root": "mfhq", "targets": targets},
+                flow=flow | {"text_tokens": tokens},
+            )
+        )
+    an_image = (counts[64, 8] - counts[64, 4]) / 4
+    vae = 1.1e12  # of a 512 pixel image
+    assert (an_image - vae) / 1e12 == pytest.approx(2 * 14.9, rel=0.05)
+    assert (counts[512, 8] - counts[64, 8]) / 8 / 1e12 == pytest.approx(2 * (21.5 - 14.9), rel=0.05)
 
 
 def test_a_range_of_inputs_counts_as_its_most() -> None:

@@ -20,8 +20,11 @@ from training.models.sizes import SIZES
 
 @pytest.fixture
 def world() -> Iterator[World]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the networks are so small that threads only wait for each other
     with processes(deterministic=True) as joined:
         yield joined
+    torch.set_num_threads(threads)
 
 
 def parallel(world: World, **run: Any) -> ParallelStage:

@@ -239,6 +239,12 @@ def test_an_encoder_of_another_size_is_refused_and_the_difference_named(
         build(config(tiny_flux, prompts, {"encoder": str(tmp_path)}, model=model))
 
 
+def test_an_encoder_that_is_not_there_is_named_with_its_key(tiny_flux, prompts, tmp_path: Path) -> None:
+    model = {"size": "tiny", "clip": "encoder"}
+    with pytest.raises(TrainingError, match=r"flow\.encoder: there is no folder .*nowhere"):
+        build(config(tiny_flux, prompts, {"encoder": str(tmp_path / "nowhere")}, model=model))
+
+
 @pytest.mark.parametrize(
     ("clip", "encoder"), [("encoder", None), ("random", "somewhere")], ids=["nowhere", "two places"]
 )
