@@ -16,6 +16,7 @@ from settings.section import ConfigError
 from training.config import Model
 from training.errors import TrainingError
 from training.models.clip import ClipTower
+from training.models.hub import asking_the_hub
 from training.models.sizes import SIZES, ModelSize
 
 HUB_SIZE = SIZES["paper"]
@@ -38,6 +39,7 @@ def load_clip(model: Model) -> dict[str, torch.Tensor] | None:
     Raises:
         ConfigError: the hub's weights do not fit the size.
         TrainingError: there is no such file, it is another one than expected, or the hub cannot be reached.
+        OutOfSpace: the hub's file does not fit on the disk.
     """
     size = SIZES[model.size]
     if model.clip == "random":
@@ -143,12 +145,12 @@ def _first(keys: list[str]) -> str:
 
 def _download() -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
+    with asking_the_hub(
+        lambda reason: (
+            f"model.clip: {HUB_FILE} of {HUB_REPOSITORY} cannot be fetched from the hub ({reason}). Run it again, or "
+            "on a machine without internet, copy the file there and give its path; its sha256 is "
+            f"{HUB_SHA256}"
+        )
+    ):
         return Path(hf_hub_download(HUB_REPOSITORY, HUB_FILE, revision=HUB_REVISION))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TrainingError(
-            f"model.clip: {HUB_FILE} of {HUB_REPOSITORY} cannot be fetched from the hub ({type(error).__name__}). "
-            f"On a machine without internet, copy the file there and give its path; its sha256 is {HUB_SHA256}"
-        ) from error

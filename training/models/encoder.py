@@ -56,7 +56,7 @@ class OmniIDEncoder(nn.Module):
 
         Padding is computed and then ignored. To leave it out would need a number of images that is known on the
         device only: the host would wait for it in every step, and a compiled network would meet new shapes. With
-        the paper's fixed three inputs there is none; with one to five, the tower does two fifths more than needed.
+        the paper's fixed three inputs there is none; with one to five, the tower does two thirds more than needed.
 
         Args:
             pixels_BMCSS: in [0, 1].
@@ -101,16 +101,19 @@ class OmniIDEncoder(nn.Module):
         write_encoder(Path(folder), self.size, expected, expected if weights is None else weights)
 
     @classmethod
-    def from_pretrained(cls, name: Path | str) -> Self:
+    def from_pretrained(cls, name: Path | str, revision: str | None = None) -> Self:
         """Load an encoder that `save_pretrained` wrote.
 
         Args:
             name: its folder, or `owner/name` of a repository of the Hugging Face hub that holds the same files.
+            revision: of the repository: a commit, which pins the weights, or a tag or branch, which may be moved.
+                When None, the newest commit, which may be another one tomorrow.
 
         Raises:
             TrainingError: there is none, or it is damaged, or of a newer format; the message says what to do.
+            OutOfSpace: the hub's files do not fit on the disk.
         """
-        folder = encoder_folder(name)
+        folder = encoder_folder(name, revision)
         size = read_size(folder)
         # On the meta device: initial weights that are replaced at once would take longer than the file.
         with torch.device("meta"):

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from shards.atomic import remove_file, write_bytes
 from training.errors import TrainingError
 from training.models.clip_weights import key_problems
+from training.models.hub import asking_the_hub
 from training.models.sizes import ModelSize
 
 CONFIG = "config.json"
@@ -58,29 +59,39 @@ def write_encoder(
     write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
-def encoder_folder(name: Path | str) -> Path:
+def encoder_folder(name: Path | str, revision: str | None = None) -> Path:
     """The folder that holds an encoder; fetched first when it lies on the hub.
 
+    Args:
+        name: a folder, or owner/name of a repository of the hub.
+        revision: commit, tag or branch of the repository; the newest commit of its main branch when None.
+
     Raises:
-        TrainingError: there is no such folder, and the hub has no such encoder or cannot be reached.
+        TrainingError: there is no such folder, the hub has no such encoder or cannot be reached, or a folder is to
+            have a revision.
+        OutOfSpace: the hub's files do not fit on the disk.
     """
     folder = Path(name)
     if folder.is_dir():
+        if revision is not None:
+            raise TrainingError(
+                f"{name} is a folder, which has no revision {revision}: leave one of the two out"
+            )
         return folder
     if isinstance(name, Path) or not HUB_NAME.fullmatch(name):
         raise TrainingError(
             f"there is no folder {name}: give one that save_pretrained wrote, or owner/name of the hub"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TrainingError(
-            f"there is no folder {name}, and the hub gives no encoder of that name ({type(error).__name__}): "
-            "check the name and, for a private repository, that you are logged in"
-        ) from error
+    at = f" at revision {revision}" if revision else ""
+    with asking_the_hub(
+        lambda reason: (
+            f"there is no folder {name}, and the hub gives no encoder of that name{at} ({reason}): check the name and, "
+            "for a private repository, that you are logged in"
+        )
+    ):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
 
 
 def read_size(folder: Path) -> ModelSize:

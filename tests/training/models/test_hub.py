@@ -1,0 +1,196 @@
+"""The hub, as a server of this machine that behaves like it until it does not."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shards.atomic import OutOfSpace
+from training.config import Model
+from training.errors import TrainingError
+from training.models.clip_weights import HUB_FILE, HUB_REPOSITORY, load_clip
+from training.models.encoder import OmniIDEncoder
+from training.models.hub import reason_of
+from training.models.sizes import SIZES
+
+COMMIT = "c0ffee" + "0" * 34
+OLDER = "beef" + "0" * 36
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """Answers what huggingface_hub asks for: the list of a repository's files, and the files."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.files: dict[str, bytes] = {}
+        """By revision and name."""
+        self.breaks_after: int | None = None
+        """Bytes of a file after which connections break."""
+        self.asked: list[str] = []
+
+
+class _Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.server.asked.append(f"{self.command} {self.path}")
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        if parts[:2] == ["api", "models"]:
+            self._list(parts)
+            return
+        revision, name = parts[3], "/".join(parts[4:])
+        commit = COMMIT if revision == "main" else revision
+        data = self.server.files.get(f"{commit}/{name}")
+        if data is None:
+            self._error("EntryNotFound")
+            return
+        first = int(self.headers.get("Range", "bytes=0-")[6:].partition("-")[0])
+        self.send_response(206 if first else 200)
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - first))
+        self.send_header("ETag", f'"{hash(data) & 0xFFFFFFFF:08x}{commit[:6]}"')
+        self.send_header("X-Repo-Commit", commit)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        rest = data[first:]
+        self.wfile.write(rest[: self.server.breaks_after])
+        if self.server.breaks_after is not None:
+            self.wfile.flush()
+            # A reset instead of an orderly end, as from a machine on the way that gives up.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            self.connection.close()
+
+    def _list(self, parts: list[str]) -> None:
+        revision = parts[5] if len(parts) > 5 else "main"
+        commit = COMMIT if revision == "main" else revision
+        names = [path.partition("/")[2] for path in self.server.files if path.startswith(f"{commit}/")]
+        if not names:
+            self._error("RevisionNotFound")
+            return
+        found = {"id": "/".join(parts[2:4]), "sha": commit, "siblings": [{"rfilename": name} for name in names]}
+        if len(parts) > 4 and parts[4] == "tree":
+            found = [{"type": "file", "path": name, "size": 1, "oid": "0"} for name in names]
+        body = json.dumps(found).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _error(self, code: str) -> None:
+        self.send_response(404)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the tests' output is not the place."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    server = Hub()
+    # Often, for it is what shutting down waits for.
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    # What HF_ENDPOINT and HF_HUB_CACHE set, which are read when huggingface_hub is imported.
+    constants = "huggingface_hub.constants"
+    monkeypatch.setattr(f"{constants}.ENDPOINT", address)
+    monkeypatch.setattr(
+        f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(f"{constants}.HF_HUB_DISABLE_XET", True)
+    monkeypatch.chdir(tmp_path)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def put_encoder(hub: Hub, folder: Path, commit: str) -> OmniIDEncoder:
+    encoder = OmniIDEncoder(SIZES["tiny"])
+    encoder.save_pretrained(folder)
+    for path in folder.iterdir():
+        hub.files[f"{commit}/{path.name}"] = path.read_bytes()
+    return encoder
+
+
+def same(one: OmniIDEncoder, other: OmniIDEncoder) -> bool:
+    return bool((one.query_LD == other.query_LD).all())
+
+
+def test_an_encoder_is_fetched_in_the_revision_that_is_asked_for(hub: Hub, tmp_path: Path) -> None:
+    newest = put_encoder(hub, tmp_path / "newest", COMMIT)
+    older = put_encoder(hub, tmp_path / "older", OLDER)
+    assert same(OmniIDEncoder.from_pretrained("somebody/encoder"), newest)
+    assert same(OmniIDEncoder.from_pretrained("somebody/encoder", OLDER), older)
+    assert not same(newest, older)
+
+
+def test_a_revision_that_is_not_there_is_named(hub: Hub, tmp_path: Path) -> None:
+    put_encoder(hub, tmp_path / "newest", COMMIT)
+    with pytest.raises(TrainingError, match=f"no encoder of that name at revision {OLDER} .*RevisionNotFound"):
+        OmniIDEncoder.from_pretrained("somebody/encoder", OLDER)
+
+
+def test_a_folder_has_no_revision(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=rf"{tmp_path} is a folder, which has no revision {OLDER}"):
+        OmniIDEncoder.from_pretrained(tmp_path, OLDER)
+
+
+def test_a_connection_that_breaks_on_the_way_is_said_with_its_reason(hub: Hub, tmp_path: Path) -> None:
+    put_encoder(hub, tmp_path / "newest", COMMIT)
+    hub.breaks_after = 50_000
+    with pytest.raises(TrainingError, match=r"no folder somebody/encoder.*\((ReadError|RemoteProtocolError): ."):
+        OmniIDEncoder.from_pretrained("somebody/encoder")
+
+
+def test_clip_whose_download_breaks_is_said_with_its_reason(hub: Hub) -> None:
+    hub.files[f"1c2b8495b28150b8a4922ee1c8edee224c284c0c/{HUB_FILE}"] = bytes(1_000_000)
+    hub.breaks_after = 50_000
+    with pytest.raises(TrainingError, match=rf"{HUB_FILE} of {HUB_REPOSITORY} cannot be fetched.*Error: "):
+        load_clip(Model(size="paper", clip="hub"))
+
+
+def test_a_hub_that_nothing_listens_at_is_said_with_its_reason(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # its library waits for 23 seconds between attempts
+    hub.shutdown()
+    hub.server_close()
+    with pytest.raises(TrainingError, match=r"\(ConnectError: .*Connection refused\)"):
+        load_clip(Model(size="paper", clip="hub"))
+
+
+def test_a_full_disk_is_no_fault_of_the_hub(
+    hub: Hub, small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk(1_000_000)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(disk / "cache"))
+    hub.files[f"1c2b8495b28150b8a4922ee1c8edee224c284c0c/{HUB_FILE}"] = bytes(3_000_000)
+    with pytest.raises(OutOfSpace, match=rf"{disk}/cache: the disk is full") as caught:
+        load_clip(Model(size="paper", clip="hub"))
+    assert caught.value.free_bytes < 1_000_000
+
+
+def test_a_reason_is_one_line_without_what_addresses_keep_secret() -> None:
+    error = ValueError("403 for url 'https://me:word@cdn.example/file?Signature=abc&Expires=1'\nRequest ID: x")
+    assert reason_of(error) == "ValueError: 403 for url 'https://cdn.example/file'"
+    assert reason_of(KeyError()) == "KeyError"
