@@ -15,7 +15,7 @@ from training.data.decode import decoded_side
 from training.data.stream import IdentityStream
 from training.engine.learner import Learner
 from training.engine.processes import World
-from training.models.sizes import SIZES
+from training.models.build import images_side
 
 MATRIX_SIDE = {"cuda": 8192, "cpu": 1024}
 LIMIT_S = 0.3
@@ -103,7 +103,7 @@ def noise(config: Config, seed: int) -> Batch:
     """A micro-batch of random images whose middle is face, as the stream would hand it over."""
     generator = torch.Generator().manual_seed(seed)
     people, stored = config.run.per_process, IMAGES_PER_IDENTITY
-    side = decoded_side(SIZES[config.model.size].side)
+    side = decoded_side(images_side(config))
     masks = torch.zeros(people, stored, side, side, dtype=torch.uint8)
     masks[..., side // 4 : -side // 4, side // 4 : -side // 4] = 255
     batch = Batch(

@@ -3,6 +3,7 @@
     python benchmarks/train_step.py --size paper                       # on a GPU, random images
     python benchmarks/train_step.py --size paper --root s3://bucket/mfhq --batch auto
     python benchmarks/train_step.py --size tiny --root demo/mfhq       # on a processor
+    python benchmarks/train_step.py --stage flow --size paper --text-tokens 64 --checkpointing
 
 It is the trainer's own step (`training.engine.learner`) with random weights. In turn, `--repeats` times, so that a
 noisy machine disturbs all alike, it measures: a large product of matrices, the practical limit of the device; the
@@ -24,6 +25,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
+from noise_flux import noise_stage, write_sizes
 from step_clock import Clock, noise
 
 from settings.loading import load_workflow
@@ -35,8 +37,9 @@ from training.engine.flops import step_flops
 from training.engine.learner import Learner
 from training.engine.meter import peak_memory
 from training.engine.processes import World, processes
-from training.models.mtd import build_stage
+from training.models.build import build_stage, images_side
 from training.models.sizes import SIZES
+from training.models.stage import Stage
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 USUAL_PROCESSES = 8
@@ -58,7 +61,7 @@ def main() -> None:
 
 def measure(config: Config, world: World, options: argparse.Namespace) -> None:
     """Measure a configuration."""
-    learner = Learner(build_stage(config), config, world)
+    learner = Learner(built(config, world), config, world)
     parameters = sum(parameter.numel() for parameter in learner.parallel.parameters.values())
     accumulation = config.batch // (config.run.per_process * world.world_size)
     batches = [noise(config, seed) for seed in range(accumulation)]
@@ -135,8 +138,16 @@ def milliseconds(seconds: list[float]) -> str:
 
 def configured(options: argparse.Namespace, world: World, per_process: int) -> Config:
     """The workflow of a size, as the options and the number of processes change it."""
-    workflow = WORKFLOWS / f"train_mtd_{options.size}.yaml"
+    workflow = WORKFLOWS / f"train_{options.stage}_{options.size}.yaml"
+    if not workflow.exists():
+        raise SystemExit(f"there is no {workflow.name}")
     places = [f"data.root={options.root or 'none'}", f"output={tempfile.gettempdir()}", "model.clip=random"]
+    if options.stage == "flow":
+        places.append("flow.encoder=null")
+        if options.size == "paper":
+            places.append(f"flow.base={write_sizes(Path(tempfile.gettempdir()) / 'flux-sizes')}")
+        if options.text_tokens:
+            places.append(f"flow.text_tokens={options.text_tokens}")
     usual = load_workflow(workflow, places, Config)
     per_process = per_process or usual.run.per_process
     accumulation = options.accumulation or max(1, usual.batch // (USUAL_PROCESSES * per_process))
@@ -155,6 +166,13 @@ def configured(options: argparse.Namespace, world: World, per_process: int) -> C
     return load_workflow(workflow, [*places, *overrides], Config)
 
 
+def built(config: Config, world: World) -> Stage:
+    """The stage with random weights; FLUX at its full size, which has no other, is made on the device."""
+    if config.flow is not None and config.flow.base is not None:
+        return noise_stage(config, world.device)
+    return build_stage(config)
+
+
 def largest_batch(config: Config, world: World) -> int:
     """The largest power of two of identities that a process can hold, found by doubling.
 
@@ -162,7 +180,7 @@ def largest_batch(config: Config, world: World) -> int:
     """
     fitting, per_process = 0, 1
     eager = config.model_copy(update={"run": config.run.model_copy(update={"compile": False})})
-    learner = Learner(build_stage(eager), eager, world)
+    learner = Learner(built(eager, world), eager, world)
     while True:
         changed = eager.model_copy(
             update={"run": eager.run.model_copy(update={"per_process": per_process}), "batch": per_process}
@@ -184,7 +202,7 @@ def largest_batch(config: Config, world: World) -> int:
 def open_stream(config: Config, world: World) -> IdentityStream:
     """The trainer's stream of this process."""
     dataset = open_dataset(config.data.root, config.run.retry_s, None)
-    side = SIZES[config.model.size].side
+    side = images_side(config)
     return IdentityStream(dataset, config, side, rank=world.rank, world_size=world.world_size, start_step=0)
 
 
@@ -205,7 +223,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=sorted(SIZES), required=True, help="workflows/train_mtd_SIZE.yaml")
+    parser.add_argument("--stage", choices=["mtd", "flow"], default="mtd", help="(mtd)")
+    parser.add_argument(
+        "--size", choices=sorted(SIZES), required=True, help="workflows/train_STAGE_SIZE.yaml"
+    )
+    parser.add_argument(
+        "--text-tokens", type=int, help="length of the prompt that FLUX reads (the workflow's)"
+    )
     parser.add_argument("--root", help="data set to read; without it, images are noise and nothing is read")
     parser.add_argument(
         "--batch", default="0", help="identities of a micro-batch, or auto: what fits (the workflow's)"

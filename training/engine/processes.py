@@ -85,7 +85,8 @@ def processes(deterministic: bool) -> Iterator[World]:
             if isinstance(error, torch.OutOfMemoryError):
                 raise TrainingError(
                     f"the memory of {device} is used up. Lower run.per_process (the batch stays the same), "
-                    "set run.activation_checkpointing=true, or run.strategy=fsdp on more processes"
+                    "set run.activation_checkpointing=true, or run.strategy=fsdp on more processes; in the "
+                    "flow stage, lower data.targets or flow.text_tokens"
                 ) from error
             raise
         else:

@@ -30,7 +30,7 @@ from training.config import Flow
 from training.data.batch import Batch
 from training.models.encoder import OmniIDEncoder
 from training.models.flux_adapter import IdentityProjection, add_adapter, attend, set_scale
-from training.models.flux_latents import Codec, pack, places, unpack
+from training.models.flux_latents import Codec, pack, places, unpack, without_autocast
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt
 from training.models.hashed import mixed, normals, seeded, uniforms
@@ -201,8 +201,7 @@ class FlowStage(nn.Module):
         # FSDP's mixed precision changes the weights' type, not that of what comes in.
         dtype = self.transformer.x_embedder.weight.dtype
         identity_BLT = self.projection(tokens_BLD).to(dtype)
-        # A frozen FLUX has its precision in its weights; autocast would put its norms back into float32.
-        with torch.autocast(image_IQF.device.type, enabled=False) if self.frozen else nullcontext():
+        with without_autocast(image_IQF.device) if self.frozen else nullcontext():
             told: torch.Tensor = self.transformer(
                 hidden_states=image_IQF.to(dtype),
                 encoder_hidden_states=self.prompt_1TD.to(dtype).expand(images, -1, -1),

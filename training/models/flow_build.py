@@ -137,7 +137,10 @@ def _kind() -> Any:
 
 def _trained_encoder(config: Config) -> OmniIDEncoder:
     name = str(_flow(config).encoder)
-    encoder = OmniIDEncoder.from_pretrained(name)
+    try:
+        encoder = OmniIDEncoder.from_pretrained(name)
+    except TrainingError as error:
+        raise TrainingError(f"flow.encoder: {error}") from error
     expected = SIZES[config.model.size]
     if encoder.size != expected:
         differing = [

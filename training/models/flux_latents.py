@@ -10,6 +10,7 @@ Letters in names give the shape:
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -71,7 +72,7 @@ class VaeCodec:
     def encode(self, pixels_B3SS: torch.Tensor) -> torch.Tensor:
         """The mean of what the encoder gives, which is the same every time; its spread is tiny."""
         vae = self._at(pixels_B3SS.device)
-        with torch.autocast(pixels_B3SS.device.type, enabled=False):
+        with without_autocast(pixels_B3SS.device):
             found = vae.encode(pixels_B3SS.to(vae.dtype) * 2 - 1).latent_dist.mean
         return (found - self._shift) * self._scale
 
@@ -80,7 +81,7 @@ class VaeCodec:
         """One image at a time: at 512 pixels it takes over a gigabyte."""
         vae = self._at(latents_BCHH.device)
         latents_BCHH = latents_BCHH.to(vae.dtype) / self._scale + self._shift
-        with torch.autocast(latents_BCHH.device.type, enabled=False):
+        with without_autocast(latents_BCHH.device):
             images = [
                 vae.decode(latents_1CHH, return_dict=False)[0] for latents_1CHH in latents_BCHH.split(1)
             ]
@@ -115,6 +116,12 @@ class PixelCodec:
         """The inverse, cut off at black and white."""
         pixels_B3SS = functional.pixel_shuffle(latents_BCHH.float(), self.factor)
         return (pixels_B3SS * self._SPREAD + self._MIDDLE).clamp(0, 1)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """What is frozen has its precision in its weights; autocast would put some of it back into float32."""
+    # On the meta device, where FLOPs are counted, there is no autocast to leave out.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def pack(latents_BCHH: torch.Tensor) -> torch.Tensor:
