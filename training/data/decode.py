@@ -51,13 +51,29 @@ def decoded_side(side: int) -> int:
 
 
 class BatchBuffer:
-    """A batch in the making: rows are filled by several threads, in any order."""
+    """A batch in the making: rows are filled by several threads, in any order.
+
+    Args:
+        keys: the identities.
+        draws: what is wanted of each.
+        side: of the model's input, in pixels.
+        most_inputs: what inputs are padded to, so that all batches of a run have one shape, which compiled networks
+            and figures of their work rely on; when None, the most that any of these draws has.
+        pinned: whether it lies in page-locked memory.
+    """
 
     def __init__(
-        self, keys: Sequence[str], draws: Sequence[Draw], side: int, *, pinned: bool = False
+        self,
+        keys: Sequence[str],
+        draws: Sequence[Draw],
+        side: int,
+        *,
+        most_inputs: int | None = None,
+        pinned: bool = False,
     ) -> None:
         self._keys, self._draws = tuple(keys), tuple(draws)
         self._side = decoded_side(side)
+        self._most_inputs = most_inputs or max(len(draw.inputs) for draw in self._draws)
         rows, images = len(self._keys), IMAGES_PER_IDENTITY
         pixels = (self._side, self._side)
         # Not zeros: most of it is written over at once.
@@ -96,7 +112,7 @@ class BatchBuffer:
 
     def batch(self) -> Batch:
         """The batch, once every row is filled or blank."""
-        most = max(len(draw.inputs) for draw in self._draws)
+        most = self._most_inputs
         padded = [draw.inputs + (0,) * (most - len(draw.inputs)) for draw in self._draws]
         counts = torch.tensor([len(draw.inputs) for draw in self._draws])
         small = {

@@ -52,7 +52,8 @@ def held_out_batches(
     for number in range(rank, -(-batches // world_size) * world_size, world_size):
         own = keys[number::batches] if number < batches else []
         names = own + keys[:1] * (rows - len(own))
-        buffer = BatchBuffer(names, [draw_held_out(data, name) for name in names], side)
+        draws = [draw_held_out(data, name) for name in names]
+        buffer = BatchBuffer(names, draws, side, most_inputs=data.most_inputs)
         persons = [_fill(buffer, row, dataset, name) for row, name in enumerate(own)]
         for row in range(len(own), rows):
             buffer.blank(row)

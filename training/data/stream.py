@@ -156,7 +156,8 @@ class IdentityStream:
             draw(self._config.data, self._config.seed, place.epoch, key)
             for place, key in zip(places, keys, strict=True)
         ]
-        buffer = BatchBuffer(keys, draws, self._side, pinned=self._pinned)
+        most_inputs = self._config.data.most_inputs
+        buffer = BatchBuffer(keys, draws, self._side, most_inputs=most_inputs, pinned=self._pinned)
         pending = _Pending(buffer, len(keys))
         for row, key in enumerate(keys):
             self._fetchers.put(_Row(pending, row, key))

@@ -17,10 +17,17 @@ from training.data.held_out import held_out_batches
 DATA = Data(root="mfhq", inputs=(1, 3))
 
 
-def batches(root: Path, rank: int = 0, world_size: int = 1, per_process: int = 2, identities: int = 256):  # type: ignore[no-untyped-def]
+def batches(  # type: ignore[no-untyped-def]
+    root: Path,
+    rank: int = 0,
+    world_size: int = 1,
+    per_process: int = 2,
+    identities: int = 256,
+    data: Data = DATA,
+):
     dataset = open_dataset(str(root), retry_s=1.0)
     return list(
-        held_out_batches(dataset, DATA, identities, per_process, 64, rank=rank, world_size=world_size)
+        held_out_batches(dataset, data, identities, per_process, 64, rank=rank, world_size=world_size)
     )
 
 
@@ -67,6 +74,12 @@ def test_inputs_are_the_most_and_no_target_is_an_input(mfhq: Path) -> None:
         assert batch.targets_BN.shape[1] == 5
         both = torch.cat([batch.inputs_BM, batch.targets_BN], 1)
         assert torch.equal(both.sort(1)[0], torch.arange(8).expand(len(batch.keys), 8))
+
+
+def test_where_training_sees_all_images_one_is_left_to_draw_and_shapes_stay(mfhq: Path) -> None:
+    for batch, _ in batches(mfhq, data=Data(root="mfhq", inputs=8)):
+        assert batch.input_valid_BM.tolist() == [[True] * 7 + [False]] * len(batch.keys)
+        assert batch.targets_BN.shape[1] == 1
 
 
 def test_a_damaged_sample_is_a_blank_row(tmp_path: Path) -> None:

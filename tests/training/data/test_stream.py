@@ -69,6 +69,14 @@ def test_resuming_gives_the_batches_that_would_have_come(mfhq: Path) -> None:
         small_data.assert_same(one, other)
 
 
+def test_all_batches_have_one_shape_however_many_inputs_were_drawn(mfhq: Path) -> None:
+    batches = take(open_stream(small_data.config(mfhq, inputs=(1, 5))), 12)
+    drawn = [int(batch.input_valid_BM.sum(1).max()) for batch in batches]
+    assert min(drawn) < 5
+    assert {batch.inputs_BM.shape[1] for batch in batches} == {5}
+    assert all((batch.inputs_BM[~batch.input_valid_BM] == 0).all() for batch in batches)
+
+
 def test_the_number_of_threads_and_of_batches_read_ahead_changes_nothing(mfhq: Path) -> None:
     few = take(open_stream(small_data.config(mfhq, decode_threads=1, prefetch=1)), 8)
     many = take(open_stream(small_data.config(mfhq, decode_threads=7, prefetch=9)), 8)
