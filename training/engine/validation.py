@@ -14,8 +14,7 @@ from training.data.batch import Batch
 from training.data.dataset import StreamedDataset
 from training.data.held_out import held_out_batches
 from training.engine.consensus import Consensus
-from training.evaluate.flow_grid import flow_grid
-from training.evaluate.grid import sample_grid
+from training.evaluate.grids import grid_of
 from training.evaluate.swap import validate
 
 
@@ -34,7 +33,7 @@ class Validator:
         self._dataset = dataset
         self._side = side
         self._consensus = consensus
-        self._grid = flow_grid if config.stage == "flow" else sample_grid
+        self._grid = grid_of(config)
 
     def validate(
         self, stage: Any, precision: Callable[[], AbstractContextManager[object]]

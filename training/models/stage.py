@@ -1,6 +1,7 @@
 """What the trainer needs of a stage: a module that turns a batch into a loss, and says how it is made of blocks.
 
-The trainer (`training.engine`) knows no decoder; a new stage is a new module of this shape.
+The trainer (`training.engine`) knows no decoder. A new stage is a new module of this shape, which `build.py` makes
+from a configuration and `training/evaluate/grids.py` has a sample grid for.
 """
 
 from __future__ import annotations

@@ -130,9 +130,10 @@ def run_together(
     shares: Sequence[Share], work: Callable[[Share, Callable[[Any], list[Any]]], dict[str, float]]
 ) -> list[dict[str, float]]:
     """Run threads in place of processes, which meet where they gather."""
-    barrier = threading.Barrier(len(shares))
+    barrier = threading.Barrier(len(shares), timeout=30)
     slots: list[Any] = [None] * len(shares)
     results: list[Any] = [None] * len(shares)
+    errors: list[BaseException] = []
 
     def run(rank: int) -> None:
         def gather(value: Any) -> list[Any]:
@@ -142,11 +143,18 @@ def run_together(
             barrier.wait()
             return everything
 
-        results[rank] = work(shares[rank], gather)
+        try:
+            results[rank] = work(shares[rank], gather)
+        except BaseException as error:
+            errors.append(error)
+            barrier.abort()  # the others need not wait
 
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(len(shares))]
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(len(shares))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
+        assert not thread.is_alive(), "a thread is stuck"
+    if errors:
+        raise errors[0]
     return results
