@@ -44,8 +44,20 @@ def face_share(masks_HH: torch.Tensor, side: int) -> torch.Tensor:
     Returns:
         (..., S, S) float32 in [0, 1]: a pixel on the outline counts for the part of it that is face.
     """
-    share = masks_HH.float() / 255
-    if share.shape[-1] == side:
-        return share
-    flat = functional.adaptive_avg_pool2d(share.reshape(-1, 1, *share.shape[-2:]), (side, side))
-    return flat.reshape(*share.shape[:-2], side, side)
+    share_HH = masks_HH.float() / 255
+    if share_HH.shape[-1] == side:
+        return share_HH
+    overlap_SH = _overlap(share_HH.shape[-1], side, share_HH.device)
+    # In whole precision: a product in bfloat16 would round the outline.
+    with torch.autocast(share_HH.device.type, enabled=False):
+        return overlap_SH @ share_HH @ overlap_SH.T
+
+
+def _overlap(source: int, target: int, device: torch.device) -> torch.Tensor:
+    """Of each of `target` pixels in a row, the parts that lie on each of `source` pixels in the same space."""
+    # In a unit in which both kinds of pixels are whole numbers wide.
+    starts_S1 = torch.arange(target, device=device)[:, None] * source
+    starts_H = torch.arange(source, device=device) * target
+    ends_SH = torch.minimum(starts_S1 + source, starts_H + target)
+    shared_SH = (ends_SH - torch.maximum(starts_S1, starts_H)).clamp(min=0)
+    return shared_SH.float() / source

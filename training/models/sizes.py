@@ -72,7 +72,7 @@ class ModelSize(Section):
 SIZES = {
     # Omni-ID section 3.2: CLIP ViT-H-14 at its own resolution, L = 256 tokens of C = 1280.
     "paper": ModelSize(side=224, patch=14, width=1280, layers=32, head_width=80, queries=256),
-    # About the shape of ViT-S, for experiments on one GPU.
+    # As wide as ViT-S and half as deep, for experiments on one GPU.
     "small": ModelSize(side=112, patch=14, width=384, layers=6, head_width=64, queries=64),
     # For tests and the demo: a step takes a fraction of a second on one core.
     "tiny": ModelSize(side=64, patch=8, width=128, layers=2, head_width=32, queries=16),
