@@ -84,7 +84,11 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         if not names:
             self._error("RevisionNotFound")
             return
-        found = {"id": "/".join(parts[2:4]), "sha": commit, "siblings": [{"rfilename": name} for name in names]}
+        found = {
+            "id": "/".join(parts[2:4]),
+            "sha": commit,
+            "siblings": [{"rfilename": name} for name in names],
+        }
         if len(parts) > 4 and parts[4] == "tree":
             found = [{"type": "file", "path": name, "size": 1, "oid": "0"} for name in names]
         body = json.dumps(found).encode()
@@ -146,7 +150,9 @@ def test_an_encoder_is_fetched_in_the_revision_that_is_asked_for(hub: Hub, tmp_p
 
 def test_a_revision_that_is_not_there_is_named(hub: Hub, tmp_path: Path) -> None:
     put_encoder(hub, tmp_path / "newest", COMMIT)
-    with pytest.raises(TrainingError, match=f"no encoder of that name at revision {OLDER} .*RevisionNotFound"):
+    with pytest.raises(
+        TrainingError, match=f"no encoder of that name at revision {OLDER} .*RevisionNotFound"
+    ):
         OmniIDEncoder.from_pretrained("somebody/encoder", OLDER)
 
 
@@ -158,7 +164,9 @@ def test_a_folder_has_no_revision(tmp_path: Path) -> None:
 def test_a_connection_that_breaks_on_the_way_is_said_with_its_reason(hub: Hub, tmp_path: Path) -> None:
     put_encoder(hub, tmp_path / "newest", COMMIT)
     hub.breaks_after = 50_000
-    with pytest.raises(TrainingError, match=r"no folder somebody/encoder.*\((ReadError|RemoteProtocolError): ."):
+    with pytest.raises(
+        TrainingError, match=r"no folder somebody/encoder.*\((ReadError|RemoteProtocolError): ."
+    ):
         OmniIDEncoder.from_pretrained("somebody/encoder")
 
 
@@ -191,6 +199,8 @@ def test_a_full_disk_is_no_fault_of_the_hub(
 
 
 def test_a_reason_is_one_line_without_what_addresses_keep_secret() -> None:
-    error = ValueError("403 for url 'https://me:word@cdn.example/file?Signature=abc&Expires=1'\nRequest ID: x")
+    error = ValueError(
+        "403 for url 'https://me:word@cdn.example/file?Signature=abc&Expires=1'\nRequest ID: x"
+    )
     assert reason_of(error) == "ValueError: 403 for url 'https://cdn.example/file'"
     assert reason_of(KeyError()) == "KeyError"
