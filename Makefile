@@ -1,15 +1,17 @@
 # `make demo` and `make test` need nothing but Python 3.11 and a package index; see README.md.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 DEMO ?= demo
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test lint format lock bench-loader clean
 
 help:
 	@echo "make demo    make clips, build a data set from them, train on it for a minute"
 	@echo "make test    run the test suite (PYTEST_ARGS='--clips DIR' adds real clips)"
 	@echo "make setup   set up .venv with the locked dependencies"
+	@echo "make bench-loader   the stream beside other loaders (BENCH_ARGS='--root MFHQ')"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make lock    resolve the dependencies of pyproject.toml anew"
 
@@ -45,6 +47,18 @@ format: setup
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --extra pipeline --extra training --extra embedded --extra dev pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-annotate --no-header --extra training --overrides benchmarks/loader-overrides.in \
+		pyproject.toml benchmarks/loader-requirements.in --output-file benchmarks/loader-requirements.lock
+
+# The loaders that ours is compared with pin other versions: an environment of their own, under its own lock.
+.venv-loader/.installed: benchmarks/loader-requirements.lock | setup
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-loader
+	$(BIN)/uv pip sync --quiet --python .venv-loader/bin/python --require-hashes benchmarks/loader-requirements.lock
+	touch $@
+
+bench-loader: .venv-loader/.installed
+	PYTHONPATH=. .venv-loader/bin/python benchmarks/loader.py $(BENCH_ARGS)
 
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv .venv-loader $(DEMO)

@@ -1,6 +1,6 @@
 """How fast is the stream? Identities a second, beside the limit and beside other loaders, from disk and from S3.
 
-    python benchmarks/loader.py [--root MFHQ] [--identities 800] [--repeats 5] [--cores N]
+    make bench-loader BENCH_ARGS="[--root MFHQ] [--identities 800] [--repeats 5] [--cores N]"
 
 The limit decodes the same bytes from memory. The others are plain webdataset on the same tars, litdata and
 mosaicml-streaming on the same files in their own formats. All give the same uint8 arrays of images and masks,
@@ -8,10 +8,7 @@ which is checked first; all decode on the same number of cores. Repeats are inte
 disturbs all alike; ratios are medians over the repeats. S3 is SeaweedFS on this machine, so it takes its share of
 the cores.
 
-It needs packages of its own, in an environment of its own:
-
-    uv venv .venv-loader && uv pip sync --python .venv-loader --require-hashes benchmarks/loader-requirements.lock
-    uv pip install --python .venv-loader --no-deps --editable .
+It needs packages of its own, in an environment of its own, which `make bench-loader` sets up.
 """
 
 from __future__ import annotations

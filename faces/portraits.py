@@ -190,5 +190,5 @@ class PortraitFinder:
         except ModuleNotFoundError as error:
             package = error.name or str(error)
             raise ModelsUnavailable(
-                [f"- the Python package {package} that runs them is missing; install omniid[pipeline]"]
+                [f"- the Python package {package} that runs them is missing; install omniid[faces]"]
             ) from error

@@ -276,7 +276,7 @@ def test_a_missing_package_is_named_with_the_remedy() -> None:
         check=True,
     )
     assert "the Python package mediapipe" in done.stdout
-    assert "omniid[pipeline]" in done.stdout
+    assert "omniid[faces]" in done.stdout
 
 
 @pytest.mark.weights
