@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from training.models.build import images_side
 MATRIX_SIDE = {"cuda": 8192, "cpu": 1024}
 LIMIT_S = 0.3
 """How long matrices are multiplied each time."""
+STREAMED = 8
+"""How often what is read ahead is used up while the stream is timed: the more often, the less it matters how much of
+it was there at the start."""
 
 
 @dataclass
@@ -58,13 +62,33 @@ class Clock:
         return seconds[0], seconds[1]
 
     def streamed(self) -> tuple[float, float]:
-        """Seconds of a step on what the stream delivers, and seconds of it spent waiting."""
+        """Seconds of a step on what the stream delivers, and seconds of it spent waiting.
+
+        What was read ahead while no step was taken is used up before the clock starts.
+        """
         stream = self.stream
         if stream is None:
             raise ValueError("there is no stream to measure")
-        waited_s = stream.waited_s
-        seconds = self._timed(lambda: self._learn([next(stream) for _ in range(stream.accumulation)]))
-        return seconds, (stream.waited_s - waited_s) / self.steps
+
+        def learn() -> None:
+            self._learn([next(stream) for _ in range(stream.accumulation)])
+
+        emptying = math.ceil(self._read_ahead / stream.accumulation)
+        self._timed(learn, times=emptying)
+        waited_s, steps = stream.waited_s, self.streamed_steps
+        seconds = self._timed(learn, times=steps)
+        return seconds, (stream.waited_s - waited_s) / steps
+
+    @property
+    def streamed_steps(self) -> int:
+        """How many steps are timed on what the stream delivers."""
+        accumulation = self.stream.accumulation if self.stream else 1
+        return max(self.steps, math.ceil(STREAMED * self._read_ahead / accumulation))
+
+    @property
+    def _read_ahead(self) -> int:
+        """Micro-batches that the stream holds at most; one is always on its way beside those of the prefetch."""
+        return self.config.run.prefetch + 1
 
     def limit(self) -> float:
         """FLOP/s of a large product of matrices in the precision of the run."""

@@ -70,8 +70,6 @@ def measure(config: Config, world: World, options: argparse.Namespace) -> None:
         clock.step()
     limits, steps, halves, streams = [], [], [], []
     with closing(open_stream(config, world)) if options.root else nullcontext() as clock.stream:
-        if clock.stream is not None:
-            clock.streamed()
         for _ in range(options.repeats):
             limits.append(clock.limit())
             steps.append(clock.step())
@@ -111,6 +109,7 @@ def measure(config: Config, world: World, options: argparse.Namespace) -> None:
         share = statistics.median(waits / took for took, waits in streams)
         rows += [
             ("step with the stream", f"{milliseconds(seconds)}   from {options.root}"),
+            ("  steps timed, each time", f"{clock.streamed_steps:10}   after using up what was read ahead"),
             ("  waiting for data", milliseconds(waited)),
             ("  share", f"{share:10.2%}"),
             ("  MFU", mfu(flops / statistics.median(seconds), peak, device, run.precision)),

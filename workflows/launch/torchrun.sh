@@ -9,8 +9,10 @@
 # 0 means that all processes ended well. SIGQUIT (Ctrl-\) ends everything at once, without saving.
 #
 #   PYTHON         the interpreter (default: .venv/bin/python of this repository if there is one, else python)
-#   FINISHED_WHEN  a path that exists once the run is finished. When all ended well without it, the run was only
-#                  stopped, and the exit code is 75, for schedulers that take 0 for "done, never start it again".
+#   FINISHED_WHEN  a path that exists once the run is finished: <output>/encoder/config.json, which both stages
+#                  write last. When it is there already, nothing is started and the exit code is 0. When all ended
+#                  well without it, the run was only stopped, and the exit code is 75, for schedulers that take 0
+#                  for "done, never start it again".
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -19,9 +21,15 @@ if [[ -z ${PYTHON:-} ]]; then
     [[ -x $PYTHON ]] || PYTHON=python
 fi
 
+if [[ -n ${FINISHED_WHEN:-} && -e $FINISHED_WHEN ]]; then
+    echo "the run is finished ($FINISHED_WHEN is there): nothing to do" >&2
+    exit 0
+fi
+
 # Once asked, keep asking: a process that is only starting does not listen yet.
 # shellcheck disable=SC2329 # called by the trap
 ask_to_stop() {
+    trap '' TERM INT HUP # some schedulers signal every process, and more than once
     while kill -0 "$agent" 2>/dev/null; do
         read -r -a trainers <"/proc/$agent/task/$agent/children" || true
         ((${#trainers[@]} == 0)) || kill -TERM "${trainers[@]}" 2>/dev/null || true
@@ -40,12 +48,10 @@ trap 'kill -QUIT "$agent" 2>/dev/null || true' QUIT
 ) &
 agent=$!
 
-# A signal ends the wait early; the process is gone when it can no longer be signalled.
-while :; do
-    status=0
-    wait "$agent" || status=$?
-    kill -0 "$agent" 2>/dev/null || break
-done
+# A signal ends a wait early, even if the process has ended meanwhile; the status is that of one that comes after.
+while kill -0 "$agent" 2>/dev/null; do wait "$agent" || true; done
+status=0
+wait "$agent" || status=$?
 if [[ -n $asking ]]; then
     kill -KILL "$asking" 2>/dev/null || true
     wait "$asking" 2>/dev/null || true
