@@ -9,5 +9,9 @@ class RunEnded(TrainingError):  # noqa: N818 - names what happened, on all proce
     """The processes agreed that the run cannot go on: each of them raises it, with the same message."""
 
 
+class Stopped(Exception):  # noqa: N818 - names what happened, which is no error
+    """Reading was given up, because the run was asked to stop or the stream was closed."""
+
+
 class BadSample(ValueError):  # noqa: N818 - names the thing, which the stream skips and counts
     """A sample that stays damaged however often it is read; the message names key, shard and what is wrong."""

@@ -39,7 +39,7 @@ class Batch:
     """The identities."""
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; from pinned memory the copy runs beside the computation."""
+        """The same batch on a device; from pinned memory, the host does not wait for the copy."""
         moved = {
             field.name: value.to(device, non_blocking=True)
             for field in fields(self)

@@ -84,7 +84,7 @@ class StreamedDataset:
 
         Args:
             key: of the sample.
-            stopped: ends waits between tries once it is set.
+            stopped: once it is set, waits between tries end, and there are no more tries.
 
         Raises:
             DataSetError: the index points to no place, or the shard is gone.
@@ -100,7 +100,7 @@ class StreamedDataset:
 
         Args:
             fetched: the sample.
-            stopped: ends waits between tries once it is set.
+            stopped: once it is set, waits between tries end, and there are no more tries.
 
         Raises:
             BadSample: it stayed damaged.

@@ -14,7 +14,7 @@ from typing import TypeVar
 from shards.manifest import DataSetError
 from training.data.failures import Transient, judged, reason_of
 from training.data.places import Place, check_root, credentials_of, open_place
-from training.errors import TrainingError
+from training.errors import Stopped, TrainingError
 
 CHUNK = 4 * 2**20
 """Large files are read in ranges of so many bytes, each with its own retries, side by side."""
@@ -42,14 +42,18 @@ class Store:
             path: relative to the root.
             offset: of the first byte.
             length: how many.
-            stopped: ends waits between tries once it is set.
+            stopped: once it is set, waits between tries end, and there are no more tries.
 
         Raises:
+            Stopped: `stopped` was set.
             DataSetError: there is no such file.
             TrainingError: it cannot be read; the reason and the remedy are in the message.
         """
 
         def read() -> bytes | memoryview:
+            # A try may take a minute, for which nobody waits any more.
+            if stopped is not None and stopped.is_set():
+                raise Stopped(f"{path} is not wanted any more")
             data = self._place.range(path, offset, length)
             if len(data) != length:
                 raise Transient(f"{len(data):,} bytes came instead of {length:,}")

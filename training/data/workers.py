@@ -7,12 +7,16 @@ ending while a thread waits; here a piece of work costs one put and one get.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+PATIENCE_S = 15.0
+"""How long `close` waits for work under way: longer than a stalled connection lasts, but a read from a mount whose
+server has gone may never return."""
 
 
 class Workers(Generic[T]):
@@ -44,7 +48,7 @@ class Workers(Generic[T]):
         self._queue.put(item)
 
     def close(self) -> None:
-        """Forget the work that has not begun, and wait for the rest."""
+        """Forget the work that has not begun, and wait for the rest; work that never ends is left behind."""
         self._finalizer()
 
 
@@ -57,6 +61,7 @@ def _stop(queue: SimpleQueue[T | None], stopped: threading.Event, threads: list[
     stopped.set()
     for _ in threads:
         queue.put(None)
+    deadline = time.monotonic() + PATIENCE_S
     for thread in threads:
         if thread is not threading.current_thread():
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))

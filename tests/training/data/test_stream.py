@@ -6,6 +6,7 @@ import gc
 import re
 import threading
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from shards.sample import Sample
 from shards.schema import Split
 from shards.writer import write_dataset
 from training.config import Config
+from training.data import workers
 from training.data.batch import Batch
 from training.data.dataset import StreamedDataset, open_dataset
+from training.data.reader import never
 from training.data.stream import IdentityStream
-from training.errors import TrainingError
+from training.errors import Stopped, TrainingError
 
 
 def open_stream(
@@ -33,9 +36,17 @@ def open_stream(
     world_size: int = 1,
     start_step: int = 0,
     dataset: StreamedDataset | None = None,
+    stopping: Callable[[], bool] = never,
 ) -> IdentityStream:
-    dataset = dataset or open_dataset(config.data.root, retry_s=1.0)
-    return IdentityStream(dataset, config, 64, rank=rank, world_size=world_size, start_step=start_step)
+    return IdentityStream(
+        dataset or open_dataset(config.data.root, retry_s=1.0),
+        config,
+        64,
+        rank=rank,
+        world_size=world_size,
+        start_step=start_step,
+        stopping=stopping,
+    )
 
 
 def take(stream: IdentityStream, count: int) -> list[Batch]:
@@ -128,7 +139,7 @@ def test_a_shard_that_stays_corrupt_leaves_blank_rows_and_is_named_and_counted(c
     named = sorted(
         re.match(r"sample (\S+): train/mfhq-train-000001\.tar: member", text)[1] for text in stream.damaged
     )  # type: ignore[index]
-    assert named == TRAIN[5:10]
+    assert named == sorted(stream.problems) == TRAIN[5:10]
 
 
 def test_an_image_that_does_not_decode_is_a_damaged_sample(tmp_path: Path) -> None:
@@ -168,62 +179,114 @@ def test_a_shard_that_is_cut_short_while_training_is_a_failing_read_not_a_damage
 
 
 class Counting(StreamedDataset):
-    """The real data set, which counts what was asked of it and can be slow."""
+    """The real data set, which counts what was asked of it, and can be slow or held up."""
 
     fetched = 0
     pause_s = 0.0
+    flowing: threading.Event | None = None
+    _counting = threading.Lock()
 
     def fetch(self, key: str, stopped: threading.Event | None = None):  # type: ignore[no-untyped-def]
-        self.fetched += 1
+        with self._counting:
+            self.fetched += 1
+        if self.flowing:
+            self.flowing.wait(30)
         time.sleep(self.pause_s)
         return super().fetch(key, stopped)
 
 
-def test_no_more_is_read_ahead_than_configured(mfhq: Path) -> None:
+@pytest.fixture
+def counting(mfhq: Path) -> Counting:
     dataset = open_dataset(str(mfhq), retry_s=1.0)
     dataset.__class__ = Counting
-    stream = open_stream(small_data.config(mfhq, prefetch=3), dataset=dataset)
-    next(stream)
-    time.sleep(0.5)
-    assert dataset.fetched == 2 * (1 + 3)
-    next(stream)
-    time.sleep(0.5)
-    assert dataset.fetched == 2 * (2 + 3)
+    return dataset
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_no_more_is_read_ahead_than_configured(mfhq: Path, counting: Counting) -> None:
+    stream = open_stream(small_data.config(mfhq, prefetch=3), dataset=counting)
+    for taken in (1, 2):
+        next(stream)
+        wait_until(lambda taken=taken: counting.fetched >= 2 * (taken + 3))
+        time.sleep(0.3)
+        assert counting.fetched == 2 * (taken + 3)
     stream.close()
 
 
-def test_waiting_is_measured(mfhq: Path) -> None:
-    dataset = open_dataset(str(mfhq), retry_s=1.0)
-    dataset.__class__ = Counting
-    dataset.pause_s = 0.4
-    stream = open_stream(small_data.config(mfhq), dataset=dataset)
+def test_waiting_is_measured_and_batches_that_are_ready_cost_none(mfhq: Path, counting: Counting) -> None:
+    counting.pause_s = 0.6
+    stream = open_stream(small_data.config(mfhq, prefetch=3), dataset=counting)
     next(stream)
-    assert 0.3 < stream.waited_s < 3.0
-    time.sleep(1.0)
-    before = stream.waited_s
+    waited = stream.waited_s
+    assert waited > 0.5
+    wait_until(stream._pending[0]._finished.is_set)
     next(stream)
-    assert stream.waited_s - before < 0.05
+    assert stream.waited_s - waited < 0.5  # a read takes longer
     stream.close()
+
+
+def test_a_stop_ends_the_wait_for_storage_and_the_batch_can_still_be_had(
+    mfhq: Path, counting: Counting
+) -> None:
+    counting.flowing = threading.Event()
+    asked = threading.Event()
+    config = small_data.config(mfhq)
+    stream = open_stream(config, dataset=counting, stopping=asked.is_set)
+    threading.Timer(0.3, asked.set).start()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        next(stream)
+    assert 0.25 < time.monotonic() - began < 10
+    assert stream.waited_s > 0.25
+    counting.flowing.set()
+    wait_until(stream._pending[0]._finished.is_set)
+    # What has been read needs no wait, so no stop ends it.
+    (expected,) = take(open_stream(config), 1)
+    small_data.assert_same(take(stream, 1)[0], expected)
+
+
+def stream_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith(("decode-", "fetch-"))}
 
 
 def test_closing_ends_all_threads_and_the_iteration(mfhq: Path) -> None:
-    before = threading.active_count()
+    before = stream_threads()
     stream = open_stream(small_data.config(mfhq))
     next(stream)
-    assert threading.active_count() > before
+    started = stream_threads() - before
+    assert len(started) == 2 * (1 + 4)
     stream.close()
     stream.close()
-    assert threading.active_count() == before
+    assert not started & stream_threads()
     assert list(stream) == []
 
 
 def test_a_stream_that_is_forgotten_leaves_no_threads(mfhq: Path) -> None:
-    before = threading.active_count()
+    before = stream_threads()
     stream = open_stream(small_data.config(mfhq))
     next(stream)
+    started = stream_threads() - before
+    assert started
     del stream
     gc.collect()
-    deadline = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert threading.active_count() == before
+    wait_until(lambda: not started & stream_threads())
+
+
+def test_closing_leaves_a_read_behind_that_never_returns(
+    mfhq: Path, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "PATIENCE_S", 0.3)
+    counting.flowing = threading.Event()
+    stream = open_stream(small_data.config(mfhq), dataset=counting, stopping=lambda: True)
+    with pytest.raises(Stopped):
+        next(stream)
+    began = time.monotonic()
+    stream.close()
+    assert time.monotonic() - began < 10
+    counting.flowing.set()

@@ -1,0 +1,137 @@
+"""Reads samples into the rows of batches: threads that wait for storage, and threads that decode.
+
+Threads instead of worker processes: the libraries that read, check and decode let other threads run meanwhile, so
+nothing has to be copied between processes and memory does not grow with them. Some threads only wait for storage
+and others only compute, because waiting for an object store takes far more reads at once than there are cores.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from training.data.dataset import Fetched, StreamedDataset
+from training.data.decode import BatchBuffer
+from training.data.workers import Workers
+from training.errors import BadSample, Stopped
+
+FETCHERS_PER_DECODER = 4
+"""Reads that wait for storage, for each thread that decodes."""
+LOOK_S = 0.2
+"""How often a wait looks whether a stop was asked for."""
+
+
+def never() -> bool:
+    """No stop is ever asked for."""
+    return False
+
+
+class Pending:
+    """A batch on its way."""
+
+    def __init__(self, buffer: BatchBuffer, keys: Sequence[str]) -> None:
+        self.buffer = buffer
+        self.problems: dict[str, str] = {}
+        """What is wrong with the samples whose rows stay blank, by key."""
+        self.error: BaseException | None = None
+        """What ends the reading."""
+        self._finished = threading.Event()
+        self._left = len(keys)
+        self._counting = threading.Lock()
+        if not keys:
+            self._finished.set()
+
+    def wait(self, stopping: Callable[[], bool]) -> None:
+        """Wait until every row is filled or blank.
+
+        Args:
+            stopping: whether to give up waiting; looked at while there is something to wait for.
+
+        Raises:
+            Stopped: `stopping` said so. The reading goes on, and may be waited for again.
+            TrainingError: a sample could not be read.
+            DataSetError: a shard is gone, or the index points nowhere.
+        """
+        while not self._finished.wait(LOOK_S):
+            if stopping():
+                raise Stopped("reading was given up, because a stop was asked for")
+        if self.error is not None:
+            raise self.error
+
+    def row_done(self) -> None:
+        """One more row is filled or blank."""
+        with self._counting:
+            self._left -= 1
+            if self._left == 0:
+                self._finished.set()
+
+    def failed(self, error: BaseException) -> None:
+        """The reading cannot go on."""
+        self.error = error
+        self._finished.set()
+
+
+class _Row(NamedTuple):
+    """A sample on its way into its row of a batch."""
+
+    pending: Pending
+    row: int
+    key: str
+
+
+class Reader:
+    """The threads that read one stream of batches.
+
+    Args:
+        dataset: the data set.
+        decoders: threads that decode.
+    """
+
+    def __init__(self, dataset: StreamedDataset, decoders: int) -> None:
+        self._stopped = threading.Event()
+        self._decoders = Workers("decode", decoders, partial(_decode, dataset, self._stopped))
+        self._fetchers = Workers(
+            "fetch", FETCHERS_PER_DECODER * decoders, partial(_fetch, dataset, self._stopped, self._decoders)
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is read any more."""
+        return self._stopped.is_set()
+
+    def begin(self, buffer: BatchBuffer, keys: Sequence[str]) -> Pending:
+        """Start reading samples into the first rows of a batch."""
+        pending = Pending(buffer, keys)
+        for row, key in enumerate(keys):
+            self._fetchers.put(_Row(pending, row, key))
+        return pending
+
+    def close(self) -> None:
+        """Stop reading; waits for reads under way, which a stalled connection delays by seconds at most."""
+        self._stopped.set()
+        self._fetchers.close()
+        self._decoders.close()
+
+
+def _fetch(
+    dataset: StreamedDataset, stopped: threading.Event, decoders: Workers[tuple[_Row, Fetched]], row: _Row
+) -> None:
+    try:
+        decoders.put((row, dataset.fetch(row.key, stopped)))
+    except BaseException as error:
+        row.pending.failed(error)
+
+
+def _decode(dataset: StreamedDataset, stopped: threading.Event, work: tuple[_Row, Fetched]) -> None:
+    (pending, row, key), fetched = work
+    try:
+        pending.buffer.fill(row, dataset.pictures(fetched, stopped))
+    except BadSample as problem:
+        pending.buffer.blank(row)
+        pending.problems[key] = str(problem)
+    except BaseException as error:
+        pending.failed(error)
+        return
+    pending.row_done()
