@@ -1,8 +1,8 @@
 """The configuration of a training run: typed, complete before work starts, refused when a key is not known.
 
-What the paper leaves open (resolution, batch, optimiser) is a key here, and its default is justified where it
-stands. What shapes the result is kept apart from how the machines run it (`run`): a run may be resumed under
-another `run`, on another number of processes, never under another rest.
+What the paper leaves open (resolution, batch, optimiser) is a key here, and the reason for its default stands with
+it. What shapes the result is kept apart from how the machines run it (`run`): a run may be resumed under another
+`run`, on another number of processes, never under another rest.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Model(Section):
     """`paper` is built on CLIP ViT-H-14; `small` is for experiments, `tiny` for tests and the demo."""
     clip: str
     """Where the CLIP weights come from: `hub`, a file of open_clip weights, or `random`; `encoder` where
-    `flow.encoder` holds them."""
+    `flow.encoder` holds them. A file must be of a model with GELU: weights of the same shape that were trained
+    with QuickGELU (DFN's, MetaCLIP's) would load and mean something else. They are refused where the repository's
+    `open_clip_config.json` lies beside the file, which alone tells them apart."""
     clip_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Checked before a file of weights is loaded, when set."""
 
@@ -128,20 +130,34 @@ class Flow(Section):
 
 
 class Optimiser(Section):
-    """AdamW with warm-up and cosine decay."""
+    """AdamW with warm-up and cosine decay.
+
+    The paper gives none of these numbers. They are habits of training transformers, not the outcome of a search;
+    no run of the paper's size has compared them.
+    """
 
     learning_rate: Positive = 1e-4
+    """The highest. Careful for layers that start from random weights, as queries and cross-attention always do;
+    much for CLIP's own, which are mostly fine-tuned with 1e-5 to 5e-5, as higher rates wash out what they know. So
+    the paper's workflow, which starts from CLIP, takes 5e-5. Lower it further when the loss jumps after the
+    warm-up, or when there are few identities to learn new features from; raise it for small networks."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """0.95 instead of 0.999, as masked autoencoders are trained: it follows a noisy gradient more quickly."""
     weight_decay: NotNegative = 0.05
-    """Not applied to biases, norms and learned tokens."""
+    """Also that of masked autoencoders. Not applied to biases, norms and learned tokens."""
     warmup_steps: Annotated[int, Field(ge=0)] = 2000
+    """In which new layers learn to draw anything before what they send back moves CLIP's far. Under a hundredth of
+    the paper's run; shorter runs need fewer, a twentieth of their steps or less."""
     final_fraction: Fraction = 0.01
-    """The learning rate at the last step, as a share of the highest."""
+    """The learning rate at the last step, as a share of the highest: the weights have come to rest by then, and
+    the last steps are not lost."""
     clip_norm: Positive = 1.0
-    """Most norm of the gradient, over all parameters and processes."""
+    """Most norm of the gradient, over all parameters and processes. It is meant for single bad batches; where the
+    metrics show that most steps exceed it, it sets the learning rate instead, and should be raised."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
-    """Of the average of the weights that is validated and exported; 0 keeps none."""
+    """Of the average of the weights that is validated and exported; 0 keeps none. It looks back 1 / (1 - decay)
+    steps, here 10,000, a 25th of the paper's run; never more than a ninth of those taken, so that a short run is
+    not held back by its initial weights."""
 
 
 class Validation(Section):
@@ -217,7 +233,9 @@ class Config(Section):
     steps: Count = 250_000
     """Optimiser steps; the paper's 250K of the first stage. Its second stage takes 10K."""
     batch: Count = 256
-    """Identities of one optimiser step, over all processes. The paper does not give it."""
+    """Identities of one optimiser step, over all processes. The paper does not give it. 256 are 768 inputs and
+    2,048 targets; usual numbers of GPUs divide it, and eight can hold their 32 at once. With another batch, change
+    the learning rate about as its square root."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     optimiser: Optimiser = Optimiser()
     validation: Validation = Validation()

@@ -57,8 +57,8 @@ class BatchBuffer:
         keys: the identities.
         draws: what is wanted of each.
         side: of the model's input, in pixels.
-        most_inputs: what inputs are padded to, so that all batches of a run have one shape, which compiled networks
-            and figures of their work rely on; when None, the most that any of these draws has.
+        most_inputs: what inputs are padded to, so that all batches of a run have one shape, which compiled
+            networks and figures of their work rely on; when None, the most that any of these draws has.
         pinned: whether it lies in page-locked memory.
     """
 

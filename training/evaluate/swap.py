@@ -7,9 +7,9 @@ those of the first input alone. No target is an input. Learning identity shows a
     loss with own tokens  <  loss with one input's tokens  <  loss with another person's tokens
 
 What it cannot tell: inputs and targets are moments of one video, which share light, white balance, camera,
-compression and often clothes. Tokens that carried nothing else would lower the own loss as well, so a part of the gap
-may be theirs. Identity alone explains it only where a person's images were taken on different occasions, as those of
-`benchmarks/photo_shards.py` are.
+compression and often clothes. Tokens that carried nothing else would lower the own loss as well, so a part of the
+gap may be theirs. Identity alone explains it only where a person's images were taken on different occasions, as
+most of those that `benchmarks/photo_shards.py` makes a data set of.
 """
 
 from __future__ import annotations

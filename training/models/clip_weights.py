@@ -1,12 +1,14 @@
 """CLIP's pretrained weights, from where the configuration says: the hub, a file, or none at all.
 
 A file holds an open_clip model or its vision tower alone, as safetensors or as what `torch.save` writes. It is
-refused as a whole, and the first keys named, if it does not hold exactly the tower.
+refused as a whole, and the first keys named, if it does not hold exactly the tower. Which activation function the
+tower was trained with stands in no weight: it must be GELU.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -31,6 +33,8 @@ TOWER_PREFIX = "visual."
 NOT_USED = ("proj",)
 """What the tower's file has and `ClipTower` does not: the projection of the class token."""
 NAMED_KEYS = 5
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+"""What open_clip's repositories hold beside the weights."""
 
 
 def load_clip(model: Model) -> dict[str, torch.Tensor] | None:
@@ -63,13 +67,15 @@ def read_tower(path: Path, size: ModelSize, sha256: str | None = None) -> dict[s
         sha256: what the file must hash to, when given.
 
     Raises:
-        TrainingError: missing, of another digest, unreadable, or not this tower's weights.
+        TrainingError: missing, of another digest, unreadable, not this tower's weights, or of a model with another
+            activation function, where the model's configuration lies beside the file.
     """
     if not path.is_file():
         raise TrainingError(
             f"model.clip: there is no file {path}; give a file of open_clip weights, or `hub` to fetch "
             f"{HUB_REPOSITORY}, or `random` to train without them"
         )
+    _refuse_quick_gelu(path)
     if sha256 is not None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -84,6 +90,19 @@ def read_tower(path: Path, size: ModelSize, sha256: str | None = None) -> dict[s
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TrainingError(f"model.clip: {path} cannot be read as weights: {reason}") from error
     return _checked(tower, size, path)
+
+
+def _refuse_quick_gelu(path: Path) -> None:
+    try:
+        config = json.loads(path.with_name(OPEN_CLIP_CONFIG).read_bytes())
+        quick = config["model_cfg"].get("quick_gelu", False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # nothing is known
+    if quick:
+        raise TrainingError(
+            f"model.clip: {path} was trained with QuickGELU, says {OPEN_CLIP_CONFIG} beside it; this tower "
+            f"computes GELU, and would give other tokens than are meant. Take weights such as {HUB_REPOSITORY}'s"
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -148,8 +167,8 @@ def _download() -> Path:
 
     with asking_the_hub(
         lambda reason: (
-            f"model.clip: {HUB_FILE} of {HUB_REPOSITORY} cannot be fetched from the hub ({reason}). Run it again, or "
-            "on a machine without internet, copy the file there and give its path; its sha256 is "
+            f"model.clip: {HUB_FILE} of {HUB_REPOSITORY} cannot be fetched from the hub ({reason}). Run it "
+            "again; on a machine without internet, copy the file there and give its path. Its sha256 is "
             f"{HUB_SHA256}"
         )
     ):

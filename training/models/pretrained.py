@@ -87,8 +87,8 @@ def encoder_folder(name: Path | str, revision: str | None = None) -> Path:
     at = f" at revision {revision}" if revision else ""
     with asking_the_hub(
         lambda reason: (
-            f"there is no folder {name}, and the hub gives no encoder of that name{at} ({reason}): check the name and, "
-            "for a private repository, that you are logged in"
+            f"there is no folder {name}, and the hub gives no encoder of that name{at} ({reason}): check the "
+            "name and, for a private repository, that you are logged in"
         )
     ):
         return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))

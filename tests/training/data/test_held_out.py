@@ -21,6 +21,7 @@ def batches(  # type: ignore[no-untyped-def]
     root: Path,
     rank: int = 0,
     world_size: int = 1,
+    *,
     per_process: int = 2,
     identities: int = 256,
     data: Data = DATA,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import open_clip
@@ -123,6 +124,20 @@ def test_a_damaged_file_is_named(clip: open_clip.CLIP, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\x20" + bytes(100))
         with pytest.raises(TrainingError, match=f"{name} cannot be read as weights"):
             read_tower(tmp_path / name, TINY)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_weights_of_another_activation_are_refused_where_that_is_known(
+    quick: bool, clip: open_clip.CLIP, tmp_path: Path
+) -> None:
+    save_file(clip.state_dict(), tmp_path / "open_clip_model.safetensors")
+    about = {"model_cfg": {"embed_dim": 32, "quick_gelu": quick}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(about))
+    if quick:
+        with pytest.raises(TrainingError, match=r"safetensors was trained with QuickGELU.*computes GELU"):
+            read_tower(tmp_path / "open_clip_model.safetensors", TINY)
+    else:
+        assert_is_tower_of(clip, read_tower(tmp_path / "open_clip_model.safetensors", TINY))
 
 
 def test_the_hub_fits_the_paper_s_size_only() -> None:
