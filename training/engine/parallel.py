@@ -123,10 +123,13 @@ class ParallelStage:
         # Sharded weights must be gathered for these calls too; in training they are made within `forward`, which
         # has gathered them already.
         gathering = self.stage.METHODS if self._run.strategy == "fsdp" else ()
+        # Validation has shapes of its own. All blocks of a class share a few places for compiled code, which those
+        # shapes would take from the steps, until nothing is compiled any more.
+        eager = torch.compiler.set_stance("force_eager") if self._run.compile else nullcontext()
         for method in gathering:
             register_fsdp_forward_method(self._module, method)
         try:
-            with torch.no_grad(), self.precision():
+            with torch.no_grad(), self.precision(), eager:
                 yield self.stage
         finally:
             for method in gathering:

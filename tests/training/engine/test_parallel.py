@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import pytest
@@ -127,25 +128,48 @@ class TwoLayers(nn.Module):
         yield from self.layers
 
 
-@pytest.mark.slow
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Counts what is compiled from here on: captured, differentiated and run, but without a C++ compiler's minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    return lambda: torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def two_layers(world: World, **run: Any) -> ParallelStage:
+    torch.manual_seed(0)
+    return ParallelStage(TwoLayers(), Run(precision="fp32", **run), world)
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_compiled_blocks_compute_the_same_under_the_same_names(
-    world: World, make_batch: Any, strategy: str
+    world: World, make_batch: Any, graphs: Callable[[], int], strategy: str
 ) -> None:
-    def stage(**run: Any) -> ParallelStage:
-        torch.manual_seed(0)
-        return ParallelStage(TwoLayers(), Run(precision="fp32", **run), world)
-
-    torch._dynamo.reset()
     batch = make_batch(people=2, inputs=2, targets=1)
-    expected_loss, expected = learned(stage(), [batch])
-    compiled = stage(compile=True, activation_checkpointing=True, strategy=strategy)
+    expected_loss, expected = learned(two_layers(world), [batch])
+    compiled = two_layers(world, compile=True, activation_checkpointing=True, strategy=strategy)
     loss, found = learned(compiled, cut(batch, 1))
     assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
     assert_close(found, expected)
-    counters = torch._dynamo.utils.counters
-    assert counters["stats"]["unique_graphs"] >= 1
-    assert not counters["graph_break"]
+    assert graphs() >= 1
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_validation_with_shapes_of_its_own_compiles_nothing(
+    world: World, make_batch: Any, graphs: Callable[[], int]
+) -> None:
+    compiled = two_layers(world, compile=True)
+    learned(compiled, [make_batch(people=2, inputs=2, targets=1)])
+    before = graphs()
+    assert before >= 1
+    for people in range(3, 6):
+        with compiled.evaluating() as stage:
+            stage(make_batch(people=people, inputs=2, targets=1))
+    learned(compiled, [make_batch(people=2, inputs=2, targets=1)])
+    assert graphs() == before
+    learned(compiled, [make_batch(people=6, inputs=2, targets=1)])
+    assert graphs() > before  # a step of another shape would
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
