@@ -1,0 +1,162 @@
+"""Do samples look like the person they were asked to show? Measured on people that the trainer never saw.
+
+    python benchmarks/flow_identity.py /data/mfhq /data/runs/flow-with-mtd /data/runs/flow-without --samples 4
+
+Every held-out person is drawn from their inputs, and each drawing is compared with the person's other images, real
+and not inputs, by the cosine of a face recognition network's embeddings (`--profile embedded`: SFace). `own` is
+the mean over people; `stranger` is that of what was drawn of somebody else, the next person. `gain` is the mean of
+the difference with its standard error, and `first` the share of people whose drawings are nearest to themselves
+among all people. The line of photographs is what their real inputs reach at the drawings' size: the ceiling.
+
+A face is looked for in each drawing; where none is found, it is measured where faces mostly are in a crop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from faces.align import align_112
+from faces.portraits import PortraitFinder
+from training.config import Data
+from training.data.dataset import open_dataset
+from training.data.held_out import held_out_batches
+from training.evaluate.partners import partners
+from training.sampling.sampler import Sampler
+
+STORED = 512
+KEYPOINTS = np.array(
+    [[197.0, 222.0], [317.0, 222.0], [257.0, 292.0], [205.0, 349.0], [309.0, 349.0]], dtype=np.float32
+)
+"""Eyes, nose tip and corners of the mouth in a stored image, where they mostly are."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """A held-out identity."""
+
+    name: str
+    inputs: NDArray[np.uint8]
+    others: NDArray[np.uint8]
+    """Images that are not inputs."""
+
+
+class Measure:
+    """Embeddings of images that are faces, or are meant to be."""
+
+    def __init__(self, profile: str, models_dir: Path | None) -> None:
+        self._finder = PortraitFinder.load(profile, models_dir, with_embedder=True)
+        self.found = self.asked = 0
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Unit vector of an image of any size."""
+        large = cv2.resize(image, (STORED, STORED), interpolation=cv2.INTER_CUBIC)
+        detections = self._finder.detector.detect(large)
+        keypoints = max(detections, key=lambda found: found.face_px).keypoints if detections else KEYPOINTS
+        self.found += bool(detections)
+        self.asked += 1
+        embedder = self._finder.embedder
+        if embedder is None:
+            raise ValueError("the finder was loaded without an embedder")
+        return np.asarray(embedder.embed([align_112(large, keypoints)])[0], dtype=np.float64)
+
+
+def main() -> None:
+    """Measure every run and print a table."""
+    options = parse()
+    people = held_out_people(options.dataset, options.people)
+    measure = Measure(options.profile, options.models_dir)
+    truth = np.stack(
+        [unit(np.mean([measure(image) for image in person.others], axis=0)) for person in people]
+    )
+    print(
+        f"{len(people)} held-out people, {options.samples} drawings of each, {options.steps or 'usual'} steps"
+    )
+    print(f"{'':<28}{'own':>8}{'stranger':>10}{'gain':>17}{'first':>8}{'found':>8}")
+    sides = set()
+    for source in options.runs:
+        sampler = Sampler.load(source, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        sides.add(sampler.stage.flow.side)
+        seeds = range(options.samples)
+        drawn = [sampler.draw(list(person.inputs), seeds, steps=options.steps) for person in people]
+        report(source.name, drawn, truth, people, measure)
+    for side in sorted(sides):
+        small = [
+            [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in person.inputs]
+            for person in people
+        ]
+        report(f"photographs of {side} px", small, truth, people, measure)
+
+
+def report(
+    name: str,
+    drawn: list[list[NDArray[np.uint8]]],
+    truth: NDArray[np.float64],
+    people: list[Person],
+    measure: Measure,
+) -> None:
+    """A line of the table."""
+    measure.found = measure.asked = 0
+    embedded = [np.stack([measure(image) for image in images]) for images in drawn]
+    cosines = np.stack([(vectors @ truth.T).mean(axis=0) for vectors in embedded])  # [drawn, compared with]
+    others = partners([person.name for person in people])
+    own = np.diag(cosines)
+    stranger = np.array([cosines[other, place] for place, other in enumerate(others) if other is not None])
+    gains = own - stranger
+    error = statistics.stdev(gains) / len(gains) ** 0.5
+    first = float((cosines.argmax(axis=1) == np.arange(len(people))).mean())
+    print(
+        f"{name:<28}{own.mean():>8.3f}{stranger.mean():>10.3f}{gains.mean():>9.3f} ± {error:.3f}"
+        f"{first:>8.0%}{measure.found / measure.asked:>8.0%}"
+    )
+
+
+def held_out_people(root: str, count: int) -> list[Person]:
+    """The first people of the test split; of a person with several identities the first."""
+    dataset = open_dataset(root, 60.0, None)
+    people: dict[str, Person] = {}
+    for batch, names in held_out_batches(
+        dataset, Data(root=root), count, per_process=8, side=STORED, rank=0, world_size=1
+    ):
+        for row, name in enumerate(names):
+            if bool(batch.valid_B[row]) and name not in people:
+                images = batch.images_BKSSC[row].numpy()
+                inputs = batch.inputs_BM[row].tolist()
+                others = [image for image in range(len(images)) if image not in inputs]
+                people[name] = Person(name, images[inputs], images[others])
+    if len(people) < 2:
+        raise SystemExit(f"{root} holds {len(people)} held-out people; two at least can be compared")
+    return list(people.values())
+
+
+def unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of length 1."""
+    return vector / np.linalg.norm(vector)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", help="folder or address of the data set")
+    parser.add_argument("runs", type=Path, nargs="+", help="outputs of runs of the second stage, or exports")
+    parser.add_argument("--people", type=int, default=256, help="at most (256)")
+    parser.add_argument("--samples", type=int, default=4, help="drawings of each person (4)")
+    parser.add_argument("--steps", type=int, help="of each drawing (the run's)")
+    parser.add_argument(
+        "--profile", default="embedded", help="networks that find and recognise faces (embedded)"
+    )
+    parser.add_argument("--models-dir", type=Path, help="folder with their weights")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
