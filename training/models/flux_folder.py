@@ -19,6 +19,7 @@ import torch
 from training.config import Flow
 from training.errors import TrainingError
 from training.models.clip_weights import NAMED_KEYS
+from training.models.hub import asking_the_hub
 from training.models.pretrained import HUB_NAME
 
 PARTS = {
@@ -148,13 +149,7 @@ def _check_that_parts_fit(folder: FluxFolder) -> None:
 
 def _fetch(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if not HUB_NAME.fullmatch(name):
         raise TrainingError(
@@ -165,25 +160,27 @@ def _fetch(name: str, revision: str | None) -> Path:
             f"flow.base: there is no folder {name}. To fetch it from the hub, set flow.revision to the commit of "
             "the repository that is meant (40 hexadecimal digits)"
         )
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
-    except GatedRepoError as error:
-        raise TrainingError(
-            f"flow.base: {name} is gated. Log in on https://huggingface.co/{name}, accept its licence there, and "
-            "then run `hf auth login` on this machine or set HF_TOKEN to a token that may read gated repositories"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise TrainingError(f"flow.revision: {name} has no commit {revision}") from error
-    except RepositoryNotFoundError as error:
-        raise TrainingError(
-            f"flow.base: the hub has no {name}, or shows it only to those who are logged in (`hf auth login`)"
-        ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TrainingError(
-            f"flow.base: {name} cannot be fetched from the hub ({type(error).__name__}). On a machine without "
+    with asking_the_hub(
+        lambda reason: (
+            f"flow.base: {name} cannot be fetched from the hub ({reason}). Run it again, or on a machine without "
             f"internet, fetch it elsewhere (`hf download {name} --revision {revision} --local-dir FOLDER`, after "
             f"accepting its licence on https://huggingface.co/{name}) and give the folder"
-        ) from error
+        )
+    ):
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+        except GatedRepoError as error:
+            raise TrainingError(
+                f"flow.base: {name} is gated. Log in on https://huggingface.co/{name}, accept its licence there, "
+                "and then run `hf auth login` on this machine or set HF_TOKEN to a token that may read gated "
+                "repositories"
+            ) from error
+        except RevisionNotFoundError as error:
+            raise TrainingError(f"flow.revision: {name} has no commit {revision}") from error
+        except RepositoryNotFoundError as error:
+            raise TrainingError(
+                f"flow.base: the hub has no {name}, or shows it only to those who are logged in (`hf auth login`)"
+            ) from error
 
 
 def _without_progress() -> None:
