@@ -4,7 +4,8 @@
 
 It is for experiments that need more people than a few clips show: does a trainer learn who somebody is, measured
 on people it never saw? It is no MFHQ: photographs are taken years apart, small and enlarged, and nobody rated
-them. Every eight photographs of a person become a sample; all samples of a person are in one split. Faces are
+them. Every eight photographs of a person become a sample; all samples of a person are in one split. Only people
+with eight photographs are drawn for the test split; those of whom fewer are usable are missing from it. Faces are
 found, measured, cut out and masked by the same code as those of videos. `mfhq verify OUTPUT` checks the result.
 
 A folder stands where a video would: a photograph's number, by name, is its frame, and its second.
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,6 +58,8 @@ FACES = Faces(min_px=40, min_sharpness=0, crop_scale=1.6)
 """Photographs are small; blur is not a fault of theirs that would pass with the next frame."""
 JPEG_QUALITY = 92
 SUFFIXES = (".jpg", ".jpeg", ".png")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,59}")
+"""Names of folders that can be a part of a key."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,12 @@ def main() -> None:
     options = parser.parse_args()
 
     people = sorted(path for path in options.folder.iterdir() if path.is_dir())
-    if len(people) <= options.held_out:
-        parser.error(f"{options.folder} has {len(people)} people, and {options.held_out} are to be held out")
+    enough = [person for person in people if len(photographs_of(person)) >= IMAGES_PER_IDENTITY]
+    if len(enough) <= options.held_out:
+        parser.error(
+            f"{options.folder} has {len(enough)} people with {IMAGES_PER_IDENTITY} photographs or more, and "
+            f"{options.held_out} are to be held out: give more people, or a lower --held-out"
+        )
     resolved = resolve(MODELS, None)
     observer = FaceObserver(
         load_detector("yunet", resolved),
@@ -87,7 +96,7 @@ def main() -> None:
         FACES,
         JPEG_QUALITY,
     )
-    held_out = {path.name for path in held_out_people(people, options.held_out)}
+    held_out = {path.name for path in held_out_people(enough, options.held_out)}
     samples: list[Sample] = []
     videos: list[VideoOutcome] = []
     for number, person in enumerate(people, 1):
@@ -105,9 +114,11 @@ def main() -> None:
         ShardLimits(max_samples=100),
         name=f"photographs of {options.folder.name}, for experiments",
     )
+    test = {sample.record.person_id for sample in samples if sample.record.split == Split.TEST}
     reasons = sum((Counter(video.frame_reasons) for video in videos), Counter[Reason]())
     print(
-        f"\n{manifest.counts.persons} people in {len(samples)} samples; photographs dropped: {dict(reasons)}"
+        f"\n{manifest.counts.persons} people in {len(samples)} samples; photographs dropped: {dict(reasons)}\n"
+        f"held out: {len(test)} people, of {options.held_out} who were drawn; the others have too few usable faces"
     )
 
 
@@ -116,9 +127,24 @@ def held_out_people(people: Sequence[Path], count: int) -> list[Path]:
     return sorted(people, key=lambda path: hashlib.sha256(path.name.encode()).digest())[:count]
 
 
+def photographs_of(person: Path) -> list[Path]:
+    """The image files of a person's folder, by name."""
+    return sorted(path for path in person.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def key_of(person: str, group: int) -> str:
+    """A valid key for a sample of a person; plain names stand in it as they are."""
+    if not PLAIN_NAME.fullmatch(person):
+        # What names are made of differs in more than is left of it here, so a digest keeps them apart.
+        ascii_name = unicodedata.normalize("NFKD", person).encode("ascii", "ignore").decode()
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", ascii_name).strip("-")[:40]
+        person = f"{slug}_{hashlib.sha256(person.encode()).hexdigest()[:10]}"
+    return f"{person}_{group}"
+
+
 def curate(person: Path, split: Split, observer: FaceObserver) -> tuple[list[Sample], VideoOutcome]:
     """The samples of a person, and what became of the photographs."""
-    files = sorted(path for path in person.iterdir() if path.suffix.lower() in SUFFIXES)
+    files = photographs_of(person)
     reasons: Counter[Reason] = Counter()
     faces_seen = 0
     usable: list[Photograph] = []
@@ -194,7 +220,7 @@ def sample_of(person: str, split: Split, group: int, photographs: Sequence[Photo
         for photograph in photographs
     ]
     record = IdentityRecord(
-        key=f"{person}_{group}",
+        key=key_of(person, group),
         split=split,
         person_id=person,
         video_id=person,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import skimage.data
+from PIL import Image
 
 from shards.reader import Dataset
 from shards.schema import Split
@@ -41,4 +45,34 @@ def test_more_people_to_hold_out_than_there_are_is_refused(tmp_path: Path) -> No
     command = [sys.executable, SCRIPT, tmp_path / "people", tmp_path / "shards", "--held-out", "1"]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 2
-    assert "has 1 people, and 1 are to be held out" in result.stderr
+    assert "has 0 people with 8 photographs or more, and 1 are to be held out" in " ".join(
+        result.stderr.split()
+    )
+
+
+@pytest.mark.slow
+def test_names_of_any_kind_become_keys_and_only_people_with_enough_are_held_out(tmp_path: Path) -> None:
+    portrait = tmp_path / "astronaut.png"
+    Image.fromarray(skimage.data.astronaut()).save(portrait)
+    for name, photographs in (
+        ("Zoë O'Neil Jr.", 8),
+        ("佐藤 花子", 8),
+        ("few", 7),
+        ("fewer", 1),
+        ("plain_one", 9),
+    ):
+        (tmp_path / "people" / name).mkdir(parents=True)
+        for number in range(photographs):
+            shutil.copy(portrait, tmp_path / "people" / name / f"{number}.png")
+    command = [sys.executable, SCRIPT, tmp_path / "people", tmp_path / "shards", "--held-out", "2"]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+
+    assert "held out: 2 people, of 2 who were drawn" in result.stdout
+    assert verify(tmp_path / "shards") == []
+    dataset = Dataset.open(tmp_path / "shards")
+    samples = [sample for split in Split for sample in dataset.samples(split)]
+    keys = {sample.record.person_id: sample.record.key for sample in samples}
+    assert set(keys) == {"Zoë O'Neil Jr.", "佐藤 花子", "plain_one"}
+    assert keys["plain_one"] == "plain_one_0"
+    assert re.fullmatch(r"Zoe-O-Neil-Jr_[0-9a-f]{10}_0", keys["Zoë O'Neil Jr."])
+    assert re.fullmatch(r"_[0-9a-f]{10}_0", keys["佐藤 花子"])
