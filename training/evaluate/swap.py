@@ -78,13 +78,10 @@ def validate(
     """
     shares = list(batches)  # of one process: 2 MB a row at the paper's size
     tokens: list[torch.Tensor] = []
-    rows: list[tuple[str, str, torch.Tensor]] = []
-    for batch, persons in shares:
+    for batch, _ in shares:
         with precision():
             tokens.append(stage.identify(batch.to(device)).float().cpu())
-        found = zip(batch.keys, persons, tokens[-1], batch.valid_B.tolist(), strict=True)
-        rows += [(key, person, tokens_LD) for key, person, tokens_LD, valid in found if valid]
-    stand_ins = _stand_ins(row for share in gather(rows) for row in share)
+    stand_ins = _stand_ins(shares, tokens, gather)
     tally = _Tally()
     for (batch, _), own_BLD in zip(shares, tokens, strict=True):
         here = batch.to(device)
@@ -102,14 +99,42 @@ def validate(
     return _figures({place: loss for share in gather(tally.losses) for place, loss in share.items()})
 
 
-def _stand_ins(rows: Iterable[tuple[str, str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The tokens of each identity's partner, by the identity's key."""
+def _stand_ins(
+    shares: Sequence[tuple[Batch, Sequence[str]]], tokens: Sequence[torch.Tensor], gather: Gather
+) -> dict[str, torch.Tensor]:
+    """The tokens of the partner of each identity of this process, by the identity's key."""
+    # Blank rows bear the key of some other row.
+    own = [
+        [
+            (key, person, own_BLD[row])
+            for row, (key, person) in enumerate(zip(batch.keys, persons, strict=True))
+            if batch.valid_B[row]
+        ]
+        for (batch, persons), own_BLD in zip(shares, tokens, strict=True)
+    ]
+    people = gather([(key, person) for rows in own for key, person, _ in rows])
+    partner_of = _partners(row for share in people for row in share)
+    owners = {key: process for process, share in enumerate(people) for key, _ in share}
+    travelling = {other for key, other in partner_of.items() if owners[key] != owners[other]}
+    wanted = {partner_of[key] for rows in own for key, _, _ in rows if key in partner_of}
+    kept: dict[str, torch.Tensor] = {}
+    # Batch by batch, so that no process ever holds the tokens of all.
+    for rows in own:
+        # A row is a view: sent without a copy, it would take the whole batch with it.
+        sent = {key: tokens_LD.clone() for key, _, tokens_LD in rows if key in travelling}
+        for found in ({key: tokens_LD for key, _, tokens_LD in rows}, *gather(sent)):
+            kept |= {key: tokens_LD for key, tokens_LD in found.items() if key in wanted}
+    return {key: kept[other] for key, other in partner_of.items() if other in kept}
+
+
+def _partners(people: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The identity of another person that stands in for each, where there is one."""
     # In the order of the keys, so that partners are the same however many processes share the work.
-    everybody = sorted(rows, key=lambda row: row[0])
-    chosen = partners([person for _, person, _ in everybody])
+    everybody = sorted(people)
+    chosen = partners([person for _, person in everybody])
     return {
-        key: everybody[partner][2]
-        for (key, _, _), partner in zip(everybody, chosen, strict=True)
+        key: everybody[partner][0]
+        for (key, _), partner in zip(everybody, chosen, strict=True)
         if partner is not None
     }
 

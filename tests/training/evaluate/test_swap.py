@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -124,6 +125,24 @@ def test_any_number_of_processes_gives_every_process_the_same_figures(
     figures = run_together(shares, lambda share, gather: validate(stage, share, CPU, gather))
     assert all(figure == figures[0] for figure in figures)
     assert figures[0] == pytest.approx(alone, rel=1e-5)
+
+
+def test_processes_send_each_other_no_more_than_the_tokens_that_are_swapped(stage, make_batch) -> None:
+    batch, persons = make_batch(people=8), tuple("abcdefgh")
+    # The first of the second process stands in for the last of the first one, and the other way round.
+    shares = [[(rows_of(batch, rows), [persons[row] for row in rows])] for rows in (range(4), range(4, 8))]
+    sent: list[int] = []
+
+    def weigh(share: Share, gather: Callable[[Any], list[Any]]) -> dict[str, float]:
+        def weighing(value: Any) -> list[Any]:
+            sent.append(len(pickle.dumps(value)))
+            return gather(value)
+
+        return validate(stage, share, CPU, weighing)
+
+    run_together(shares, weigh)
+    of_one = stage.identify(rows_of(batch, [0])).nbytes
+    assert 2 * of_one < sum(sent) < 3.5 * of_one
 
 
 def run_together(
