@@ -77,7 +77,7 @@ class StreamedDataset:
             BadSample: it is damaged, and stayed so when it was fetched again.
             TrainingError: it cannot be read.
         """
-        return self._checked(self.fetch(key), _sample)
+        return self.sample(self.fetch(key))
 
     def fetch(self, key: str, stopped: threading.Event | None = None) -> Fetched:
         """The bytes of a sample, from the cache if they are there.
@@ -108,8 +108,12 @@ class StreamedDataset:
         """
         if self._plain:
             return self._checked(fetched, _pictures, stopped)
-        sample = self._checked(fetched, _sample, stopped)
+        sample = self.sample(fetched, stopped)
         return Pictures(sample.images, sample.masks)
+
+    def sample(self, fetched: Fetched, stopped: threading.Event | None = None) -> Sample:
+        """A sample that was fetched, with its whole record: as `pictures`, and slower."""
+        return self._checked(fetched, _sample, stopped)
 
     def _fetch(self, place: SampleRange, stopped: threading.Event | None) -> Fetched:
         data = self._store.range(place.shard, place.offset, place.length, stopped)

@@ -1,21 +1,40 @@
 """Batches of held-out identities for validation: the same in every run and on any number of processes.
 
 All batches have the same shape, and every rank gets the same number of them, as sharded models need: what is
-missing is filled with blank rows (`valid_B` False). Identities are spread evenly, so that no batch holds a single
-identity, which could not be compared with another one's.
+missing is filled with blank rows (`valid_B` False), which are spread evenly over the batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import NamedTuple
 
+from shards.sample import Sample
 from shards.schema import Split
 from training.config import Data
 from training.data.batch import Batch
-from training.data.dataset import StreamedDataset
+from training.data.dataset import Fetched, StreamedDataset
 from training.data.decode import BatchBuffer
 from training.data.draws import draw_held_out
-from training.errors import BadSample
+from training.data.reader import Pending, Reader, never
+
+DECODE_THREADS = 4
+READ_AHEAD = 4
+"""Batches."""
+
+
+class HeldOut(NamedTuple):
+    """A batch of held-out identities."""
+
+    batch: Batch
+    """A row takes 2 MB at the paper's size."""
+    persons: tuple[str, ...]
+    """The person of each row; those of blank rows are empty."""
+    problems: dict[str, str]
+    """What is wrong with the samples whose rows are blank because they are damaged, by key."""
 
 
 def held_out_batches(
@@ -27,45 +46,57 @@ def held_out_batches(
     *,
     rank: int,
     world_size: int,
-) -> Iterator[tuple[Batch, tuple[str, ...]]]:
+    stopping: Callable[[], bool] = never,
+) -> Generator[HeldOut, None, None]:
     """This rank's share of the first identities of the test split.
 
     Args:
         dataset: the data set.
         data: how many images of an identity play which part; no target is an input here.
         identities: at most so many.
-        per_process: rows of a batch; 2 at least.
+        per_process: rows of a batch.
         side: of the model's input, in pixels.
         rank: of this process.
         world_size: number of processes.
+        stopping: whether the run was asked to stop; looked at while there is something to wait for.
 
     Yields:
-        A batch, and the person of each row; the persons of blank rows are empty. Nothing when the data set has
-        no test split.
+        The batches; none when the data set has no test split.
 
     Raises:
+        Stopped: a stop was asked for.
         TrainingError: a sample cannot be read.
+        DataSetError: a shard is gone, or the index points nowhere.
     """
     keys = dataset.keys(Split.TEST)[:identities]
-    rows = max(per_process, 2)
-    batches = -(-len(keys) // rows)
-    for number in range(rank, -(-batches // world_size) * world_size, world_size):
-        own = keys[number::batches] if number < batches else []
-        names = own + keys[:1] * (rows - len(own))
-        draws = [draw_held_out(data, name) for name in names]
-        buffer = BatchBuffer(names, draws, side, most_inputs=data.most_inputs)
-        persons = [_fill(buffer, row, dataset, name) for row, name in enumerate(own)]
-        for row in range(len(own), rows):
-            buffer.blank(row)
-        yield buffer.batch(), (*persons, *[""] * (rows - len(own)))
+    batches = -(-len(keys) // per_process)
+    shares = [
+        keys[number::batches] if number < batches else []
+        for number in range(rank, -(-batches // world_size) * world_size, world_size)
+    ]
+    people: dict[str, str] = {}
 
+    def check(fetched: Fetched, stopped: threading.Event) -> Sample:
+        sample = dataset.sample(fetched, stopped)
+        people[sample.record.key] = sample.record.person_id
+        return sample
 
-def _fill(buffer: BatchBuffer, row: int, dataset: StreamedDataset, key: str) -> str:
-    """Decode a sample into its row; returns its person, or nothing when it is damaged."""
-    try:
-        sample = dataset.read(key)
-        buffer.fill(row, sample)
-    except BadSample:
-        buffer.blank(row)
-        return ""
-    return sample.record.person_id
+    with closing(Reader(dataset, check, DECODE_THREADS)) as reader:
+
+        def begin(own: list[str]) -> Pending:
+            names = own + keys[:1] * (per_process - len(own))
+            draws = [draw_held_out(data, name) for name in names]
+            buffer = BatchBuffer(names, draws, side, most_inputs=data.most_inputs)
+            for row in range(len(own), per_process):
+                buffer.blank(row)
+            return reader.begin(buffer, own)
+
+        pending: deque[Pending] = deque()
+        for number in range(len(shares)):
+            while len(pending) <= READ_AHEAD and number + len(pending) < len(shares):
+                pending.append(begin(shares[number + len(pending)]))
+            done = pending.popleft()
+            done.wait(stopping)
+            batch = done.buffer.batch()
+            valid = zip(batch.keys, batch.valid_B.tolist(), strict=True)
+            yield HeldOut(batch, tuple(people[key] if whole else "" for key, whole in valid), done.problems)

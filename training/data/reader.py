@@ -13,12 +13,13 @@ from functools import partial
 from typing import NamedTuple
 
 from training.data.dataset import Fetched, StreamedDataset
-from training.data.decode import BatchBuffer
+from training.data.decode import BatchBuffer, Encoded
 from training.data.workers import Workers
 from training.errors import BadSample, Stopped
 
 FETCHERS_PER_DECODER = 4
 """Reads that wait for storage, for each thread that decodes."""
+Check = Callable[[Fetched, threading.Event], Encoded]
 LOOK_S = 0.2
 """How often a wait looks whether a stop was asked for."""
 
@@ -86,12 +87,13 @@ class Reader:
 
     Args:
         dataset: the data set.
+        check: of the data set; what becomes of the bytes that were fetched: `pictures`, or `sample`.
         decoders: threads that decode.
     """
 
-    def __init__(self, dataset: StreamedDataset, decoders: int) -> None:
+    def __init__(self, dataset: StreamedDataset, check: Check, decoders: int) -> None:
         self._stopped = threading.Event()
-        self._decoders = Workers("decode", decoders, partial(_decode, dataset, self._stopped))
+        self._decoders = Workers("decode", decoders, partial(_decode, check, self._stopped))
         self._fetchers = Workers(
             "fetch", FETCHERS_PER_DECODER * decoders, partial(_fetch, dataset, self._stopped, self._decoders)
         )
@@ -124,10 +126,10 @@ def _fetch(
         row.pending.failed(error)
 
 
-def _decode(dataset: StreamedDataset, stopped: threading.Event, work: tuple[_Row, Fetched]) -> None:
+def _decode(check: Check, stopped: threading.Event, work: tuple[_Row, Fetched]) -> None:
     (pending, row, key), fetched = work
     try:
-        pending.buffer.fill(row, dataset.pictures(fetched, stopped))
+        pending.buffer.fill(row, check(fetched, stopped))
     except BadSample as problem:
         pending.buffer.blank(row)
         pending.problems[key] = str(problem)

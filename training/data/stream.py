@@ -68,7 +68,7 @@ class IdentityStream:
         self._pinned = torch.cuda.is_available()
         self._stopping = stopping
         self._pending: deque[Pending] = deque()
-        self._reader = Reader(dataset, config.run.decode_threads)
+        self._reader = Reader(dataset, dataset.pictures, config.run.decode_threads)
 
     @property
     def damaged(self) -> list[str]:

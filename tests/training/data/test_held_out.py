@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import zip_longest
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import torch
 from small_data import TEST
 
 from training.config import Data
-from training.data.dataset import open_dataset
+from training.data.dataset import StreamedDataset, open_dataset
 from training.data.held_out import held_out_batches
+from training.errors import Stopped
 
 DATA = Data(root="mfhq", inputs=(1, 3))
 
@@ -34,7 +36,7 @@ def batches(  # type: ignore[no-untyped-def]
 
 def valid_keys(found) -> list[list[str]]:  # type: ignore[no-untyped-def]
     return [
-        [key for key, valid in zip(batch.keys, batch.valid_B, strict=True) if valid] for batch, _ in found
+        [key for key, valid in zip(batch.keys, batch.valid_B, strict=True) if valid] for batch, *_ in found
     ]
 
 
@@ -44,24 +46,31 @@ def test_all_processes_together_give_the_batches_of_one(mfhq: Path, world_size: 
     shares = [batches(mfhq, rank, world_size) for rank in range(world_size)]
     assert len({len(share) for share in shares}) == 1
     together = [item for group in zip_longest(*shares) for item in group]
-    for (one, persons), (other, other_persons) in zip(alone, together, strict=False):
-        small_data.assert_same(one, other)
-        assert persons == other_persons
-    assert all(not batch.valid_B.any() and set(persons) == {""} for batch, persons in together[len(alone) :])
+    for one, other in zip(alone, together, strict=False):
+        small_data.assert_same(one.batch, other.batch)
+        assert one.persons == other.persons
+    assert all(
+        not batch.valid_B.any() and set(persons) == {""} for batch, persons, _ in together[len(alone) :]
+    )
 
 
 def test_every_held_out_identity_comes_once_with_its_person(mfhq: Path) -> None:
     found = batches(mfhq)
     assert sorted(key for keys in valid_keys(found) for key in keys) == TEST
-    for batch, persons in found:
+    for batch, persons, _ in found:
         for key, valid, person in zip(batch.keys, batch.valid_B, persons, strict=True):
             assert person == (f"p-{key.removesuffix('_0')}" if valid else "")
 
 
-def test_batches_have_one_shape_and_none_holds_a_single_identity_if_it_can_be_helped(mfhq: Path) -> None:
-    assert [len(keys) for keys in valid_keys(batches(mfhq, per_process=4))] == [3, 2]
-    for batch, _ in batches(mfhq, per_process=4):
-        assert batch.images_BKSSC.shape == (4, 8, 64, 64, 3)
+@pytest.mark.parametrize(
+    ("per_process", "identities"), [(1, [1, 1, 1, 1, 1]), (2, [2, 2, 1]), (3, [3, 2]), (4, [3, 2]), (8, [5])]
+)
+def test_batches_have_one_shape_and_blank_rows_are_spread_evenly(
+    mfhq: Path, per_process: int, identities: list[int]
+) -> None:
+    found = batches(mfhq, per_process=per_process)
+    assert [len(keys) for keys in valid_keys(found)] == identities
+    assert {item.batch.images_BKSSC.shape for item in found} == {(per_process, 8, 64, 64, 3)}
 
 
 def test_at_most_so_many_identities_come(mfhq: Path) -> None:
@@ -69,7 +78,7 @@ def test_at_most_so_many_identities_come(mfhq: Path) -> None:
 
 
 def test_inputs_are_the_most_and_no_target_is_an_input(mfhq: Path) -> None:
-    for batch, _ in batches(mfhq):
+    for batch, *_ in batches(mfhq):
         assert batch.input_valid_BM.all()
         assert batch.inputs_BM.shape[1] == 3
         assert batch.targets_BN.shape[1] == 5
@@ -78,16 +87,37 @@ def test_inputs_are_the_most_and_no_target_is_an_input(mfhq: Path) -> None:
 
 
 def test_where_training_sees_all_images_one_is_left_to_draw_and_shapes_stay(mfhq: Path) -> None:
-    for batch, _ in batches(mfhq, data=Data(root="mfhq", inputs=8)):
+    for batch, *_ in batches(mfhq, data=Data(root="mfhq", inputs=8)):
         assert batch.input_valid_BM.tolist() == [[True] * 7 + [False]] * len(batch.keys)
         assert batch.targets_BN.shape[1] == 1
 
 
-def test_a_damaged_sample_is_a_blank_row(tmp_path: Path) -> None:
+def test_a_damaged_sample_is_a_blank_row_that_shows_nobody_and_says_why(tmp_path: Path) -> None:
     root = small_data.build(tmp_path / "mfhq")
     small_data.flip_byte(root / "test/mfhq-test-000000.tar", 2000)
     found = batches(root)
     assert sorted(key for keys in valid_keys(found) for key in keys) == TEST[1:]
+    assert found[0].batch.keys[0] == TEST[0]
+    assert found[0].persons[0] == ""
+    ((key, message),) = [problem for item in found for problem in item.problems.items()]
+    assert key == TEST[0]
+    assert message.startswith(f"sample {TEST[0]}: test/mfhq-test-000000.tar: member")
+
+
+def test_a_stop_ends_the_wait_for_held_out_identities(mfhq: Path) -> None:
+    dataset = open_dataset(str(mfhq), retry_s=300.0)
+    dataset.__class__ = Stuck
+    with pytest.raises(Stopped):
+        list(held_out_batches(dataset, DATA, 4, 2, 64, rank=0, world_size=1, stopping=lambda: True))
+
+
+class Stuck(StreamedDataset):
+    """The real data set, on storage that answers nothing until nobody wants the answer any more."""
+
+    def fetch(self, key: str, stopped: threading.Event | None = None):  # type: ignore[no-untyped-def]
+        assert stopped is not None
+        assert stopped.wait(30)
+        return super().fetch(key, stopped)
 
 
 def test_a_data_set_without_a_test_split_has_no_batches(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from shards.canonical import indented_json, sha256_hex
 from shards.manifest import DataSetError
 from shards.schema import Split
 from training.data import dataset as dataset_module
-from training.data import places
+from training.data import places, store
 from training.data.dataset import open_dataset
-from training.errors import TrainingError
+from training.errors import Stopped, TrainingError
 
 
 @pytest.fixture
@@ -267,3 +267,38 @@ def test_a_newer_minor_version_is_read(copy: Path) -> None:
     dataset = open_dataset(str(copy), retry_s=1.0)
     pictures = dataset.pictures(dataset.fetch("train-00_0"))
     assert tuple(map(bytes, pictures.images)) == dataset.read("train-00_0").images
+
+
+def test_a_read_that_nobody_waits_for_any_more_is_not_tried_again(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    class Failing(places.Folder):
+        def range(self, path: str, offset: int, length: int) -> bytes:
+            tries.append(path)
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(store, "_FIRST_WAIT_S", 1000.0)  # the first wait takes up to ten seconds
+    dataset = open_dataset(str(copy), retry_s=300.0)
+    dataset._store._place = Failing(copy)
+    stopped, ended = threading.Event(), []
+
+    def read() -> None:
+        with pytest.raises(Stopped) as raised:
+            dataset.fetch("train-00_0", stopped)
+        ended.append(raised.value)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    while not tries:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    tried = len(tries)
+    stopped.set()
+    thread.join(20)
+    assert ended
+    assert len(tries) == tried
+    with pytest.raises(Stopped):
+        dataset.fetch("train-00_0", stopped)
+    assert len(tries) == tried
