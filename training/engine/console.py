@@ -62,7 +62,8 @@ class Display:
         validation = {name: value for name, value in values.items() if name.startswith("val/")}
         if validation:
             figures = "  ".join(
-                f"{name.removeprefix('val/')} {value:.4f}" for name, value in validation.items()
+                f"{name.removeprefix('val/')} {value:{'d' if isinstance(value, int) else '.4f'}}"
+                for name, value in validation.items()
             )
             self.say(f"step {step:,}/{self._steps:,}  held out: {figures}")
         shown = [f"{label} {form(values[name])}" for name, (label, form) in SHOWN.items() if name in values]
