@@ -22,8 +22,8 @@ MATRIX_SIDE = {"cuda": 8192, "cpu": 1024}
 LIMIT_S = 0.3
 """How long matrices are multiplied each time."""
 STREAMED = 8
-"""How often what is read ahead is used up while the stream is timed: the more often, the less it matters how much of
-it was there at the start."""
+"""How often what is read ahead is used up while the stream is timed: the more often, the less it matters how much
+of it was there at the start."""
 
 
 @dataclass
