@@ -8,18 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from flow_runs import as_trained
+from flow_runs import flow_config as config
+from flow_runs import flow_stage as build
 
-from training.config import Config
 from training.data.batch import Batch
 from training.errors import TrainingError
-from training.models.build import build_stage, images_side
+from training.models.build import images_side, meta_stage
 from training.models.encoder import OmniIDEncoder
 from training.models.flow import FlowStage, Sampling, draw_times
 from training.models.flux_adapter import attend, set_scale
 from training.models.sizes import SIZES
-
-SIDE = 64
-SCRATCH = {"layers": 2, "single_layers": 1, "heads": 2, "head_width": 16}
 
 
 @pytest.fixture(scope="session")
@@ -34,35 +33,8 @@ def stage(tiny_flux: Path, prompts: Path) -> FlowStage:
 
 @pytest.fixture
 def trained(stage: FlowStage) -> FlowStage:
-    """With values that are no longer zero, as after a few steps."""
-    with torch.no_grad():
-        for name, weight in stage.transformer.named_parameters():
-            if "to_v_ip" in name:
-                weight.normal_(std=0.5, generator=torch.Generator().manual_seed(len(name)))
-    return stage
-
-
-def config(
-    flux: Path | None, prompts: Path | None, flow: dict[str, object] | None = None, **changes: object
-) -> Config:
-    base = (
-        {"base": str(flux), "prompt_cache": str(prompts), "text_tokens": 16} if flux else {"scratch": SCRATCH}
-    )
-    values: dict[str, object] = {
-        "stage": "flow",
-        "output": "out",
-        "data": {"root": "root"},
-        "model": {"size": "tiny", "clip": "random"},
-        "flow": base | {"side": SIDE} | (flow or {}),
-        "run": {"precision": "fp32"},
-    }
-    return Config.model_validate(values | changes)
-
-
-def build(configuration: Config) -> FlowStage:
-    made = build_stage(configuration)
-    assert isinstance(made, FlowStage)
-    return made
+    """With an adapter that matters, as after many steps."""
+    return as_trained(stage)
 
 
 def call(transformer: torch.nn.Module, stage: FlowStage, **more: object) -> torch.Tensor:
@@ -325,3 +297,56 @@ def test_the_adapter_s_scale_is_linear_in_the_first_block(trained) -> None:
             )
     assert torch.allclose(outputs[2] - outputs[1], outputs[1] - outputs[0], atol=1e-4)
     assert (outputs[1] - outputs[0]).abs().max() > 0.1
+
+
+def test_every_block_is_one_graph_for_the_compiler(trained, make_batch) -> None:
+    batch = make_batch(people=1)
+    expected = trained(batch)
+    for block in trained.blocks():
+        block.forward = torch.compile(block.forward, backend="eager", fullgraph=True)
+    loss = trained(batch)
+    loss.backward()
+    assert torch.allclose(loss, expected)
+
+
+def test_a_step_needs_no_value_from_the_device(tiny_flux, prompts, make_batch) -> None:
+    """On the meta device there is none to be had: asking for one would be an error."""
+    stage = meta_stage(config(tiny_flux, prompts))
+    batch = make_batch(people=2).to(torch.device("meta"))
+    stage(batch).backward()
+    assert all(parameter.grad is not None for parameter in stage.parameters() if parameter.requires_grad)
+
+
+def test_a_flux_in_half_precision_is_close_and_leaves_the_loss_whole(tiny_flux, prompts, make_batch) -> None:
+    exact = as_trained(build(config(tiny_flux, prompts)))(make_batch())
+    half = as_trained(build(config(tiny_flux, prompts, run={"precision": "bf16"})))
+    types = {name: parameter.dtype for name, parameter in half.named_parameters()}
+    assert {
+        kind for name, kind in types.items() if name.startswith("transformer.") and "_ip." not in name
+    } == {torch.bfloat16}
+    assert {kind for name, kind in types.items() if "_ip." in name or name.startswith("encoder.")} == {
+        torch.float32
+    }
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = half(make_batch())
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+    rough.backward()
+    assert all(
+        parameter.grad.dtype == torch.float32 for parameter in half.parameters() if parameter.requires_grad
+    )
+
+
+def test_the_encoder_runs_once_for_all_targets_of_a_person(stage, make_batch) -> None:
+    seen: list[int] = []
+    stage.encoder.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    projected: list[int] = []
+    for block in stage.transformer.transformer_blocks:
+        keys = block.attn.processor.to_k_ip[0]
+        keys.register_forward_hook(lambda _module, inputs, _out: projected.append(inputs[0][:, 0].shape[0]))
+    drawn: list[int] = []
+    stage.transformer.register_forward_pre_hook(
+        lambda _module, _inputs, named: drawn.append(len(named["hidden_states"])), with_kwargs=True
+    )
+    stage(make_batch(people=2, targets=4))
+    assert (seen, projected, drawn) == ([2], [2, 2], [8])
