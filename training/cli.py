@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -173,6 +174,8 @@ def _tell_torchrun(message: str) -> None:
     """Put the message into the summary that torchrun prints last, which else points to a manual."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
-        Path(path).write_text(
-            json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8"
-        )
+        # Where a full disk is what ended the run, that is what must be said, and not that this has no room either.
+        with suppress(OSError):
+            Path(path).write_text(
+                json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8"
+            )

@@ -209,8 +209,8 @@ class Run(Section):
     prefetch: Count = 4
     """Micro-batches that are read ahead."""
     cache: Cache | None = None
-    retry_s: Positive = 300.0
-    """A read that keeps failing for so long ends the run."""
+    retry_s: Annotated[float, Field(gt=0, le=900)] = 300.0
+    """A read that keeps failing for so long ends the run. At most 15 minutes: the other processes wait for 30."""
     max_damaged: Annotated[int, Field(ge=0)] = 10
     """Damaged identities that are skipped, over all processes, before the run ends."""
     max_nonfinite_steps: Annotated[int, Field(ge=0)] = 10
@@ -252,7 +252,10 @@ class Config(Section):
         return self
 
     def defining(self) -> dict[str, Any]:
-        """What shapes the result, which a run that is resumed must agree with."""
+        """What shapes the result, which a run that is resumed must agree with.
+
+        Files and folders of weights may move from one start to the next: of their paths, the name counts.
+        """
         no_part_of_it: dict[str, Any] = {
             "run": True,
             "output": True,
@@ -262,4 +265,8 @@ class Config(Section):
             "checkpoints": True,
         }
         others = {"mtd", "flow"} - {self.stage}
-        return self.model_dump(mode="json", exclude=no_part_of_it | dict.fromkeys(others, True))
+        found = self.model_dump(mode="json", exclude=no_part_of_it | dict.fromkeys(others, True))
+        for section, key in (("model", "clip"), ("flow", "base"), ("flow", "encoder")):
+            if found.get(section, {}).get(key):
+                found[section][key] = Path(found[section][key]).name
+        return found

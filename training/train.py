@@ -9,11 +9,13 @@ stopped or killed, from its newest checkpoint, and gives what an undisturbed run
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 
+from shards.schema import Split
 from training.config import Config
 from training.data.cache import SampleCache
 from training.data.dataset import open_dataset
+from training.data.order import Share, check_enough
 from training.data.stream import IdentityStream
 from training.engine.checkpoint import Checkpoints, check_same_run
 from training.engine.consensus import Consensus
@@ -22,7 +24,7 @@ from training.engine.learner import Learner
 from training.engine.loop import Loop
 from training.engine.meter import Meter
 from training.engine.metrics import MetricsWriter
-from training.engine.output import ENCODER_FOLDER, alone, write_run_file
+from training.engine.output import ENCODER_FOLDER, SAMPLES_FOLDER, alone, write_run_file
 from training.engine.processes import World, processes
 from training.engine.rehearsal import rehearse
 from training.engine.signals import StopRequest
@@ -35,7 +37,7 @@ def run(config: Config, *, dry_run: bool = False) -> None:
 
     Args:
         config: of the run.
-        dry_run: build everything, say how large it is, take two steps, write nothing.
+        dry_run: build everything, say how large it is, take two steps, write nothing into the output.
 
     Raises:
         TrainingError: what is wrong and what to do; `RunEnded` when all processes raise the same.
@@ -55,22 +57,46 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
         with consensus.together():
             return closing(
                 IdentityStream(
-                    dataset, config, side, rank=world.rank, world_size=world.world_size, start_step=step
+                    dataset,
+                    config,
+                    side,
+                    rank=world.rank,
+                    world_size=world.world_size,
+                    start_step=step,
+                    stopping=stop.asked,
                 )
             )
 
-    # The networks, alike on every process; then shared out, with optimiser and average.
+    def build() -> Learner:
+        # The networks, alike on every process; then shared out, with optimiser and average.
+        with consensus.together():
+            stage = build_stage(config, dataset.digest)
+        return Learner(stage, config, world)
+
+    # What cannot be is refused before anything is fetched or built.
     with consensus.together():
-        stage = build_stage(config, dataset.digest)
-    learner = Learner(stage, config, world)
+        check_enough(len(dataset.keys(Split.TRAIN)), config.batch, dataset.root)
+        Share(config.batch, config.run.per_process, world.rank, world.world_size)
 
     if dry_run:
+        learner = build()
         with read_from(0) as stream:
             feed = Feed(
-                stream, stage, consensus, max_damaged=config.run.max_damaged, damaged=0, say=world.say
+                stream,
+                learner.stage,
+                consensus,
+                max_damaged=config.run.max_damaged,
+                damaged={},
+                say=world.say,
             )
             rehearse(
-                config=config, learner=learner, stream=stream, feed=feed, consensus=consensus, say=world.say
+                config=config,
+                learner=learner,
+                stream=stream,
+                feed=feed,
+                consensus=consensus,
+                stop=stop,
+                say=world.say,
             )
         return
 
@@ -80,21 +106,27 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
     ):
         # Go on where an earlier run of the same configuration stopped.
         saved = checkpoints.newest()
-        start, damaged = (saved.step, saved.damaged) if saved else (0, 0)
         if saved:
             with consensus.together():
                 check_same_run(saved, config.defining(), dataset.digest, config.output)
+        learner = build()
+        if saved:
             checkpoints.load(saved, learner.state())
-            world.say(f"going on from step {start:,} of {config.steps:,}")
+            world.say(f"going on from step {saved.step:,} of {config.steps:,}")
         with consensus.together():
             if world.leads:
                 write_run_file(config, dataset)
 
         # Every step of the optimiser, with figures, validation and checkpoints on the way.
-        with (
-            read_from(start) as stream,
-            MetricsWriter(config.output, start, config.steps, enabled=world.leads) as metrics,
-        ):
+        start = saved.step if saved else 0
+        with read_from(start) as stream, ExitStack() as opened:
+            # The first process does more here than the others do.
+            with consensus.together():
+                metrics = opened.enter_context(
+                    MetricsWriter(config.output, start, config.steps, enabled=world.leads)
+                )
+                meter = Meter(config, stream, consensus)
+            say = metrics.say if world.leads else _nothing
             loop = Loop(
                 config=config,
                 dataset=dataset,
@@ -102,30 +134,41 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
                 learner=learner,
                 feed=Feed(
                     stream,
-                    stage,
+                    learner.stage,
                     consensus,
                     max_damaged=config.run.max_damaged,
-                    damaged=damaged,
-                    say=metrics.say,
+                    damaged=saved.damaged if saved else {},
+                    say=say,
                 ),
-                meter=Meter(config, stream, world),
-                validator=Validator(config, dataset, side, consensus),
+                meter=meter,
+                validator=Validator(config, dataset, side, consensus, stopping=stop.asked, say=say),
                 metrics=metrics,
                 checkpoints=checkpoints,
                 stop=stop,
             )
-            done = loop.run(start)
+            done = loop.run(start, validation_owed=saved is not None and saved.validation_owed)
 
-        if done < config.steps:
-            world.say(f"stopped and saved at step {done:,}; the same command goes on from there")
+        if not loop.finished:
+            world.say(
+                f"stopped and saved at step {done:,}; the same command goes on from there"
+                if done
+                else "stopped before the first step was done; nothing was saved"
+            )
             return
 
         # What all of it was for: the encoder, as files that need no trainer.
         weights = learner.encoder_weights()
         with consensus.together():
             if world.leads:
-                stage.encoder.save_pretrained(config.output / ENCODER_FOLDER, weights)
+                learner.stage.encoder.save_pretrained(config.output / ENCODER_FOLDER, weights)
         world.say(f"trained {done:,} steps; the encoder is in {config.output / ENCODER_FOLDER}")
+        drawn = sorted((config.output / SAMPLES_FOLDER).glob("step-*.png"))
+        if drawn:
+            world.say(f"what it draws of people it has not seen: {drawn[-1]}")
+
+
+def _nothing(_: str) -> None:
+    """Said by the first process alone."""
 
 
 if __name__ == "__main__":

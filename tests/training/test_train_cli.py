@@ -84,8 +84,17 @@ def test_the_message_reaches_the_summary_that_torchrun_prints_last(tmp_path: Pat
     assert json.loads(told.read_text())["message"].startswith("cannot read the workflow")
 
 
+def test_a_summary_that_cannot_be_written_does_not_hide_the_message(tmp_path: Path) -> None:
+    result = omniid("train", tmp_path / "none.yaml", TORCHELASTIC_ERROR_FILE=str(tmp_path / "no" / "folder"))
+    assert result.returncode == 1
+    assert "cannot read the workflow" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_a_dry_run_says_what_a_run_will_be_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path, dataset, "run.per_process=1", "run.strategy=fsdp")
+    run = Run(
+        tmp_path, dataset, "run.per_process=1", "run.strategy=fsdp", f"run.cache.folder={tmp_path / 'kept'}"
+    )
     said = run.ended(2, "--dry-run").log(0)
 
     assert "2 processes, fsdp, fp32, 1 identities each at once, 2 micro-batches a step: a batch of 4" in said
@@ -109,7 +118,7 @@ def test_a_dry_run_says_what_a_run_will_be_and_writes_nothing(dataset: Path, tmp
     assert f"checkpoints: {4 * megabytes:.1f} MB each" in said
     assert "step 1: loss 0." in said
     assert "step 2: loss 0." in said
-    assert "nothing was written" in said
+    assert f"nothing was written into {run.output}; {tmp_path / 'kept'} keeps the samples" in said
     assert not run.output.exists()
 
 

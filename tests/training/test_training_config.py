@@ -50,6 +50,7 @@ def test_inputs_are_a_number_or_a_range(tmp_path: Path) -> None:
         ("run.precision=fp16", "run.precision: Input should be 'bf16' or 'fp32'"),
         ("run.per_proces=4", "run.per_proces: no such key; known are per_process, "),
         ("steps=many", "steps"),
+        ("run.retry_s=1000", "run.retry_s: Input should be less than or equal to 900"),
     ],
 )
 def test_what_cannot_be_is_refused_by_the_name_of_its_key(tmp_path: Path, override: str, said: str) -> None:
@@ -96,3 +97,11 @@ def test_how_the_machines_run_it_may_change_from_one_start_to_the_next(tmp_path:
 )
 def test_what_shapes_the_result_may_not(tmp_path: Path, override: str, line: str) -> None:
     assert changed(tmp_path, override) == [line]
+
+
+def test_weights_may_move_but_not_become_others(tmp_path: Path) -> None:
+    here, there = (load(tmp_path, f"model.clip=/{place}/clip.bin").defining() for place in ("here", "there"))
+    assert differences(here, there) == []
+    other = load(tmp_path, "model.clip=/here/other.bin").defining()
+    assert differences(here, other) == ["model.clip: clip.bin -> other.bin"]
+    assert differences(here, load(tmp_path).defining()) == ["model.clip: clip.bin -> random"]

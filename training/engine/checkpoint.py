@@ -14,11 +14,13 @@ a dot means whole, whatever was killed and when.
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import secrets
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -38,6 +40,7 @@ from training.errors import RunEnded, TrainingError
 FOLDER = "checkpoints"
 STATE_FILE = "state.json"
 _NAME = re.compile(r"step-(\d{9})")
+_LOG = logging.getLogger(__name__)
 
 
 class SavedState(Section):
@@ -50,8 +53,10 @@ class SavedState(Section):
     """What shapes the result (`Config.defining`)."""
     dataset_sha256: str
     """Of the data set's manifest."""
-    damaged: int
-    """Damaged identities so far."""
+    damaged: dict[str, str]
+    """Damaged identities met so far, and what is wrong with each."""
+    validation_owed: bool = False
+    """A stop cut the validation of this step short: the run makes up for it when it goes on."""
     world_size: int
     """Processes that wrote it; any other number may read it."""
     torch: str
@@ -123,6 +128,17 @@ class Checkpoints:
         self._thread.start()
         self.saved_step = state.step
 
+    def amend(self, state: SavedState) -> None:
+        """Replace what the newest checkpoint, whose tensors are those of now, says about itself.
+
+        Raises:
+            RunEnded: it could not be written.
+        """
+        self.finish()
+        with self._consensus.together():
+            if self._world.leads:
+                write_bytes(self._path(state.step) / STATE_FILE, state.model_dump_json(indent=2).encode())
+
     def problem(self) -> str | None:
         """What was wrong with writing, once that is known; for the next exchange."""
         return None if self._thread is not None and self._thread.is_alive() else self._problem
@@ -151,25 +167,29 @@ class Checkpoints:
         path = self._path(state.step)
         temporary = path.with_name(f".{path.name}.tmp-{self._token}")
         try:
-            write_tensors(temporary, copies, self._world.writing)
+            with _beside_training(self._world.device):
+                write_tensors(temporary, copies, self._world.writing)
             if self._world.leads:
                 write_bytes(temporary / STATE_FILE, state.model_dump_json(indent=2).encode())
                 temporary.replace(path)
                 sync_folder(self._folder)
-                self._remove_old()
         except IN_WORDS as error:
             self._problem = str(error)
         except Exception as error:
             self._problem = _in_words(error, path)
-        if self._problem and self._world.leads:
+        if not self._world.leads:
+            return
+        if self._problem:
             shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            self._remove_old()
 
     def _find_newest(self) -> SavedState | None:
         if not self._folder.is_dir():
             return None
         for path in self._folder.iterdir():
             if TEMPORARY.match(path.name):
-                shutil.rmtree(path)
+                _remove(path)
         steps = self._steps()
         if not steps:
             return None
@@ -187,8 +207,12 @@ class Checkpoints:
             path = self._path(step)
             # Under a temporary name first, so that a checkpoint half removed is never taken for a whole one.
             doomed = path.with_name(f".{path.name}.tmp-{self._token}")
-            path.rename(doomed)
-            shutil.rmtree(doomed)
+            try:
+                path.rename(doomed)
+            except OSError as error:
+                _LOG.warning("%s, of which there are newer ones, cannot be removed: %s", path, error)
+            else:
+                _remove(doomed)
 
     def _steps(self) -> list[int]:
         matches = [_NAME.fullmatch(path.name) for path in self._folder.iterdir()]
@@ -232,6 +256,28 @@ def check_same_run(saved: SavedState, config: dict[str, Any], dataset_sha256: st
             f"{output} holds checkpoints of another run, which differs in\n  {listed}\n"
             "Give the configuration of that run to go on with it, or another output to start a new one"
         )
+
+
+@contextmanager
+def _beside_training(device: torch.device) -> Iterator[None]:
+    """Let a thread use this process's device, on a stream of its own.
+
+    By itself it would use the first GPU of the machine, and wait for the steps of training with every megabyte.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_device(device)
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        yield
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder that nobody will read; what stays of it costs room, and the run goes on."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        _LOG.warning("%s is of no more use and cannot be removed: %s", path, error)
 
 
 def _in_words(error: Exception, path: Path) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from training.data.batch import Batch
 from training.data.hashing import hash64
 from training.data.stream import IdentityStream
 from training.engine.consensus import IN_WORDS, Consensus
-from training.errors import RunEnded
+from training.errors import RunEnded, Stopped
 from training.models.stage import Stage
 
 ORDER_BITS = 48
@@ -38,8 +38,8 @@ class Feed:
         stage: says how many parts a batch has.
         consensus: of the processes.
         max_damaged: damaged identities, over all processes, that are skipped before the run ends.
-        damaged: those before the step that the stream begins with.
-        say: tells the person something, on any process.
+        damaged: those met before the step that the stream begins with, and what is wrong with each.
+        say: tells the person something; called on all processes alike.
     """
 
     def __init__(
@@ -49,15 +49,16 @@ class Feed:
         consensus: Consensus,
         *,
         max_damaged: int,
-        damaged: int,
+        damaged: Mapping[str, str],
         say: Callable[[str], None],
     ) -> None:
         self._stream = stream
         self._stage = stage
         self._consensus = consensus
         self._max_damaged = max_damaged
-        self.damaged = damaged
-        """Damaged identities so far, on all processes."""
+        self.damaged = dict(damaged)
+        """Damaged identities met so far, by any process, and what is wrong with each; they count once, however
+        many epochs meet them."""
         self._say = say
 
     def next(self, step: int, stop: bool = False, problem: str | None = None) -> Fed:
@@ -75,20 +76,29 @@ class Feed:
         if not (stop or problem):
             try:
                 batches = [next(self._stream) for _ in range(self._stream.accumulation)]
+            except Stopped:
+                stop = True
             except IN_WORDS as error:
                 problem = str(error)
-        for message in self._stream.damaged[len(self._stream.damaged) - _blank(batches) :]:
-            self._say(f"skipped: {message}")
         parts = sum(self._stage.parts(batch) for batch in batches)
-        counts = (_blank(batches), parts, self._order(step, batches))
-        agreement = self._consensus.agree(counts, stop, problem)
+        blank = [key for batch in batches for key in _blank(batch)]
+        agreement = self._consensus.agree((len(blank), parts, self._order(step, batches)), stop, problem)
         if agreement.stop:
             return Fed([], 0, 0, stop=True)
-        damaged, parts, order = agreement.counts
-        self.damaged += damaged
-        if self.damaged > self._max_damaged:
+        blanks, parts, order = agreement.counts
+        if blanks:
+            self._note({key: self._stream.problems[key] for key in blank})
+        if len(self.damaged) > self._max_damaged:
             raise RunEnded(self._too_much_is_damaged())
         return Fed(batches, parts, order % 2**ORDER_BITS, stop=False)
+
+    def _note(self, problems: Mapping[str, str]) -> None:
+        """Take in what is wrong with the blank rows of this process, as all processes do."""
+        for met in self._consensus.gather(problems):
+            for key, problem in met.items():
+                if key not in self.damaged:
+                    self.damaged[key] = problem
+                    self._say(f"skipped: {problem}")
 
     def _order(self, step: int, batches: Sequence[Batch]) -> int:
         """A sum, so that it can be added up over processes; each identity goes in with its place in the step."""
@@ -100,14 +110,13 @@ class Feed:
         )
 
     def _too_much_is_damaged(self) -> str:
-        messages = [line for lines in self._consensus.gather(self._stream.damaged) for line in lines]
-        listed = "\n  ".join(messages[-20:])
+        listed = "\n  ".join(list(self.damaged.values())[-20:])
         return (
-            f"{self.damaged} damaged identities were met, more than run.max_damaged={self._max_damaged} allows:\n"
-            f"  {listed}\nCopy or build the data set again (`mfhq verify` lists all that is wrong with it), or "
-            "raise run.max_damaged"
+            f"{len(self.damaged)} damaged identities were met, more than run.max_damaged={self._max_damaged} "
+            f"allows:\n  {listed}\nCopy or build the data set again (`mfhq verify` lists all that is wrong with "
+            "it), or raise run.max_damaged"
         )
 
 
-def _blank(batches: Sequence[Batch]) -> int:
-    return sum(int((~batch.valid_B).sum()) for batch in batches)
+def _blank(batch: Batch) -> list[str]:
+    return [key for key, valid in zip(batch.keys, batch.valid_B.tolist(), strict=True) if not valid]

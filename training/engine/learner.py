@@ -37,6 +37,7 @@ class Learner:
     """
 
     def __init__(self, stage: Stage, config: Config, world: World) -> None:
+        self.stage = stage
         self.parallel = ParallelStage(stage, config.run, world)
         self.updates = Updates(self.parallel.parameters, config.optimiser, config.steps)
         decay = config.optimiser.ema_decay

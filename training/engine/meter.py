@@ -9,9 +9,9 @@ import torch
 
 from training.config import Config
 from training.data.stream import IdentityStream
+from training.engine.consensus import Consensus
 from training.engine.devices import peak_flops
 from training.engine.flops import step_flops
-from training.engine.processes import World
 
 
 class Meter:
@@ -20,10 +20,15 @@ class Meter:
     Args:
         config: of the run.
         stream: says how long it was waited for.
-        world: the processes; only the first one counts FLOPs, which takes seconds.
+        consensus: of the processes; only the first one counts FLOPs, which takes seconds.
+
+    Raises:
+        TrainingError: on the first process, FLUX's sizes are not to be had.
     """
 
-    def __init__(self, config: Config, stream: IdentityStream, world: World) -> None:
+    def __init__(self, config: Config, stream: IdentityStream, consensus: Consensus) -> None:
+        world = consensus.world
+        self._consensus = consensus
         self._images = config.batch * config.data.targets
         self._stream = stream
         self._device = world.device
@@ -41,13 +46,19 @@ class Meter:
         self._waited_s = self._stream.waited_s
 
     def figures(self, step: int) -> dict[str, float]:
-        """The figures since the last ones. The device must have come to the end of the step."""
+        """The figures since the last ones; all processes must ask for them.
+
+        The device must have come to the end of the step. The processes wait for each other, so the one that waits
+        longest for its data holds up all of them; likewise the one with least memory left ends all of them.
+        """
         steps = step - self._step
         took_s = time.perf_counter() - self._began_s
+        own = self._stream.waited_s - self._waited_s, peak_memory(self._device)
+        waited_s, peak = map(max, zip(*self._consensus.gather(own), strict=True))
         figures = {
             "speed/images_per_s": self._images * steps / took_s,
-            "speed/data_wait": (self._stream.waited_s - self._waited_s) / took_s,
-            "memory/peak_gb": peak_memory(self._device) / 1e9,
+            "speed/data_wait": waited_s / took_s,
+            "memory/peak_gb": peak / 1e9,
         }
         if self._flops is not None:
             figures["speed/mfu"] = self._flops * steps / took_s

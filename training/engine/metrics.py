@@ -40,6 +40,9 @@ class MetricsWriter:
         steps: the last step of the run.
         enabled: True on one process; on the others only `say` does anything.
         console: where to show progress; standard error by default.
+
+    Raises:
+        OutOfSpace: the disk or the quota is full.
     """
 
     def __init__(
@@ -51,10 +54,11 @@ class MetricsWriter:
         if enabled:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._lines = JsonLines(output / METRICS_FILE, start_step)
-            self._board = SummaryWriter(
-                str(output / TENSORBOARD_FOLDER), purge_step=start_step + 1 if start_step else 0
-            )
+            with out_of_space_in_words(output / METRICS_FILE):
+                self._lines = JsonLines(output / METRICS_FILE, start_step)
+                self._board = SummaryWriter(
+                    str(output / TENSORBOARD_FOLDER), purge_step=start_step + 1 if start_step else 0
+                )
         self._display = Display(start_step, steps, enabled, console)
 
     def say(self, text: str) -> None:

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
 import torch
 
@@ -21,11 +21,13 @@ from shards.atomic import remove_temporaries, write_bytes
 from training.config import Config
 from training.data.dataset import StreamedDataset
 from training.engine.consensus import Consensus
+from training.engine.jsonl import out_of_space_in_words
 from training.errors import TrainingError
 
 LOCK_FILE = ".lock"
 RUN_FILE = "run.json"
 ENCODER_FOLDER = "encoder"
+SAMPLES_FOLDER = "samples"
 SEEN_S = 10.0
 """How long a shared file system may take to show what another machine has written."""
 
@@ -47,9 +49,9 @@ def alone(config: Config, consensus: Consensus) -> Iterator[None]:
         with consensus.together():
             if consensus.world.leads:
                 held = _lock(config.output)
-                held.write(token)
-                held.flush()
-                os.fsync(held.fileno())
+                with out_of_space_in_words(config.output / LOCK_FILE):
+                    held.write(token.encode())
+                    os.fsync(held.fileno())
                 remove_temporaries(config.output)
         with consensus.together():
             _check_seen(config.output, token)
@@ -59,10 +61,11 @@ def alone(config: Config, consensus: Consensus) -> Iterator[None]:
             held.close()
 
 
-def _lock(output: Path) -> TextIO:
+def _lock(output: Path) -> FileIO:
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = (output / LOCK_FILE).open("a")
+        # Not buffered: what a full disk refused must not be tried again when the file is closed.
+        file = (output / LOCK_FILE).open("ab", buffering=0)
     except OSError as error:
         raise TrainingError(
             f"the output {output} cannot be used: {error.filename}: {error.strerror}; give a folder that can be "

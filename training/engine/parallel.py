@@ -53,6 +53,11 @@ class ParallelStage:
         }
         """What is trained, by its name in the stage."""
 
+    def weights(self) -> list[nn.Parameter]:
+        """All weights, those that are not trained among them."""
+        module: Any = self.stage
+        return list(module.parameters())
+
     def _copy(self, stage: Any) -> None:
         stage.to(self._world.device)
         with warnings.catch_warnings():

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from training.errors import RunEnded, TrainingError
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others: longer than a read is retried (`run.retry_s`), by far."""
+"""How long a process waits for the others: longer than a read is retried (`run.retry_s`, 15 minutes at most)."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,12 @@ def processes(deterministic: bool) -> Iterator[World]:
         deterministic: use only algorithms that give the same bits each time, where torch has them.
 
     Raises:
-        TrainingError: a process has no device, or another process has gone.
+        TrainingError: a process has no device, the processes cannot find each other, or another one has gone.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = _device(int(os.environ.get("LOCAL_RANK", "0")))
     with _numerics(deterministic):
-        _join(rank, world_size, device)
-        world = World(
-            rank,
-            world_size,
-            device,
-            control=dist.new_group(backend="gloo", timeout=PATIENCE),
-            writing=dist.new_group(backend="gloo", timeout=PATIENCE),
-        )
+        world = _joined(rank, world_size, device)
         try:
             yield world
         except RunEnded:
@@ -107,7 +100,7 @@ def _device(local_rank: int) -> torch.device:
     return device
 
 
-def _join(rank: int, world_size: int, device: torch.device) -> None:
+def _joined(rank: int, world_size: int, device: torch.device) -> World:
     options: dict[str, Any] = {"timeout": PATIENCE}
     if "MASTER_ADDR" not in os.environ:
         options["store"] = dist.HashStore()
@@ -115,13 +108,24 @@ def _join(rank: int, world_size: int, device: torch.device) -> None:
         options |= {"backend": "cpu:gloo,cuda:nccl", "device_id": device}
     else:
         options["backend"] = "gloo"
-    dist.init_process_group(rank=rank, world_size=world_size, **options)
+    try:
+        dist.init_process_group(rank=rank, world_size=world_size, **options)
+        groups = [dist.new_group(backend="gloo", timeout=PATIENCE) for _ in range(2)]
+    except RuntimeError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise TrainingError(
+            f"the {world_size} processes cannot find each other through {where}: {error}. All of them must be "
+            "started at about the same time, and reach that machine and port; on a machine with several networks, "
+            "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME say which one to use"
+        ) from error
+    return World(rank, world_size, device, *groups)
 
 
 @contextmanager
 def _numerics(deterministic: bool) -> Iterator[None]:
     """Set what torch keeps for the whole process, and set it back for whoever trains inside another program."""
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    searching = torch.backends.cudnn.benchmark
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
         torch.use_deterministic_algorithms(True)
@@ -132,6 +136,7 @@ def _numerics(deterministic: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.utils.deterministic.fill_uninitialized_memory = before[1]
+        torch.backends.cudnn.benchmark = searching
 
 
 def _lost_another(error: RuntimeError) -> bool:

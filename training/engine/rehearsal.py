@@ -15,6 +15,7 @@ from training.engine.consensus import Consensus
 from training.engine.feed import Feed
 from training.engine.learner import Learner
 from training.engine.meter import peak_memory
+from training.engine.signals import StopRequest
 
 STEPS = 2
 BYTES = 4
@@ -28,9 +29,10 @@ def rehearse(
     stream: IdentityStream,
     feed: Feed,
     consensus: Consensus,
+    stop: StopRequest,
     say: Callable[[str], None],
 ) -> None:
-    """Say what the run is made of, and take two steps; nothing is written.
+    """Say what the run is made of, and take two steps; nothing is written into its output.
 
     Raises:
         RunEnded: the run could not begin so.
@@ -40,14 +42,18 @@ def rehearse(
         say(line)
     for step in range(min(STEPS, config.steps)):
         began_s = time.perf_counter()
-        fed = feed.next(step)
+        fed = feed.next(step, stop.asked())
+        if fed.stop:
+            say("dry run: stopped")
+            return
         taken = learner.learn(step, fed.batches, fed.parts)
         loss, norm = taken.loss.item(), taken.gradient_norm.item()
         took_s = time.perf_counter() - began_s
         say(f"step {step + 1}: loss {loss:.4f}, gradient norm {norm:.3g}, {took_s:.2f} s")
     where = "GPU" if world.device.type == "cuda" else "main"
     say(f"peak {where} memory of process 0 in these steps: {_gigabytes(peak_memory(world.device))}")
-    say("dry run: nothing was written")
+    cached = f"; {config.run.cache.folder} keeps the samples that were read" if config.run.cache else ""
+    say(f"dry run: nothing was written into {config.output}{cached}")
 
 
 def _plan(config: Config, learner: Learner, stream: IdentityStream, world_size: int) -> Iterator[str]:
@@ -69,9 +75,15 @@ def _plan(config: Config, learner: Learner, stream: IdentityStream, world_size: 
     copies = {"weights": 1, "gradients": 1, "optimiser": 2}
     if learner.average is not None:
         copies["average"] = 1
+    frozen = [weight for weight in learner.parallel.weights() if not weight.requires_grad]
+    if frozen:
+        yield f"  {'frozen, besides':<24} {sum(weight.numel() for weight in frozen):>15,}"
+    frozen_bytes = sum(weight.numel() * weight.element_size() for weight in frozen)
     yield "memory of each process, without activations:"
     for strategy, processes in (("ddp", 1), ("fsdp", world_size)):
         sizes = {name: number * total * BYTES / processes for name, number in copies.items()}
+        if frozen:
+            sizes["frozen weights"] = frozen_bytes / processes
         listed = ", ".join(f"{name} {_gigabytes(size)}" for name, size in sizes.items())
         chosen = " (chosen)" if strategy == run.strategy else ""
         yield f"  {strategy:<4} {_gigabytes(sum(sizes.values()))}: {listed}{chosen}"

@@ -1,7 +1,8 @@
 """SIGTERM and SIGINT ask a run to stop; it does so at the end of a step, saved, with exit code 0.
 
 Schedulers send SIGTERM before they take a machine away, to one process or to all. The signal only sets a flag;
-the processes agree on it in their next exchange and save together.
+the processes agree on it in their next exchange and save together. Where that takes too long for a person, such
+as while networks are being loaded, a second Ctrl-C ends the process as it would any other.
 """
 
 from __future__ import annotations
@@ -31,5 +32,11 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def asked(self) -> bool:
+        """Whether a signal has come."""
+        return self.received is not None
+
     def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self.received = signal.Signals(number).name

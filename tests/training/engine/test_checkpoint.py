@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -27,7 +28,7 @@ def world() -> Iterator[World]:
 
 
 def state(step: int) -> SavedState:
-    return SavedState(step=step, config={"seed": 1}, dataset_sha256="ab", damaged=0, world_size=1, torch="2")
+    return SavedState(step=step, config={"seed": 1}, dataset_sha256="ab", damaged={}, world_size=1, torch="2")
 
 
 def open_checkpoints(world: World, output: Path, keep: int = 2) -> Checkpoints:
@@ -72,6 +73,34 @@ def test_the_newest_few_stay(world: World, tmp_path: Path) -> None:
     checkpoints.finish()
     assert names(tmp_path) == ["step-000000010", "step-000001000"]
     assert checkpoints.saved_step == 1000
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_said_and_the_run_goes_on(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rename = Path.rename
+
+    def stuck(path: Path, target: Path) -> Path:
+        if path.name == "step-000000005":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stuck)
+    checkpoints = open_checkpoints(world, tmp_path, keep=1)
+    for step in (5, 10, 15):
+        checkpoints.save(state(step), {"weights": torch.ones(3)})
+    checkpoints.finish()
+    assert names(tmp_path) == ["step-000000005", "step-000000015"]
+    assert "step-000000005" in caplog.text
+    assert "Stale file handle" in caplog.text
+
+
+def test_what_a_checkpoint_says_can_be_replaced(world: World, tmp_path: Path) -> None:
+    checkpoints = open_checkpoints(world, tmp_path)
+    owing = state(5).model_copy(update={"validation_owed": True})
+    checkpoints.save(owing, {"weights": torch.ones(3)})
+    checkpoints.amend(state(5))
+    assert open_checkpoints(world, tmp_path).newest() == state(5)
 
 
 def test_what_a_killed_run_left_half_written_is_removed_and_never_read(world: World, tmp_path: Path) -> None:

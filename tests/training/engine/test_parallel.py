@@ -130,7 +130,7 @@ class TwoLayers(nn.Module):
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Counts what is compiled from here on: captured, differentiated and run, but without a C++ compiler's minute."""
+    """Counts what is compiled from here on: captured and differentiated as ever, but not turned into C++."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

@@ -71,6 +71,7 @@ def test_sigterm_to_one_process_stops_all_saved_and_the_same_command_goes_on(
     again = run.ended(2)
 
     assert f"going on from step {stopped_at} of 10" in again.log(0)
+    assert f"{run.output}/samples/step-000000010.png" in again.log(0)
     assert_same(run, undisturbed)
 
 

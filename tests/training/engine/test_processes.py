@@ -1,0 +1,44 @@
+"""Processes find each other or say why not, and leave torch as they found it."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import torch
+
+from training.engine.processes import processes
+from training.errors import TrainingError
+
+
+def test_processes_that_cannot_find_each_other_say_where_they_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for name, value in {
+            "RANK": "0",
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }.items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(TrainingError, match=f"cannot find each other through 127.0.0.1:{port}"),
+            processes(False),
+        ):
+            pass
+
+
+def test_what_torch_keeps_for_the_whole_process_is_set_back() -> None:
+    def settings() -> tuple[bool, bool]:
+        return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+
+    torch.backends.cudnn.benchmark = True
+    try:
+        before = settings()
+        with processes(deterministic=True):
+            assert settings() == (True, False)
+        assert settings() == before
+    finally:
+        torch.backends.cudnn.benchmark = False
