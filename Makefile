@@ -5,11 +5,12 @@ BENCH_ARGS ?=
 DEMO ?= demo
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format lock bench-loader clean
+.PHONY: help setup demo test test-slow lint format lock bench-loader clean
 
 help:
 	@echo "make demo    make clips, build a data set from them, train on it for a minute"
-	@echo "make test    run the test suite (PYTEST_ARGS='--clips DIR' adds real clips)"
+	@echo "make test    run the tests (PYTEST_ARGS='--clips DIR' adds real clips)"
+	@echo "make test-slow   run those that take longer: builds and trainings that are killed, and the like"
 	@echo "make setup   set up .venv with the locked dependencies"
 	@echo "make bench-loader   the stream beside other loaders (BENCH_ARGS='--root MFHQ')"
 	@echo "make lint    ruff, mypy, import-linter"
@@ -25,13 +26,18 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	rm -rf $(DEMO)/mfhq $(DEMO)/run
+	rm -rf $(DEMO)/mfhq $(DEMO)/run $(DEMO)/flow
 	$(BIN)/mfhq demo-clips $(DEMO)/clips
 	$(BIN)/python pipeline/build_mfhq.py workflows/curate_demo.yaml source.path=$(DEMO)/clips output=$(DEMO)/mfhq
 	$(BIN)/omniid train workflows/train_mtd_tiny.yaml data.root=$(DEMO)/mfhq output=$(DEMO)/run
+	$(BIN)/omniid train workflows/train_flow_tiny.yaml data.root=$(DEMO)/mfhq output=$(DEMO)/flow steps=40 \
+		flow.encoder=$(DEMO)/run/encoder model.clip=encoder
 
 test: setup
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
