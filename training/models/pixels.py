@@ -47,17 +47,21 @@ def face_share(masks_HH: torch.Tensor, side: int) -> torch.Tensor:
     share_HH = masks_HH.float() / 255
     if share_HH.shape[-1] == side:
         return share_HH
-    overlap_SH = _overlap(share_HH.shape[-1], side, share_HH.device)
-    # In whole precision: a product in bfloat16 would round the outline.
-    with torch.autocast(share_HH.device.type, enabled=False):
-        return overlap_SH @ share_HH @ overlap_SH.T
+    return _reduced(_reduced(share_HH, side).mT, side).mT
 
 
-def _overlap(source: int, target: int, device: torch.device) -> torch.Tensor:
-    """Of each of `target` pixels in a row, the parts that lie on each of `source` pixels in the same space."""
-    # In a unit in which both kinds of pixels are whole numbers wide.
-    starts_S1 = torch.arange(target, device=device)[:, None] * source
-    starts_H = torch.arange(source, device=device) * target
-    ends_SH = torch.minimum(starts_S1 + source, starts_H + target)
-    shared_SH = (ends_SH - torch.maximum(starts_S1, starts_H)).clamp(min=0)
-    return shared_SH.float() / source
+def _reduced(values_H: torch.Tensor, side: int) -> torch.Tensor:
+    """The mean of the values under each of `side` pixels in a row, parts of pixels counted as parts.
+
+    Not as a product of matrices, which autocast would round to bfloat16.
+    """
+    source = values_H.shape[-1]
+    # In a unit in which the pixels of both rows are whole numbers wide.
+    starts_S = torch.arange(side, device=values_H.device) * source
+    sum_S = torch.zeros((), device=values_H.device)
+    for offset in range(-(-source // side) + 1):
+        under_S = starts_S // side + offset
+        ends_S = torch.minimum(starts_S + source, (under_S + 1) * side)
+        shared_S = (ends_S - torch.maximum(starts_S, under_S * side)).clamp(min=0)
+        sum_S = sum_S + values_H[..., under_S.clamp(max=source - 1)] * (shared_S / source)
+    return sum_S
