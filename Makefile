@@ -21,7 +21,7 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml requirements.lock scripts/install_system_packages
 	scripts/install_system_packages
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9; }
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -30,7 +30,7 @@ demo: setup
 	$(BIN)/mfhq demo-clips $(DEMO)/clips
 	$(BIN)/python pipeline/build_mfhq.py workflows/curate_demo.yaml source.path=$(DEMO)/clips output=$(DEMO)/mfhq
 	$(BIN)/omniid train workflows/train_mtd_tiny.yaml data.root=$(DEMO)/mfhq output=$(DEMO)/run
-	$(BIN)/omniid train workflows/train_flow_tiny.yaml data.root=$(DEMO)/mfhq output=$(DEMO)/flow steps=40 \
+	$(BIN)/omniid train workflows/train_flow_tiny.yaml data.root=$(DEMO)/mfhq output=$(DEMO)/flow steps=20 \
 		flow.encoder=$(DEMO)/run/encoder model.clip=encoder
 
 test: setup
