@@ -130,6 +130,8 @@ def test_what_the_dry_run_counts_is_what_is_trained(
 ) -> None:
     said = flow_run(tmp_path, dataset, tiny_flux, prompts, "--dry-run").ended(1).log(0)
     assert "dry run: nothing was written" in said
+    assert "frozen, besides" in said
+    assert ", frozen weights " in said
     assert "transformer.transformer_blocks" in said
     # K and V of two blocks: (24 + 1) x 32 each
     assert "3,200" in said
