@@ -107,7 +107,7 @@ class FlowStage(nn.Module):
         self.encoder = OmniIDEncoder(size)
         self.projection = IdentityProjection(size.width, flux.transformer.config.joint_attention_dim)
         self.frozen = not any(parameter.requires_grad for parameter in flux.transformer.parameters())
-        add_adapter(flux.transformer)
+        add_adapter(flux.transformer, silent=self.frozen)
         self.transformer = flux.transformer
         self.register_buffer("prompt_1TD", flux.prompt.tokens_1TD, persistent=False)
         self.register_buffer("pooled_1D", flux.prompt.pooled_1D, persistent=False)

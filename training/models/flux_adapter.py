@@ -1,8 +1,8 @@
 """The identity adapter: cross-attention on identity tokens beside FLUX's own attention, which stays as it was.
 
 Each double block of FLUX gets keys and values of its own for the identity (decoupled cross-attention, IP-Adapter).
-Values start at zero, so at step 0 the adapted transformer gives what FLUX gives, to the bit. Then only the values
-get a gradient; keys, projection and encoder follow as soon as the values are no longer zero.
+Beside a frozen FLUX, values start at zero, so at step 0 the adapted transformer gives what FLUX gives, to the bit.
+Then only the values get a gradient; keys, projection and encoder follow as soon as the values are no longer zero.
 
 The names of the parameters are diffusers' own (`FluxIPAdapterAttnProcessor`), so they can be exported as they are.
 
@@ -50,10 +50,13 @@ class OncePerPerson(nn.Linear):
         return found_BLx[:, None].expand(-1, tokens_BNLT.shape[1], -1, -1).flatten(0, 1)
 
 
-def add_adapter(transformer: Any) -> None:
+def add_adapter(transformer: Any, *, silent: bool) -> None:
     """Put an adapter into a `FluxTransformer2DModel`, whose parameters are the only new ones.
 
-    K starts as torch's linear layers do, V at zero.
+    Args:
+        transformer: changed in place.
+        silent: V starts at zero, for a transformer that shall give what it gave. One that is trained too has
+            nothing to lose, and learns sooner whom to draw from values that start as torch's linear layers do.
     """
     from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 
@@ -62,8 +65,9 @@ def add_adapter(transformer: Any) -> None:
         processor = FluxIPAdapterAttnProcessor(width, text_width)
         processor.to_k_ip = nn.ModuleList([OncePerPerson(text_width, width)])
         processor.to_v_ip = nn.ModuleList([OncePerPerson(text_width, width)])
-        nn.init.zeros_(processor.to_v_ip[0].weight)
-        nn.init.zeros_(processor.to_v_ip[0].bias)
+        if silent:
+            nn.init.zeros_(processor.to_v_ip[0].weight)
+            nn.init.zeros_(processor.to_v_ip[0].bias)
         block.attn.set_processor(processor)
 
 

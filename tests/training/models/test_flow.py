@@ -225,10 +225,12 @@ def test_clip_comes_from_one_place(clip: str, encoder: str | None) -> None:
         config(None, None, {"encoder": encoder}, model={"size": "tiny", "clip": clip})
 
 
+@pytest.mark.slow
 def test_a_transformer_of_its_own_learns_with_everything_else_who_is_who(make_batch) -> None:
     """Flat colours, one a person: in noise, only the identity says which."""
     stage = build(config(None, None, {"side": 16}))
     assert all(parameter.requires_grad for parameter in stage.parameters())
+    assert stage.transformer.transformer_blocks[0].attn.processor.to_v_ip[0].weight.abs().max() > 0
     batch = make_batch(people=2, inputs=1, targets=2)
     colours = torch.tensor([[230, 30, 30], [30, 30, 230]], dtype=torch.uint8)
     batch = replace(
