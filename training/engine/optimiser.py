@@ -16,6 +16,10 @@ from torch import nn
 from training.config import Optimiser
 
 
+ENCODER = "encoder."
+"""What the names of the encoder's parameters begin with, in every stage."""
+
+
 def learning_rate(step: int, steps: int, config: Optimiser) -> float:
     """The learning rate of step 0, 1, …: a line up to the highest, then half a cosine down to its share."""
     if step < config.warmup_steps:
@@ -45,15 +49,15 @@ class Updates:
         self._config = config
         self._steps = steps
         device = next(iter(parameters.values())).device
-        groups = [
-            [parameter for name, parameter in parameters.items() if decays(name, parameter) is wanted]
-            for wanted in (True, False)
-        ]
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in parameters.items():
+            decay = config.weight_decay if decays(name, parameter) else 0.0
+            share = config.encoder_share if name.startswith(ENCODER) else 1.0
+            groups.setdefault((decay, share), []).append(parameter)
         self._adamw = torch.optim.AdamW(
             [
-                {"params": group, "weight_decay": decay}
-                for group, decay in zip(groups, (config.weight_decay, 0.0), strict=True)
-                if group
+                {"params": group, "weight_decay": decay, "share": share}
+                for (decay, share), group in groups.items()
             ],
             lr=config.learning_rate,
             betas=config.betas,
@@ -85,7 +89,7 @@ class Updates:
         not_finite = ~(torch.isfinite(norm) & torch.isfinite(loss))
         self.skipped += not_finite
         for group in self._adamw.param_groups:
-            group["lr"] = learning_rate(step, self._steps, self._config)
+            group["lr"] = group["share"] * learning_rate(step, self._steps, self._config)
         self._adamw.found_inf = not_finite.float()
         self._adamw.step()
         self._adamw.zero_grad()

@@ -99,3 +99,18 @@ def test_decay_shrinks_weights_without_a_gradient_and_leaves_biases() -> None:
     optimiser.apply(0, torch.tensor(0.0))
     assert torch.allclose(layer.weight, weight * (1 - 0.1 * 0.5))
     assert torch.equal(layer.bias, bias)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_the_encoder_learns_at_its_share_of_the_rate(share: float) -> None:
+    parameters = {
+        name: torch.nn.Parameter(torch.ones(2, 2)) for name in ("encoder.mix.weight", "decoder.mix.weight")
+    }
+    config = Optimiser(learning_rate=1e-2, warmup_steps=0, encoder_share=share, weight_decay=0)
+    updates = Updates(parameters, config, steps=100)
+    for parameter in parameters.values():
+        parameter.grad = torch.ones(2, 2)
+    updates.apply(0, torch.tensor(1.0))
+    encoder, decoder = ((1 - parameter.detach()).max().item() for parameter in parameters.values())
+    assert decoder == pytest.approx(1e-2, rel=1e-3)
+    assert encoder == pytest.approx(share * 1e-2, rel=1e-3)
