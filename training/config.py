@@ -143,9 +143,9 @@ class Optimiser(Section):
     warm-up, or when there are few identities to learn new features from; raise it for small networks."""
     encoder_share: Fraction = 1.0
     """The encoder's learning rate as a share of that, 0 to leave it as it is. A decoder that starts from random
-    weights, as every adapter does, has no use for identity at first, and what it sends back then can wear away what
-    the encoder knows: in trials on small networks, its tokens became the same for everybody. So the workflows of
-    the flow stage take 0.1."""
+    weights, as every adapter does, has no use for identity at first, and what it sends back then can wear away
+    what the encoder knows: in trials on small networks, its tokens became the same for everybody. So the workflows
+    of the flow stage take 0.1."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """0.95 instead of 0.999, as masked autoencoders are trained: it follows a noisy gradient more quickly."""
     weight_decay: NotNegative = 0.05

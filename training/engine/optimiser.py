@@ -15,7 +15,6 @@ from torch import nn
 
 from training.config import Optimiser
 
-
 ENCODER = "encoder."
 """What the names of the encoder's parameters begin with, in every stage."""
 
