@@ -20,6 +20,8 @@ SCORER_MEMORY = 2**30
 ROUNDING = 1e-9
 """Twice 0.9 CPUs and 0.2 more must fit into 2."""
 MANY = 1_000_000
+START_S = 240
+"""How long Ray may take to start on this machine."""
 PATIENCE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
 """A worker that dies is replaced and its video tried again, but not for ever, as is Ray Data's default."""
 
@@ -29,13 +31,26 @@ def connect() -> None:
 
     Ray by itself would look for a cluster that was once started on this machine, and wait for ever for one that
     has ended since.
+
+    Raises:
+        BuildError: Ray does not start here.
     """
+    # Ray reads it when it is imported; its own half a minute is too short for a busy machine.
+    wait_s = os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_S))
     import ray
     from ray.data import DataContext
     from ray.util.annotations import RayDeprecationWarning
 
     if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.ERROR)
+        try:
+            ray.init(address=os.environ.get("RAY_ADDRESS", "local"), logging_level=logging.ERROR)
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            raise BuildError(
+                f"Ray did not start within {wait_s} s: this machine is too busy, or short of memory. Run the same "
+                "command again when it is less so"
+            ) from error
     # Warnings of Ray Data are about blocks and operators; what concerns videos, the build says itself.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)

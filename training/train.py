@@ -127,6 +127,12 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
                 )
                 meter = Meter(config, stream, consensus)
             say = metrics.say if world.leads else _nothing
+            held_out = len(dataset.keys(Split.TEST))
+            say(
+                f"{stream.identities:,} training identities, {held_out:,} held out"
+                f"{'' if held_out else ', so there is no validation'}; {config.steps:,} steps of "
+                f"{config.batch} on {world.world_size} process(es); output {config.output}"
+            )
             loop = Loop(
                 config=config,
                 dataset=dataset,

@@ -162,8 +162,7 @@ class Store:
             reason = error.last_attempt.exception()
             raise TrainingError(
                 f"{self.root}/{path} could not be read for {self.retry_s:.0f} s: {reason}. Check that the storage "
-                "is reachable from this machine and healthy, then run the same command again (run.retry_s sets "
-                "how long to keep trying)"
+                "is reachable from this machine and healthy, then run the same command again"
             ) from error
 
     def _once(self, path: str, read: Callable[[], T], passing: tuple[type[Exception], ...]) -> T:
