@@ -122,7 +122,7 @@ def held_out_people(root: str, count: int) -> list[Person]:
     """The first people of the test split; of a person with several identities the first."""
     dataset = open_dataset(root, 60.0, None)
     people: dict[str, Person] = {}
-    for batch, names in held_out_batches(
+    for batch, names, _ in held_out_batches(
         dataset, Data(root=root), count, per_process=8, side=STORED, rank=0, world_size=1
     ):
         for row, name in enumerate(names):
