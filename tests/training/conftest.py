@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +45,14 @@ def noise_batch(
 def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of FLUX with tiny parts, for all tests of a session; who damages it must copy it."""
     return write_tiny_flux(tmp_path_factory.mktemp("flux") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def launched_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set in a folder whose name a careless shell script would cut in two."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "shards"))
+    import shards_factory
+
+    root = tmp_path_factory.mktemp("data") / "a data set"
+    shards_factory.build(root)
+    return root
