@@ -179,8 +179,24 @@ def test_slurm_starts_one_torchrun_a_node_and_queues_the_job_again_when_time_run
     assert requeued.read_text() == "4711\n"
 
 
+def test_slurm_s_script_outside_of_a_job_says_how_to_submit_it() -> None:
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    result = subprocess.run(
+        ["bash", str(LAUNCH / "slurm.sbatch"), TINY, "output=/shared/run"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=outside,
+    )
+    assert result.returncode == 2
+    assert result.stderr == (
+        "this is no Slurm job; submit it with: "
+        f"sbatch --nodes=2 workflows/launch/slurm.sbatch {TINY} output=/shared/run\n"
+    )
+
+
 def test_slurm_says_where_to_submit_from(tmp_path: Path) -> None:
-    environment = os.environ | {"SLURM_SUBMIT_DIR": str(tmp_path)}
+    environment = os.environ | {"SLURM_JOB_ID": "4711", "SLURM_SUBMIT_DIR": str(tmp_path)}
     result = subprocess.run(
         ["bash", str(LAUNCH / "slurm.sbatch"), TINY],
         check=False,
