@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.data.batch import Batch
-from training.evaluate.grid import draw_sheet
+from training.evaluate.sheet import draw_sheet, input_columns
 from training.models.flow import FlowStage
 from training.models.pixels import pixels
 
@@ -41,16 +41,13 @@ def flow_grid(stage: FlowStage, batch: Batch, device: torch.device, rows: int) -
     samples_SBCSS = [
         stage.sample(tokens_BLD, seeds_B + number, flow.side, way).cpu() for number in range(SAMPLES)
     ]
-    most_inputs, targets = batch.inputs_BM.shape[1], min(TARGETS, batch.targets_BN.shape[1])
+    targets = min(TARGETS, batch.targets_BN.shape[1])
+    captions, shown = input_columns(batch, stage.size.side, rows)
     lines = []
-    for row in [row for row, valid in enumerate(batch.valid_B.tolist()) if valid][:rows]:
-        numbers = batch.inputs_BM[row][batch.input_valid_BM[row]]
-        inputs_MCSS = pixels(batch.images_BKSSC[row, numbers], stage.size.side)
-        missing = [None] * (most_inputs - len(inputs_MCSS))
+    for row, inputs in shown:
         targets_NCSS = pixels(batch.images_BKSSC[row, batch.targets_BN[row, :targets]], flow.side)
         samples = [samples_BCSS[row] for samples_BCSS in samples_SBCSS]
-        lines.append([*inputs_MCSS, *missing, *samples, *targets_NCSS])
-    captions = [f"input {number + 1}" for number in range(most_inputs)]
+        lines.append([*inputs, *samples, *targets_NCSS])
     captions += [f"sample {number + 1}" for number in range(SAMPLES)]
     captions += [f"target {number + 1}" for number in range(targets)]
     return draw_sheet(captions, lines)

@@ -1,4 +1,4 @@
-"""The sample grid: every tile shows what its caption says."""
+"""The sample grid of the first stage: every tile shows what its caption says."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sheets import STEP_PX, tile
 
 from training.config import Mtd
-from training.evaluate.grid import CAPTION_PX, GAP_PX, TILE_PX, sample_grid
+from training.evaluate.grid import sample_grid
+from training.evaluate.sheet import CAPTION_PX, GAP_PX, TILE_PX
 from training.models.mtd import MtdStage
 from training.models.sizes import SIZES
 
 CPU = torch.device("cpu")
-STEP = TILE_PX + GAP_PX
 
 
 @pytest.fixture(scope="module")
@@ -23,25 +24,10 @@ def stage() -> MtdStage:
     return MtdStage(SIZES["tiny"], Mtd())
 
 
-@pytest.fixture
-def flat(make_batch):
-    """Images of one colour each: image k of person b is grey of 20 k + 100 b."""
-    batch = make_batch(people=2, inputs=3, targets=2)
-    levels = 20 * torch.arange(8) + 100 * torch.arange(2)[:, None]
-    return replace(
-        batch, images_BKSSC=levels[:, :, None, None, None].expand_as(batch.images_BKSSC).byte().clone()
-    )
-
-
-def tile(grid: np.ndarray, row: int, column: int) -> np.ndarray:
-    top, left = CAPTION_PX + row * STEP, GAP_PX + column * STEP
-    return grid[top : top + TILE_PX, left : left + TILE_PX]
-
-
 def test_rows_are_identities_and_columns_what_the_captions_say(stage, flat) -> None:
     grid = sample_grid(stage, flat, CPU, rows=6)
     assert grid.dtype == np.uint8
-    assert grid.shape == (CAPTION_PX + 2 * STEP, GAP_PX + 6 * STEP, 3)
+    assert grid.shape == (CAPTION_PX + 2 * STEP_PX, GAP_PX + 6 * STEP_PX, 3)
     for row in range(2):
         for column in range(3):
             assert np.all(tile(grid, row, column) == 20 * column + 100 * row)
@@ -67,10 +53,10 @@ def test_the_drawing_is_shown_on_the_face_alone(stage, flat) -> None:
 
 
 def test_no_more_rows_than_asked_for_and_none_of_damaged_samples(stage, flat) -> None:
-    assert sample_grid(stage, flat, CPU, rows=1).shape[0] == CAPTION_PX + STEP
+    assert sample_grid(stage, flat, CPU, rows=1).shape[0] == CAPTION_PX + STEP_PX
     damaged = replace(flat, valid_B=torch.tensor([False, True]))
     grid = sample_grid(stage, damaged, CPU, rows=2)
-    assert grid.shape[0] == CAPTION_PX + STEP
+    assert grid.shape[0] == CAPTION_PX + STEP_PX
     assert np.all(tile(grid, 0, 0) == 100)
 
 
