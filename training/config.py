@@ -7,6 +7,7 @@ it. What shapes the result is kept apart from how the machines run it (`run`): a
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 """A path in which `~` is the home folder: shells leave it alone behind an equals sign."""
+Weights = Annotated[str, AfterValidator(os.path.expanduser)]
+"""Such a path as well, or owner/name of a repository of the Hugging Face hub."""
 Images = Annotated[int, Field(ge=1, le=IMAGES_PER_IDENTITY)]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class Data(Section):
@@ -87,14 +91,16 @@ class Scratch(Section):
 class Flow(Section):
     """Decoder 2, flow matching on a frozen FLUX with an identity adapter."""
 
-    base: str | None = None
+    base: Weights | None = None
     """A folder of FLUX as diffusers keeps it, or owner/name of one on the Hugging Face hub; never trained."""
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    revision: Commit | None = None
     """The commit of the hub's repository, without which its files may change from one run to the next."""
     scratch: Scratch | None = None
     """Instead of `base`: a transformer of this size, trained from random weights together with the encoder."""
-    encoder: str | None = None
+    encoder: Weights | None = None
     """The encoder to go on from: what an MTD run left in `<output>/encoder`, or owner/name on the hub."""
+    encoder_revision: Commit | None = None
+    """The commit of the hub's repository that the encoder lies in; none for a folder."""
     side: Annotated[int, Field(ge=16, multiple_of=16)] = 512
     """Pixels along a side of what is drawn. That of the stored images; the paper does not give it."""
     prompt: str = "photo of a person."
@@ -111,7 +117,7 @@ class Flow(Section):
     latents: str = "on_the_fly"
     """Latents of the targets: `on_the_fly`, or `beside_shards` or another folder to keep them in. Encoding takes
     a few percent of a step; kept, they take 0.13 MB an image."""
-    prompt_cache: Path | None = None
+    prompt_cache: Folder | None = None
     """Folder of encoded prompts, so that the text encoders are loaded once; by default in ~/.cache/omniid."""
     sample_steps: Count = 28
     """Steps of a sample in validation; FLUX.1-dev's own."""
@@ -126,6 +132,8 @@ class Flow(Section):
             raise ValueError(
                 f"flow.scratch.patch: {self.scratch.patch} does not divide flow.side {self.side}"
             )
+        if self.encoder_revision and self.encoder is None:
+            raise ValueError("flow.encoder_revision: expected with flow.encoder, and only there")
         return self
 
 

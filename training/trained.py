@@ -29,7 +29,7 @@ from training.models.sizes import SIZES, ModelSize
 EXPORT_FILE = "omniid.json"
 EXPORT_VERSION = "1.0"
 ENCODER = "encoder."
-_OF_THAT_MACHINE = {"encoder": None, "latents": "on_the_fly", "prompt_cache": None}
+_OF_THAT_MACHINE = {"encoder": None, "encoder_revision": None, "latents": "on_the_fly", "prompt_cache": None}
 """Of the configuration: what says nothing about what was learned."""
 
 

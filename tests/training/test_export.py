@@ -127,6 +127,14 @@ def test_an_export_holds_what_the_run_learned_to_the_bit(stage, run, exported) -
         assert all(torch.equal(weight, ours[name]) for name, weight in trained.weights.items())
 
 
+def test_where_the_encoder_came_from_is_no_part_of_an_export(stage, tiny_flux, tmp_path: Path) -> None:
+    came = {"encoder": "acme/omniid", "encoder_revision": "0" * 40}
+    config = flow_config(tiny_flux, tmp_path, came, model={"size": "tiny", "clip": "encoder"})
+    export(write_run(tmp_path / "run", config, stage), tmp_path / "out")
+    flow = read_export(tmp_path / "out").facts.flow
+    assert (flow.encoder, flow.encoder_revision) == (None, None)
+
+
 def test_without_an_average_the_weights_are_exported(stage, tiny_flux, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", flow_config(tiny_flux, tmp_path), stage, average=False)
     export(run, tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from training.models.flux_folder import open_flux
 from training.models.flux_latents import PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
-from training.models.kept_latents import KeptLatents, latents_folder
+from training.models.kept_latents import ON_THE_FLY, KeptLatents, latents_folder
+from training.models.pretrained import HUB_NAME
 from training.models.sizes import SIZES, ModelSize
 
 # diffusers imports bitsandbytes where it is installed, which then complains of kernels that nobody asked for.
@@ -102,7 +104,11 @@ def meta_flow_stage(config: Config) -> FlowStage:
                 torch.zeros(1, widths.pooled_projection_dim),
             )
             flux = Flux(transformer, VaeCodec(vae, "shapes"), prompt, Schedule())
-        return FlowStage(SIZES[config.model.size], flow, flux)
+        stage = FlowStage(SIZES[config.model.size], flow, flux)
+    if flow.latents != ON_THE_FLY:
+        # Encoded in the first epoch only: steps are not credited with work that most of them do not do.
+        stage.kept = KeptLatents(Path(), "shapes", stage.codec, flow.side)
+    return stage
 
 
 def scratch_transformer(scratch: Scratch) -> Any:
@@ -136,9 +142,20 @@ def _kind() -> Any:
 
 
 def _trained_encoder(config: Config) -> OmniIDEncoder:
-    name = str(_flow(config).encoder)
+    flow = _flow(config)
+    name, revision = str(flow.encoder), flow.encoder_revision
+    on_hub = not Path(name).is_dir() and HUB_NAME.fullmatch(name)
+    if on_hub and revision is None:
+        raise TrainingError(
+            f"flow.encoder: there is no folder {name}. To fetch it from the hub, set flow.encoder_revision to the "
+            "commit of the repository that is meant (40 hexadecimal digits)"
+        )
+    if revision is not None and Path(name).is_dir():
+        raise TrainingError(
+            f"flow.encoder_revision: {name} is a folder, which has no revisions: set it to null"
+        )
     try:
-        encoder = OmniIDEncoder.from_pretrained(name)
+        encoder = OmniIDEncoder.from_pretrained(name, revision)
     except TrainingError as error:
         raise TrainingError(f"flow.encoder: {error}") from error
     expected = SIZES[config.model.size]

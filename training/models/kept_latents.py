@@ -13,7 +13,8 @@ Letters in names give the shape:
 from __future__ import annotations
 
 import hashlib
-import warnings
+import logging
+import os
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from training.models.pixels import pixels
 ON_THE_FLY = "on_the_fly"
 BESIDE_SHARDS = "beside_shards"
 FOLDER = "latents"
+_LOG = logging.getLogger(__name__)
 
 
 def latents_folder(latents: str, root: str) -> Path | None:
@@ -42,7 +44,7 @@ def latents_folder(latents: str, root: str) -> Path | None:
     if latents == ON_THE_FLY:
         return None
     if latents != BESIDE_SHARDS:
-        return Path(latents)
+        return Path(latents).expanduser()
     if not Path(root).is_dir():
         raise ConfigError(
             f"flow.latents: {BESIDE_SHARDS} needs a data set in a folder, and data.root is {root}; give a "
@@ -75,21 +77,26 @@ class KeptLatents:
                 start of a step of about a second, some milliseconds.
         """
         device, side = batch.images_BKSSC.device, self._side // self._codec.factor
+        if device.type == "meta":
+            images = batch.targets_BN.numel()
+            return torch.empty(images, self._codec.channels, side, side, device=device)
         blank_CHH = torch.zeros(self._codec.channels, side, side)
         found: list[torch.Tensor] = []
         for row, (key, valid, targets) in enumerate(
             zip(batch.keys, batch.valid_B.tolist(), batch.targets_BN.tolist(), strict=True)
         ):
-            found += [self._one(batch, row, key, image) if valid else blank_CHH for image in targets]
+            found += [
+                self._one(batch, row, key, image, blank_CHH) if valid else blank_CHH for image in targets
+            ]
         kept_ICHH = torch.stack(found)
         if device.type == "cuda":
             kept_ICHH = kept_ICHH.pin_memory()
         return kept_ICHH.to(device, non_blocking=True)
 
-    def _one(self, batch: Batch, row: int, key: str, image: int) -> torch.Tensor:
+    def _one(self, batch: Batch, row: int, key: str, image: int, blank_CHH: torch.Tensor) -> torch.Tensor:
         digest = hashlib.sha256(key.encode()).hexdigest()
         path = self._folder / digest[:2] / f"{key}.{image}.safetensors"
-        if (kept_CHH := _read(path)) is None:
+        if (kept_CHH := _read(path)) is None or kept_CHH.shape != blank_CHH.shape:
             image_1SSC = batch.images_BKSSC[row, image][None]
             kept_CHH = self._codec.encode(pixels(image_1SSC, self._side))[0].cpu()
             self._write(path, kept_CHH)
@@ -105,7 +112,12 @@ class KeptLatents:
             write_bytes(path, save({"latents": latents_CHH.contiguous()}), durable=False)
         except OSError as error:
             self._writing = False
-            warnings.warn(f"latents are not kept any more: {error}", stacklevel=2)
+            _LOG.warning(
+                "flow.latents: no more latents are kept in %s, those that are missing are computed in each step (%s). "
+                "To keep them, stop the run, make room or set another folder, and go on",
+                self._folder,
+                os.strerror(error.errno) if error.errno else error,
+            )
 
 
 def _read(path: Path) -> torch.Tensor | None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from shards.atomic import OutOfSpace
-from training.config import Model
+from training.config import Config, Flow, Model
 from training.errors import TrainingError
+from training.models.build import build_stage
 from training.models.clip_weights import HUB_FILE, HUB_REPOSITORY, load_clip
 from training.models.encoder import OmniIDEncoder
 from training.models.hub import reason_of
@@ -154,6 +155,55 @@ def test_a_revision_that_is_not_there_is_named(hub: Hub, tmp_path: Path) -> None
         TrainingError, match=f"no encoder of that name at revision {OLDER} .*RevisionNotFound"
     ):
         OmniIDEncoder.from_pretrained("somebody/encoder", OLDER)
+
+
+def flow_from(encoder: Path | str, revision: str | None) -> Config:
+    values = {
+        "stage": "flow",
+        "output": "out",
+        "data": {"root": "root"},
+        "model": {"size": "tiny", "clip": "encoder"},
+        "flow": {
+            "scratch": {"layers": 1, "single_layers": 1, "heads": 2, "head_width": 16},
+            "side": 16,
+            "encoder": str(encoder),
+            "encoder_revision": revision,
+        },
+    }
+    return Config.model_validate(values)
+
+
+def test_the_second_stage_takes_the_encoder_of_the_commit_it_is_told(hub: Hub, tmp_path: Path) -> None:
+    older = put_encoder(hub, tmp_path / "old", OLDER)
+    newer = put_encoder(hub, tmp_path / "new", COMMIT)
+    assert same(build_stage(flow_from("acme/omniid", OLDER)).encoder, older)
+    assert same(build_stage(flow_from("acme/omniid", COMMIT)).encoder, newer)
+
+
+def test_the_second_stage_asks_the_hub_for_no_encoder_that_may_change(hub: Hub, tmp_path: Path) -> None:
+    put_encoder(hub, tmp_path / "new", COMMIT)
+    with pytest.raises(
+        TrainingError, match=r"no folder acme/omniid.*set flow\.encoder_revision to the commit"
+    ):
+        build_stage(flow_from("acme/omniid", None))
+    assert hub.asked == []
+
+
+def test_a_commit_that_is_not_there_is_named_with_the_key_of_the_encoder(hub: Hub, tmp_path: Path) -> None:
+    put_encoder(hub, tmp_path / "new", COMMIT)
+    with pytest.raises(TrainingError, match=rf"^flow\.encoder: .*acme/omniid.*{OLDER}"):
+        build_stage(flow_from("acme/omniid", OLDER))
+
+
+def test_an_encoder_in_a_folder_has_no_commit(tmp_path: Path) -> None:
+    OmniIDEncoder(SIZES["tiny"]).save_pretrained(tmp_path / "encoder")
+    with pytest.raises(TrainingError, match=r"flow\.encoder_revision: .*encoder is a folder"):
+        build_stage(flow_from(tmp_path / "encoder", COMMIT))
+
+
+def test_a_commit_belongs_to_an_encoder() -> None:
+    with pytest.raises(ValueError, match=r"flow\.encoder_revision: expected with flow\.encoder"):
+        Flow.model_validate({"base": "acme/flux", "encoder_revision": COMMIT})
 
 
 def test_a_folder_has_no_revision(tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from flow_runs import SIDE, flow_config, flow_stage
+from safetensors.torch import save
+from torch.utils.flop_counter import FlopCounterMode
 
 from settings.section import ConfigError
 from training.data.batch import Batch
+from training.engine.flops import step_flops
 from training.models.build import build_stage
 from training.models.flow import FlowStage
-from training.models.flow_build import build_flow_stage
+from training.models.flow_build import build_flow_stage, meta_flow_stage
 from training.models.kept_latents import KeptLatents, latents_folder
 
 
@@ -70,9 +73,11 @@ def test_only_what_is_missing_or_damaged_is_computed(stage, codec, tmp_path: Pat
     assert len(files) == 6
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:50])
+    files[2].write_bytes(save({"latents": torch.zeros(1, 2, 2)}))
+    files[3].write_bytes(save({"something": torch.zeros(1, 2, 2)}))
     codec.images = 0
     assert torch.equal(kept(codec, tmp_path).of(batch), first)
-    assert codec.images == 2
+    assert codec.images == 4
 
 
 def test_they_do_not_depend_on_what_else_is_in_the_batch(stage, codec, tmp_path: Path, make_batch) -> None:
@@ -102,14 +107,17 @@ def test_damaged_samples_are_neither_read_nor_kept(stage, codec, tmp_path: Path,
     assert latents[:2].abs().max() > 0
 
 
-def test_where_nothing_can_be_written_the_run_goes_on(stage, codec, tmp_path: Path, make_batch) -> None:
+def test_where_nothing_can_be_written_the_run_goes_on_and_says_so_once(
+    stage, codec, tmp_path: Path, make_batch, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("")
     batch = make_batch(people=2, targets=2)
     expected = kept(codec, tmp_path / "folder").of(batch)
-    with pytest.warns(UserWarning, match="latents are not kept any more: ") as said:
-        found = kept(codec, tmp_path / "file" / "folder").of(batch)
+    found = kept(codec, tmp_path / "file" / "folder").of(batch)
     assert torch.equal(found, expected)
-    assert len(said) == 1
+    (said,) = caplog.messages
+    assert said.startswith(f"flow.latents: no more latents are kept in {tmp_path / 'file' / 'folder'}")
+    assert "(Not a directory)" in said
 
 
 def test_the_folder_is_beside_the_shards_or_where_it_is_said_to_be(tmp_path: Path) -> None:
@@ -125,3 +133,14 @@ def test_a_configuration_decides_whether_they_are_kept(tiny_flux, tmp_path: Path
     assert build_flow_stage(config, "a" * 64).kept is not None
     assert build_flow_stage(config).kept is None
     assert build_stage(flow_config(tiny_flux, tmp_path), "a" * 64).kept is None
+
+
+def test_work_that_kept_latents_save_is_not_counted(tiny_flux, tmp_path: Path) -> None:
+    def flops(latents: str) -> int:
+        return step_flops(flow_config(tiny_flux, tmp_path, {"latents": latents}, batch=8))
+
+    with FlopCounterMode(display=False) as counter, torch.device("meta"):
+        meta_flow_stage(flow_config(tiny_flux, tmp_path)).codec.encode(torch.empty(64, 3, SIDE, SIDE))
+    encoding = counter.get_total_flops()
+    assert encoding > 0
+    assert flops("on_the_fly") - flops(str(tmp_path)) == encoding
