@@ -113,8 +113,8 @@ class KeptLatents:
         except OSError as error:
             self._writing = False
             _LOG.warning(
-                "flow.latents: no more latents are kept in %s, those that are missing are computed in each step (%s). "
-                "To keep them, stop the run, make room or set another folder, and go on",
+                "flow.latents: no more latents are kept in %s, those that are missing are computed in each step "
+                "(%s). To keep them, stop the run, make room or set another folder, and go on",
                 self._folder,
                 os.strerror(error.errno) if error.errno else error,
             )
