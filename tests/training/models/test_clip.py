@@ -5,11 +5,9 @@ from __future__ import annotations
 import open_clip
 import pytest
 import torch
+from small_clip import TINY, whole_clip
 
 from training.models.clip import CLIP_MEAN, CLIP_STD, ClipTower, from_patches, patches_shown, to_patches
-from training.models.sizes import SIZES
-
-TINY = SIZES["tiny"]
 
 
 @pytest.fixture
@@ -23,25 +21,8 @@ def pixels() -> torch.Tensor:
     return torch.rand(3, 3, TINY.side, TINY.side, generator=torch.Generator().manual_seed(1))
 
 
-def whole_clip(seed: int) -> open_clip.CLIP:
-    """A real CLIP model, text tower and all, whose vision tower is tiny."""
-    torch.manual_seed(seed)
-    return open_clip.CLIP(
-        embed_dim=32,
-        vision_cfg=open_clip.CLIPVisionCfg(
-            layers=TINY.layers,
-            width=TINY.width,
-            head_width=TINY.head_width,
-            patch_size=TINY.patch,
-            image_size=TINY.side,
-        ),
-        text_cfg=open_clip.CLIPTextCfg(context_length=8, vocab_size=50, width=32, heads=2, layers=1),
-        output_dict=True,
-    )
-
-
 def test_tokens_are_those_of_open_clip(tower: ClipTower, pixels: torch.Tensor) -> None:
-    clip = whole_clip(seed=5)
+    clip = whole_clip()
     clip.visual.output_tokens = True
     weights = {key: value for key, value in clip.visual.state_dict().items() if key != "proj"}
     tower.visual.load_state_dict(weights)

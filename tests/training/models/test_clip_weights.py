@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_clip import TINY, whole_clip
 
 from settings.section import ConfigError
 from training.config import Model
@@ -18,24 +19,10 @@ from training.models.clip import ClipTower
 from training.models.clip_weights import HUB_REPOSITORY, load_clip, read_tower
 from training.models.sizes import SIZES
 
-TINY = SIZES["tiny"]
-
 
 @pytest.fixture
 def clip() -> open_clip.CLIP:
-    """A real CLIP model whose vision tower is tiny."""
-    torch.manual_seed(5)
-    return open_clip.CLIP(
-        embed_dim=32,
-        vision_cfg=open_clip.CLIPVisionCfg(
-            layers=TINY.layers,
-            width=TINY.width,
-            head_width=TINY.head_width,
-            patch_size=TINY.patch,
-            image_size=TINY.side,
-        ),
-        text_cfg=open_clip.CLIPTextCfg(context_length=8, vocab_size=50, width=32, heads=2, layers=1),
-    )
+    return whole_clip()
 
 
 def assert_is_tower_of(clip: open_clip.CLIP, weights: dict[str, torch.Tensor]) -> None:
