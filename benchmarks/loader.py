@@ -4,9 +4,12 @@
 
 The limit decodes the same bytes from memory. The others are plain webdataset on the same tars, litdata and
 mosaicml-streaming on the same files in their own formats. All give the same uint8 arrays of images and masks,
-which is checked first; all decode on the same number of cores. Repeats are interleaved, so that a noisy machine
-disturbs all alike; ratios are medians over the repeats. S3 is SeaweedFS on this machine, so it takes its share of
-the cores.
+which is checked first; each has the same cores and no others. Repeats are interleaved, so that a noisy machine
+disturbs all alike; ratios are medians over the repeats.
+
+S3 is SeaweedFS on this machine. Object stores are other machines, so it gets half of the cores for itself, and the
+loaders and the limit have the rest. It fetches whole chunks of a file for any range of it, which object stores do
+not, so its chunks are made small.
 
 It needs packages of its own, in an environment of its own, which `make bench-loader` sets up.
 """
@@ -53,33 +56,33 @@ def main() -> None:
     )
     parser.add_argument("--identities", type=int, default=800, help="of the data set that is made")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--cores", type=int, help="the first so many instead of all")
     parser.add_argument("--side", type=int, default=224, help="of the model's input, in pixels")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--only", nargs="*", help="measure these loaders alone, besides the limit")
     parser.add_argument("--places", nargs="*", choices=GOALS, default=list(GOALS))
     parser.add_argument("--work", type=Path, help="folder for data sets, kept; a temporary one without it")
     options = parser.parse_args()
-    setting = Setting(options.side, options.batch, options.cores)
+    cores = sorted(os.sched_getaffinity(0))[: options.cores]
+    if "s3" in options.places and len(cores) < 2:
+        parser.error("the S3 server needs a core of its own: give --cores 2 or more, or --places disk")
     with tempfile.TemporaryDirectory(prefix="loader-") as temporary:
         work = options.work or Path(temporary)
         root = options.root or work / "mfhq"
         _make(work, root, options.identities)
-        limits = {
-            LIMIT: partial(contenders.raw, root, setting),
-            IMAGES_LIMIT: partial(contenders.raw_images, root, setting),
-        }
-        print(
-            f"{options.cores} cores, images of {options.side} px, batches of {options.batch}, "
-            f"{options.repeats} repeats"
-        )
+        print(f"images of {options.side} px, batches of {options.batch}, {options.repeats} repeats")
         if "disk" in options.places:
+            os.sched_setaffinity(0, cores)
+            setting = Setting(options.side, options.batch, len(cores))
             rivals = _chosen(_from_disk(work, root, setting), options.only)
-            _compare("disk", {**limits, **rivals}, options.repeats)
+            _compare("disk", {**_limits(root, setting), **rivals}, options.repeats)
         if "s3" in options.places:
-            with _s3_server(Path(temporary)) as server:
+            served, cores = cores[: len(cores) // 2], cores[len(cores) // 2 :]
+            setting = Setting(options.side, options.batch, len(cores))
+            with _s3_server(Path(temporary), served) as server:
+                os.sched_setaffinity(0, cores)
                 rivals = _chosen(_from_s3(work, root, Path(temporary), server, setting), options.only)
-                _compare("s3", {**limits, **rivals}, options.repeats)
+                _compare("s3", {**_limits(root, setting), **rivals}, options.repeats)
 
 
 def _make(work: Path, root: Path, identities: int) -> None:
@@ -89,6 +92,13 @@ def _make(work: Path, root: Path, identities: int) -> None:
     for name, make in (("mds", make_mds), ("litdata", make_litdata)):
         if not (work / name).exists():
             make(root, work / name)
+
+
+def _limits(root: Path, setting: Setting) -> dict[str, Make]:
+    return {
+        LIMIT: partial(contenders.raw, root, setting),
+        IMAGES_LIMIT: partial(contenders.raw_images, root, setting),
+    }
 
 
 def _from_disk(work: Path, root: Path, setting: Setting) -> dict[str, Make]:
@@ -121,10 +131,11 @@ def _from_s3(work: Path, root: Path, temporary: Path, server: S3Server, setting:
 
 
 @contextmanager
-def _s3_server(temporary: Path) -> Iterator[S3Server]:
+def _s3_server(temporary: Path, cores: list[int]) -> Iterator[S3Server]:
     folder = temporary / "seaweed"
     folder.mkdir()
-    with serving(folder) as server:
+    os.sched_setaffinity(0, cores)  # which the server inherits
+    with serving(folder, ["-filer.maxMB=1"]) as server:
         os.environ.update(server.environment())
         os.environ["S3_ENDPOINT_URL"] = server.endpoint  # mosaicml-streaming's name for it
         yield server
@@ -146,7 +157,10 @@ def _compare(place: str, runs: dict[str, Make], repeats: int) -> None:
     for _ in range(repeats):
         for name, make in runs.items():
             speeds[name].append(_alone(_speed, make))
-    print(f"\nfrom {place:<22} identities/s   images/s   of the limit   of the limit of images")
+    print(
+        f"\nfrom {place:<14} {len(os.sched_getaffinity(0))} core(s) identities/s   images/s   of the limit"
+        "   of the limit of images"
+    )
     for name, values in speeds.items():
         ratios = [
             statistics.median(value / limit for value, limit in zip(values, speeds[of], strict=True))

@@ -6,7 +6,9 @@ that comes short are the same to it. Waits grow between tries until `retry_s` is
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -20,6 +22,10 @@ CHUNK = 4 * 2**20
 """Large files are read in ranges of so many bytes, each with its own retries, side by side."""
 PARALLEL = 16
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 10.0
+_SILENT_S = 5.0
+"""Faults that pass sooner are not worth a line, and lines come no closer to each other."""
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -32,6 +38,7 @@ class Store:
         self.root = root.rstrip("/") or root
         self.retry_s = retry_s
         self._place = self._open()
+        self._quiet_until = 0.0
 
     def range(
         self, path: str, offset: int, length: int, stopped: threading.Event | None = None
@@ -139,6 +146,7 @@ class Store:
             pass
         # Only a read that failed pays for the machinery of trying again.
         from tenacity import (
+            RetryCallState,
             RetryError,
             Retrying,
             retry_if_exception_type,
@@ -148,12 +156,24 @@ class Store:
             wait_random_exponential,
         )
 
+        def tell(state: RetryCallState) -> None:
+            now, tried_s = time.monotonic(), state.seconds_since_start or 0.0
+            if tried_s < _SILENT_S or now < self._quiet_until or state.outcome is None:
+                return
+            self._quiet_until = now + _SILENT_S
+            reason = state.outcome.exception()
+            _LOG.warning(
+                f"{self.root}/{path} could not be read for {tried_s:.0f} s: {reason}. It is tried for "
+                f"{self.retry_s:.0f} s"
+            )
+
         stopped = stopped or threading.Event()
         retrying = Retrying(
             retry=retry_if_exception_type(Transient),
             stop=stop_after_delay(self.retry_s) | stop_when_event_set(stopped),
             wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
             sleep=sleep_using_event(stopped),
+            before_sleep=tell,
         )
         try:
             mended: T = retrying(self._once, path, read, passing)

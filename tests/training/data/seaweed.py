@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,7 @@ class S3Server:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[S3Server]:
+def serving(folder: Path, options: Sequence[str] = ()) -> Iterator[S3Server]:
     """Run a server whose files lie in a folder."""
     ports = iter(_free_ports(10))
     identity = {
@@ -82,6 +82,7 @@ def serving(folder: Path) -> Iterator[S3Server]:
         "-s3.port.lance=0",
         "-master.volumeSizeLimitMB=64",
         "-volume.max=0",
+        *options,
         *(f"-{service}.port={next(ports)}" for service in ("master", "volume", "filer")),
         *(f"-{service}.port.grpc={next(ports)}" for service in ("master", "volume", "filer", "s3")),
     ]
