@@ -58,7 +58,7 @@ def test_storage_that_fails_for_too_long_ends_the_stream_with_the_reason(
         proxy.share, proxy.faults = 1.0, ["error"]
         stream = IdentityStream(dataset, small_data.config(uploaded), 64, rank=0, world_size=1)
         with pytest.raises(
-        with pytest.raises(TrainingError, match=r"could not be read for 1 s: HTTP 503.*the same command again"):
+            TrainingError, match=r"could not be read for 1 s: HTTP 503.*the same command again"
         ):
             next(stream)
         with pytest.raises(StopIteration):
