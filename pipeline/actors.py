@@ -3,9 +3,10 @@
     {"video": Video as JSON}
       -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes], "fault"}
       -> Score   -> the same, with every candidate's quality, and {"higher_is_better"}
-      -> Stage   -> {"video_id", "status", "fault"}
+      -> Stage   -> {"video_id", "status", "said", "fault"}
 
-What breaks on one video becomes that video's failed row. A `fault` is the machine's: nothing is staged, and the
+What breaks on one video becomes that video's failed row, of which `said` tells the person who builds when the file
+alone does not explain it. A `fault` is the machine's: nothing is staged, and the
 driver ends the build with its words. It is told and not raised, because Ray would bury the words in stacks.
 
 No frame ever enters Ray's object store, only encoded crops.
@@ -24,8 +25,11 @@ from pipeline.stages.decide import broken, decide
 from pipeline.stages.isolate import IsolatedAnalyser
 from pipeline.stages.score import QualityScorer
 from pipeline.staging import Staging
+from shards.schema import Reason, VideoOutcome
 
 Row = dict[str, Any]
+UNEXPECTED = (Reason.WORKER_CRASHED, Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.INTERNAL_ERROR)
+"""How a video fails that was not found to be damaged: it may be the machine's doing or ours, so it is said at once."""
 Models = dict[str, ResolvedModel]
 
 
@@ -81,7 +85,7 @@ class Stage:
         """Decide on the video of a row and write it to the staging area."""
         video = Video.model_validate_json(row["video"])
         if row["fault"]:
-            return {"video_id": video.video_id, "status": "", "fault": row["fault"]}
+            return {"video_id": video.video_id, "status": "", "said": "", "fault": row["fault"]}
         analysis = Analysis.model_validate_json(row["analysis"])
         jpegs, masks = list(row["jpegs"]), list(row["masks"])
         try:
@@ -92,5 +96,11 @@ class Stage:
         try:
             self._staging.write(video, decided)
         except OSError as error:
-            return {"video_id": video.video_id, "status": status, "fault": str(error)}
-        return {"video_id": video.video_id, "status": status, "fault": ""}
+            return {"video_id": video.video_id, "status": status, "said": "", "fault": str(error)}
+        return {"video_id": video.video_id, "status": status, "said": _said(decided.outcome), "fault": ""}
+
+
+def _said(outcome: VideoOutcome) -> str:
+    if outcome.reason is None or outcome.reason not in UNEXPECTED:
+        return ""
+    return f"{outcome.uri} is one failed video ({outcome.reason.value}): {outcome.detail}"

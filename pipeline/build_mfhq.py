@@ -100,10 +100,10 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
     Raises:
         BuildError: the cluster cannot carry the build, or a step failed that is no single video's fault.
     """
-    import ray.data
+    cluster.connect()
+    import ray.data  # not before: connecting says how Ray shall start
     from ray.data import ActorPoolStrategy
 
-    cluster.connect()
     at_first, most = cluster.analysers(config.run, len(plan.todo))
 
     # A block is one video (a few, in a very large source), so that a lost worker costs little.
@@ -140,6 +140,8 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
         for outcome in outcomes.iter_rows():
             if outcome["fault"]:
                 raise BuildError(outcome["fault"])
+            if outcome["said"]:
+                reporter.say(outcome["said"])
             counts[outcome["status"]] += 1
             advance(counts.total(), "  ".join(f"{counts[status]} {status.value}" for status in Status))
     lost = unstaged(plan)

@@ -10,7 +10,9 @@ import ctypes
 import multiprocessing
 import resource
 import signal
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import cv2
 
@@ -39,6 +41,13 @@ Answer = AnalysedVideo | Refusal | MachineFault
 
 class _DiedError(Exception):
     """The process ended without an answer."""
+
+
+@dataclass(frozen=True)
+class _NotLoaded:
+    """The networks could not be loaded, and why; said instead of an answer, for nobody reads a child's stack."""
+
+    why: str
 
 
 class IsolatedAnalyser:
@@ -97,12 +106,16 @@ class IsolatedAnalyser:
         self._process.start()
         # The child has its own copy; ours would keep the pipe open when it dies.
         theirs.close()
+        refusal = "the process that analyses videos could not load its networks"
         try:
-            self._receive(START_TIMEOUT_S)
-        except (_DiedError, TimeoutError) as error:
-            raise RuntimeError(
-                "the process that analyses videos could not load its networks; its own message stands above"
-            ) from error
+            loaded = self._receive(START_TIMEOUT_S)
+        except TimeoutError as error:
+            raise RuntimeError(f"{refusal} within {START_TIMEOUT_S:g} s") from error
+        except _DiedError as error:
+            raise RuntimeError(f"{refusal}: {_death(self._process.exitcode or 0)}") from error
+        if isinstance(loaded, _NotLoaded):
+            self.close()
+            raise RuntimeError(f"{refusal}: {loaded.why}")
 
     def _ask(self, video: Video, timeout_s: float) -> Answer:
         try:
@@ -110,14 +123,14 @@ class IsolatedAnalyser:
         except OSError as error:
             self.close()
             raise _DiedError from error
-        return self._receive(timeout_s)
+        answer: Answer = self._receive(timeout_s)
+        return answer
 
-    def _receive(self, timeout_s: float) -> Answer:
-        """The next answer; otherwise the process is gone, whether it died or is killed here for its delay."""
+    def _receive(self, timeout_s: float) -> Any:
+        """The next message; otherwise the process is gone, whether it died or is killed here for its delay."""
         try:
             if self._connection.poll(timeout_s):
-                answer: Answer = self._connection.recv()
-                return answer
+                return self._connection.recv()
         except (EOFError, OSError) as error:
             self._process.join(GRACE_S)
             self._connection.close()
@@ -130,8 +143,12 @@ def _serve(connection: Connection, config: Config, models: dict[str, ResolvedMod
     """The child's life: load the networks, say so, answer videos until the parent is gone."""
     _die_with_parent()
     cv2.setNumThreads(1)  # one process a CPU: more threads than that only get in each other's way
-    analyser = VideoAnalyser(config, models)
-    import sklearn.cluster  # noqa: F401 - takes seconds, which are not the first video's
+    try:
+        analyser = VideoAnalyser(config, models)
+        import sklearn.cluster  # noqa: F401 - takes seconds, which are not the first video's
+    except Exception as error:
+        connection.send(_NotLoaded(" ".join(f"{type(error).__name__}: {error}".split())))
+        raise  # with its stack, into Ray's logs
 
     # Limited after loading: the networks are ours, what comes on top belongs to the video.
     limit = int(config.run.video_memory_gb * 2**30) + _data_bytes()

@@ -44,7 +44,7 @@ def test_a_killed_build_continues_and_ends_with_the_same_bytes(
         worker.kill()  # the process that decodes
     wait_until_staged(output, 4, first)
     for actor in actors(cluster):
-        actor.kill()  # a Ray worker
+        actor.send_signal(signal.SIGABRT)  # a Ray worker, which leaves its stack in Ray's logs
     wait_until_staged(output, 6, first)
     first.kill()
     first.wait()
@@ -52,6 +52,7 @@ def test_a_killed_build_continues_and_ends_with_the_same_bytes(
         time.sleep(0.1)
     finished = staged(output)
     assert not (output / "dataset.json").exists()
+    assert "SIGABRT" not in (tmp_path / "first.log").read_text()
 
     second = build(cluster, demo_clips, output)
     assert second.returncode == 0, second.stderr
@@ -80,6 +81,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_own_video_only(
         Reason.WORKER_CRASHED,
     )
     assert "SIGSEGV" in (videos["crashes.mp4"].detail or "")
+    assert f"crashes.mp4 is one failed video (worker_crashed): {videos['crashes.mp4'].detail}" in made.stderr
     assert (videos["hangs.mp4"].status, videos["hangs.mp4"].reason) == (Status.FAILED, Reason.TIMEOUT)
     others = {uri: video.status for uri, video in videos.items() if video.status is not Status.FAILED}
     assert others == {

@@ -14,6 +14,7 @@ from pipeline.config import Config
 from pipeline.errors import MachineFault
 from pipeline.records import Analysis, Candidate, CandidateTrack
 from pipeline.sources.manifest import Video
+from pipeline.stages.analyse import failed
 from pipeline.stages.probe import Refusal, probe
 from pipeline.staging import Staging
 from shards.rules import video_problems
@@ -93,8 +94,38 @@ def test_a_fault_of_the_machine_stages_nothing_and_reaches_the_driver(tmp_path: 
     )
     stage = Stage(CONFIG, Staging(tmp_path / "staging"))
     row = {"video": video.model_dump_json(), "fault": "the share is away"}
-    assert stage(row) == {"video_id": "a/b.mp4", "status": "", "fault": "the share is away"}
+    assert stage(row) == {"video_id": "a/b.mp4", "status": "", "said": "", "fault": "the share is away"}
     assert list(tmp_path.rglob("*.parquet")) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "said"),
+    [
+        (
+            Reason.WORKER_CRASHED,
+            "the analysing process was ended by SIGABRT",
+            "b.mp4 is one failed video (worker_crashed): the analysing process was ended by SIGABRT",
+        ),
+        (Reason.TRUNCATED_FILE, "half of it is missing", ""),
+    ],
+)
+def test_a_video_that_fails_without_being_damaged_is_told_in_one_line(
+    tmp_path: Path, reason: Reason, detail: str, said: str
+) -> None:
+    video = Video(
+        video_id="a/b.mp4", source="a", uri="b.mp4", path=str(tmp_path / "b.mp4"), bytes=1, modified_ns=1
+    )
+    found = failed(video, Refusal(reason, detail)).analysis
+    row = {
+        "video": video.model_dump_json(),
+        "analysis": found.model_dump_json(),
+        "jpegs": [],
+        "masks": [],
+        "higher_is_better": False,
+        "fault": "",
+    }
+    told = Stage(CONFIG, Staging(tmp_path / "staging"))(row)
+    assert told == {"video_id": "a/b.mp4", "status": "failed", "said": said, "fault": ""}
 
 
 def test_a_model_in_the_wrong_role_is_refused_with_what_was_expected() -> None:

@@ -250,7 +250,7 @@ def test_networks_that_cannot_be_loaded_are_an_error_at_once(
     broken = models | {
         config.models.detector: replace(models[config.models.detector], path=tmp_path / "broken.onnx")
     }
-    with pytest.raises(RuntimeError, match="could not load its networks"):
+    with pytest.raises(RuntimeError, match=r"could not load its networks: \S+: .*broken\.onnx"):
         IsolatedAnalyser(config, broken)
 
 
