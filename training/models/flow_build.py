@@ -18,7 +18,7 @@ from training.models.flux_latents import PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
 from training.models.kept_latents import ON_THE_FLY, KeptLatents, latents_folder
-from training.models.pretrained import HUB_NAME
+from training.models.pretrained import CONFIG, HUB_NAME
 from training.models.sizes import SIZES, ModelSize
 
 # diffusers imports bitsandbytes where it is installed, which then complains of kernels that nobody asked for.
@@ -157,7 +157,9 @@ def _trained_encoder(config: Config) -> OmniIDEncoder:
     try:
         encoder = OmniIDEncoder.from_pretrained(name, revision)
     except TrainingError as error:
-        raise TrainingError(f"flow.encoder: {error}") from error
+        within = Path(name) / "encoder"
+        hint = f". Did you mean {within}?" if (within / CONFIG).is_file() else ""
+        raise TrainingError(f"flow.encoder: {error}{hint}") from error
     expected = SIZES[config.model.size]
     if encoder.size != expected:
         differing = [

@@ -29,6 +29,13 @@ PARTS = {
     "text_encoder_2": "T5EncoderModel",
 }
 """Parts with weights, and the classes that they must be of."""
+SIZES_OF = {
+    "transformer": ("joint_attention_dim", "pooled_projection_dim", "in_channels"),
+    "vae": ("latent_channels",),
+    "text_encoder": ("hidden_size",),
+    "text_encoder_2": ("d_model",),
+}
+"""What must be the same in several parts."""
 FILES = ["*.json", "*.txt", "*.model", *(f"{part}/*.safetensors*" for part in PARTS)]
 """What is fetched of a repository; the same weights in other formats are left there."""
 
@@ -113,13 +120,22 @@ def _config(path: Path, part: str, kind: str) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise TrainingError(f"flow.base: {file} is no valid JSON: {error}; fetch it again") from error
+    if not isinstance(config, dict):
+        raise TrainingError(f"flow.base: {file} is not that of a part of FLUX; fetch it again")
     found = config.get("_class_name") or "".join(config.get("architectures") or ["nothing"])
     if found != kind:
         raise TrainingError(
             f"flow.base: {file} describes a {found}, expected a {kind}: this is not "
             "FLUX.1, or its parts are mixed up"
         )
-    return dict(config)
+    if "quantization_config" in config:
+        raise TrainingError(
+            f"flow.base: {file} describes quantised weights (quantization_config); give FLUX as it was "
+            "published, in bfloat16"
+        )
+    if missing := [key for key in SIZES_OF[part] if not isinstance(config.get(key), int)]:
+        raise TrainingError(f"flow.base: {file} does not say {', '.join(missing)}; fetch it again")
+    return config
 
 
 def _check_that_parts_fit(folder: FluxFolder) -> None:

@@ -61,7 +61,7 @@ def encode(folder: FluxFolder, prompt: str, tokens: int) -> Prompt:
     """Run both text encoders, on the CPU in float32: once, and the same everywhere.
 
     Raises:
-        TrainingError: one of them cannot be loaded.
+        TrainingError: one of them cannot be loaded, or the prompt is longer than that.
     """
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
@@ -75,6 +75,10 @@ def encode(folder: FluxFolder, prompt: str, tokens: int) -> Prompt:
     ).input_ids
     pooled_1D = folder.load("text_encoder", CLIPTextModel, torch.float32)(clip_ids).pooler_output
     t5_tokenizer = folder.load_tokenizer("tokenizer_2", T5TokenizerFast)
+    if (needed := len(t5_tokenizer(prompt).input_ids)) > tokens:
+        raise TrainingError(
+            f"flow.text_tokens: {tokens} cut off the prompt, which takes {needed}; give as many at least"
+        )
     t5_ids = t5_tokenizer(
         prompt, padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
     ).input_ids

@@ -76,8 +76,17 @@ def test_a_missing_part_is_named(copy: Path, part: str) -> None:
             "describes a SD3Transformer2DModel, expected a FluxTransformer2DModel",
         ),
         (lambda c: (c / "vae/config.json").write_text("{"), r"vae/config\.json is no valid JSON"),
+        (lambda c: (c / "vae/config.json").write_text("[]"), r"vae/config\.json is not that of a part"),
+        (
+            lambda c: edited(c / "transformer/config.json", in_channels=None),
+            r"transformer/config\.json does not say in_channels",
+        ),
+        (
+            lambda c: edited(c / "transformer/config.json", quantization_config={"load_in_4bit": True}),
+            "quantised weights",
+        ),
     ],
-    ids=["T5", "CLIP", "VAE", "another model", "half a file"],
+    ids=["T5", "CLIP", "VAE", "another model", "half a file", "a list", "no size", "four bits"],
 )
 def test_parts_that_do_not_belong_together_are_refused(
     copy: Path, damage: Callable[[Path], None], message: str

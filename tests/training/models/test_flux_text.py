@@ -36,6 +36,12 @@ def test_it_is_what_the_pipeline_encodes(tiny_flux: Path, tmp_path: Path) -> Non
         assert not ours.tokens_1TD.requires_grad
 
 
+def test_a_prompt_that_does_not_fit_is_refused(tiny_flux: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"flow\.text_tokens: 5 cut off the prompt, which takes 6"):
+        prompt(tiny_flux, tmp_path, text_tokens=5)
+    prompt(tiny_flux, tmp_path, text_tokens=6)
+
+
 def test_it_is_encoded_once(tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prompt(tiny_flux, tmp_path)
     monkeypatch.setattr(flux_text, "encode", lambda *_: pytest.fail("encoded again"))
