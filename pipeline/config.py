@@ -20,6 +20,13 @@ from shards.schema import IMAGES_PER_IDENTITY
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,19}$",
+        description="1 to 20 lower-case letters, digits and hyphens, no hyphen first",
+    ),
+]
 
 
 def _folder_of_every_node(path: Path) -> Path:
@@ -38,7 +45,7 @@ class Source(Section):
     """Where the videos come from."""
 
     kind: Literal["folder"] = "folder"
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")] = "folder"
+    name: Name = "folder"
     """Name of the data set in keys, records and the report."""
     path: Folder
     licence: str | None = None
@@ -113,7 +120,7 @@ class Tracking(Section):
     def _rejoining_asks_for_more(self) -> Tracking:
         if self.rejoin_cosine < self.min_cosine:
             raise ValueError(
-                f"rejoin_cosine {self.rejoin_cosine:g} is below min_cosine {self.min_cosine:g}; expected at "
+                f"rejoin_cosine: {self.rejoin_cosine:g} is below min_cosine {self.min_cosine:g}; expected at "
                 "least as much, for a face anywhere in the frame needs more proof than one in the same place"
             )
         return self
@@ -192,7 +199,10 @@ class Run(Section):
 class Config(Section):
     """A whole build."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")] = "mfhq"
+    example = "faces.min_px=160"
+    shipped = "workflows/curate_*.yaml"
+
+    name: Name = "mfhq"
     source: Source
     output: Folder
     models: Models

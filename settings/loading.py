@@ -6,11 +6,13 @@ Whatever is wrong is said in the user's words: which key, what was expected, wha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
+from settings.expected import expected, section_in, settings_of, shown
 from settings.section import ConfigError, Section
 
 Config = TypeVar("Config", bound=Section)
@@ -35,20 +37,34 @@ def load_workflow(workflow: Path, overrides: list[str], kind: type[Config]) -> C
         raise ConfigError(f"{workflow} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{workflow} holds no sections; see the folder workflows for examples")
+    _refuse_another_command_s(tree, workflow, kind)
     for override in overrides:
-        _apply(tree, override)
+        _apply(tree, override, kind)
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_readable(error, workflow, kind)) from error
+        raise ConfigError(_readable(error, tree, workflow, kind)) from error
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _refuse_another_command_s(tree: dict[str, Any], workflow: Path, kind: type[Section]) -> None:
+    """What is mostly unknown is a file for something else: to list all that is wrong in it would tell less."""
+    unknown = [str(name) for name in tree if name not in kind.model_fields]
+    if len(unknown) > 1 and 2 * len(unknown) > len(tree):
+        raise ConfigError(
+            f"{workflow} is for another command: {', '.join(unknown)} are no sections here, known are "
+            f"{', '.join(kind.model_fields)}. See {kind.shipped} for files that fit"
+        )
+
+
+def _apply(tree: dict[str, Any], override: str, kind: type[Section]) -> None:
     name, equals, text = override.partition("=")
     if not equals or not name:
-        raise ConfigError(
-            f"{override!r} is no override; expected section.key=value, such as faces.min_px=160"
-        )
+        field = _field(kind, name)
+        if field is not None:
+            raise ConfigError(
+                f"{name!r} has no value; expected {name}=VALUE, VALUE being {expected(field, name)}"
+            )
+        raise ConfigError(f"{override!r} is no override; expected section.key=value, such as {kind.example}")
     *sections, key = name.split(".")
     for section in sections:
         branch = tree.get(section)
@@ -63,22 +79,55 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
 
 
-def _readable(error: ValidationError, workflow: Path, kind: type[Section]) -> str:
-    said: dict[str, list[str]] = {}
+def _readable(error: ValidationError, tree: dict[str, Any], workflow: Path, kind: type[Section]) -> str:
+    said: dict[str, str] = {}
     for fault in error.errors():
         section, key = _place(kind, fault["loc"])
         if fault["type"] == "extra_forbidden":
             what = f"no such key; known are {', '.join(section.model_fields)}"
         elif fault["type"] == "missing" and _field_of(kind, fault["loc"]):
             what = f"not set; give it in the file or as {_example(kind, key)}"
+        elif fault["type"] == "value_error":
+            key, what = _our_own(fault["msg"].removeprefix("Value error, "), key, section)
+            if not isinstance(fault["input"], dict | BaseModel):
+                what = f"{what} (given: {fault['input']!r})"
         else:
-            given = "" if isinstance(fault["input"], dict | BaseModel) else f" (given: {fault['input']!r})"
-            what = f"{fault['msg'].removeprefix('Value error, ')}{given}"
-        # A key that may be of several kinds has a fault for each of them.
-        if what not in said.setdefault(key, []):
-            said[key].append(what)
-    lines = [f"  {key + ': ' if key else ''}{', or: '.join(what)}" for key, what in said.items()]
+            field = _field(kind, key)
+            asked = fault["msg"] if field is None else f"expected {expected(field, key)}"
+            what = f"{asked} (given: {shown(_value(tree, key))})"
+        # A key that may be of several kinds has a fault for each of them, and all say the same.
+        said.setdefault(key, what)
+    lines = [f"  {key + ': ' if key else ''}{what}" for key, what in said.items()]
     return "\n".join([f"the configuration ({workflow} and the overrides) is refused:", *lines])
+
+
+def _our_own(message: str, key: str, section: type[BaseModel]) -> tuple[str, str]:
+    """What a section as a whole has to say begins with the key that it is about, in that section or in full."""
+    about, colon, rest = message.partition(": ")
+    if colon and (about == key or about.startswith(f"{key}.") or not key):
+        return about, rest
+    if colon and about in section.model_fields:
+        return f"{key}.{about}", rest
+    return key, message
+
+
+def _field(kind: type[Section], key: str) -> FieldInfo | None:
+    """What a full name such as `run.per_process` sets; None when there is no such key."""
+    section: type[BaseModel] | None = kind
+    field = None
+    for name in key.split("."):
+        if section is None or name not in section.model_fields:
+            return None
+        field = section.model_fields[name]
+        section = section_in(field.annotation)
+    return field
+
+
+def _value(tree: dict[str, Any], key: str) -> Any:
+    value: Any = tree
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _place(kind: type[Section], location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
@@ -88,7 +137,7 @@ def _place(kind: type[Section], location: tuple[int | str, ...]) -> tuple[type[B
     for part in map(str, location):
         names.append(part)
         field = section.model_fields.get(part)
-        below = None if field is None else _section_in(field.annotation)
+        below = None if field is None else section_in(field.annotation)
         if below is None:
             break
         section = below
@@ -100,20 +149,12 @@ def _field_of(kind: type[Section], location: tuple[int | str, ...]) -> bool:
     return _place(kind, location)[1] == ".".join(map(str, location))
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a key holds, also where it may be left out (`Section | None`)."""
-    kinds = get_args(annotation) or (annotation,)
-    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return sections[0] if sections else None
-
-
 def _example(kind: type[Section], key: str) -> str:
     """The overrides that would set a missing key, or all that a missing section must have."""
     section: type[BaseModel] = kind
     for name in key.split("."):
-        below = _section_in(section.model_fields[name].annotation)
+        below = section_in(section.model_fields[name].annotation)
         if below is None:
             return f"{key}=VALUE"
         section = below
-    needed = [name for name, field in section.model_fields.items() if field.is_required()]
-    return " ".join(f"{key}.{name}=VALUE" for name in needed)
+    return settings_of(section, key)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 
 class ConfigError(ValueError):
@@ -16,13 +17,18 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    example: ClassVar[str] = "section.key=3"
+    """Of an override, in messages about one that is none."""
+    shipped: ClassVar[str] = "the folder workflows"
+    """Where to find workflows of this kind."""
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_values(cls, value: object, info: ValidationInfo) -> object:
         # YAML's yes, no, on and off would else count as 1 and 0 where a number is expected.
         switch = info.field_name is not None and cls.model_fields[info.field_name].annotation is bool
         if isinstance(value, bool) and not switch:
-            raise ValueError("a number or a text is expected, not yes or no")
+            raise PydanticCustomError("truth_value", "expected a number or a text")
         return value
 
 

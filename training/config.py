@@ -25,7 +25,8 @@ Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Weights = Annotated[str, AfterValidator(os.path.expanduser)]
 """Such a path as well, or owner/name of a repository of the Hugging Face hub."""
 Images = Annotated[int, Field(ge=1, le=IMAGES_PER_IDENTITY)]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="64 hexadecimal digits")]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="40 hexadecimal digits")]
 
 
 class Data(Section):
@@ -41,7 +42,9 @@ class Data(Section):
     @model_validator(mode="after")
     def _a_range_goes_upwards(self) -> Data:
         if self.least_inputs > self.most_inputs:
-            raise ValueError(f"inputs: {self.inputs} goes downwards; expected the least first")
+            raise ValueError(
+                f"inputs: {list(self.inputs)} goes downwards; expected the least first, as [1,5]"
+            )
         return self
 
     @property
@@ -65,7 +68,9 @@ class Model(Section):
     `flow.encoder` holds them. A file must be of a model with GELU: weights of the same shape that were trained
     with QuickGELU (DFN's, MetaCLIP's) would load and mean something else. They are refused where the repository's
     `open_clip_config.json` lies beside the file, which alone tells them apart."""
-    clip_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    clip_sha256: (
+        Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="64 hexadecimal digits")] | None
+    ) = None
     """Checked before a file of weights is loaded, when set."""
 
 
@@ -236,6 +241,9 @@ class Run(Section):
 class Config(Section):
     """A whole training run."""
 
+    example = "run.per_process=4"
+    shipped = "workflows/train_*.yaml"
+
     stage: Literal["mtd", "flow"]
     """The decoder: the masked transformer first, flow matching from its encoder then."""
     output: Folder
@@ -259,7 +267,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _the_stage_has_what_it_needs(self) -> Config:
         if (self.stage == "flow") != (self.flow is not None):
-            raise ValueError("flow: expected with stage flow, and only there")
+            raise ValueError(
+                "flow: stage flow needs this section; start from a workflow of that stage, train_flow_*.yaml"
+                if self.flow is None
+                else f"flow: only stage flow has this section, and stage is {self.stage}"
+            )
         from_encoder = self.flow is not None and self.flow.encoder is not None
         if (self.model.clip == "encoder") != from_encoder:
             raise ValueError("model.clip: expected to be encoder where flow.encoder is set, and only there")

@@ -53,18 +53,30 @@ def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
             "faces.min_pixels: no such key; known are detection_side, min_score, min_px",
         ),
         ("face.min_px=160", "face: no such key; known are name, source, output, models"),
-        ("faces.min_px=large", "faces.min_px: Input should be a valid number"),
-        ("faces.min_px=", "faces.min_px: Input should be a valid number"),
-        ("faces.min_px=yes", "faces.min_px: a number or a text is expected, not yes or no (given: True)"),
-        ("faces.min_px=.nan", "faces.min_px: Input should be a finite number"),
-        ("faces.min_px=.inf", "faces.min_px: Input should be a finite number"),
-        ("faces.min_px=0", "faces.min_px: Input should be greater than 0 (given: 0)"),
-        ("faces.max_yaw=181", "faces.max_yaw: Input should be less than or equal to 180"),
-        ("frames.decoder=opencv", "frames.decoder: Input should be 'decord' or 'pyav' (given: 'opencv')"),
-        ("frames.max_per_video=7", "frames.max_per_video: Input should be greater than or equal to 8"),
-        ("frames=12", "frames: Input should be a valid dictionary"),
-        ("source.name=Celeb_V.HQ", "source.name: String should match pattern"),
-        ("shards.jpeg_quality=95.5", "shards.jpeg_quality: Input should be a valid integer"),
+        ("faces.min_px=large", "faces.min_px: expected a number above 0 (given: 'large')"),
+        ("faces.min_px=", "faces.min_px: expected a number above 0 (given: nothing)"),
+        (
+            "faces.min_px=yes",
+            "faces.min_px: expected a number above 0 (given: true (as YAML reads yes, no, on and off",
+        ),
+        ("faces.min_px=.nan", "faces.min_px: expected a number above 0 (given: nan)"),
+        ("faces.min_px=.inf", "faces.min_px: expected a number above 0 (given: inf)"),
+        ("faces.min_px=0", "faces.min_px: expected a number above 0 (given: 0)"),
+        ("faces.max_yaw=181", "faces.max_yaw: expected a number from 0 to 180 (given: 181)"),
+        ("frames.decoder=opencv", "frames.decoder: expected decord or pyav (given: 'opencv')"),
+        ("frames.max_per_video=7", "frames.max_per_video: expected a whole number of at least 8 (given: 7)"),
+        (
+            "frames=12",
+            "frames: expected a section, whose keys are set one by one: frames.decoder=VALUE (given: 12)",
+        ),
+        (
+            "source.name=Celeb_V.HQ",
+            "source.name: expected 1 to 20 lower-case letters, digits and hyphens, no hyphen first",
+        ),
+        (
+            "shards.jpeg_quality=95.5",
+            "shards.jpeg_quality: expected a whole number from 50 to 100 (given: 95.5)",
+        ),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_was_expected(override: str, said: str) -> None:
@@ -77,9 +89,22 @@ def test_all_faults_are_named_at_once() -> None:
     assert str(EMBEDDED) in said
 
 
-@pytest.mark.parametrize("override", ["faces.min_px", "=160", "--verbose", ""])
+@pytest.mark.parametrize("override", ["faces.min_pixels", "=160", "--verbose", ""])
 def test_what_is_no_override_is_refused_with_an_example(override: str) -> None:
-    assert f"{override!r} is no override; expected section.key=value, such as" in refusal(override)
+    assert f"{override!r} is no override; expected section.key=value, such as faces.min_px=160" in refusal(
+        override
+    )
+
+
+def test_a_key_without_a_value_comes_with_what_it_takes() -> None:
+    said = "'faces.min_px' has no value; expected faces.min_px=VALUE, VALUE being a number above 0"
+    assert refusal("faces.min_px") == said
+
+
+def test_a_workflow_of_the_trainer_is_said_to_be_for_another_command() -> None:
+    with pytest.raises(ConfigError, match="is for another command: stage, data, model") as caught:
+        load_workflow(WORKFLOWS / "train_mtd_tiny.yaml", SET, Config)
+    assert "workflows/curate_*.yaml" in str(caught.value)
 
 
 def test_an_override_below_a_value_is_refused() -> None:
@@ -138,11 +163,13 @@ def test_a_tilde_is_refused_because_nothing_replaces_it() -> None:
 
 @pytest.mark.parametrize("clusters", [1, 8])
 def test_there_must_be_more_pose_clusters_than_images(clusters: int) -> None:
-    assert "selection.clusters: Input should be greater than 8" in refusal(f"selection.clusters={clusters}")
+    assert "selection.clusters: expected a whole number above 8 and up to 256" in refusal(
+        f"selection.clusters={clusters}"
+    )
 
 
 def test_rejoining_a_track_may_not_ask_for_less_than_staying_on_it() -> None:
-    assert "rejoin_cosine 0.2 is below min_cosine 0.3" in refusal("tracking.rejoin_cosine=0.2")
+    assert "tracking.rejoin_cosine: 0.2 is below min_cosine 0.3" in refusal("tracking.rejoin_cosine=0.2")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""What a key takes, in words: read off its type and limits, so that every key has an answer that stays true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+_PLAIN: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    NoneType: "null",
+}
+
+
+def expected(field: FieldInfo, key: str) -> str:
+    """What a key takes.
+
+    Args:
+        field: that the key sets.
+        key: its full name, for examples.
+    """
+    return _words(field.annotation, field.metadata, field.description, key)
+
+
+def shown(value: object) -> str:
+    """A value as the person wrote it, and not as Python would."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (as YAML reads yes, no, on and off; put quotes around the word itself)"
+    return repr(value)
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key holds, also where it may be left out (`Section | None`)."""
+    kinds = get_args(annotation) or (annotation,)
+    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return sections[0] if sections else None
+
+
+def settings_of(section: type[BaseModel], key: str) -> str:
+    """The overrides that set a section: all that it must have, or else its first key."""
+    fields = section.model_fields
+    needed = [name for name, field in fields.items() if field.is_required()] or list(fields)[:1]
+    return " ".join(f"{key}.{name}=VALUE" for name in needed)
+
+
+def _words(kind: Any, limits: Iterable[Any], described: str | None, key: str) -> str:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        told = [part.description for part in parts[1:] if isinstance(part, FieldInfo) and part.description]
+        words = _words(parts[0], [*_flat(parts[1:]), *limits], next(iter(told), described), key)
+    elif origin in {Union, UnionType}:
+        words = ", or ".join(_words(part, (), described, key) for part in parts)
+    elif origin is Literal:
+        *first, last = map(str, parts)
+        words = f"{', '.join(first)} or {last}" if first else last
+    elif origin is tuple:
+        letters = ",".join("ABCDEFGH"[: len(parts)])
+        words = f"[{letters}], each {_words(parts[0], (), None, key)}"
+    elif section := section_in(kind):
+        words = f"a section, whose keys are set one by one: {settings_of(section, key)}"
+    elif kind is str and described:
+        words = described
+    else:
+        words = " ".join([_PLAIN.get(kind, "another value"), *_limits(limits)])
+    return words
+
+
+def _limits(limits: Iterable[Any]) -> Iterator[str]:
+    bounds = {
+        name: getattr(limit, name)
+        for limit in limits
+        for name in ("gt", "ge", "lt", "le", "multiple_of")
+        if getattr(limit, name, None) is not None
+    }
+    if "multiple_of" in bounds:
+        yield f"that {bounds['multiple_of']} divides,"
+    if "ge" in bounds and "le" in bounds:
+        yield f"from {bounds['ge']} to {bounds['le']}"
+        return
+    words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "up to"}
+    found = [f"{words[name]} {bounds[name]}" for name in words if name in bounds]
+    if found:
+        yield " and ".join(found)
+
+
+def _flat(parts: Iterable[Any]) -> Iterator[Any]:
+    for part in parts:
+        if isinstance(part, FieldInfo):
+            yield from part.metadata
+        else:
+            yield part
