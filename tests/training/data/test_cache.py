@@ -131,7 +131,7 @@ def test_several_processes_share_a_cache_within_its_limit(tmp_path: Path) -> Non
         writer.stdin.write("go\n")  # type: ignore[union-attr]
         writer.stdin.flush()  # type: ignore[union-attr]
     for writer in writers:
-        _, errors = writer.communicate(timeout=60)
+        _, errors = writer.communicate(timeout=300)
         assert writer.returncode == 0, errors
     assert 50 * KB < size(tmp_path) <= 200 * KB
 
