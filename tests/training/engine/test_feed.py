@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_bad_input import damage
+from damaged_data import damage
 
 from training.config import Config
 from training.data.batch import Batch
