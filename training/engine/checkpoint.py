@@ -53,6 +53,8 @@ class SavedState(Section):
     """What shapes the result (`Config.defining`)."""
     dataset_sha256: str
     """Of the data set's manifest."""
+    frozen_digest: str = ""
+    """Of weights that are not trained and not saved (`Stage.frozen_digest`)."""
     damaged: dict[str, str]
     """Damaged identities met so far, and what is wrong with each."""
     validation_owed: bool = False
@@ -256,6 +258,26 @@ def check_same_run(saved: SavedState, config: dict[str, Any], dataset_sha256: st
             f"{output} holds checkpoints of another run, which differs in\n  {listed}\n"
             "Give the configuration of that run to go on with it, or another output to start a new one"
         )
+
+
+def check_frozen(frozen_digest: str, saved: SavedState | None, output: Path, consensus: Consensus) -> None:
+    """Refuse to train around weights that are not the same everywhere, or not those of the checkpoint.
+
+    Raises:
+        RunEnded: they are others.
+    """
+    first = consensus.gather(frozen_digest)[0]
+    with consensus.together():
+        if frozen_digest != first:
+            raise TrainingError(
+                "flow.base: FLUX's transformer or autoencoder has other weights here than at the first process; "
+                "give all machines the same folder"
+            )
+        if saved and saved.frozen_digest not in {"", frozen_digest}:
+            raise TrainingError(
+                f"{output} holds checkpoints of a run around another FLUX: the transformer or autoencoder of "
+                "flow.base has other weights now. Give that FLUX to go on, or another output to start a new run"
+            )
 
 
 @contextmanager

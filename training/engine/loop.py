@@ -187,6 +187,7 @@ class Loop:
             step=self._done,
             config=self._config.defining(),
             dataset_sha256=self._dataset.digest,
+            frozen_digest=self._learner.stage.frozen_digest,
             damaged=self._feed.damaged,
             validation_owed=self._validation_owed,
             world_size=self._consensus.world.world_size,

@@ -66,6 +66,8 @@ class Flux:
     """The one prompt."""
     schedule: Schedule
     """Of the steps of a sample."""
+    digest: str = ""
+    """Changes with the weights of transformer and codec; none where they are trained."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class FlowStage(nn.Module):
         self.flow = flow
         self.codec = flux.codec
         self.schedule = flux.schedule
+        self.frozen_digest = flux.digest
         self.kept: KeptLatents | None = None
         """Where latents come from, unless they are computed in each step."""
         self.encoder = OmniIDEncoder(size)

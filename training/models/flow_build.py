@@ -13,7 +13,7 @@ from training.errors import TrainingError
 from training.models.clip_weights import load_clip
 from training.models.encoder import OmniIDEncoder
 from training.models.flow import FlowStage, Flux
-from training.models.flux_folder import open_flux
+from training.models.flux_folder import open_flux, weights_digest
 from training.models.flux_latents import PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
@@ -75,7 +75,9 @@ def flow_stage(size: ModelSize, flow: Flow, precision: str, seed: int) -> FlowSt
         # The prompt first: when it is not in the cache, T5 takes much memory for a moment.
         prompt = encoded_prompt(folder, flow)
         transformer = folder.load("transformer", _kind(), dtype)
-        flux = Flux(transformer, VaeCodec.load(folder, dtype), prompt, Schedule(folder.path))
+        codec = VaeCodec.load(folder, dtype)
+        digest = weights_digest(transformer, codec.network)
+        flux = Flux(transformer, codec, prompt, Schedule(folder.path), digest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FlowStage(size, flow, flux)

@@ -68,6 +68,11 @@ class VaeCodec:
         vae = folder.load("vae", AutoencoderKL, dtype)
         return cls(vae, f"vae-{_digest(vae.state_dict())}-{str(dtype).removeprefix('torch.')}")
 
+    @property
+    def network(self) -> Any:
+        """The autoencoder itself."""
+        return self._vae
+
     @torch.no_grad()
     def encode(self, pixels_B3SS: torch.Tensor) -> torch.Tensor:
         """The mean of what the encoder gives, which is the same every time; its spread is tiny."""

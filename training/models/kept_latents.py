@@ -4,7 +4,8 @@
 
 `folder` is that of the shards, or any other. Its name says what the latents are of and how they were made, so
 nothing else needs to be checked. Each is computed by itself: it does not depend on what else was in the batch, and
-a run that goes on with half of them kept is the same run. They can be deleted at any time.
+a run that goes on with half of them kept is the same run. They can be deleted at any time, and those of a data set
+from which somebody was taken out must be: they are images of that person, too.
 
 Letters in names give the shape:
     B  identities    N  targets of one    I  images, B x N    C  channels of latents    H  side of latents

@@ -124,6 +124,7 @@ class Drawing:
 class MtdStage(nn.Module):
     """Encoder and decoder 1 in training."""
 
+    frozen_digest = ""
     METHODS = ("identify", "draw")
     """Methods besides `forward` that run the network; whoever wraps it (FSDP) must know them."""
 

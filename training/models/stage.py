@@ -26,6 +26,8 @@ class Stage(Protocol):
     METHODS: tuple[str, ...]
     """Methods besides the call that run the networks; whoever wraps the module (FSDP) must know them."""
     encoder: OmniIDEncoder
+    frozen_digest: str
+    """Of weights that are not trained, and so in no checkpoint; empty when there are none."""
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         """The loss of a micro-batch as a sum over its parts, () float32."""

@@ -12,10 +12,11 @@ import httpx2
 import pytest
 import torch
 from huggingface_hub import errors
+from tiny_flux import write_tiny_flux
 
 from training.config import Flow
 from training.errors import TrainingError
-from training.models.flux_folder import open_flux
+from training.models.flux_folder import open_flux, weights_digest
 
 REVISION = "3de623fc3c33e44ffbe2bad470d0f45bccf2eb21"
 DEV = "black-forest-labs/FLUX.1-dev"
@@ -193,3 +194,13 @@ def test_the_hub_is_not_asked_without_a_revision(monkeypatch: pytest.MonkeyPatch
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(TrainingError, match=r"flow\.base: there is no folder"):
         opened(name)
+
+
+def test_a_digest_tells_weights_apart_and_not_how_they_are_held(tiny_flux: Path, tmp_path: Path) -> None:
+    one, again = transformer(tiny_flux), transformer(tiny_flux)
+    assert weights_digest(one) == weights_digest(again.to(torch.bfloat16))
+    other = transformer(write_tiny_flux(tmp_path / "other", seed=1))
+    assert weights_digest(one) != weights_digest(other)
+    with torch.no_grad():
+        again.proj_out.bias += 0.1
+    assert weights_digest(one) != weights_digest(again)
