@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from trainers import Run
+from trainers import Run, Trainers
 
 ROUNDING = 1e-5
 """Relative; sums in another order differ in the last bits, and ten steps carry them on."""
@@ -38,7 +38,7 @@ def test_killed_at_any_moment_a_run_gives_the_same_bits(
     # All die while a checkpoint is being written.
     with run.started(2) as trainers:
         trainers.until(lambda: run.steps() >= 4)
-        trainers.until(lambda: _being_written(run), poll_s=0.001)
+        trainers.until(lambda: _caught_writing(run, trainers), poll_s=0.001)
         trainers.kill()
     assert _being_written(run)
     whole = {name for name in run.checkpoints() if not name.startswith(".")}
@@ -53,6 +53,16 @@ def test_killed_at_any_moment_a_run_gives_the_same_bits(
     run.ended(2)
     assert_same(run, undisturbed)
     assert run.checkpoints() == ["step-000000008", "step-000000010"]
+
+
+def _caught_writing(run: Run, trainers: Trainers) -> bool:
+    """Whether the processes stand still in the middle of a checkpoint, which they do then."""
+    if _being_written(run):
+        trainers.signal(signal.SIGSTOP)
+        if _being_written(run):
+            return True
+        trainers.signal(signal.SIGCONT)  # it was finished meanwhile: the next one
+    return False
 
 
 def _being_written(run: Run) -> list[str]:
