@@ -17,7 +17,7 @@ from training.data.cache import SampleCache
 from training.data.dataset import open_dataset
 from training.data.order import Share, check_enough
 from training.data.stream import IdentityStream
-from training.engine.checkpoint import Checkpoints, check_same_run
+from training.engine.checkpoint import Checkpoints, SavedState, check_frozen, check_same_run
 from training.engine.consensus import Consensus
 from training.engine.feed import Feed
 from training.engine.learner import Learner
@@ -26,7 +26,7 @@ from training.engine.meter import Meter
 from training.engine.metrics import MetricsWriter
 from training.engine.output import ENCODER_FOLDER, SAMPLES_FOLDER, alone, write_run_file
 from training.engine.processes import World, processes
-from training.engine.rehearsal import rehearse
+from training.engine.rehearsal import announce, rehearse
 from training.engine.signals import StopRequest
 from training.engine.validation import Validator
 from training.models.build import build_stage, images_side
@@ -67,10 +67,11 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
                 )
             )
 
-    def build() -> Learner:
+    def build(saved: SavedState | None = None) -> Learner:
         # The networks, alike on every process; then shared out, with optimiser and average.
         with consensus.together():
             stage = build_stage(config, dataset.digest)
+        check_frozen(stage.frozen_digest, saved, config.output, consensus)
         return Learner(stage, config, world)
 
     # What cannot be is refused before anything is fetched or built.
@@ -79,21 +80,21 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
         Share(config.batch, config.run.per_process, world.rank, world.world_size)
 
     if dry_run:
+        # First of all, for the weights may be hours away, or on no machine that this one reaches.
+        announce(config, len(dataset.keys(Split.TRAIN)), consensus, world.say)
         learner = build()
         with read_from(0) as stream:
-            feed = Feed(
-                stream,
-                learner.stage,
-                consensus,
-                max_damaged=config.run.max_damaged,
-                damaged={},
-                say=world.say,
-            )
             rehearse(
                 config=config,
                 learner=learner,
-                stream=stream,
-                feed=feed,
+                feed=Feed(
+                    stream,
+                    learner.stage,
+                    consensus,
+                    max_damaged=config.run.max_damaged,
+                    damaged={},
+                    say=world.say,
+                ),
                 consensus=consensus,
                 stop=stop,
                 say=world.say,
@@ -109,7 +110,7 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
         if saved:
             with consensus.together():
                 check_same_run(saved, config.defining(), dataset.digest, config.output)
-        learner = build()
+        learner = build(saved)
         if saved:
             checkpoints.load(saved, learner.state())
             world.say(f"going on from step {saved.step:,} of {config.steps:,}")

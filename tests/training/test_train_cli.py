@@ -59,6 +59,7 @@ def test_help_says_how_to_start_and_imports_nothing_heavy() -> None:
         "Exit code 0",
         "Exit code 1",
         "run.per_process=4",
+        "training/config.py",
     ):
         assert promised in result.stdout
 
@@ -120,6 +121,19 @@ def test_a_dry_run_says_what_a_run_will_be_and_writes_nothing(dataset: Path, tmp
     assert "step 2: loss 0." in said
     assert f"nothing was written into {run.output}; {tmp_path / 'kept'} keeps the samples" in said
     assert not run.output.exists()
+
+
+def test_a_dry_run_says_how_large_a_run_is_before_its_weights_are_looked_for(
+    dataset: Path, tmp_path: Path
+) -> None:
+    workflow = ROOT / "workflows" / "train_mtd_paper.yaml"
+    places = (f"data.root={dataset}", f"output={tmp_path / 'run'}", f"model.clip={tmp_path / 'none.bin'}")
+    result = omniid("train", workflow, *places, "batch=4", "run.per_process=4", "--dry-run")
+    assert result.returncode == 1
+    assert "  together                   1,420,376,908" in result.stderr
+    assert "  fsdp 28.41 GB: weights 5.68 GB" in result.stderr
+    assert "11 training identities: 2.8 steps an epoch" in result.stderr
+    assert f"error: model.clip: there is no file {tmp_path / 'none.bin'}" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

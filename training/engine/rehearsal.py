@@ -6,40 +6,57 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from training.config import Config
-from training.data.stream import IdentityStream
+from training.data.order import Share
 from training.engine.consensus import Consensus
 from training.engine.feed import Feed
 from training.engine.learner import Learner
 from training.engine.meter import peak_memory
 from training.engine.signals import StopRequest
+from training.models.build import meta_stage
 
 STEPS = 2
 BYTES = 4
 """Of a number: weights, gradients, optimiser and average are float32."""
 
 
+def announce(config: Config, identities: int, consensus: Consensus, say: Callable[[str], None]) -> None:
+    """Say what a run will be; counted on shapes, so that it needs no weights, nor a device that holds them.
+
+    Args:
+        config: of the run.
+        identities: that it trains on.
+        consensus: of its processes.
+        say: what the first process says.
+
+    Raises:
+        RunEnded: FLUX, whose sizes stand in its folder, is not to be had.
+    """
+    with consensus.together():
+        shapes: Any = meta_stage(config)
+    for line in _plan(config, dict(shapes.named_parameters()), identities, consensus.world.world_size):
+        say(line)
+
+
 def rehearse(
     *,
     config: Config,
     learner: Learner,
-    stream: IdentityStream,
     feed: Feed,
     consensus: Consensus,
     stop: StopRequest,
     say: Callable[[str], None],
 ) -> None:
-    """Say what the run is made of, and take two steps; nothing is written into its output.
+    """Take two steps; nothing is written into the run's output.
 
     Raises:
         RunEnded: the run could not begin so.
     """
     world = consensus.world
-    for line in _plan(config, learner, stream, world.world_size):
-        say(line)
     for step in range(min(STEPS, config.steps)):
         began_s = time.perf_counter()
         fed = feed.next(step, stop.asked())
@@ -56,29 +73,34 @@ def rehearse(
     say(f"dry run: nothing was written into {config.output}{cached}")
 
 
-def _plan(config: Config, learner: Learner, stream: IdentityStream, world_size: int) -> Iterator[str]:
+def _plan(
+    config: Config, weights: dict[str, nn.Parameter], identities: int, world_size: int
+) -> Iterator[str]:
     run = config.run
+    accumulation = Share(config.batch, run.per_process, 0, world_size).accumulation
+    epoch = identities / config.batch
     yield (
         f"{world_size} processes, {run.strategy}, {run.precision}, {run.per_process} identities each at once, "
-        f"{stream.accumulation} micro-batches a step: a batch of {config.batch}"
+        f"{accumulation} micro-batches a step: a batch of {config.batch}"
     )
     yield (
-        f"{stream.identities:,} training identities: {stream.steps_per_epoch:,.1f} steps an epoch, "
-        f"{config.steps:,} steps are {config.steps / stream.steps_per_epoch:,.1f} epochs"
+        f"{identities:,} training identities: {epoch:,.1f} steps an epoch, "
+        f"{config.steps:,} steps are {config.steps / epoch:,.1f} epochs"
     )
     yield f"parameters of the {config.model.size} {config.stage} stage:"
-    parameters = learner.parallel.parameters
+    parameters = {name: weight for name, weight in weights.items() if weight.requires_grad}
     for name, count in _parts(parameters):
         yield f"  {name:<24} {count:>15,}"
     total = sum(parameter.numel() for parameter in parameters.values())
     yield f"  {'together':<24} {total:>15,}"
     copies = {"weights": 1, "gradients": 1, "optimiser": 2}
-    if learner.average is not None:
+    if config.optimiser.ema_decay:
         copies["average"] = 1
-    frozen = [weight for weight in learner.parallel.weights() if not weight.requires_grad]
+    frozen = sum(weight.numel() for weight in weights.values() if not weight.requires_grad)
     if frozen:
-        yield f"  {'frozen, besides':<24} {sum(weight.numel() for weight in frozen):>15,}"
-    frozen_bytes = sum(weight.numel() * weight.element_size() for weight in frozen)
+        yield f"  {'frozen, besides':<24} {frozen:>15,}"
+    # What is frozen runs in the precision of the run, and is kept in no other.
+    frozen_bytes = frozen * (BYTES // 2 if run.precision == "bf16" else BYTES)
     yield "memory of each process, without activations:"
     for strategy, processes in (("ddp", 1), ("fsdp", world_size)):
         sizes = {name: number * total * BYTES / processes for name, number in copies.items()}

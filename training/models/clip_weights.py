@@ -168,8 +168,8 @@ def _download() -> Path:
     with asking_the_hub(
         lambda reason: (
             f"model.clip: {HUB_FILE} of {HUB_REPOSITORY} cannot be fetched from the hub ({reason}). Run it "
-            "again; on a machine without internet, copy the file there and give its path. Its sha256 is "
-            f"{HUB_SHA256}"
+            "again; on a machine without internet, copy the file there and set model.clip=/path/to/file (its "
+            f"sha256 is {HUB_SHA256}). For a dry run, model.clip=random does as well"
         )
     ):
         return Path(hf_hub_download(HUB_REPOSITORY, HUB_FILE, revision=HUB_REVISION))
