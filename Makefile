@@ -5,10 +5,11 @@ BENCH_ARGS ?=
 DEMO ?= demo
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow lint format lock bench-loader clean
+.PHONY: help setup demo demo-steps clean-demo test test-slow lint format lock bench-loader clean
 
 help:
 	@echo "make demo    make clips, build a data set from them, train on it for a minute"
+	@echo "make clean-demo   remove what the demo made"
 	@echo "make test    run the tests (PYTEST_ARGS='--clips DIR' adds real clips)"
 	@echo "make test-slow   run those that take longer: builds and trainings that are killed, and the like"
 	@echo "make setup   set up .venv with the locked dependencies"
@@ -25,13 +26,23 @@ setup: .venv/.installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
-demo: setup
-	rm -rf $(DEMO)/mfhq $(DEMO)/run $(DEMO)/flow
+# Made once, because a build knows a video by its time of change: the same files are finished videos to it.
+$(DEMO)/clips/truth.json: $(wildcard pipeline/demo/*.py) | setup
 	$(BIN)/mfhq demo-clips $(DEMO)/clips
+
+# What an earlier demo has done is not done again, whether it came to its end or was stopped.
+demo: setup $(DEMO)/clips/truth.json
+	@$(MAKE) --no-print-directory demo-steps || { \
+		echo "if $(DEMO) holds what another version made, \`make clean-demo demo\` starts anew" >&2; exit 1; }
+
+demo-steps:
 	$(BIN)/python pipeline/build_mfhq.py workflows/curate_demo.yaml source.path=$(DEMO)/clips output=$(DEMO)/mfhq
 	$(BIN)/omniid train workflows/train_mtd_tiny.yaml data.root=$(DEMO)/mfhq output=$(DEMO)/run
 	$(BIN)/omniid train workflows/train_flow_tiny.yaml data.root=$(DEMO)/mfhq output=$(DEMO)/flow steps=20 \
 		flow.encoder=$(DEMO)/run/encoder model.clip=encoder
+
+clean-demo:
+	rm -rf $(DEMO)
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
