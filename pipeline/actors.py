@@ -29,7 +29,7 @@ from shards.schema import Reason, VideoOutcome
 
 Row = dict[str, Any]
 UNEXPECTED = (Reason.WORKER_CRASHED, Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.INTERNAL_ERROR)
-"""How a video fails that was not found to be damaged: it may be the machine's doing or ours, so it is said at once."""
+"""How a video fails that was not found to be damaged: perhaps the machine's doing or ours, so it is said."""
 Models = dict[str, ResolvedModel]
 
 

@@ -23,7 +23,10 @@ app.add_typer(models_app, name="models")
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Override the workflow: faces.min_px=160"),
+    typer.Argument(
+        metavar="[SECTION.KEY=VALUE]...",
+        help="Override the workflow: faces.min_px=160; pipeline/config.py documents all settings",
+    ),
 ]
 
 
@@ -42,7 +45,14 @@ def build(
 
     Runs on the Ray cluster that RAY_ADDRESS or `ray job submit` names, and otherwise on one that it starts here.
 
-    Example: mfhq build workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
+    A workflow needs source.path and output; all settings, their defaults and reasons stand in pipeline/config.py.
+
+    First try: mfhq build workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
+
+    Smaller faces, more frames: the same with faces.min_px=160 frames.per_second=10
+
+    The paper's networks: mfhq build workflows/curate_paper.yaml run.models_dir=/data/models
+    source.path=/data/clips output=/data/mfhq, after `mfhq models pull`
 
     Exit code 0: the data set is whole and verified; when no video gave an identity, a warning says why.
 

@@ -23,9 +23,9 @@ MANY = 1_000_000
 START_S = 240
 """How long Ray may take to start on this machine."""
 WORKERS_SPEAK = "RAY_LOG_TO_DRIVER"
-"""Ray's own switch. What workers write stays in Ray's logs unless it is 1: a worker that crashes and is replaced, and
-many that Ray ends because they are idle, leave stacks that would look like the build's end. What a crash costs is
-told by the row of its video."""
+"""Ray's own switch. What workers write stays in Ray's logs unless it is 1: a worker that crashes and is replaced,
+and now and then one that Ray ends because it is idle, leave stacks that would look like the build's end. What a
+crash costs is told by the row of its video."""
 PATIENCE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
 """A worker that dies is replaced and its video tried again, but not for ever, as is Ray Data's default."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from contextlib import suppress
@@ -22,7 +23,10 @@ app = typer.Typer(
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Override the workflow: run.per_process=4"),
+    typer.Argument(
+        metavar="[SECTION.KEY=VALUE]...",
+        help="Override the workflow: run.per_process=4; training/config.py documents all settings",
+    ),
 ]
 
 
@@ -40,12 +44,21 @@ def train(
 ) -> None:
     """Train; the same command again goes on with a run that was stopped or killed.
 
-    One process, or those that torchrun starts, on any number of machines:
+    One process, or those that torchrun starts, on any number of machines. A workflow needs data.root and output;
+    all settings, their defaults and reasons stand in training/config.py.
 
-    Example: omniid train workflows/train_mtd_tiny.yaml data.root=/data/mfhq output=/data/runs/tiny
+    First try: omniid train workflows/train_mtd_tiny.yaml data.root=/data/mfhq output=/data/runs/tiny
 
-    Example: torchrun --standalone --nproc-per-node=8 training/train.py workflows/train_mtd_paper.yaml
-    data.root=s3://bucket/mfhq output=/shared/runs/mtd
+    How large will it be? omniid train workflows/train_mtd_paper.yaml data.root=/data/mfhq output=/data/runs/mtd
+    model.clip=random --dry-run
+
+    Eight GPUs: torchrun --standalone --nproc-per-node=8 training/train.py workflows/train_mtd_paper.yaml
+    data.root=s3://bucket/mfhq output=/shared/runs/mtd run.cache.folder=/local/cache
+
+    Second stage: omniid train workflows/train_flow_tiny.yaml data.root=/data/mfhq output=/data/runs/flow
+    flow.encoder=/data/runs/tiny/encoder model.clip=encoder
+
+    Several machines: the launchers in workflows/launch (one machine, Slurm, Kubernetes).
 
     The output folder gets metrics.jsonl, tensorboard/, samples/, checkpoints/ and, at the end, encoder/.
 
@@ -77,10 +90,16 @@ def export(
     Example: omniid export /data/runs/flow /data/omniid
     """
     with _errors_in_words():
+        from training.export import ENCODER_FOLDER, exported_files
         from training.export import export as write
 
         facts = write(run, output)
         typer.echo(f"{output}: what was learned in {facts.step:,} steps")
+        for path in exported_files(output, facts):
+            typer.echo(f"  {_size(path.stat().st_size):>12}  {path.relative_to(output)}")
+        typer.echo(f"load the encoder with OmniIDEncoder.from_pretrained({str(output / ENCODER_FOLDER)!r})")
+        if facts.flow is not None:
+            typer.echo(f"draw people with: omniid sample {shlex.quote(str(output))} PHOTOGRAPH...")
 
 
 @app.command()
@@ -107,6 +126,8 @@ def sample(  # noqa: PLR0917 - typer hands in every option by name
 ) -> None:
     """Draw new images of a person of whom there are photographs.
 
+    The face is found in each photograph and cut out as the data set's images are. The folder gets sample-SEED.png.
+
     Example: omniid sample /data/omniid anna1.jpg anna2.jpg --output anna --count 8 --scale 0.8
     """
     with _errors_in_words():
@@ -128,6 +149,10 @@ def sample(  # noqa: PLR0917 - typer hands in every option by name
             models_dir=models_dir,
             say=lambda line: typer.echo(line, err=True),
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
 
 
 def train_command() -> None:

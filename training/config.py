@@ -42,9 +42,8 @@ class Data(Section):
     @model_validator(mode="after")
     def _a_range_goes_upwards(self) -> Data:
         if self.least_inputs > self.most_inputs:
-            raise ValueError(
-                f"inputs: {list(self.inputs)} goes downwards; expected the least first, as [1,5]"
-            )
+            given = f"[{self.least_inputs}, {self.most_inputs}]"
+            raise ValueError(f"inputs: {given} goes downwards; expected the least first, as [1,5]")
         return self
 
     @property
@@ -235,7 +234,7 @@ class Run(Section):
     max_nonfinite_steps: Annotated[int, Field(ge=0)] = 10
     """Steps with a loss or gradient that is not finite, which are skipped, before the run ends."""
     log_every: Count = 10
-    """Steps between two lines of metrics."""
+    """Steps between two lines of figures, in metrics.jsonl as in a log. Each costs a wait for the device."""
 
 
 class Config(Section):

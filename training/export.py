@@ -63,6 +63,18 @@ def export(run: Path, output: Path) -> ExportFacts:
     return trained.facts
 
 
+def exported_files(export: Path, facts: ExportFacts) -> list[Path]:
+    """The files of an export, and not those that an earlier one of another kind may have left beside them."""
+    folders = [ENCODER_FOLDER]
+    files = [ADAPTER_FILE] if facts.flow is not None else []
+    if facts.flow is not None and facts.flow.scratch is not None:
+        folders.append(TRANSFORMER_FOLDER)
+    return [
+        *(path for folder in folders for path in sorted((export / folder).iterdir()) if path.is_file()),
+        *(export / name for name in (*files, EXPORT_FILE)),
+    ]
+
+
 def ip_adapter(trained: Trained) -> dict[str, torch.Tensor]:
     """The tensors of an adapter file of diffusers."""
     weight_TD, bias_T = trained.weights[f"{PROJECTION}proj.weight"], trained.weights[f"{PROJECTION}proj.bias"]

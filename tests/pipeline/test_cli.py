@@ -62,7 +62,7 @@ finally:
     ("command", "told"),
     [
         ((), ["build", "verify", "report", "demo-clips", "models", "WebDataset shards"]),
-        (("build",), ["continues a build that was stopped", "source.path=/data/clips", "--retry-failed"]),
+        (("build",), ["continues a build that was stopped", "pipeline/config.py", "--retry-failed"]),
     ],
 )
 def test_help_is_instant_because_nothing_heavy_is_loaded_for_it(

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from flow_runs import SIDE, as_trained, flow_config, flow_stage, write_run
+from typer.testing import CliRunner
 
+from training.cli import app
 from training.data.batch import Batch
 from training.errors import TrainingError
 from training.export import export, read_export, read_trained
@@ -39,6 +41,18 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "omniid"
     export(run, folder)
     return folder
+
+
+def test_each_file_that_is_written_is_named_with_its_size(run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "omniid")])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    listed = {name: size for size, _, name in (line.split() for line in lines if line.startswith("  "))}
+    written = {path.relative_to(tmp_path / "omniid") for path in tmp_path.rglob("*") if path.is_file()}
+    assert set(map(Path, listed)) == written
+    adapter = (tmp_path / "omniid" / "ip_adapter.safetensors").stat().st_size
+    assert float(listed["ip_adapter.safetensors"]) == pytest.approx(adapter / 1e3, abs=0.06)
+    assert f"OmniIDEncoder.from_pretrained('{tmp_path}/omniid/encoder')" in result.stdout
 
 
 def as_image_embeds(exported: Path, batch: Batch) -> list[torch.Tensor]:

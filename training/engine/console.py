@@ -1,4 +1,4 @@
-"""What the person who started a run sees: a progress bar on a terminal, a line now and then in a log."""
+"""What the person who started a run sees: a progress bar on a terminal, the lines of metrics.jsonl in a log."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-LOG_EVERY_S = 10.0
-"""Without a terminal (a Slurm log, `kubectl logs`) a line of training figures is written at most this often."""
 
 SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "train/loss": ("loss", "{:.4f}".format),
@@ -37,7 +34,6 @@ class Display:
         self._steps = steps
         self._leads = leads
         self._timed_from: tuple[float, int] | None = None
-        self._written_s: float | None = None
         self._bar: Progress | None = None
         if leads and self.console.is_terminal:
             self._bar = Progress(
@@ -79,10 +75,8 @@ class Display:
         if self._bar is not None:
             self._bar.update(self._task, completed=step, figures=figures)
             return
-        now = time.monotonic()
-        if self._written_s is None or now - self._written_s >= LOG_EVERY_S or step >= self._steps:
-            self._written_s = now
-            self.say(f"step {step:,}/{self._steps:,}  {figures}")
+        # Without a terminal (a Slurm log, `kubectl logs`) nothing is left out: `run.log_every` says how often.
+        self.say(f"step {step:,}/{self._steps:,}  {figures}")
 
     def _time_left(self, step: int) -> list[str]:
         """Measured from the first figures on: the steps before them compile, warm up and fill caches."""

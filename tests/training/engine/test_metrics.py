@@ -120,12 +120,13 @@ def test_floats_are_written_with_all_their_digits(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / METRICS_FILE)[0]["train/loss"] == loss
 
 
-def test_a_log_gets_a_line_at_first_and_at_last_and_not_every_step(tmp_path: Path) -> None:
+def test_a_log_gets_a_line_for_each_of_the_metrics_file(tmp_path: Path) -> None:
     lines = logged(tmp_path, 1, 100).splitlines()
-    assert len(lines) == 2
+    assert len(read_metrics(tmp_path / METRICS_FILE)) == 100
     assert lines[0] == "step 1/100  loss 1.0000  images/s 1,234.5  MFU 51.2%  data wait 0.4%"
-    assert lines[1].startswith("step 100/100  loss 0.0100  ")
-    assert lines[1].endswith("ETA 00:00:00")
+    assert [line.split()[1] for line in lines] == [f"{step}/100" for step in range(1, 101)]
+    assert lines[-1].startswith("step 100/100  loss 0.0100  ")
+    assert lines[-1].endswith("ETA 00:00:00")
 
 
 def test_a_log_gets_every_validation(tmp_path: Path) -> None:
