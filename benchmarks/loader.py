@@ -5,7 +5,9 @@
 The limit decodes the same bytes from memory. The others are plain webdataset on the same tars, litdata and
 mosaicml-streaming on the same files in their own formats. All give the same uint8 arrays of images and masks,
 which is checked first; each has the same cores and no others. Repeats are interleaved, so that a noisy machine
-disturbs all alike; ratios are medians over the repeats.
+disturbs all alike; ratios are medians over the repeats. A repeat from disk takes several epochs, without a start
+in between, so that the batches that are in work when the clock starts do not count; from S3 the second epoch would
+come from the caches that two of the loaders keep.
 
 S3 is SeaweedFS on this machine. Object stores are other machines, so it gets half of the cores for itself, and the
 loaders and the limit have the rest. It fetches whole chunks of a file for any range of it, which object stores do
@@ -56,6 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--identities", type=int, default=800, help="of the data set that is made")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4, help="of a repeat from disk; from S3 it is one")
     parser.add_argument("--cores", type=int, help="the first so many instead of all")
     parser.add_argument("--side", type=int, default=224, help="of the model's input, in pixels")
     parser.add_argument("--batch", type=int, default=8)
@@ -73,7 +76,7 @@ def main() -> None:
         print(f"images of {options.side} px, batches of {options.batch}, {options.repeats} repeats")
         if "disk" in options.places:
             os.sched_setaffinity(0, cores)
-            setting = Setting(options.side, options.batch, len(cores))
+            setting = Setting(options.side, options.batch, len(cores), options.epochs)
             rivals = _chosen(_from_disk(work, root, setting), options.only)
             _compare("disk", {**_limits(root, setting), **rivals}, options.repeats)
         if "s3" in options.places:

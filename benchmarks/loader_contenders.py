@@ -1,4 +1,4 @@
-"""The loaders that `loader.py` compares: each yields the same decoded samples, in batches, for one epoch.
+"""The loaders that `loader.py` compares: each yields the same decoded samples, in batches.
 
 All of them decode with the trainer's own functions, into one array a batch, so what differs is how bytes and
 arrays move. The others decode in the worker processes of a DataLoader, as their documentation has it.
@@ -41,7 +41,9 @@ class Setting:
     batch: int
     """Identities of a batch."""
     cores: int
-    """Worker processes that decode, or threads; ours has one thread more, as its configuration advises."""
+    """Threads or worker processes that decode."""
+    epochs: int = 1
+    """How often all identities come, without starting anew in between."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,8 @@ def raw(root: Path, setting: Setting) -> Contender:
     samples = list(files_of(root))
 
     def run() -> Iterator[Batch]:
-        parts = [samples[first : first + setting.batch] for first in range(0, len(samples), setting.batch)]
         with ThreadPoolExecutor(setting.cores) as pool:
-            yield from pool.map(partial(decode, side=setting.side), parts)
+            yield from pool.map(partial(decode, side=setting.side), _parts(samples, setting))
 
     return run
 
@@ -87,11 +88,15 @@ def raw_images(root: Path, setting: Setting) -> Contender:
     side = decoded_side(setting.side)
 
     def run() -> Iterator[Batch]:
-        parts = [samples[first : first + setting.batch] for first in range(0, len(samples), setting.batch)]
         with ThreadPoolExecutor(setting.cores) as pool:
-            yield from pool.map(images, parts)
+            yield from pool.map(images, _parts(samples, setting))
 
     return run
+
+
+def _parts(samples: list[Files], setting: Setting) -> list[list[Files]]:
+    samples = samples * setting.epochs
+    return [samples[first : first + setting.batch] for first in range(0, len(samples), setting.batch)]
 
 
 def ours(root: str, setting: Setting) -> Contender:
@@ -103,14 +108,14 @@ def ours(root: str, setting: Setting) -> Contender:
             "data": {"root": root},
             "model": {"size": "tiny", "clip": "random"},
             "batch": setting.batch,
-            "run": {"per_process": setting.batch, "decode_threads": setting.cores + 1},
+            "run": {"per_process": setting.batch, "decode_threads": setting.cores},
         }
     )
 
     def run() -> Iterator[Batch]:
         dataset = open_dataset(root, retry_s=60.0)
         with closing(IdentityStream(dataset, config, setting.side, rank=0, world_size=1)) as stream:
-            for _ in range(stream.identities // setting.batch):
+            for _ in range(setting.epochs * stream.identities // setting.batch):
                 batch = next(stream)
                 yield batch.keys, batch.images_BKSSC, batch.masks_BKSS
 
@@ -123,7 +128,7 @@ def webdataset(urls: Sequence[str], setting: Setting) -> Contender:
 
     def run() -> Iterator[Batch]:
         dataset = wds.WebDataset(
-            list(urls), shardshuffle=len(urls), detshuffle=True, seed=0, empty_check=False
+            list(urls) * setting.epochs, shardshuffle=len(urls), detshuffle=True, seed=0, empty_check=False
         )
         batches = (
             dataset.shuffle(100)
@@ -147,13 +152,16 @@ def litdata(root: str, setting: Setting, cache: Path | None = None) -> Contender
             drop_last=False,
             storage_options=_storage_options(root),
         )
-        yield from StreamingDataLoader(
+        loader = StreamingDataLoader(
             dataset,
             batch_size=setting.batch,
             num_workers=setting.cores,
+            persistent_workers=True,
             collate_fn=partial(_from_flat, side=setting.side),
             worker_init_fn=_without_tls,
         )
+        for _ in range(setting.epochs):
+            yield from loader
 
     return run
 
@@ -169,12 +177,15 @@ def mosaic(root: str, setting: Setting, cache: Path | None = None) -> Contender:
         dataset = StreamingDataset(
             remote=remote, local=local, shuffle=True, batch_size=setting.batch, num_canonical_nodes=1
         )
-        yield from DataLoader(
+        loader = DataLoader(
             dataset,
             batch_size=setting.batch,
             num_workers=setting.cores,
+            persistent_workers=True,
             collate_fn=partial(_from_flat, side=setting.side),
         )
+        for _ in range(setting.epochs):
+            yield from loader
 
     return run
 

@@ -222,8 +222,7 @@ class Run(Section):
     deterministic: bool = True
     """Use only algorithms that give the same bits each time, where torch has them."""
     decode_threads: Count = 4
-    """Threads of each process that decode. One more than its share of the cores keeps them all busy, because a
-    thread that waits for the interpreter's lock leaves its core idle."""
+    """Threads of each process that decode: its share of the machine's cores."""
     prefetch: Count = 4
     """Micro-batches that are read ahead."""
     cache: Cache | None = None
