@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from faces.catalogue import WITHOUT_FILE, ModelFile
@@ -16,6 +15,7 @@ from faces.registry import ModelsUnavailable, known_models, origin, pin, resolve
 from pipeline.config import Models
 from pipeline.errors import BuildError
 from pipeline.progress import Advance, Reporter
+from settings.loading import read_workflow
 from settings.section import ConfigError
 
 MB = 1_000_000
@@ -104,13 +104,8 @@ def _meant(text: str, known: Mapping[str, ModelFile]) -> tuple[str, ...]:
 
 def _networks_of(workflow: Path) -> Models:
     """The section `models` of a workflow; the others need not be complete to fetch networks."""
-    try:
-        tree = yaml.safe_load(workflow.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the workflow {workflow}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{workflow} is not YAML: {error}") from error
-    if not isinstance(tree, dict) or "models" not in tree:
+    tree = read_workflow(workflow)
+    if "models" not in tree:
         raise ConfigError(f"{workflow} has no section models; give a workflow such as curate_paper.yaml")
     try:
         return Models.model_validate(tree["models"])

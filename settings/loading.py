@@ -29,6 +29,22 @@ def load_workflow(workflow: Path, overrides: list[str], kind: type[Config]) -> C
     Raises:
         ConfigError: the file cannot be read, or a key or value is refused; every fault is named at once.
     """
+    tree = read_workflow(workflow)
+    _refuse_another_command_s(tree, workflow, kind)
+    for override in overrides:
+        _apply(tree, override, kind)
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_readable(error, tree, workflow, kind)) from error
+
+
+def read_workflow(workflow: Path) -> dict[str, Any]:
+    """The sections of a workflow file, not checked yet.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something else.
+    """
     try:
         tree = yaml.safe_load(workflow.read_text(encoding="utf-8"))
     except OSError as error:
@@ -37,13 +53,7 @@ def load_workflow(workflow: Path, overrides: list[str], kind: type[Config]) -> C
         raise ConfigError(f"{workflow} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{workflow} holds no sections; see the folder workflows for examples")
-    _refuse_another_command_s(tree, workflow, kind)
-    for override in overrides:
-        _apply(tree, override, kind)
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_readable(error, tree, workflow, kind)) from error
+    return tree
 
 
 def _refuse_another_command_s(tree: dict[str, Any], workflow: Path, kind: type[Section]) -> None:
