@@ -51,7 +51,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], group: dist
     Raises:
         OSError: a process could not write.
     """
-    writer = dcp.FileSystemWriter(folder)
+    writer = dcp.FileSystemWriter(folder, sync_files=False)  # `_File` does it
     writer.fs = _Files()
     try:
         dcp.save(dict(tensors), storage_writer=writer, process_group=group)
@@ -115,6 +115,15 @@ class _File(io.BufferedWriter):
         except OSError as error:
             self.failure = error
             raise
+
+    def close(self) -> None:
+        """Write all of it to the disk; some versions of torch would do that before this buffer is empty."""
+        try:
+            if not self.closed:
+                self.flush()
+                os.fsync(self.fileno())
+        finally:
+            super().close()
 
 
 class _Files(FileSystem):

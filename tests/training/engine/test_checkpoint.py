@@ -52,6 +52,29 @@ def test_what_is_saved_is_loaded_again_with_all_its_bits(world: World, tmp_path:
     assert all(torch.equal(loaded[name], saved[name]) for name in saved)
 
 
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[int, int] = {}
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        sync(descriptor)
+        status = os.fstat(descriptor)
+        synced[status.st_ino] = status.st_size
+
+    monkeypatch.setattr(os, "fsync", note)
+    checkpoints = open_checkpoints(world, tmp_path)
+    checkpoints.save(state(5), {"weights": torch.ones(3), "more": torch.ones(1000, 1000)})
+    checkpoints.finish()
+    path = tmp_path / "checkpoints" / "step-000000005"
+    found = [path.parent, path, *path.iterdir()]
+    assert {file.name for file in found} == {"checkpoints", path.name, TABLE, "__0_0.distcp", "state.json"}
+    for file in found:
+        assert file.stat().st_ino in synced, file
+        assert file.is_dir() or synced[file.stat().st_ino] == file.stat().st_size, file
+
+
 def test_steps_after_the_save_do_not_reach_the_checkpoint_that_is_being_written(
     world: World, tmp_path: Path
 ) -> None:
