@@ -146,6 +146,13 @@ class StreamedDataset:
 
     def _open_index(self) -> Index:
         expected = self.manifest.tables[INDEX]
+        # One that was cut off would be tried again and again, as an answer that comes short is.
+        found = self._store.size(INDEX)
+        if found is not None and found != expected.bytes:
+            raise DataSetError(
+                f"{self.root}/{INDEX} has {found:,} bytes, {MANIFEST} says {expected.bytes:,}: it was altered, or "
+                "not copied to its end. Copy the data set again, or check it with `mfhq verify`"
+            )
         data = self._store.large(INDEX, expected.bytes)
         if sha256_hex(data) != expected.sha256:
             raise DataSetError(

@@ -89,6 +89,17 @@ class Store:
             parts = pool.map(lambda start: self.range(path, start, min(CHUNK, size - start)), starts)
             return b"".join(parts)
 
+    def size(self, path: str) -> int | None:
+        """Bytes of a file; None when it is not there.
+
+        Raises:
+            TrainingError: it cannot be learned.
+        """
+        try:
+            return self._patiently(path, lambda: self._place.size(path))
+        except DataSetError:
+            return None
+
     def sizes(self, folder: str, paths: Iterable[str]) -> dict[str, int]:
         """Bytes of those of some files in a folder that are there.
 
@@ -108,7 +119,7 @@ class Store:
             except (NotSupportedError, PermissionDeniedError):
                 pass
         with ThreadPoolExecutor(PARALLEL) as pool:
-            sizes = zip(sorted(wanted), pool.map(self._size_or_none, sorted(wanted)), strict=True)
+            sizes = zip(sorted(wanted), pool.map(self.size, sorted(wanted)), strict=True)
             return {path: size for path, size in sizes if size is not None}
 
     def _open(self) -> Place:
@@ -125,12 +136,6 @@ class Store:
                 f"{self.root} cannot be opened: {reason_of(error)}. Check data.root and the environment "
                 f"({credentials_of(self.root)})"
             ) from None
-
-    def _size_or_none(self, path: str) -> int | None:
-        try:
-            return self._patiently(path, lambda: self._place.size(path))
-        except DataSetError:
-            return None
 
     def _patiently(
         self,

@@ -87,6 +87,16 @@ def test_an_altered_index(copy: Path) -> None:
     assert "index.parquet was altered: its sha256 is not the one in dataset.json" in refusal(copy)
 
 
+@pytest.mark.parametrize("bytes_kept", [0, 3000])
+def test_an_index_that_was_cut_off(copy: Path, bytes_kept: int) -> None:
+    path = copy / "index.parquet"
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:bytes_kept])
+    message = refusal(copy)
+    assert f"index.parquet has {bytes_kept:,} bytes, dataset.json says {size:,}: it was altered" in message
+    assert "Copy the data set again" in message
+
+
 def test_a_missing_and_a_short_shard(copy: Path) -> None:
     (copy / "train/mfhq-train-000000.tar").unlink()
     short = copy / "train/mfhq-train-000002.tar"
