@@ -123,7 +123,7 @@ def open_place(root: str) -> Place:
         obstore.exceptions.BaseError: the address, or what the environment says of it, cannot be used.
     """
     if is_folder(root):
-        folder = Path(urlsplit(root).path if "://" in root else root).expanduser()
+        folder = folder_of(root)
         if not folder.is_dir():
             raise NotADirectoryError(root)
         return Folder(folder)
@@ -146,6 +146,11 @@ def open_place(root: str) -> Place:
 def is_folder(root: str) -> bool:
     """Whether a root is a folder rather than the address of a store."""
     return "://" not in root or root.startswith("file://")
+
+
+def folder_of(root: str) -> Path:
+    """The folder that such a root names."""
+    return Path(urlsplit(root).path if "://" in root else root).expanduser()
 
 
 def check_root(root: str) -> None:

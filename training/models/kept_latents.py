@@ -23,6 +23,7 @@ import torch
 from settings.section import ConfigError
 from shards.atomic import write_bytes
 from training.data.batch import Batch
+from training.data.places import folder_of, is_folder
 from training.models.flux_latents import Codec
 from training.models.pixels import pixels
 
@@ -46,12 +47,12 @@ def latents_folder(latents: str, root: str) -> Path | None:
         return None
     if latents != BESIDE_SHARDS:
         return Path(latents).expanduser()
-    if not Path(root).is_dir():
+    if not (is_folder(root) and folder_of(root).is_dir()):
         raise ConfigError(
             f"flow.latents: {BESIDE_SHARDS} needs a data set in a folder, and data.root is {root}; give a "
             f"folder of each machine for them, or {ON_THE_FLY}"
         )
-    return Path(root) / FOLDER
+    return folder_of(root) / FOLDER
 
 
 class KeptLatents:

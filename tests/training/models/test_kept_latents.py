@@ -120,9 +120,14 @@ def test_where_nothing_can_be_written_the_run_goes_on_and_says_so_once(
     assert "(Not a directory)" in said
 
 
-def test_the_folder_is_beside_the_shards_or_where_it_is_said_to_be(tmp_path: Path) -> None:
+def test_the_folder_is_beside_the_shards_or_where_it_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert latents_folder("on_the_fly", str(tmp_path)) is None
     assert latents_folder("beside_shards", str(tmp_path)) == tmp_path / "latents"
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    for root in (f"~/{tmp_path.name}", f"file://{tmp_path}"):
+        assert latents_folder("beside_shards", root) == tmp_path / "latents"
     assert latents_folder("/fast/disk", "s3://bucket/mfhq") == Path("/fast/disk")
     with pytest.raises(ConfigError, match=r"flow\.latents: beside_shards needs a data set in a folder"):
         latents_folder("beside_shards", "s3://bucket/mfhq")
