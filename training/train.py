@@ -119,12 +119,12 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
                 write_run_file(config, dataset)
 
         # Every step of the optimiser, with figures, validation and checkpoints on the way.
-        start = saved.step if saved else 0
+        start, owed = (saved.step, saved.validation_owed) if saved else (0, False)
         with read_from(start) as stream, ExitStack() as opened:
             # The first process does more here than the others do.
             with consensus.together():
                 metrics = opened.enter_context(
-                    MetricsWriter(config.output, start, config.steps, enabled=world.leads)
+                    MetricsWriter(config.output, start, config.steps, world.leads, validation_owed=owed)
                 )
                 meter = Meter(config, stream, consensus)
             say = metrics.say if world.leads else _nothing
@@ -153,7 +153,7 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
                 checkpoints=checkpoints,
                 stop=stop,
             )
-            done = loop.run(start, validation_owed=saved is not None and saved.validation_owed)
+            done = loop.run(start, validation_owed=owed)
 
         if not loop.finished:
             world.say(

@@ -27,14 +27,15 @@ class JsonLines:
     Args:
         path: the file; its folder is made when it is missing.
         start_step: where the run goes on; lines past it are removed, at 0 all of them.
+        repeated: what the names of figures begin with that come again for that step; lines with them go as well.
     """
 
-    def __init__(self, path: Path, start_step: int) -> None:
+    def __init__(self, path: Path, start_step: int, repeated: str | None = None) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in path.parent.glob(f".{path.name}.tmp-*"):
             leftover.unlink()
-        _cut_back(path, start_step)
+        _cut_back(path, start_step, repeated)
         # Not buffered: what a full disk refused must not be tried again when the file is closed.
         self._file = path.open("ab", buffering=0)
 
@@ -75,11 +76,16 @@ def out_of_space_in_words(path: Path) -> Iterator[None]:
         raise OutOfSpace(path, shutil.disk_usage(path.parent).free, error.errno) from error
 
 
-def _cut_back(path: Path, start_step: int) -> None:
-    """Keep the lines up to `start_step`, and of those only what is whole."""
+def _cut_back(path: Path, start_step: int, repeated: str | None) -> None:
+    """Keep the lines up to `start_step`, and of those only what is whole and does not come again."""
     if not path.exists():
         return
-    kept = [text for text, line in _lines(path) if start_step > 0 and line["step"] <= start_step]
+
+    def stays(line: dict[str, Any]) -> bool:
+        again = repeated is not None and any(name.startswith(repeated) for name in line)
+        return start_step > 0 and (line["step"] < start_step or (line["step"] == start_step and not again))
+
+    kept = [text for text, line in _lines(path) if stays(line)]
     with open_atomic(path) as file:
         file.writelines(kept)
 

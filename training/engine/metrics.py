@@ -40,13 +40,22 @@ class MetricsWriter:
         steps: the last step of the run.
         enabled: True on one process; on the others only `say` does anything.
         console: where to show progress; standard error by default.
+        validation_owed: the validation of `start_step` comes again; a kill may have come between its figures and
+            the checkpoint that says it is done.
 
     Raises:
         OutOfSpace: the disk or the quota is full.
     """
 
     def __init__(
-        self, output: Path, start_step: int, steps: int, enabled: bool = True, console: Console | None = None
+        self,
+        output: Path,
+        start_step: int,
+        steps: int,
+        enabled: bool = True,
+        console: Console | None = None,
+        *,
+        validation_owed: bool = False,
     ) -> None:
         self._output = output
         self._lines: JsonLines | None = None
@@ -55,7 +64,9 @@ class MetricsWriter:
             from torch.utils.tensorboard import SummaryWriter
 
             with out_of_space_in_words(output / METRICS_FILE):
-                self._lines = JsonLines(output / METRICS_FILE, start_step)
+                self._lines = JsonLines(
+                    output / METRICS_FILE, start_step, "val/" if validation_owed else None
+                )
                 self._board = SummaryWriter(
                     str(output / TENSORBOARD_FOLDER), purge_step=start_step + 1 if start_step else 0
                 )

@@ -11,10 +11,11 @@ import yaml
 from trainers import WORKFLOW, Run
 
 from training.config import Config
-from training.engine.checkpoint import SavedState
+from training.engine.checkpoint import Checkpoints, SavedState
 from training.engine.consensus import Consensus
 from training.engine.processes import processes
 from training.engine.signals import StopRequest
+from training.errors import RunEnded
 from training.train import _run
 
 STEPS = 2
@@ -64,6 +65,26 @@ def test_a_validation_cut_short_is_made_up_for_once(
         assert run.lines() == straight.lines()
         assert run.encoder() == straight.encoder()
         assert not owed(run)
+
+
+def test_figures_of_a_validation_that_is_made_up_for_twice_are_there_once(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, run = Run(tmp_path / "straight", dataset), Run(tmp_path / "run", dataset)
+    train(straight, StopRequest())
+    train(run, WhileValidating(run))
+
+    def end(*_: object) -> None:
+        raise RunEnded("before the checkpoint says that it is done")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "amend", end)
+        with pytest.raises(RunEnded):
+            train(run, StopRequest())
+    assert run.series("val/loss_own")
+    assert owed(run)
+    train(run, StopRequest())
+    assert run.lines() == straight.lines()
 
 
 def test_a_stop_before_the_first_step_saves_nothing_and_says_so(
