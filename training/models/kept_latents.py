@@ -105,13 +105,11 @@ class KeptLatents:
         return kept_CHH
 
     def _write(self, path: Path, latents_CHH: torch.Tensor) -> None:
-        from safetensors.torch import save
-
         if not self._writing:
             return
         try:
             # Not durable: what a power cut takes is computed again.
-            write_bytes(path, save({"latents": latents_CHH.contiguous()}), durable=False)
+            write_bytes(path, as_file(latents_CHH), durable=False)
         except OSError as error:
             self._writing = False
             _LOG.warning(
@@ -122,12 +120,27 @@ class KeptLatents:
             )
 
 
+def as_file(latents_CHH: torch.Tensor) -> bytes:
+    """Latents as they are kept, with a digest: nobody would see that a few of them have changed."""
+    from safetensors.torch import save
+
+    latents_CHH = latents_CHH.contiguous()
+    return save({"latents": latents_CHH, "sha256": _digest(latents_CHH)})
+
+
 def _read(path: Path) -> torch.Tensor | None:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        found: torch.Tensor = load(path.read_bytes())["latents"]
+        found = load(path.read_bytes())
+        latents_CHH: torch.Tensor = found["latents"]
+        whole = torch.equal(found["sha256"], _digest(latents_CHH))
     except (OSError, SafetensorError, KeyError):
         return None  # not there, or damaged: it is computed anew
-    return found
+    return latents_CHH if whole else None
+
+
+def _digest(latents_CHH: torch.Tensor) -> torch.Tensor:
+    data = latents_CHH.view(torch.uint8).numpy()
+    return torch.frombuffer(bytearray(hashlib.sha256(data).digest()), dtype=torch.uint8)

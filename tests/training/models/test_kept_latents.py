@@ -17,7 +17,7 @@ from training.engine.flops import step_flops
 from training.models.build import build_stage
 from training.models.flow import FlowStage
 from training.models.flow_build import build_flow_stage, meta_flow_stage
-from training.models.kept_latents import KeptLatents, latents_folder
+from training.models.kept_latents import KeptLatents, as_file, latents_folder
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +73,13 @@ def test_only_what_is_missing_or_damaged_is_computed(stage, codec, tmp_path: Pat
     assert len(files) == 6
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:50])
-    files[2].write_bytes(save({"latents": torch.zeros(1, 2, 2)}))
-    files[3].write_bytes(save({"something": torch.zeros(1, 2, 2)}))
+    files[2].write_bytes(as_file(torch.zeros(1, 2, 2)))
+    files[3].write_bytes(save({"latents": torch.zeros(first[0].shape)}))
+    size = files[4].stat().st_size
+    files[4].write_bytes(files[4].read_bytes()[: size // 2] + bytes(size - size // 2))
     codec.images = 0
     assert torch.equal(kept(codec, tmp_path).of(batch), first)
-    assert codec.images == 4
+    assert codec.images == 5
 
 
 def test_they_do_not_depend_on_what_else_is_in_the_batch(stage, codec, tmp_path: Path, make_batch) -> None:
