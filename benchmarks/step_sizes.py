@@ -56,7 +56,8 @@ def main() -> None:
     again += int(block)
     print(f"kept by FLUX's blocks            {gb(kept)}")
     print(
-        f"  with activation_checkpointing  {gb(again)}, {gb(block)} of it for the block that is computed again"
+        f"  with activation_checkpointing  {gb(again)}, {gb(block)} of it for a block, of mean size, that is "
+        "computed again"
     )
     print(f"together                         {gb(held + kept)}, or {gb(held + again)}")
 

@@ -69,7 +69,8 @@ class SampleCache:
         if not self._on or len(data) > self._limit * _KEEP:
             return
         with self._or_off("written"):
-            # Counted first: a process that dies in between leaves a count too high, never too low.
+            # Counted first: a process that dies in between leaves a count too high. Files that others are writing
+            # while this one counts anew are missed until the next time.
             with self._counted() as count:
                 total = count.bytes + len(data)
                 if total > self._limit:

@@ -133,7 +133,7 @@ class StreamedDataset:
                 if fetched.cached and self._cache is not None:
                     self._cache.drop(self._name(place.key))
                 if left == 0:
-                    raise BadSample(f"sample {place.key}: {error} (fetched {REFETCHES + 1} times)") from error
+                    raise BadSample(f"sample {place.key}: {error} (tried {REFETCHES + 1} times)") from error
                 fetched = self._fetch(place, stopped)
                 continue
             if self._cache is not None and not fetched.cached:

@@ -148,7 +148,7 @@ def decode_image(data: _Bytes, into_SSC: NDArray[np.uint8]) -> None:
     """Decode a JPEG image of 512 x 512 pixels at the scale of the array it goes to.
 
     Raises:
-        ValueError: it does not decode, or has another size.
+        ValueError: it does not decode, or not to the size of the array.
     """
     import simplejpeg
 

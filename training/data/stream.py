@@ -59,7 +59,7 @@ class IdentityStream:
         """Micro-batches of an optimiser step."""
         self.steps_per_epoch = self.identities / config.batch
         self.waited_s = 0.0
-        """How long `next` has waited in all, in seconds."""
+        """How long `next` has taken in all, in seconds."""
         self.problems: dict[str, str] = {}
         """What is wrong with the samples that came blank so far, by key: an identity counts once, in whatever
         number of epochs it comes."""
@@ -88,11 +88,11 @@ class IdentityStream:
         """
         if self._reader.closed:
             raise StopIteration
-        while len(self._pending) <= self._config.run.prefetch:
-            self._pending.append(self._begin(next(self._micro_batches)))
-        pending = self._pending[0]
         began = time.perf_counter()
         try:
+            while len(self._pending) <= self._config.run.prefetch:
+                self._pending.append(self._begin(next(self._micro_batches)))
+            pending = self._pending[0]
             pending.wait(self._stopping)
         except Stopped:
             raise

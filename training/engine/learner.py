@@ -43,6 +43,7 @@ class Learner:
         decay = config.optimiser.ema_decay
         self.average = Average(self.parallel.parameters, decay) if decay else None
         self._settled = False
+        self._leads = world.leads
 
     def learn(self, step: int, batches: Sequence[Batch], parts: int) -> Taken:
         """Take step 0, 1, …; the host does not wait for it.
@@ -81,6 +82,15 @@ class Learner:
                     yield stage
 
     def encoder_weights(self) -> dict[str, torch.Tensor]:
-        """The encoder's state with the weights that are to be judged, whole; every process must ask for it."""
+        """The encoder's state with the weights that are to be judged, whole.
+
+        Every process must ask for it; the leader gets it and the others nothing, for together they would hold
+        it in a machine's memory once for each GPU.
+        """
+        found = {}
         with self.evaluating() as stage:
-            return {name: whole(value) for name, value in stage.encoder.state_dict().items()}
+            for name, value in stage.encoder.state_dict().items():
+                gathered = whole(value)
+                if self._leads:
+                    found[name] = gathered
+        return found

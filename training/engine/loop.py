@@ -113,6 +113,8 @@ class Loop:
             if self._due(config.validation.every):
                 self._validate()
             if self._due(config.checkpoints.every):
+                # A checkpoint behind figures that could not be written would leave them out for ever.
+                self._consensus.agree(problem=self._problem)
                 self._save()
             if self._done % COLLECT_EVERY == 0:
                 gc.collect()
