@@ -42,6 +42,7 @@ def cluster() -> Iterator[Cluster]:
         jobs = f"http://127.0.0.1:{dashboard}"
         _wait_for(f"{jobs}/api/version", process, Path(folder, "start.log"))
         environment |= {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_API_SERVER_ADDRESS": jobs}
+        _wait_for_jobs(environment)
         yield Cluster(process, environment)
     finally:
         # Its own shutdown waits half a minute for workers that nobody needs any more.
@@ -77,6 +78,17 @@ def undisturbed(cluster: Cluster, demo_clips: Path, tmp_path_factory: pytest.Tem
         timeout=540,
     )
     return output
+
+
+def _wait_for_jobs(environment: dict[str, str]) -> None:
+    """The dashboard answers before there is anybody to run a job."""
+    for _ in range(40):
+        command = [str(SCRIPTS / "ray"), "job", "submit", "--no-wait", "--", "true"]
+        submitted = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        if submitted.returncode == 0:
+            return
+        time.sleep(1)
+    raise RuntimeError(f"the cluster takes no jobs: {submitted.stderr[-1000:]}")
 
 
 def _free_port() -> int:
