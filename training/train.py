@@ -9,7 +9,9 @@ stopped or killed, from its newest checkpoint, and gives what an undisturbed run
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 from shards.schema import Split
 from training.config import Config
@@ -24,7 +26,7 @@ from training.engine.learner import Learner
 from training.engine.loop import Loop
 from training.engine.meter import Meter
 from training.engine.metrics import MetricsWriter
-from training.engine.output import ENCODER_FOLDER, SAMPLES_FOLDER, alone, write_run_file
+from training.engine.output import ENCODER_FOLDER, SAMPLES_FOLDER, alone, check_unfinished, write_run_file
 from training.engine.processes import World, processes
 from training.engine.rehearsal import announce, rehearse
 from training.engine.signals import StopRequest
@@ -74,14 +76,15 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
         check_frozen(stage.frozen_digest, saved, config.output, consensus)
         return Learner(stage, config, world)
 
+    if dry_run:
+        # First of all, for the weights may be hours away, or on no machine that this one reaches.
+        announce(config, len(dataset.keys(Split.TRAIN)), consensus, world.say)
     # What cannot be is refused before anything is fetched or built.
     with consensus.together():
         check_enough(len(dataset.keys(Split.TRAIN)), config.batch, dataset.root)
         Share(config.batch, config.run.per_process, world.rank, world.world_size)
 
     if dry_run:
-        # First of all, for the weights may be hours away, or on no machine that this one reaches.
-        announce(config, len(dataset.keys(Split.TRAIN)), consensus, world.say)
         learner = build()
         with read_from(0) as stream:
             rehearse(
@@ -107,9 +110,11 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
     ):
         # Go on where an earlier run of the same configuration stopped.
         saved = checkpoints.newest()
-        if saved:
-            with consensus.together():
+        with consensus.together():
+            if saved:
                 check_same_run(saved, config.defining(), dataset.digest, config.output)
+            else:
+                check_unfinished(config.output)
         learner = build(saved)
         if saved:
             checkpoints.load(saved, learner.state())
@@ -168,10 +173,16 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
         with consensus.together():
             if world.leads:
                 learner.stage.encoder.save_pretrained(config.output / ENCODER_FOLDER, weights)
-        world.say(f"trained {done:,} steps; the encoder is in {config.output / ENCODER_FOLDER}")
-        drawn = sorted((config.output / SAMPLES_FOLDER).glob("step-*.png"))
-        if drawn:
-            world.say(f"what it draws of people it has not seen: {drawn[-1]}")
+        for line in _left(config.output, done):
+            world.say(line)
+
+
+def _left(output: Path, done: int) -> Iterator[str]:
+    """What a finished run has left, and where."""
+    yield f"trained {done:,} steps; the encoder is in {output / ENCODER_FOLDER}"
+    drawn = sorted((output / SAMPLES_FOLDER).glob("step-*.png"))
+    if drawn:
+        yield f"what it draws of people it has not seen: {drawn[-1]}"
 
 
 def _nothing(_: str) -> None:

@@ -92,7 +92,7 @@ def _read_table(path: Path) -> Metadata:
         with path.open("rb") as file:
             table = _TableUnpickler(file).load()
     except Exception as error:  # a damaged pickle raises anything
-        raise UnreadableTensors(f"{path.name}: {error}") from error
+        raise UnreadableTensors(f"{path.name}: {_words(error)}") from error
     if not isinstance(table, Metadata):
         raise UnreadableTensors(f"{path.name} is no table of contents")
     return table
@@ -101,7 +101,12 @@ def _read_table(path: Path) -> Metadata:
 def _cause(failure: CheckpointException) -> Exception:
     """What went wrong on the first process on which something did."""
     rank, (error, _) = min(failure.failures.items())
-    return error if isinstance(error, OSError) else RuntimeError(f"process {rank}: {error}")
+    return error if isinstance(error, OSError) else RuntimeError(f"process {rank}: {_words(error)}")
+
+
+def _words(error: BaseException) -> str:
+    """A file that ends too soon raises errors without a text."""
+    return str(error) or f"{type(error).__name__}, as for a file that was cut off"
 
 
 class _File(io.BufferedWriter):

@@ -98,6 +98,19 @@ def _check_seen(output: Path, token: str) -> None:
         time.sleep(0.1)
 
 
+def check_unfinished(output: Path) -> None:
+    """Refuse to start from nothing where a run has ended: what it left would stand beside a new one's.
+
+    Raises:
+        TrainingError: there is its encoder.
+    """
+    if (output / ENCODER_FOLDER).exists():
+        raise TrainingError(
+            f"{output} holds the encoder of a finished run, but no checkpoint to go on from. Give another output, "
+            f"or remove {output / ENCODER_FOLDER} to start anew in this one"
+        )
+
+
 def write_run_file(config: Config, dataset: StreamedDataset) -> None:
     """Write down what the run is: its whole configuration, the data set, the versions of what it runs on.
 

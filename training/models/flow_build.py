@@ -87,11 +87,13 @@ def meta_flow_stage(config: Config) -> FlowStage:
     """The stage of a configuration on the meta device: shapes without weights.
 
     Raises:
-        TrainingError: the folder of FLUX, in which its sizes stand, is not to be had.
+        TrainingError: the folder of FLUX, in which its sizes stand, is not to be had, or the encoder is not.
     """
     from diffusers import AutoencoderKL
 
     flow = _flow(config)
+    if flow.encoder:
+        _check_encoder(flow)  # at once, and not after FLUX has been fetched
     with torch.device("meta"):
         if flow.scratch:
             prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
@@ -143,8 +145,8 @@ def _kind() -> Any:
     return FluxTransformer2DModel
 
 
-def _trained_encoder(config: Config) -> OmniIDEncoder:
-    flow = _flow(config)
+def _check_encoder(flow: Flow) -> None:
+    """What can be said of the encoder's place without reading or fetching it."""
     name, revision = str(flow.encoder), flow.encoder_revision
     on_hub = not Path(name).is_dir() and HUB_NAME.fullmatch(name)
     if on_hub and revision is None:
@@ -156,8 +158,18 @@ def _trained_encoder(config: Config) -> OmniIDEncoder:
         raise TrainingError(
             f"flow.encoder_revision: {name} is a folder, which has no revisions: set it to null"
         )
+    if not on_hub and not Path(name).is_dir():
+        raise TrainingError(
+            f"flow.encoder: there is no folder {name}. Give what a run of the first stage left in <output>/encoder"
+        )
+
+
+def _trained_encoder(config: Config) -> OmniIDEncoder:
+    flow = _flow(config)
+    _check_encoder(flow)
+    name = str(flow.encoder)
     try:
-        encoder = OmniIDEncoder.from_pretrained(name, revision)
+        encoder = OmniIDEncoder.from_pretrained(name, flow.encoder_revision)
     except TrainingError as error:
         within = Path(name) / "encoder"
         hint = f". Did you mean {within}?" if (within / CONFIG).is_file() else ""

@@ -127,11 +127,12 @@ def test_a_disk_without_room_for_latents_ends_nothing(
 ) -> None:
     plain = Run(tmp_path / "plain", dataset, *SCRATCH)
     plain.ended(2)
-    latents = small_disk(40_000)
+    latents = small_disk(12_000)
     run = Run(tmp_path / "run", dataset, *SCRATCH, f"flow.latents={latents}")
     trainers = run.ended(2)
-    for rank in range(2):
-        assert trainers.log(rank).count(f"flow.latents: no more latents are kept in {latents}") == 1
-        assert "(No space left on device)" in trainers.log(rank)
+    # A process that meets the full disk says so once; one of them may have written all of its own before.
+    told = [trainers.log(rank).count(f"no more latents are kept in {latents}") for rank in range(2)]
+    assert max(told) == 1
+    assert trainers.said().count("(No space left on device)") == sum(told)
     assert list(latents.rglob("*.safetensors"))
     assert run.lines() == plain.lines()
