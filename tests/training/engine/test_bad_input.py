@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_takes_its_place(
         (newest / broken).write_bytes(data[: len(data) // 2])
         message = run.refused(2)
         assert str(newest) in message
-        assert not re.search(r"cannot be read: (process \d+: )?\.", message)  # never without a reason
+        assert not re.search(r"cannot be read: (process \d+: )?\. ", message)  # never without a reason
         assert "Remove" in message
 
     shutil.rmtree(newest)
