@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "training" / "engine"))
@@ -19,6 +20,8 @@ sys.path.insert(0, str(ROOT / "tests" / "training" / "engine"))
 from trainers import Run, make_dataset  # noqa: E402
 
 from training.config import Mtd  # noqa: E402
+from training.engine.rehearsal import _check_room  # noqa: E402
+from training.errors import TrainingError  # noqa: E402
 from training.models.mtd import MtdStage  # noqa: E402
 from training.models.sizes import SIZES  # noqa: E402
 
@@ -126,14 +129,29 @@ def test_a_dry_run_says_what_a_run_will_be_and_writes_nothing(dataset: Path, tmp
 def test_a_dry_run_says_how_large_a_run_is_before_its_weights_are_looked_for(
     dataset: Path, tmp_path: Path
 ) -> None:
-    workflow = ROOT / "workflows" / "train_mtd_paper.yaml"
+    workflow = ROOT / "workflows" / "train_mtd_small.yaml"
     places = (f"data.root={dataset}", f"output={tmp_path / 'run'}", f"model.clip={tmp_path / 'none.bin'}")
     result = omniid("train", workflow, *places, "batch=4", "run.per_process=4", "--dry-run")
     assert result.returncode == 1
-    assert "  together                   1,420,376,908" in result.stderr
-    assert "  fsdp 28.41 GB: weights 5.68 GB" in result.stderr
+    assert "  together " in result.stderr
     assert "11 training identities: 2.8 steps an epoch" in result.stderr
     assert f"error: model.clip: there is no file {tmp_path / 'none.bin'}" in result.stderr.splitlines()[-1]
+
+
+def test_a_dry_run_says_how_large_a_run_is_before_it_is_refused(dataset: Path, tmp_path: Path) -> None:
+    # By its batch of 256, or by the memory of this machine.
+    workflow = ROOT / "workflows" / "train_mtd_paper.yaml"
+    result = omniid("train", workflow, f"data.root={dataset}", f"output={tmp_path / 'run'}", "--dry-run")
+    assert result.returncode == 1
+    assert "  together                   1,420,376,908" in result.stderr
+    assert "  fsdp 28.41 GB: weights 5.68 GB" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_steps_that_do_not_fit_into_memory_are_not_taken() -> None:
+    _check_room(1e6, torch.device("cpu"))
+    with pytest.raises(TrainingError, match=r"a process needs 1,000,000.00 GB and this machine has .*fsdp"):
+        _check_room(1e15, torch.device("cpu"))
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from training.config import Config
@@ -17,6 +19,7 @@ from training.engine.feed import Feed
 from training.engine.learner import Learner
 from training.engine.meter import peak_memory
 from training.engine.signals import StopRequest
+from training.errors import TrainingError
 from training.models.build import meta_stage
 
 STEPS = 2
@@ -34,12 +37,16 @@ def announce(config: Config, identities: int, consensus: Consensus, say: Callabl
         say: what the first process says.
 
     Raises:
-        RunEnded: FLUX, whose sizes stand in its folder, is not to be had.
+        RunEnded: FLUX, whose sizes stand in its folder, is not to be had, or the run does not fit into memory.
     """
     with consensus.together():
         shapes: Any = meta_stage(config)
-    for line in _plan(config, dict(shapes.named_parameters()), identities, consensus.world.world_size):
+    weights, world = dict(shapes.named_parameters()), consensus.world
+    for line in _plan(config, weights, identities, world.world_size):
         say(line)
+    with consensus.together():
+        held = sum(_held(config, weights, world.world_size)[config.run.strategy].values())
+        _check_room(held, world.device)
 
 
 def rehearse(
@@ -93,28 +100,52 @@ def _plan(
         yield f"  {name:<24} {count:>15,}"
     total = sum(parameter.numel() for parameter in parameters.values())
     yield f"  {'together':<24} {total:>15,}"
-    copies = {"weights": 1, "gradients": 1, "optimiser": 2}
-    if config.optimiser.ema_decay:
-        copies["average"] = 1
     frozen = sum(weight.numel() for weight in weights.values() if not weight.requires_grad)
     if frozen:
         yield f"  {'frozen, besides':<24} {frozen:>15,}"
-    # What is frozen runs in the precision of the run, and is kept in no other.
-    frozen_bytes = frozen * (BYTES // 2 if run.precision == "bf16" else BYTES)
     yield "memory of each process, without activations:"
-    for strategy, processes in (("ddp", 1), ("fsdp", world_size)):
-        sizes = {name: number * total * BYTES / processes for name, number in copies.items()}
-        if frozen:
-            sizes["frozen weights"] = frozen_bytes / processes
+    for strategy, sizes in _held(config, weights, world_size).items():
         listed = ", ".join(f"{name} {_gigabytes(size)}" for name, size in sizes.items())
         chosen = " (chosen)" if strategy == run.strategy else ""
         yield f"  {strategy:<4} {_gigabytes(sum(sizes.values()))}: {listed}{chosen}"
-    stored = sum(number for name, number in copies.items() if name != "gradients") * total * BYTES
+    stored = sum(number for name, number in _copies(config).items() if name != "gradients") * total * BYTES
     yield (
         f"checkpoints: {_gigabytes(stored)} each, copied to main memory first ({_gigabytes(stored / world_size)} "
         f"a process), {config.checkpoints.keep + 1} at once at most; "
         f"{_gigabytes(_free(config.output))} are free where {config.output} lies"
     )
+
+
+def _copies(config: Config) -> dict[str, int]:
+    """How often there are as many numbers as there are parameters."""
+    average = {"average": 1} if config.optimiser.ema_decay else {}
+    return {"weights": 1, "gradients": 1, "optimiser": 2} | average
+
+
+def _held(config: Config, weights: dict[str, nn.Parameter], world_size: int) -> dict[str, dict[str, float]]:
+    """Bytes that a process holds all the time, by strategy and by what they are."""
+    total = sum(weight.numel() for weight in weights.values() if weight.requires_grad)
+    frozen = sum(weight.numel() for weight in weights.values() if not weight.requires_grad)
+    # What is frozen runs in the precision of the run, and is kept in no other.
+    frozen_bytes = frozen * (BYTES // 2 if config.run.precision == "bf16" else BYTES)
+    held = {}
+    for strategy, processes in (("ddp", 1), ("fsdp", world_size)):
+        sizes = {name: number * total * BYTES / processes for name, number in _copies(config).items()}
+        held[strategy] = sizes | ({"frozen weights": frozen_bytes / processes} if frozen else {})
+    return held
+
+
+def _check_room(held: float, device: torch.device) -> None:
+    """Two steps of what cannot fit would take a machine's last memory, from other programs too."""
+    if device.type == "cuda":
+        room, what = torch.cuda.get_device_properties(device).total_memory, "GPU"
+    else:
+        room, what = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "machine"
+    if held > room:
+        raise TrainingError(
+            f"no step was taken: a process needs {_gigabytes(held)} and this {what} has {_gigabytes(room)}. "
+            "Use more processes with run.strategy=fsdp, or a smaller model.size"
+        )
 
 
 def _parts(parameters: dict[str, nn.Parameter]) -> Iterable[tuple[str, int]]:
