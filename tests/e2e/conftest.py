@@ -28,6 +28,8 @@ def cluster() -> Iterator[Cluster]:
     command = [
         *(str(SCRIPTS / "ray"), "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}"),
         *(f"--port={port}", f"--dashboard-port={dashboard}", "--disable-usage-stats"),
+        # Not Ray's own fixed ports, which another cluster on this machine may have.
+        *(f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
         f"--object-store-memory={512 * 2**20}",
     ]
     log = Path(folder, "start.log").open("wb")  # noqa: SIM115 - lives as long as the process
