@@ -117,6 +117,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_takes_its_place(
     assert run.encoder() == undisturbed.encoder()
 
 
+def test_a_finished_run_without_its_checkpoints_is_not_begun_anew_beside_its_encoder(
+    undisturbed: Run, dataset: Path, tmp_path: Path
+) -> None:
+    run = Run(tmp_path, dataset)
+    shutil.copytree(undisturbed.output / "encoder", run.output / "encoder")
+    message = run.refused(2)
+    assert f"{run.output} holds the encoder of a finished run, but no checkpoint to go on from" in message
+    assert run.encoder() == undisturbed.encoder()
+
+
 def test_a_full_disk_ends_the_run_and_with_more_room_the_same_command_goes_on(
     small_disk: Callable[[int], Path], undisturbed: Run, dataset: Path, tmp_path: Path
 ) -> None:
