@@ -3,10 +3,10 @@
     python benchmarks/step_sizes.py --text-tokens 512 --targets 8
 
 Everything is on the meta device, where tensors have shapes but no memory: parameters, FLOPs (as
-`training.engine.flops` counts them), and what FLUX's blocks keep of one identity for the backward pass, which is
-what decides about `run.activation_checkpointing`. Attention counts as a fused kernel keeps it, all else as eager
-torch does; torch.compile keeps less. What the encoder keeps, the autoencoder's passing needs and the allocator's
-slack come on top.
+`training.engine.flops` counts them), and what FLUX's blocks keep of one identity for the backward pass, by the
+share of them that `run.activation_checkpointing` computes twice. Attention counts as a fused kernel keeps it, all
+else as eager torch does; torch.compile keeps less. What the encoder keeps, the autoencoder's passing needs and the
+allocator's slack come on top.
 """
 
 from __future__ import annotations
@@ -49,17 +49,14 @@ def main() -> None:
     print(f"frozen                           {frozen:,} parameters, in bfloat16")
     print(f"held by one process              {gb(held)}: {', '.join(COPIES)}, frozen weights")
     print(f"FLOPs of an identity             {step_flops(config) / 1e12:.2f} TFLOP (exact)")
-    kept, again = (kept_bytes(stage.transformer, options, twice=twice) for twice in (False, True))
-    block = kept / sum(
-        1 for _ in (*stage.transformer.transformer_blocks, *stage.transformer.single_transformer_blocks)
-    )
-    again += int(block)
-    print(f"kept by FLUX's blocks            {gb(kept)}")
-    print(
-        f"  with activation_checkpointing  {gb(again)}, {gb(block)} of it for a block, of mean size, that is "
-        "computed again"
-    )
-    print(f"together                         {gb(held + kept)}, or {gb(held + again)}")
+    flux = stage.transformer
+    kept, inputs = (kept_bytes(flux, options, twice=twice) for twice in (False, True))
+    block = kept / (len(flux.transformer_blocks) + len(flux.single_transformer_blocks))
+    print("run.activation_checkpointing     kept by FLUX's blocks   together   FLUX's work")
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        # Behind the last forward pass, one block of mean size at a time is computed again.
+        again = kept + share * (inputs - kept) + (block if share else 0)
+        print(f"{share:>28.2f}{gb(again):>26}{gb(held + again):>11}{work(share):>14.2f}")
 
 
 def kept_bytes(transformer: Any, options: argparse.Namespace, *, twice: bool) -> int:
@@ -142,6 +139,11 @@ def configured(text_tokens: int, targets: int) -> Config:
         *(f"flow.base={base}", f"flow.text_tokens={text_tokens}"),
     ]
     return load_workflow(WORKFLOW, changes, Config)
+
+
+def work(share: float) -> float:
+    """A step of frozen blocks: a forward pass, one as large through their activations, and what is done twice."""
+    return (2 + share) / 2
 
 
 def gb(size: float) -> str:

@@ -83,7 +83,7 @@ def measure(config: Config, world: World, options: argparse.Namespace) -> None:
     step_s, limit = statistics.median(steps), statistics.median(limits)
     peak = peak_flops(device, config.run.precision)
     run = config.run
-    checkpointing = "activations computed twice" if run.activation_checkpointing else "activations kept"
+    checkpointing = f"activations of {float(run.activation_checkpointing):.0%} of the blocks computed twice"
     rows = [
         ("device", f"{device}, {world.world_size} process(es), torch {torch.__version__}"),
         ("model", f"{config.model.size} {config.stage}, {parameters / 1e6:,.1f} M parameters"),
@@ -239,7 +239,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["bf16", "fp32"], help="(the workflow's)")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="(the workflow's)")
     parser.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--checkpointing", action="store_true", help="compute activations twice")
+    parser.add_argument(
+        "--checkpointing",
+        type=float,
+        nargs="?",
+        const=1.0,
+        default=0.0,
+        metavar="SHARE",
+        help="compute activations twice: of all blocks, or of a share of them (0)",
+    )
     parser.add_argument("--steps", type=int, default=5, help="steps of a measurement (5)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements (5)")
     options = parser.parse_args()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -26,8 +26,8 @@ class Section(BaseModel):
     @classmethod
     def _no_truth_values(cls, value: object, info: ValidationInfo) -> object:
         # YAML's yes, no, on and off would else count as 1 and 0 where a number is expected.
-        switch = info.field_name is not None and cls.model_fields[info.field_name].annotation is bool
-        if isinstance(value, bool) and not switch:
+        annotation = cls.model_fields[info.field_name].annotation if info.field_name is not None else None
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise PydanticCustomError("truth_value", "expected a number or a text")
         return value
 

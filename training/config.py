@@ -215,8 +215,9 @@ class Run(Section):
     """`ddp` keeps a copy of the model in each process; `fsdp` (FSDP2) a share of it."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of activations and gradients; weights and optimiser are kept in fp32."""
-    activation_checkpointing: bool = False
-    """Compute activations twice to hold them for a shorter time."""
+    activation_checkpointing: bool | Fraction = False
+    """Compute activations twice to hold them for a shorter time: those of all blocks of the networks, of none, or
+    of a share of them, evenly spread. The least share that fits into memory is the fastest."""
     compile: bool = False
     """Compile the blocks of the networks with torch.compile."""
     deterministic: bool = True

@@ -1,5 +1,7 @@
 """The errors that end a training run, in words for the person who started it."""
 
+import torch
+
 
 class TrainingError(RuntimeError):
     """The run cannot go on; the message says what is wrong and what to do."""
@@ -15,3 +17,10 @@ class Stopped(Exception):  # noqa: N818 - names what happened, which is no error
 
 class BadSample(ValueError):  # noqa: N818 - names the thing, which the stream skips and counts
     """A sample that stays damaged however often it is read; the message names key, shard and what is wrong."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no memory left. For main memory torch has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )

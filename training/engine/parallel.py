@@ -41,8 +41,8 @@ class ParallelStage:
         self._world = world
         module: Any = stage
         self._module = module
-        for block in stage.blocks():
-            if run.activation_checkpointing:
+        for number, block in enumerate(stage.blocks()):
+            if _chosen(number, float(run.activation_checkpointing)):
                 block.forward = _computed_twice(block.forward)
             if run.compile:
                 # For each shape by itself: a step has two of them, and kernels for any shape would be slower.
@@ -153,6 +153,11 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor, sharded or not, as one on the CPU; every process must ask for it."""
     gathered: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return gathered.detach().cpu()
+
+
+def _chosen(number: int, share: float) -> bool:
+    """Whether the block of this number belongs to an evenly spread share of all."""
+    return int((number + 1) * share) > int(number * share)
 
 
 def _computed_twice(forward: Callable[..., Any]) -> Callable[..., Any]:

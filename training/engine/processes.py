@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from training.errors import RunEnded, TrainingError
+from training.errors import RunEnded, TrainingError, out_of_memory
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: longer than a read is retried (`run.retry_s`, 15 minutes at most)."""
@@ -68,16 +68,17 @@ def processes(deterministic: bool) -> Iterator[World]:
         except RunEnded:
             dist.destroy_process_group()  # all processes raise it, so all are here
             raise
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             # The others may wait in an exchange that this process will not join: part without a word to them.
             if _lost_another(error):
                 raise TrainingError(
                     "another process of the run has gone; what ended it stands above or in its own log. "
                     "The same command goes on from the last checkpoint"
                 ) from error
-            if isinstance(error, torch.OutOfMemoryError):
+            if out_of_memory(error):
+                used_up = "this machine" if device.type == "cpu" else device
                 raise TrainingError(
-                    f"the memory of {device} is used up. Lower run.per_process (the batch stays the same), "
+                    f"the memory of {used_up} is used up. Lower run.per_process (the batch stays the same), "
                     "set run.activation_checkpointing=true, or run.strategy=fsdp on more processes; in the "
                     "flow stage, lower data.targets or flow.text_tokens"
                 ) from error
@@ -139,7 +140,7 @@ def _numerics(deterministic: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = searching
 
 
-def _lost_another(error: RuntimeError) -> bool:
+def _lost_another(error: Exception) -> bool:
     """Whether an exchange failed because of another process; gloo has no error class of its own."""
     return isinstance(error, dist.DistError) or any(
         sign in str(error) for sign in ("gloo", "Connection closed by peer", "Connection reset by peer")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from training.config import Flow
-from training.errors import TrainingError
+from training.errors import TrainingError, out_of_memory
 from training.models.clip_weights import NAMED_KEYS
 from training.models.hub import asking_the_hub
 from training.models.pretrained import HUB_NAME
@@ -235,7 +235,7 @@ class _in_words:  # noqa: N801 - reads as a statement
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, torch.OutOfMemoryError):
+        if not isinstance(error, Exception) or out_of_memory(error):
             return
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise TrainingError(f"{self._part} cannot be loaded: {lines[0]}. Fetch this part again") from error

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from shards.atomic import write_bytes
-from training.errors import TrainingError
+from training.errors import TrainingError, out_of_memory
 from training.sampling.photographs import read_portraits
 from training.sampling.sampler import Sampler
 
@@ -46,7 +46,9 @@ def draw_samples(
             (image,) = sampler.draw(
                 portraits, [number], side=side, steps=steps, guidance=guidance, scale=scale
             )
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
             raise TrainingError(
                 f"{place} has too little memory to draw images of {side or sampler.stage.flow.side} pixels: lower "
                 "--size, or use a GPU with more"

@@ -90,6 +90,7 @@ def test_a_step_of_nothing_but_damaged_rows_has_loss_zero_and_no_gradient(
     "how",
     [
         {"activation_checkpointing": True},
+        {"activation_checkpointing": 0.5},
         {"strategy": "fsdp"},
         {"strategy": "fsdp", "activation_checkpointing": True},
     ],
@@ -105,15 +106,15 @@ def test_how_the_machines_run_it_changes_neither_names_nor_gradients(
     assert_close(found, expected)
 
 
-class TwoLayers(nn.Module):
+class Layers(nn.Module):
     """A stage that compiles in seconds: it fits a colour to the images of a batch."""
 
     METHODS = ()
     frozen_digest = ""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(3, 3), nn.GELU()) for _ in range(2))
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(3, 3), nn.GELU()) for _ in range(count))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         colours = batch.images_BKSSC.float().mean(dim=(2, 3)) / 255
@@ -140,7 +141,36 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 def two_layers(world: World, **run: Any) -> ParallelStage:
     torch.manual_seed(0)
-    return ParallelStage(TwoLayers(), Run(precision="fp32", **run), world)
+    return ParallelStage(Layers(2), Run(precision="fp32", **run), world)
+
+
+@pytest.mark.parametrize(
+    ("share", "twice"),
+    [
+        (False, ""),
+        (0.25, "   x   x"),
+        (0.5, " x x x x"),
+        (0.75, " xxx xxx"),
+        (True, "xxxxxxxx"),
+    ],
+)
+def test_a_share_of_the_blocks_is_computed_twice_evenly_spread(
+    world: World, make_batch: Any, share: float, twice: str
+) -> None:
+    torch.manual_seed(0)
+    stage = Layers(8)
+    passes = [0] * 8
+    for number, layer in enumerate(stage.layers):
+        # The first part of a layer, because the block itself is called once whatever it does.
+        def count(*_: Any, number: int = number) -> None:
+            passes[number] += 1
+
+        layer[0].register_forward_pre_hook(count)
+    learned(
+        ParallelStage(stage, Run(precision="fp32", activation_checkpointing=share), world),
+        [make_batch(people=2, inputs=2, targets=1)],
+    )
+    assert passes == [2 if mark == "x" else 1 for mark in twice.ljust(8)]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

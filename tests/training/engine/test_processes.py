@@ -30,6 +30,15 @@ def test_processes_that_cannot_find_each_other_say_where_they_looked(monkeypatch
             pass
 
 
+def test_memory_that_is_used_up_is_said_with_what_to_lower() -> None:
+    said = r"the memory of this machine is used up\. Lower run\.per_process .* data\.targets or flow\.text_tokens"
+    try:
+        with pytest.raises(TrainingError, match=said), processes(False):
+            torch.empty(2**50)
+    finally:
+        torch.distributed.destroy_process_group()  # left to the end of the process, which does not come here
+
+
 def test_what_torch_keeps_for_the_whole_process_is_set_back() -> None:
     def settings() -> tuple[bool, bool]:
         return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
