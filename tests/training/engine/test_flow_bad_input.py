@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,21 @@ def test_a_folder_of_prompts_that_cannot_be_written_to(
     (tmp_path / "file").write_text("")
     message = on_flux(tmp_path, dataset, tiny_flux, f"flow.prompt_cache={tmp_path / 'file' / 'x'}").refused(2)
     assert f"flow.prompt_cache: {tmp_path / 'file' / 'x'} cannot be used: Not a directory" in message
+
+
+def test_memory_that_is_used_up_on_one_machine(dataset: Path, tmp_path: Path) -> None:
+    scratch = "flow.scratch={layers: 1, single_layers: 1, heads: 4, head_width: 32, patch: 4}"
+    run = Run(tmp_path / "run", dataset, *SCRATCH, "flow.side=256", scratch, "data.targets=8", "steps=20")
+    with run.started(2) as trainers:
+        trainers.until(lambda: run.steps() >= 1)
+        # As if another program had taken it: whatever is asked for next is more than there is.
+        resource.prlimit(trainers.processes[1].pid, resource.RLIMIT_AS, (2**30, 2**30))
+        assert trainers.wait() == [1, 1]
+    assert trainers.log(1).startswith(
+        "error: process 1: the memory of this machine is used up. Lower run.per"
+    )
+    assert "error: another process of the run has gone; what ended it stands above" in trainers.log(0)
+    assert "Traceback" not in trainers.said()
 
 
 def test_a_disk_without_room_for_latents_ends_nothing(
