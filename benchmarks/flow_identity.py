@@ -4,17 +4,18 @@
 
 Every held-out person is drawn from their inputs, and each drawing is compared with the person's other images, real
 and not inputs, by the cosine of a face recognition network's embeddings (`--profile embedded`: SFace). `own` is
-the mean over people; `stranger` is that of what was drawn of somebody else, the next person. `gain` is the mean of
-the difference with its standard error, and `first` the share of people whose drawings are nearest to themselves
+the mean over people; `stranger` is that of what was drawn of all others. `gain` is the mean of the difference with
+its standard error, and `first` the share of people whose drawings are nearest to themselves
 among all people. The line of photographs is what their real inputs reach at the drawings' size: the ceiling.
 
-A face is looked for in each drawing; where none is found, it is measured where faces mostly are in a crop.
+A face is looked for in each drawing; where none is found, it is measured where it mostly is in the photographs.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,14 +29,9 @@ from faces.portraits import PortraitFinder
 from training.config import Data
 from training.data.dataset import open_dataset
 from training.data.held_out import held_out_batches
-from training.evaluate.partners import partners
 from training.sampling.sampler import Sampler
 
 STORED = 512
-KEYPOINTS = np.array(
-    [[197.0, 222.0], [317.0, 222.0], [257.0, 292.0], [205.0, 349.0], [309.0, 349.0]], dtype=np.float32
-)
-"""Eyes, nose tip and corners of the mouth in a stored image, where they mostly are."""
 
 
 @dataclass(frozen=True)
@@ -51,33 +47,46 @@ class Person:
 class Measure:
     """Embeddings of images that are faces, or are meant to be."""
 
-    def __init__(self, profile: str, models_dir: Path | None) -> None:
+    def __init__(
+        self, profile: str, models_dir: Path | None, photographs: Sequence[NDArray[np.uint8]]
+    ) -> None:
         self._finder = PortraitFinder.load(profile, models_dir, with_embedder=True)
+        seen = [keypoints for image in photographs if (keypoints := self._keypoints(image)) is not None]
+        self._usual = np.median(seen, axis=0).astype(np.float32)
         self.found = self.asked = 0
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Unit vector of an image of any size."""
         large = cv2.resize(image, (STORED, STORED), interpolation=cv2.INTER_CUBIC)
-        detections = self._finder.detector.detect(large)
-        keypoints = max(detections, key=lambda found: found.face_px).keypoints if detections else KEYPOINTS
-        self.found += bool(detections)
+        keypoints = self._keypoints(large)
         self.asked += 1
+        self.found += keypoints is not None
+        if keypoints is None:
+            keypoints = self._usual
         embedder = self._finder.embedder
         if embedder is None:
             raise ValueError("the finder was loaded without an embedder")
         return np.asarray(embedder.embed([align_112(large, keypoints)])[0], dtype=np.float64)
+
+    def _keypoints(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Of the largest face: eyes, nose tip and corners of the mouth, (5, 2) in pixels."""
+        found = self._finder.detector.detect(image)
+        return max(found, key=lambda face: face.face_px).keypoints if found else None
 
 
 def main() -> None:
     """Measure every run and print a table."""
     options = parse()
     people = held_out_people(options.dataset, options.people)
-    measure = Measure(options.profile, options.models_dir)
+    measure = Measure(
+        options.profile, options.models_dir, [image for person in people for image in person.others]
+    )
     truth = np.stack(
         [unit(np.mean([measure(image) for image in person.others], axis=0)) for person in people]
     )
     print(
-        f"{len(people)} held-out people, {options.samples} drawings of each, {options.steps or 'usual'} steps"
+        f"{len(people)} held-out people, {options.samples} drawings of each, {options.steps or 'usual'} steps, "
+        f"adapter scale {options.scale:g}"
     )
     print(f"{'':<28}{'own':>8}{'stranger':>10}{'gain':>17}{'first':>8}{'found':>8}")
     sides = set()
@@ -85,7 +94,10 @@ def main() -> None:
         sampler = Sampler.load(source, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         sides.add(sampler.stage.flow.side)
         seeds = range(options.samples)
-        drawn = [sampler.draw(list(person.inputs), seeds, steps=options.steps) for person in people]
+        drawn = [
+            sampler.draw(list(person.inputs), seeds, steps=options.steps, scale=options.scale)
+            for person in people
+        ]
         report(source.name, drawn, truth, people, measure)
     for side in sorted(sides):
         small = [
@@ -106,9 +118,8 @@ def report(
     measure.found = measure.asked = 0
     embedded = [np.stack([measure(image) for image in images]) for images in drawn]
     cosines = np.stack([(vectors @ truth.T).mean(axis=0) for vectors in embedded])  # [drawn, compared with]
-    others = partners([person.name for person in people])
     own = np.diag(cosines)
-    stranger = np.array([cosines[other, place] for place, other in enumerate(others) if other is not None])
+    stranger = (cosines.sum(axis=0) - own) / (len(people) - 1)
     gains = own - stranger
     error = statistics.stdev(gains) / len(gains) ** 0.5
     first = float((cosines.argmax(axis=1) == np.arange(len(people))).mean())
@@ -151,6 +162,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--people", type=int, default=256, help="at most (256)")
     parser.add_argument("--samples", type=int, default=4, help="drawings of each person (4)")
     parser.add_argument("--steps", type=int, help="of each drawing (the run's)")
+    parser.add_argument("--scale", type=float, default=1.0, help="how much of the identity is added (1)")
     parser.add_argument(
         "--profile", default="embedded", help="networks that find and recognise faces (embedded)"
     )

@@ -54,7 +54,7 @@ from shards.writer import write_dataset
 
 SOURCE = "photographs"
 MODELS = ("yunet", "face_landmarker", "sface")
-FACES = Faces(min_px=40, min_sharpness=0, crop_scale=1.6)
+FACES = Faces(min_px=40, min_sharpness=0)
 """Photographs are small; blur is not a fault of theirs that would pass with the next frame."""
 JPEG_QUALITY = 92
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -79,8 +79,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--held-out", type=int, default=40, metavar="PEOPLE", help="people of the test split")
+    parser.add_argument(
+        "--crop-scale",
+        type=float,
+        default=FACES.crop_scale,
+        metavar="SCALE",
+        help="side of an image in sizes of its face; 1.1 is the face alone, for small networks (%(default)s)",
+    )
     options = parser.parse_args()
 
+    faces = Faces(**FACES.model_dump() | {"crop_scale": options.crop_scale})
     people = sorted(path for path in options.folder.iterdir() if path.is_dir())
     enough = [person for person in people if len(photographs_of(person)) >= IMAGES_PER_IDENTITY]
     if len(enough) <= options.held_out:
@@ -93,7 +101,7 @@ def main() -> None:
         load_detector("yunet", resolved),
         FaceLandmarker(resolved["face_landmarker"].path),
         load_embedder("sface", resolved),
-        FACES,
+        faces,
         JPEG_QUALITY,
     )
     held_out = {path.name for path in held_out_people(enough, options.held_out)}
@@ -110,7 +118,7 @@ def main() -> None:
         options.output,
         samples,
         videos,
-        provenance(resolved, options.held_out),
+        provenance(resolved, options.held_out, faces),
         ShardLimits(max_samples=100),
         name=f"photographs of {options.folder.name}, for experiments",
     )
@@ -263,13 +271,13 @@ def image_records(
         )
 
 
-def provenance(resolved: dict[str, ResolvedModel], held_out: int) -> Provenance:
+def provenance(resolved: dict[str, ResolvedModel], held_out: int, faces: Faces) -> Provenance:
     """What made the data set."""
     config = {
         "made_by": "benchmarks/photo_shards.py",
         "what": "photographs of people, eight a sample; for experiments, not curated as MFHQ is",
         "held_out_people": held_out,
-        "faces": FACES.model_dump(mode="json"),
+        "faces": faces.model_dump(mode="json"),
         "jpeg_quality": JPEG_QUALITY,
     }
     return Provenance(

@@ -24,6 +24,7 @@ FLOW = (
     "steps=4",
     "validation.every=4",
 )
+SHARDED = ("run.strategy=fsdp", "run.activation_checkpointing=0.5")
 
 
 @pytest.fixture(scope="module")
@@ -64,26 +65,30 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_of_flux(trained: Run) ->
     assert len(moments) == len(weights)
 
 
-def test_sharded_it_is_the_same_run(
-    trained: Run, tmp_path: Path, dataset: Path, tiny_flux: Path, prompts: Path
-) -> None:
-    sharded = flow_run(
-        tmp_path, dataset, tiny_flux, prompts, "run.strategy=fsdp", "run.activation_checkpointing=true"
-    )
-    sharded.ended(2)
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory, dataset: Path, tiny_flux: Path, prompts: Path) -> Run:
+    run = flow_run(tmp_path_factory.mktemp("sharded"), dataset, tiny_flux, prompts, *SHARDED)
+    run.ended(2)
+    return run
+
+
+def test_sharded_it_is_the_same_run(trained: Run, sharded: Run) -> None:
     assert sharded.series("train/loss") == pytest.approx(trained.series("train/loss"), rel=1e-3)
     assert sharded.series("val/loss_own") == pytest.approx(trained.series("val/loss_own"), rel=1e-3)
     assert set(sharded.tensors()) == set(trained.tensors())
 
 
+@pytest.mark.parametrize(("undisturbed", "how"), [("trained", ()), ("sharded", SHARDED)])
 def test_stopped_and_resumed_it_is_the_same_run_to_the_bit(
-    trained: Run, tmp_path: Path, dataset: Path, tiny_flux: Path, prompts: Path
+    request: pytest.FixtureRequest, tmp_path: Path, undisturbed: str, how: tuple[str, ...]
 ) -> None:
-    run = flow_run(tmp_path, dataset, tiny_flux, prompts)
+    dataset, tiny_flux, prompts = map(request.getfixturevalue, ("dataset", "tiny_flux", "prompts"))
+    expected: Run = request.getfixturevalue(undisturbed)
+    run = flow_run(tmp_path, dataset, tiny_flux, prompts, *how)
     run.stopped(2, 1)
     run.ended(2)
-    assert run.lines() == trained.lines()
-    mine, theirs = run.tensors(), trained.tensors()
+    assert run.lines() == expected.lines()
+    mine, theirs = run.tensors(), expected.tensors()
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
