@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.progress import Advance, Reporter
+from settings.version import add_version
 
 app = typer.Typer(
     name="mfhq",
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="The networks' weights: what there is, and fetching it.")
 app.add_typer(models_app, name="models")
+add_version(app)
 
 Overrides = Annotated[
     list[str] | None,

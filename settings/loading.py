@@ -5,6 +5,8 @@ Whatever is wrong is said in the user's words: which key, what was expected, wha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,7 +96,9 @@ def _readable(error: ValidationError, tree: dict[str, Any], workflow: Path, kind
     for fault in error.errors():
         section, key = _place(kind, fault["loc"])
         if fault["type"] == "extra_forbidden":
-            what = f"no such key; known are {', '.join(section.model_fields)}"
+            meant = _meant(kind, key)
+            guess = f"did you mean {meant}?" if meant else f"known are {', '.join(section.model_fields)}"
+            what = f"no such key; {guess}"
         elif fault["type"] == "missing" and _field_of(kind, fault["loc"]):
             what = f"not set; give it in the file or as {_example(kind, key)}"
         elif fault["type"] == "value_error":
@@ -131,6 +135,21 @@ def _field(kind: type[Section], key: str) -> FieldInfo | None:
         field = section.model_fields[name]
         section = section_in(field.annotation)
     return field
+
+
+def _meant(kind: type[Section], wrong: str) -> str | None:
+    """A key whose section was left out, or one that is written much like it."""
+    keys = list(_keys(kind))
+    namesakes = [key for key in keys if key.endswith(f".{wrong}")]
+    return next(iter(namesakes or get_close_matches(wrong, keys, n=1, cutoff=0.8)), None)
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        below = section_in(field.annotation)
+        if below is not None:
+            yield from _keys(below, f"{prefix}{name}.")
 
 
 def _value(tree: dict[str, Any], key: str) -> Any:

@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from settings.version import add_version
+
 app = typer.Typer(
     name="omniid",
     no_args_is_help=True,
@@ -20,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train Omni-ID, a representation of a face from any number of photographs, on MFHQ shards.",
 )
+add_version(app)
 
 Overrides = Annotated[
     list[str] | None,

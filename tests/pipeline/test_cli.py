@@ -98,7 +98,7 @@ def test_the_installed_command_answers_errors_in_words(tmp_path: Path) -> None:
     assert done.stdout == ""
     first, second = done.stderr.splitlines()
     assert first == f"error: the configuration ({WORKFLOW} and the overrides) is refused:"
-    assert second.startswith("  faces.min_pixels: no such key; known are detection_side, min_score, min_px")
+    assert second.startswith("  faces.min_pixels: no such key; did you mean faces.min_px?")
     assert list(tmp_path.iterdir()) == []
 
 

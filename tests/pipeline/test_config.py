@@ -50,9 +50,9 @@ def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
     [
         (
             "faces.min_pixels=160",
-            "faces.min_pixels: no such key; known are detection_side, min_score, min_px",
+            "faces.min_pixels: no such key; did you mean faces.min_px?",
         ),
-        ("face.min_px=160", "face: no such key; known are name, source, output, models"),
+        ("face.min_px=160", "face: no such key; did you mean faces?"),
         ("faces.min_px=large", "faces.min_px: expected a number above 0 (given: 'large')"),
         ("faces.min_px=", "faces.min_px: expected a number above 0 (given: nothing)"),
         (

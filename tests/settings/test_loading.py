@@ -55,6 +55,21 @@ def test_an_unknown_key_of_an_optional_section_comes_with_the_keys_of_that_secti
     assert "run.cache.size: no such key; known are folder, max_gb" in said
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("max_gb=5", "run.cache.max_gb"),
+        ("run.cache.maxgb=5", "run.cache.max_gb"),
+        ("ruhn.cache.max_gb=5", "run"),
+    ],
+)
+def test_a_key_that_is_almost_right_is_answered_with_the_right_one(
+    tmp_path: Path, given: str, meant: str
+) -> None:
+    said = refusal(tmp_path, "inputs: 3", "run.cache.folder=/c", given)
+    assert f"no such key; did you mean {meant}?" in said
+
+
 def test_a_missing_key_of_an_optional_section_comes_with_the_override_that_sets_it(tmp_path: Path) -> None:
     said = refusal(tmp_path, "inputs: 3", "run.cache.max_gb=5")
     assert "run.cache.folder: not set; give it in the file or as run.cache.folder=VALUE" in said

@@ -71,7 +71,7 @@ def test_a_mistyped_key_is_named_at_once_and_in_torchrun_once_a_machine(tmp_path
     run = Run(tmp_path, "nowhere", "optimiser.learning_rte=1")
     result = omniid("train", *run.arguments)
     assert result.returncode == 1
-    assert "optimiser.learning_rte: no such key; known are learning_rate" in result.stderr
+    assert "optimiser.learning_rte: no such key; did you mean optimiser.learning_rate?" in result.stderr
     assert "Traceback" not in result.stderr
     assert "no such key" in run.refused(2)  # said by one of two processes
 

@@ -48,7 +48,7 @@ def test_inputs_are_a_number_or_a_range(tmp_path: Path) -> None:
         ("checkpoints.keep=0", "checkpoints.keep"),
         ("run.strategy=horovod", "run.strategy: expected ddp or fsdp (given: 'horovod')"),
         ("run.precision=fp16", "run.precision: expected bf16 or fp32 (given: 'fp16')"),
-        ("run.per_proces=4", "run.per_proces: no such key; known are per_process, "),
+        ("run.per_proces=4", "run.per_proces: no such key; did you mean run.per_process?"),
         ("steps=many", "steps"),
         ("run.retry_s=1000", "run.retry_s: expected a number "),
     ],

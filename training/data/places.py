@@ -160,6 +160,9 @@ def check_root(root: str) -> None:
         ConfigError: without repeating the address, where it may hold a secret.
     """
     if "://" not in root:
+        scheme, slash, rest = root.partition(":/")
+        if slash and scheme in SCHEMES:
+            raise ConfigError(f"data.root={root}: an address has two slashes: {scheme}://{rest}")
         return
     try:
         parts = urlsplit(root)

@@ -86,8 +86,9 @@ def _plan(
     run = config.run
     accumulation = Share(config.batch, run.per_process, 0, world_size).accumulation
     epoch = identities / config.batch
+    many = "processes" if world_size > 1 else "process"
     yield (
-        f"{world_size} processes, {run.strategy}, {run.precision}, {run.per_process} identities each at once, "
+        f"{world_size} {many}, {run.strategy}, {run.precision}, {run.per_process} identities each at once, "
         f"{accumulation} micro-batches a step: a batch of {config.batch}"
     )
     yield (

@@ -133,6 +133,11 @@ def test_an_address_that_nothing_reads() -> None:
     assert "addresses begin with s3://" in refusal("ftp://example.org/mfhq", ConfigError)
 
 
+def test_an_address_that_lost_a_slash_is_no_folder() -> None:
+    message = refusal("s3:/bucket/mfhq", ConfigError)
+    assert "data.root=s3:/bucket/mfhq: an address has two slashes: s3://bucket/mfhq" in message
+
+
 @pytest.mark.usefixtures("credentials", "quickly")
 def test_wrong_credentials(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
