@@ -29,6 +29,7 @@ from faces.portraits import PortraitFinder
 from training.config import Data
 from training.data.dataset import open_dataset
 from training.data.held_out import held_out_batches
+from training.export import read_trained
 from training.sampling.sampler import Sampler
 
 STORED = 512
@@ -89,9 +90,10 @@ def main() -> None:
         f"adapter scale {options.scale:g}"
     )
     print(f"{'':<28}{'own':>8}{'stranger':>10}{'gain':>17}{'first':>8}{'found':>8}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sides = set()
     for source in options.runs:
-        sampler = Sampler.load(source, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        sampler = Sampler.load(read_trained(source), device)
         sides.add(sampler.stage.flow.side)
         seeds = range(options.samples)
         drawn = [

@@ -159,7 +159,9 @@ def configured(options: argparse.Namespace, world: World, per_process: int) -> C
         "run.strategy": options.strategy or alone,
         "run.precision": options.precision or usual.run.precision,
         "run.compile": usual.run.compile if options.compile is None else options.compile,
-        "run.activation_checkpointing": options.checkpointing,
+        "run.activation_checkpointing": (
+            usual.run.activation_checkpointing if options.checkpointing is None else options.checkpointing
+        ),
     }
     overrides = [f"{key}={str(value).lower()}" for key, value in changes.items()]
     return load_workflow(workflow, [*places, *overrides], Config)
@@ -244,9 +246,8 @@ def parse() -> argparse.Namespace:
         type=float,
         nargs="?",
         const=1.0,
-        default=0.0,
         metavar="SHARE",
-        help="compute activations twice: of all blocks, or of a share of them (0)",
+        help="compute activations twice: of all blocks, or of a share of them, 0 for none (the workflow's)",
     )
     parser.add_argument("--steps", type=int, default=5, help="steps of a measurement (5)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements (5)")

@@ -10,6 +10,7 @@ same way. One call draws one person.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("export", type=Path)
     parser.add_argument("crops", type=Path, nargs="+")
     parser.add_argument("--flux", default="black-forest-labs/FLUX.1-dev", help="hub name or folder")
-    parser.add_argument("--prompt", default="photo of a person.", help="what the adapter was trained with")
+    parser.add_argument("--prompt", help="what to draw (what the adapter was trained with)")
     parser.add_argument("--scale", type=float, default=1.0, help="how much of the identity is added")
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--size", type=int, default=512)
@@ -37,6 +38,9 @@ def main() -> None:
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
+
+    # How the adapter was trained: its prompt, and the length that FLUX read it in.
+    trained = json.loads((options.export / "omniid.json").read_bytes())["flow"]
 
     # The identity: any number of crops of one person become 256 tokens.
     encoder = OmniIDEncoder.from_pretrained(options.export / "encoder").eval().to(device)
@@ -58,7 +62,8 @@ def main() -> None:
     )
     pipeline.set_ip_adapter_scale(options.scale)
     image = pipeline(
-        options.prompt,
+        options.prompt or trained["prompt"],
+        max_sequence_length=trained["text_tokens"],
         ip_adapter_image_embeds=[identity],
         negative_ip_adapter_image_embeds=[torch.zeros_like(identity)],
         num_inference_steps=options.steps,

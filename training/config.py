@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from settings.section import Section
-from shards.schema import IMAGES_PER_IDENTITY
+from shards.schema import IMAGE_SIDE, IMAGES_PER_IDENTITY
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -105,7 +105,7 @@ class Flow(Section):
     """The encoder to go on from: what an MTD run left in `<output>/encoder`, or owner/name on the hub."""
     encoder_revision: Commit | None = None
     """The commit of the hub's repository that the encoder lies in; none for a folder."""
-    side: Annotated[int, Field(ge=16, multiple_of=16)] = 512
+    side: Annotated[int, Field(ge=16, le=IMAGE_SIDE, multiple_of=16)] = IMAGE_SIDE
     """Pixels along a side of what is drawn. That of the stored images; the paper does not give it."""
     prompt: str = "photo of a person."
     """The only prompt, and the paper's."""

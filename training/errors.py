@@ -20,7 +20,8 @@ class BadSample(ValueError):  # noqa: N818 - names the thing, which the stream s
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had no memory left. For main memory torch has no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )
+    """Whether a device or the machine had no memory left: torch has a class for one of the ways to say so."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    signs = ("DefaultCPUAllocator: can't allocate memory", "out of memory", "_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

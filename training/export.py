@@ -111,7 +111,7 @@ def read_export(export: Path) -> Trained:
         if facts.flow.scratch is not None:
             transformer = _read(export / TRANSFORMER_FOLDER / TRANSFORMER_FILE)
             weights |= {f"{TRANSFORMER}{name}": value for name, value in transformer.items()}
-    return Trained(facts, weights)
+    return Trained(facts, weights, export)
 
 
 def read_trained(source: Path) -> Trained:

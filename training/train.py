@@ -19,7 +19,7 @@ from training.data.cache import SampleCache
 from training.data.dataset import open_dataset
 from training.data.order import Share, check_enough
 from training.data.stream import IdentityStream
-from training.engine.checkpoint import Checkpoints, SavedState, check_frozen, check_same_run
+from training.engine.checkpoint import Checkpoints, SavedState, check_alike, check_same_run
 from training.engine.consensus import Consensus
 from training.engine.feed import Feed
 from training.engine.learner import Learner
@@ -73,7 +73,7 @@ def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, 
         # The networks, alike on every process; then shared out, with optimiser and average.
         with consensus.together():
             stage = build_stage(config, dataset.digest)
-        check_frozen(stage.frozen_digest, saved, config.output, consensus)
+        check_alike(stage, saved, config.output, consensus)
         return Learner(stage, config, world)
 
     if dry_run:

@@ -44,6 +44,10 @@ class ExportFacts(Section):
     """Of the encoder."""
     flow: Flow | None = None
     """Of the second stage; the first has no decoder that is of use without its encoder."""
+    crop_scale: float | None = None
+    """Side of the images that it was trained on in sizes of their faces, where their data set says it."""
+    frozen_digest: str = ""
+    """Of the weights of FLUX that the adapter was trained beside (`weights_digest`)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Trained:
 
     facts: ExportFacts
     weights: Mapping[str, torch.Tensor]
+    source: Path
+    """The run or export that they were read from."""
 
     def of(self, prefix: str) -> dict[str, torch.Tensor]:
         """The weights whose names begin so, by what follows."""
@@ -69,7 +75,8 @@ def read_run(run: Path) -> Trained:
         TrainingError: there is no run, it has no checkpoint yet, or what is there cannot be read.
     """
     try:
-        config = Config.model_validate(json.loads((run / RUN_FILE).read_bytes())["config"])
+        found = json.loads((run / RUN_FILE).read_bytes())
+        config, crop_scale = Config.model_validate(found["config"]), found.get("crop_scale")
     except FileNotFoundError as error:
         raise TrainingError(
             f"{run} is no run: it has no {RUN_FILE}; give the output folder of one"
@@ -85,14 +92,21 @@ def read_run(run: Path) -> Trained:
         )
     newest = checkpoints[-1]
     try:
-        step = json.loads((newest / STATE_FILE).read_bytes())["step"]
+        state = json.loads((newest / STATE_FILE).read_bytes())
         weights = _judged(StoredTensors(newest))
     except (UnreadableTensors, OSError, ValueError, KeyError) as error:
         raise TrainingError(
             f"the checkpoint {newest} cannot be read: {error}. Without that folder, the one before is used"
         ) from error
     flow = config.flow.model_copy(update=_OF_THAT_MACHINE) if config.flow else None
-    return Trained(ExportFacts(step=step, size=SIZES[config.model.size], flow=flow), weights)
+    facts = ExportFacts(
+        step=state["step"],
+        size=SIZES[config.model.size],
+        flow=flow,
+        crop_scale=crop_scale,
+        frozen_digest=state.get("frozen_digest", ""),
+    )
+    return Trained(facts, weights, run)
 
 
 def read_facts(export: Path) -> ExportFacts:

@@ -66,6 +66,13 @@ class StreamedDataset:
         self._index = self._open_index()
         self._check_shards()
 
+    @property
+    def crop_scale(self) -> float | None:
+        """Side of an image in sizes of its face, where the data set says it."""
+        faces = self.manifest.provenance.config.get("faces")
+        found = faces.get("crop_scale") if isinstance(faces, dict) else None
+        return float(found) if isinstance(found, int | float) else None
+
     def keys(self, split: Split) -> list[str]:
         """The keys of a split in canonical order."""
         return self._index.keys(split)

@@ -36,6 +36,8 @@ from training.engine.consensus import IN_WORDS, Consensus
 from training.engine.dcp import StoredTensors, UnreadableTensors, write_tensors
 from training.engine.processes import World
 from training.errors import RunEnded, TrainingError
+from training.models.digest import weights_digest
+from training.models.stage import Stage
 
 FOLDER = "checkpoints"
 STATE_FILE = "state.json"
@@ -260,20 +262,26 @@ def check_same_run(saved: SavedState, config: dict[str, Any], dataset_sha256: st
         )
 
 
-def check_frozen(frozen_digest: str, saved: SavedState | None, output: Path, consensus: Consensus) -> None:
-    """Refuse to train around weights that are not the same everywhere, or not those of the checkpoint.
+def check_alike(stage: Stage, saved: SavedState | None, output: Path, consensus: Consensus) -> None:
+    """Refuse to train networks that are not the same everywhere, or around others than those of the checkpoint.
 
     Raises:
         RunEnded: they are others.
     """
-    first = consensus.gather(frozen_digest)[0]
+    frozen, whole = stage.frozen_digest, weights_digest(stage)
+    frozen_there, whole_there = consensus.gather((frozen, whole))[0]
     with consensus.together():
-        if frozen_digest != first:
+        if frozen != frozen_there:
             raise TrainingError(
                 "flow.base: FLUX's transformer or autoencoder has other weights here than at the first process; "
                 "give all machines the same folder"
             )
-        if saved and saved.frozen_digest not in {"", frozen_digest}:
+        if whole != whole_there:
+            raise TrainingError(
+                "what is trained begins with other weights here than at the first process; give all machines the "
+                "same flow.encoder or model.clip, and the same version of torch"
+            )
+        if saved and saved.frozen_digest not in {"", frozen}:
             raise TrainingError(
                 f"{output} holds checkpoints of a run around another FLUX: the transformer or autoencoder of "
                 "flow.base has other weights now. Give that FLUX to go on, or another output to start a new run"

@@ -120,6 +120,7 @@ def write_run_file(config: Config, dataset: StreamedDataset) -> None:
     facts = {
         "config": config.model_dump(mode="json"),
         "dataset_sha256": dataset.digest,
+        "crop_scale": dataset.crop_scale,
         "versions": {"omniid": version("omniid"), "torch": torch.__version__},
     }
     write_bytes(config.output / RUN_FILE, (json.dumps(facts, indent=2) + "\n").encode())

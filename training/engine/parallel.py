@@ -25,6 +25,11 @@ from training.data.batch import Batch
 from training.engine.processes import World
 from training.models.stage import Stage
 
+COMPILED_KINDS = 64
+"""Most variants of one piece of code that are compiled. All blocks that are computed twice share the function that
+does so: there is a variant for each class of block, and for each way in which what comes in is laid out in memory.
+Past torch's own limit of 8, most of FLUX's blocks would silently not be compiled."""
+
 
 class ParallelStage:
     """A stage whose gradients are those of all processes together.
@@ -41,11 +46,13 @@ class ParallelStage:
         self._world = world
         module: Any = stage
         self._module = module
+        if run.compile:
+            torch._dynamo.config.recompile_limit = COMPILED_KINDS
         for number, block in enumerate(stage.blocks()):
             if _chosen(number, float(run.activation_checkpointing)):
                 block.forward = _computed_twice(block.forward)
             if run.compile:
-                # For each shape by itself: a step has two of them, and kernels for any shape would be slower.
+                # For each shape by itself: a step has few of them, and kernels for any shape would be slower.
                 block.forward = torch.compile(block.forward, dynamic=False)
         self._share(module) if run.strategy == "fsdp" else self._copy(module)
         self.parameters: dict[str, nn.Parameter] = {
@@ -70,11 +77,16 @@ class ParallelStage:
 
     def _share(self, stage: Any) -> None:
         # Weights stay in float32; what is gathered and computed with is bfloat16, what is summed float32 again.
+        # What comes into a block keeps its type, as with DDP: FLUX's tables of positions are float32.
         precision = (
-            MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+            MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+            )
             if self._run.precision == "bf16"
             else MixedPrecisionPolicy()
         )
+        # Nothing here or in diffusers changes what a block returned in place.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         mesh = init_device_mesh(self._world.device.type, (self._world.world_size,))
         for block in stage.blocks():
             fully_shard(block, mesh=mesh, mp_policy=precision)

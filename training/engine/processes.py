@@ -70,17 +70,17 @@ def processes(deterministic: bool) -> Iterator[World]:
             raise
         except (RuntimeError, MemoryError) as error:
             # The others may wait in an exchange that this process will not join: part without a word to them.
-            if _lost_another(error):
-                raise TrainingError(
-                    "another process of the run has gone; what ended it stands above or in its own log. "
-                    "The same command goes on from the last checkpoint"
-                ) from error
             if out_of_memory(error):
                 used_up = "this machine" if device.type == "cpu" else device
                 raise TrainingError(
                     f"the memory of {used_up} is used up. Lower run.per_process (the batch stays the same), "
                     "set run.activation_checkpointing=true, or run.strategy=fsdp on more processes; in the "
                     "flow stage, lower data.targets or flow.text_tokens"
+                ) from error
+            if _lost_another(error):
+                raise TrainingError(
+                    "another process of the run has gone; what ended it stands above or in its own log. "
+                    f"The same command goes on from the last checkpoint ({str(error).strip().splitlines()[0]})"
                 ) from error
             raise
         else:

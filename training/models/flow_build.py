@@ -11,9 +11,10 @@ import torch
 from training.config import Config, Flow, Scratch
 from training.errors import TrainingError
 from training.models.clip_weights import load_clip
+from training.models.digest import weights_digest
 from training.models.encoder import OmniIDEncoder
 from training.models.flow import FlowStage, Flux
-from training.models.flux_folder import open_flux, weights_digest
+from training.models.flux_folder import open_flux
 from training.models.flux_latents import PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
@@ -99,7 +100,7 @@ def meta_flow_stage(config: Config) -> FlowStage:
             prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
             flux = Flux(scratch_transformer(flow.scratch), PixelCodec(flow.scratch.patch), prompt, Schedule())
         else:
-            configs = open_flux(flow).configs
+            configs = open_flux(flow, weights=False).configs
             transformer = _kind().from_config(configs["transformer"]).requires_grad_(False)
             vae = AutoencoderKL.from_config(configs["vae"]).requires_grad_(False)
             widths = transformer.config

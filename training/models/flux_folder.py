@@ -9,7 +9,6 @@ that do not belong together, before any weights are read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,6 @@ PARTS = {
     "text_encoder_2": "T5EncoderModel",
 }
 """Parts with weights, and the classes that they must be of."""
-SAMPLED = 16
-"""Numbers of each weight that tell one FLUX from another."""
 SIZES_OF = {
     "transformer": ("joint_attention_dim", "pooled_projection_dim", "in_channels"),
     "vae": ("latent_channels",),
@@ -39,7 +36,8 @@ SIZES_OF = {
     "text_encoder_2": ("d_model",),
 }
 """What must be the same in several parts."""
-FILES = ["*.json", "*.txt", "*.model", *(f"{part}/*.safetensors*" for part in PARTS)]
+DESCRIPTION = ["*.json", "*.txt", "*.model"]
+WEIGHTS = [f"{part}/*.safetensors*" for part in PARTS]
 """What is fetched of a repository; the same weights in other formats are left there."""
 
 
@@ -93,15 +91,19 @@ class FluxFolder:
             return kind.from_pretrained(self.path, subfolder=part, local_files_only=True)
 
 
-def open_flux(flow: Flow) -> FluxFolder:
+def open_flux(flow: Flow, *, weights: bool = True) -> FluxFolder:
     """The folder that a configuration names; fetched first when it lies on the hub.
+
+    Args:
+        flow: the configuration.
+        weights: fetch them too; without, only what describes FLUX.
 
     Raises:
         TrainingError: there is none, a part is missing, or parts do not fit together.
     """
     path = Path(str(flow.base))
     if not path.is_dir():
-        path = _fetch(str(flow.base), flow.revision)
+        path = _fetch(str(flow.base), flow.revision, DESCRIPTION + (WEIGHTS if weights else []))
     folder = FluxFolder(path, {part: _config(path, part, kind) for part, kind in PARTS.items()})
     for part in ("scheduler/scheduler_config.json", "tokenizer", "tokenizer_2"):
         if not (path / part).exists():
@@ -110,20 +112,6 @@ def open_flux(flow: Flow) -> FluxFolder:
             )
     _check_that_parts_fit(folder)
     return folder
-
-
-def weights_digest(*modules: Any) -> str:
-    """Tells networks of the same shape apart by some numbers of each weight, in whatever precision they are.
-
-    FLUX has 12 billion of them, and another version or a fine-tuned one differs in nearly all.
-    """
-    found = hashlib.sha256()
-    for module in modules:
-        for name, weight in sorted(module.state_dict().items()):
-            values = weight.flatten()
-            some = values[:: max(1, len(values) // SAMPLED)][:SAMPLED].to(torch.bfloat16).float()
-            found.update(f"{name} {tuple(weight.shape)} {some.tolist()}".encode())
-    return found.hexdigest()[:32]
 
 
 def _config(path: Path, part: str, kind: str) -> dict[str, Any]:
@@ -180,7 +168,7 @@ def _check_that_parts_fit(folder: FluxFolder) -> None:
             )
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch(name: str, revision: str | None, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -201,7 +189,7 @@ def _fetch(name: str, revision: str | None) -> Path:
         )
     ):
         try:
-            return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+            return Path(snapshot_download(name, revision=revision, allow_patterns=files))
         except GatedRepoError as error:
             raise TrainingError(
                 f"flow.base: {name} is gated. Log in on https://huggingface.co/{name}, accept its licence there, "

@@ -1,6 +1,6 @@
 """Latents of targets in files, computed once for each image of a data set.
 
-    <folder>/<data set>-<codec>-<side>/<2 hexadecimal digits>/<key>.<image>.safetensors
+    <folder>/<data set>-<codec>-<side>-<decoded at>/<2 hexadecimal digits>/<key>.<image>.safetensors
 
 `folder` is that of the shards, or any other. Its name says what the latents are of and how they were made, so
 nothing else needs to be checked. Each is computed by itself: it does not depend on what else was in the batch, and
@@ -66,7 +66,8 @@ class KeptLatents:
     """
 
     def __init__(self, folder: Path, dataset_sha256: str, codec: Codec, side: int) -> None:
-        self._folder = folder / f"{dataset_sha256[:16]}-{codec.name}-{side}"
+        self._folder = folder
+        self._name = f"{dataset_sha256[:16]}-{codec.name}-{side}"
         self._codec = codec
         self._side = side
         self._writing = True
@@ -97,7 +98,9 @@ class KeptLatents:
 
     def _one(self, batch: Batch, row: int, key: str, image: int, blank_CHH: torch.Tensor) -> torch.Tensor:
         digest = hashlib.sha256(key.encode()).hexdigest()
-        path = self._folder / digest[:2] / f"{key}.{image}.safetensors"
+        # Images that were decoded at another size, for another encoder, are not quite the same at this one.
+        folder = self._folder / f"{self._name}-{batch.images_BKSSC.shape[2]}"
+        path = folder / digest[:2] / f"{key}.{image}.safetensors"
         if (kept_CHH := _read(path)) is None or kept_CHH.shape != blank_CHH.shape:
             image_1SSC = batch.images_BKSSC[row, image][None]
             kept_CHH = self._codec.encode(pixels(image_1SSC, self._side))[0].cpu()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from faces.crop import CROP_SCALE
 from shards.atomic import write_bytes
 from training.errors import TrainingError, out_of_memory
+from training.export import read_trained
 from training.sampling.photographs import read_portraits
 from training.sampling.sampler import Sampler
 
@@ -38,26 +41,35 @@ def draw_samples(
         TrainingError: a photograph, what was learned, or FLUX cannot be used, or memory does not suffice.
     """
     # Photographs first: what is wrong with them shall not show after minutes of loading FLUX.
-    portraits = read_portraits(photographs, say, profile, models_dir)
-    place = _device(device)
-    sampler = Sampler.load(source, place, base, precision="bf16" if place.type == "cuda" else "fp32")
+    trained, place = read_trained(source), _device(device)
+    portraits = read_portraits(photographs, say, profile, models_dir, trained.facts.crop_scale or CROP_SCALE)
+    with _memory_in_words(f"{place} has too little memory for FLUX: use a GPU with more, or --device cpu"):
+        precision = "bf16" if place.type == "cuda" else "fp32"
+        sampler = Sampler.load(trained, place, base=base, precision=precision, say=say)
+    drawn = side or sampler.stage.flow.side
+    too_large = (
+        f"{place} has too little memory for images of {drawn} pixels: lower --size, or use a GPU with more"
+    )
     for number in range(seed, seed + count):
-        try:
+        with _memory_in_words(too_large):
             (image,) = sampler.draw(
                 portraits, [number], side=side, steps=steps, guidance=guidance, scale=scale
             )
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise TrainingError(
-                f"{place} has too little memory to draw images of {side or sampler.stage.flow.side} pixels: lower "
-                "--size, or use a GPU with more"
-            ) from error
         path = output / f"sample-{number}.png"
         encoded = io.BytesIO()
         Image.fromarray(image).save(encoded, "PNG")
         write_bytes(path, encoded.getvalue())
         say(str(path))
+
+
+@contextmanager
+def _memory_in_words(message: str) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(message) from error
 
 
 def _device(name: str | None) -> torch.device:
@@ -69,4 +81,6 @@ def _device(name: str | None) -> torch.device:
         raise TrainingError(f"--device: {name} is none; give cuda or cpu") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device: this machine has no GPU that torch can use; give cpu, or leave it out")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainingError(f"--device: {name} is none of this machine's {torch.cuda.device_count()} GPUs")
     return device

@@ -6,15 +6,13 @@ Letters in names give the shape:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from training.errors import TrainingError
-from training.export import read_trained
 from training.models.clip_weights import key_problems
 from training.models.flow import FlowStage
 from training.models.flow_build import flow_stage
@@ -35,21 +33,27 @@ class Sampler:
 
     @classmethod
     def load(
-        cls, source: Path, device: torch.device, base: str | None = None, precision: str = "fp32"
+        cls,
+        trained: Trained,
+        device: torch.device,
+        *,
+        base: str | None = None,
+        precision: str = "fp32",
+        say: Callable[[str], None] = print,
     ) -> Sampler:
-        """Load what was learned, and the FLUX that it belongs to.
+        """Load the FLUX that belongs to what was learned.
 
         Args:
-            source: the output folder of a run, or an export.
+            trained: from the output folder of a run, or an export (`training.export.read_trained`).
             device: where to draw.
             base: folder of FLUX, when it is not where it was in training.
             precision: of FLUX, `bf16` or `fp32`; the encoder runs in it too.
+            say: told when this FLUX has other weights than the one in training, as one that was fine-tuned has.
 
         Raises:
-            TrainingError: one of them cannot be loaded, or they do not belong together.
+            TrainingError: it cannot be loaded, or what was learned does not fit it.
         """
-        trained = read_trained(source)
-        flow = trained.facts.flow
+        flow, source = trained.facts.flow, trained.source
         if flow is None:
             raise TrainingError(
                 f"{source} is of the first stage (mtd), which completes images and cannot draw new ones: train "
@@ -58,7 +62,9 @@ class Sampler:
         if base is not None:
             flow = flow.model_copy(update={"base": base, "revision": None})
         stage = flow_stage(trained.facts.size, flow, precision=precision, seed=0)
-        _put(trained, stage, source)
+        _put(trained, stage)
+        if trained.facts.frozen_digest not in {"", stage.frozen_digest}:
+            say(f"warning: {flow.base} has other weights than the FLUX that {source} was trained beside")
         return cls(stage.to(device))
 
     @torch.no_grad()
@@ -113,11 +119,11 @@ class Sampler:
         return [(image * 255).round().byte().permute(1, 2, 0).cpu().numpy() for image in images]
 
 
-def _put(trained: Trained, stage: FlowStage, source: Path) -> None:
+def _put(trained: Trained, stage: FlowStage) -> None:
     expected = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
     if problems := key_problems(expected, trained.weights):
         raise TrainingError(
-            f"{source} was not trained on this FLUX ({stage.flow.base or 'a transformer of its own'}): "
+            f"{trained.source} was not trained on this FLUX ({stage.flow.base or 'a transformer of its own'}): "
             f"{'; '.join(problems)}"
         )
     stage.load_state_dict(trained.weights, strict=False)

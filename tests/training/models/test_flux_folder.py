@@ -16,7 +16,8 @@ from tiny_flux import write_tiny_flux
 
 from training.config import Flow
 from training.errors import TrainingError
-from training.models.flux_folder import open_flux, weights_digest
+from training.models.digest import weights_digest
+from training.models.flux_folder import open_flux
 
 REVISION = "3de623fc3c33e44ffbe2bad470d0f45bccf2eb21"
 DEV = "black-forest-labs/FLUX.1-dev"

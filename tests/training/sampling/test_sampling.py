@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,14 @@ import pytest
 import torch
 from flow_runs import as_trained, flow_config, flow_stage, write_run
 from PIL import Image
+from tiny_flux import write_tiny_flux
 from typer.testing import CliRunner, Result
 
 from faces.photograph import read_photograph
 from pipeline.demo.photographs import PEOPLE, STILL_LIFE, package_file
 from training.cli import app
 from training.errors import TrainingError
+from training.export import read_trained
 from training.models.flow import FlowStage
 from training.sampling.photographs import read_portraits
 from training.sampling.sampler import Sampler
@@ -158,7 +162,7 @@ def test_a_file_that_is_no_photograph_is_named(run, tmp_path: Path) -> None:
 def test_a_run_of_the_first_stage_cannot_draw_and_is_told_so(tmp_path: Path, stage) -> None:
     config = flow_config(None, None).model_copy(update={"stage": "mtd", "flow": None})
     with pytest.raises(TrainingError, match=r"is of the first stage \(mtd\)"):
-        Sampler.load(write_run(tmp_path, config, stage), CPU)
+        Sampler.load(read_trained(write_run(tmp_path, config, stage)), CPU)
 
 
 def test_another_flux_than_in_training_is_refused(run, tmp_path: Path, tiny_flux) -> None:
@@ -171,7 +175,36 @@ def test_another_flux_than_in_training_is_refused(run, tmp_path: Path, tiny_flux
     }
     FluxTransformer2DModel.from_config(config).save_pretrained(other / "transformer")
     with pytest.raises(TrainingError, match=r"was not trained on this FLUX .* of another shape"):
-        Sampler.load(run, CPU, base=str(other))
+        Sampler.load(read_trained(run), CPU, base=str(other))
+
+
+def test_another_flux_of_the_same_shape_draws_and_that_is_said(
+    run, astronaut, tmp_path: Path, tiny_flux
+) -> None:
+    trained = read_trained(run)
+    usual = Sampler.load(trained, CPU).stage.frozen_digest
+    said: list[str] = []
+    known = replace(trained, facts=trained.facts.model_copy(update={"frozen_digest": usual}))
+    Sampler.load(known, CPU, base=str(tiny_flux), say=said.append)
+    assert not said
+    other = write_tiny_flux(tmp_path / "other", seed=1)
+    Sampler.load(known, CPU, base=str(other), say=said.append)
+    assert said == [f"warning: {other} has other weights than the FLUX that {run} was trained beside"]
+
+
+def test_faces_are_cut_out_as_those_of_the_data_set_were(run, astronaut, tmp_path: Path) -> None:
+    """Tight crops in training, tight crops here."""
+    tight = Path(shutil.copytree(run, tmp_path / "tight"))
+    facts = json.loads((tight / "run.json").read_text()) | {"crop_scale": 1.1}
+    (tight / "run.json").write_text(json.dumps(facts))
+    usual, other = tmp_path / "a", tmp_path / "b"
+    for folder, source in ((usual, run), (other, tight)):
+        assert called("sample", source, astronaut, "-o", folder, "--steps", 2).exit_code == 0
+    assert not np.array_equal(pixels_of(usual / "sample-0.png"), pixels_of(other / "sample-0.png"))
+    (wide,), (narrow,) = (read_portraits([astronaut], print, crop_scale=scale) for scale in (1.6, 1.1))
+    sampler = Sampler.load(read_trained(tight), CPU)
+    assert np.array_equal(sampler.draw([narrow], [0], steps=2)[0], pixels_of(other / "sample-0.png"))
+    assert not np.array_equal(wide, narrow)
 
 
 def test_a_size_that_flux_cannot_draw_is_refused(stage) -> None:
