@@ -1,0 +1,76 @@
+"""However FLUX is shared out, kept or compiled, it is the same FLUX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flow_runs import as_trained, flow_config, flow_stage
+
+from training.config import Run
+from training.data.batch import Batch
+from training.engine.parallel import ParallelStage
+from training.engine.processes import World, processes
+
+DEEP = {"layers": 3, "single_layers": 3, "heads": 2, "head_width": 16}
+"""So that there are blocks behind others of their class, which are a case of their own for the compiler."""
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with processes(deterministic=True) as joined:
+        yield joined
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def parallel(world: World, tiny_flux: Path, tmp_path: Path) -> Callable[..., ParallelStage]:
+    """A stage around the tiny FLUX, or a transformer of its own, run in any way; always with the same weights."""
+
+    def made(scratch: dict[str, int] | None = None, **run: Any) -> ParallelStage:
+        flux, flow = (None, {"scratch": scratch}) if scratch else (tiny_flux, None)
+        config = flow_config(flux, tmp_path / "prompts", flow, run={"precision": run["precision"]})
+        return ParallelStage(as_trained(flow_stage(config)).train(), Run(**run), world)
+
+    return made
+
+
+def loss_of(stage: ParallelStage, batch: Batch) -> float:
+    loss = float(stage.backward([batch], stage.stage.parts(batch)))
+    for weight in stage.parameters.values():
+        weight.grad = None
+    return loss
+
+
+def test_in_bfloat16_shared_out_it_draws_what_a_copy_draws(parallel: Any, make_batch: Any) -> None:
+    batch = make_batch(people=2)
+    copied = loss_of(parallel(precision="bf16"), batch)
+    assert loss_of(parallel(precision="bf16", strategy="fsdp"), batch) == copied
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "strategy"), [("bf16", "ddp"), ("fp32", "ddp"), ("bf16", "fsdp")])
+def test_every_block_is_compiled_also_where_activations_are_computed_twice(
+    parallel: Any, make_batch: Any, monkeypatch: pytest.MonkeyPatch, precision: str, strategy: str
+) -> None:
+    # Captured and differentiated as ever, but not turned into C++.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    batches = make_batch(people=2), make_batch(people=1)  # each of its own shape
+    how = {"scratch": DEEP, "precision": precision, "strategy": strategy}
+    plain = parallel(**how)
+    expected = [loss_of(plain, batch) for batch in batches]
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = parallel(**how, compile=True, activation_checkpointing=True)
+    losses = [loss_of(compiled, batch) for batch in batches]
+    counted = torch._dynamo.utils.counters
+    assert losses == pytest.approx(expected, rel=1e-2 if precision == "bf16" else 1e-5)
+    assert not any("recompile" in reason for reason in counted["unimplemented"]), counted["unimplemented"]
+    assert not counted["graph_break"]
+    assert counted["stats"]["unique_graphs"] > 8  # the most that torch compiles unless it is told otherwise
