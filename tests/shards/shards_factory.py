@@ -50,7 +50,7 @@ TRAIN_KEYS = ("clip-a_0", "clip-b_0", "clip-c_0", "clip-d_0")
 PERSON = {"clip-b_0": "p-b0", "clip-b_1": "p-b1"}
 LIMITS = ShardLimits(max_samples=2)
 PROVENANCE = Provenance(
-    config={"images": 8, "detector": {"min_face_px": 448.0}},
+    config={"images": 8, "faces": {"min_px": 448.0, "crop_scale": 1.3}},
     config_digest="c0ffee",
     models={"detector": "ab" * 32},
     code_version="0.1.0",

@@ -115,6 +115,16 @@ def test_a_flux_that_is_another_one_on_one_machine(dataset: Path, tmp_path: Path
     )
 
 
+def test_an_encoder_that_is_another_one_on_one_machine(dataset: Path, tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "other"):
+        OmniIDEncoder(SIZES["tiny"]).save_pretrained(folder / "encoder")
+    encoder = ("model.clip=encoder", "flow.encoder=encoder", "run.strategy=fsdp")
+    run = Run(tmp_path / "run", dataset, *SCRATCH, *encoder)
+    message = run.refused(2, folders=[tmp_path, tmp_path / "other"])
+    assert message.startswith("error: process 1: what is trained begins with other weights here")
+    assert "the same flow.encoder" in message
+
+
 def test_a_folder_of_prompts_that_cannot_be_written_to(
     dataset: Path, tmp_path: Path, tiny_flux: Path
 ) -> None:

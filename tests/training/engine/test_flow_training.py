@@ -51,6 +51,9 @@ def test_a_run_goes_through_and_everything_learns(trained: Run) -> None:
     assert set(trained.series("train/skipped")) == {0}
     figures = next(line for line in trained.lines() if "val/loss_own" in line)
     assert figures["val/loss_swapped"] > 0
+    facts = read_trained(trained.output).facts
+    assert facts.crop_scale == 1.3  # the data set's
+    assert len(facts.frozen_digest) == 32
     grid = np.asarray(Image.open(next((trained.output / "samples").glob("*.png"))))
     assert grid.std() > 10
 

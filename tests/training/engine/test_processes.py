@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from training.engine.processes import processes
-from training.errors import TrainingError
+from training.errors import TrainingError, out_of_memory
 
 
 def test_processes_that_cannot_find_each_other_say_where_they_looked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +37,19 @@ def test_memory_that_is_used_up_is_said_with_what_to_lower() -> None:
             torch.empty(2**50)
     finally:
         torch.distributed.destroy_process_group()  # left to the end of the process, which does not come here
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "NCCL error: unhandled cuda error\nCuda failure 2 'out of memory'",
+    ],
+)
+def test_the_ways_in_which_a_gpu_s_libraries_say_that_memory_is_used_up(message: str) -> None:
+    assert out_of_memory(torch.distributed.DistBackendError(message))
+    assert not out_of_memory(torch.distributed.DistBackendError("NCCL error: remote process exited"))
 
 
 def test_what_torch_keeps_for_the_whole_process_is_set_back() -> None:

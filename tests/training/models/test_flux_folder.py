@@ -191,6 +191,13 @@ def test_the_hub_is_not_asked_without_a_revision(monkeypatch: pytest.MonkeyPatch
     assert not asked
 
 
+def test_sizes_need_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = failing(monkeypatch, errors.LocalEntryNotFoundError("offline"))
+    with pytest.raises(TrainingError, match="cannot be fetched"):
+        open_flux(Flow(base=DEV, revision=REVISION), weights=False)
+    assert not any("safetensors" in pattern for pattern in asked[0]["allow_patterns"])
+
+
 @pytest.mark.parametrize("name", ["/nowhere/flux", "./flux", "flux", "a/b/c"])
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(TrainingError, match=r"flow\.base: there is no folder"):
