@@ -121,7 +121,9 @@ def sample(  # noqa: PLR0917 - typer hands in every option by name
     scale: Annotated[
         float, typer.Option(min=0, max=2, help="How much of the identity is added; 0 is FLUX alone")
     ] = 1.0,
-    size: Annotated[int | None, typer.Option(min=16, help="Side of the images in pixels (the run's)")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, max=4096, help="Side of the images in pixels (the run's)")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Folder of FLUX, when it has moved since training")] = None,
     device: Annotated[str | None, typer.Option(help="cuda or cpu (cuda where there is one)")] = None,
     profile: Annotated[str, typer.Option(help="Networks that find faces: embedded or paper")] = "embedded",

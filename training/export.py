@@ -21,7 +21,7 @@ import torch
 
 from shards.atomic import remove_file, write_bytes
 from training.engine.output import RUN_FILE
-from training.errors import TrainingError
+from training.errors import TrainingError, make_folder
 from training.models.encoder import OmniIDEncoder
 from training.models.flow_build import scratch_transformer
 from training.models.flux_adapter import name_in_file, name_in_transformer
@@ -45,12 +45,13 @@ def export(run: Path, output: Path) -> ExportFacts:
         output: made when missing; what an earlier export left there is replaced.
 
     Raises:
-        TrainingError: the run cannot be read.
+        TrainingError: the run cannot be read, or the output holds something else or cannot be written to.
         OutOfSpace: the disk or the quota is full.
     """
     from safetensors.torch import save
 
     trained = read_run(run)
+    _check_place(output)
     remove_file(output / EXPORT_FILE)
     with torch.device("meta"):
         encoder = OmniIDEncoder(trained.facts.size)
@@ -61,6 +62,17 @@ def export(run: Path, output: Path) -> ExportFacts:
             _write_transformer(trained, output / TRANSFORMER_FOLDER)
     write_bytes(output / EXPORT_FILE, (trained.facts.model_dump_json(indent=2) + "\n").encode())
     return trained.facts
+
+
+def _check_place(output: Path) -> None:
+    """Refuse to write among the files of a data set or a run."""
+    make_folder(output)
+    own = {ENCODER_FOLDER, ADAPTER_FILE, TRANSFORMER_FOLDER, EXPORT_FILE}
+    others = sorted(path.name for path in output.iterdir() if path.name not in own and path.name[0] != ".")
+    if others:
+        raise TrainingError(
+            f"{output} holds something else than an export ({', '.join(others[:3])}); give a folder of its own"
+        )
 
 
 def exported_files(export: Path, facts: ExportFacts) -> list[Path]:

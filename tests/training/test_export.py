@@ -132,6 +132,13 @@ def test_so_does_a_stock_pipeline_with_a_controlnet(stage, exported, tiny_flux, 
     assert (drawn(pipeline, stranger, noise, control_image=landmarks) - guided).abs().max() > 1e-3
 
 
+def test_nothing_is_exported_among_other_files(run, tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text("{}")
+    with pytest.raises(TrainingError, match=r"holds something else than an export \(dataset\.json\)"):
+        export(run, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
+
+
 def test_an_export_holds_what_the_run_learned_to_the_bit(stage, run, exported) -> None:
     ours = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
     for trained in (read_run(run), read_export(exported)):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from faces.crop import CROP_SCALE
 from shards.atomic import write_bytes
-from training.errors import TrainingError, out_of_memory
+from training.errors import TrainingError, make_folder, out_of_memory
 from training.export import read_trained
 from training.sampling.photographs import read_portraits
 from training.sampling.sampler import Sampler
@@ -43,6 +43,7 @@ def draw_samples(
     # Photographs first: what is wrong with them shall not show after minutes of loading FLUX.
     trained, place = read_trained(source), _device(device)
     portraits = read_portraits(photographs, say, profile, models_dir, trained.facts.crop_scale or CROP_SCALE)
+    make_folder(output)
     with _memory_in_words(f"{place} has too little memory for FLUX: use a GPU with more, or --device cpu"):
         precision = "bf16" if place.type == "cuda" else "fp32"
         sampler = Sampler.load(trained, place, base=base, precision=precision, say=say)

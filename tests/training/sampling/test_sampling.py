@@ -212,6 +212,17 @@ def test_a_size_that_flux_cannot_draw_is_refused(stage) -> None:
         Sampler(stage).draw([np.zeros((512, 512, 3), dtype=np.uint8)], [0], side=40)
 
 
+@pytest.mark.parametrize("command", [("sample",), ("export",)])
+def test_an_output_that_is_a_file_is_refused_before_anything_is_drawn(
+    run, astronaut, tmp_path: Path, command
+) -> None:
+    (tmp_path / "file").write_text("")
+    place = ("-o", tmp_path / "file") if command == ("sample",) else (tmp_path / "file",)
+    result = called(*command, run, *([astronaut] if command == ("sample",) else []), *place)
+    assert result.exit_code == 1
+    assert f"error: {tmp_path / 'file'} cannot be written to: File exists" in result.output
+
+
 def test_a_device_that_is_not_there_is_named(run, astronaut, tmp_path: Path) -> None:
     result = called("sample", run, astronaut, "-o", tmp_path / "out", "--device", "toaster")
     assert "error: --device: toaster is none; give cuda or cpu" in result.output
