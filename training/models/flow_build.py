@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from training.models.flux_latents import PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
 from training.models.kept_latents import ON_THE_FLY, KeptLatents, latents_folder
-from training.models.pretrained import CONFIG, HUB_NAME
+from training.models.pretrained import CONFIG, HUB_NAME, read_size
 from training.models.sizes import SIZES, ModelSize
 
 # diffusers imports bitsandbytes where it is installed, which then complains of kernels that nobody asked for.
@@ -94,7 +96,7 @@ def meta_flow_stage(config: Config) -> FlowStage:
 
     flow = _flow(config)
     if flow.encoder:
-        _check_encoder(flow)  # at once, and not after FLUX has been fetched
+        _check_encoder(config)  # at once, and not after FLUX has been fetched
     with torch.device("meta"):
         if flow.scratch:
             prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
@@ -146,47 +148,61 @@ def _kind() -> Any:
     return FluxTransformer2DModel
 
 
-def _check_encoder(flow: Flow) -> None:
-    """What can be said of the encoder's place without reading or fetching it."""
+def _check_encoder(config: Config) -> None:
+    """What can be said of the encoder without fetching it or reading its weights."""
+    flow = _flow(config)
     name, revision = str(flow.encoder), flow.encoder_revision
-    on_hub = not Path(name).is_dir() and HUB_NAME.fullmatch(name)
-    if on_hub and revision is None:
+    folder = Path(name)
+    if folder.is_dir():
+        if revision is not None:
+            raise TrainingError(
+                f"flow.encoder_revision: {name} is a folder, which has no revisions: set it to null"
+            )
+        with _of_the_encoder(name):
+            size = read_size(folder)
+        _check_size(size, config)
+    elif not HUB_NAME.fullmatch(name):
+        raise TrainingError(
+            f"flow.encoder: there is no folder {name}. Give what a run of the first stage left in <output>/encoder"
+        )
+    elif revision is None:
         raise TrainingError(
             f"flow.encoder: there is no folder {name}. To fetch it from the hub, set flow.encoder_revision to the "
             "commit of the repository that is meant (40 hexadecimal digits)"
         )
-    if revision is not None and Path(name).is_dir():
-        raise TrainingError(
-            f"flow.encoder_revision: {name} is a folder, which has no revisions: set it to null"
-        )
-    if not on_hub and not Path(name).is_dir():
-        raise TrainingError(
-            f"flow.encoder: there is no folder {name}. Give what a run of the first stage left in <output>/encoder"
-        )
 
 
 def _trained_encoder(config: Config) -> OmniIDEncoder:
+    _check_encoder(config)
     flow = _flow(config)
-    _check_encoder(flow)
-    name = str(flow.encoder)
+    with _of_the_encoder(str(flow.encoder)):
+        encoder = OmniIDEncoder.from_pretrained(str(flow.encoder), flow.encoder_revision)
+    _check_size(encoder.size, config)
+    return encoder
+
+
+@contextmanager
+def _of_the_encoder(name: str) -> Iterator[None]:
     try:
-        encoder = OmniIDEncoder.from_pretrained(name, flow.encoder_revision)
+        yield
     except TrainingError as error:
         within = Path(name) / "encoder"
         hint = f". Did you mean {within}?" if (within / CONFIG).is_file() else ""
         raise TrainingError(f"flow.encoder: {error}{hint}") from error
+
+
+def _check_size(size: ModelSize, config: Config) -> None:
     expected = SIZES[config.model.size]
-    if encoder.size != expected:
-        differing = [
-            f"{key} {getattr(encoder.size, key)} instead of {value}"
-            for key, value in expected.model_dump().items()
-            if getattr(encoder.size, key) != value
-        ]
+    differing = [
+        f"{key} {getattr(size, key)} instead of {value}"
+        for key, value in expected.model_dump().items()
+        if getattr(size, key) != value
+    ]
+    if differing:
         raise TrainingError(
-            f"flow.encoder: {name} is of another size than model.size {config.model.size}: "
+            f"flow.encoder: {_flow(config).encoder} is of another size than model.size {config.model.size}: "
             f"{', '.join(differing)}. Set model.size to that of the encoder, or give another encoder"
         )
-    return encoder
 
 
 def _flow(config: Config) -> Flow:

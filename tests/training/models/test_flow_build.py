@@ -10,7 +10,7 @@ from flow_runs import flow_config as config
 from flow_runs import flow_stage as build
 
 from training.errors import TrainingError
-from training.models.build import images_side
+from training.models.build import images_side, meta_stage
 from training.models.encoder import OmniIDEncoder
 from training.models.sizes import SIZES
 
@@ -57,6 +57,19 @@ def test_an_encoder_of_another_size_is_refused_and_the_difference_named(
     model = {"size": "tiny", "clip": "encoder"}
     with pytest.raises(TrainingError, match=r"flow\.encoder: .* queries 32 instead of 16\. Set model\.size"):
         build(config(tiny_flux, prompts, {"encoder": str(tmp_path)}, model=model))
+
+
+def test_a_wrong_encoder_is_refused_before_flux_is_looked_for(tmp_path: Path) -> None:
+    OmniIDEncoder(SIZES["tiny"]).save_pretrained(tmp_path / "run" / "encoder")
+    nowhere, prompts = tmp_path / "nowhere", tmp_path / "prompts"
+    for size, folder, message in (
+        ("small", tmp_path / "run" / "encoder", r"is of another size than model\.size small"),
+        ("tiny", tmp_path / "run", r"holds no finished encoder.*Did you mean .*/run/encoder\?"),
+    ):
+        wrong = config(nowhere, prompts, {"encoder": str(folder)}, model={"size": size, "clip": "encoder"})
+        for made in (build, meta_stage):
+            with pytest.raises(TrainingError, match=message):
+                made(wrong)
 
 
 def test_an_encoder_that_is_not_there_is_named_with_its_key(tiny_flux, prompts, tmp_path: Path) -> None:
