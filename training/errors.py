@@ -1,8 +1,5 @@
 """The errors that end a training run, in words for the person who started it."""
 
-from pathlib import Path
-from tempfile import TemporaryFile
-
 import torch
 
 
@@ -20,22 +17,6 @@ class Stopped(Exception):  # noqa: N818 - names what happened, which is no error
 
 class BadSample(ValueError):  # noqa: N818 - names the thing, which the stream skips and counts
     """A sample that stays damaged however often it is read; the message names key, shard and what is wrong."""
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for what is about to be computed, so that the work is not lost for want of a place.
-
-    Raises:
-        TrainingError: it cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise TrainingError(
-            f"{folder} cannot be written to: {error.strerror}; give another folder for the output"
-        ) from error
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -21,7 +21,8 @@ import torch
 
 from shards.atomic import remove_file, write_bytes
 from training.engine.output import RUN_FILE
-from training.errors import TrainingError, make_folder
+from training.errors import TrainingError
+from training.folders import make_folder
 from training.models.encoder import OmniIDEncoder
 from training.models.flow_build import scratch_transformer
 from training.models.flux_adapter import name_in_file, name_in_transformer

@@ -12,8 +12,9 @@ from PIL import Image
 
 from faces.crop import CROP_SCALE
 from shards.atomic import write_bytes
-from training.errors import TrainingError, make_folder, out_of_memory
+from training.errors import TrainingError, out_of_memory
 from training.export import read_trained
+from training.folders import make_folder
 from training.sampling.photographs import read_portraits
 from training.sampling.sampler import Sampler
 
