@@ -5,8 +5,8 @@
 Every held-out person is drawn from their inputs, and each drawing is compared with the person's other images, real
 and not inputs, by the cosine of a face recognition network's embeddings (`--profile embedded`: SFace). `own` is
 the mean over people; `stranger` is that of what was drawn of all others. `gain` is the mean of the difference with
-its standard error, and `first` the share of people whose drawings are nearest to themselves
-among all people. The line of photographs is what their real inputs reach at the drawings' size: the ceiling.
+its standard error, and `first` the share of people whose drawings are nearest to themselves among all people. The
+line of photographs is what their real inputs reach at the drawings' size: the ceiling.
 
 A face is looked for in each drawing; where none is found, it is measured where it mostly is in the photographs.
 """

@@ -93,6 +93,7 @@ def read_run(run: Path) -> Trained:
     newest = checkpoints[-1]
     try:
         state = json.loads((newest / STATE_FILE).read_bytes())
+        step = state["step"]
         weights = _judged(StoredTensors(newest))
     except (UnreadableTensors, OSError, ValueError, KeyError) as error:
         raise TrainingError(
@@ -100,7 +101,7 @@ def read_run(run: Path) -> Trained:
         ) from error
     flow = config.flow.model_copy(update=_OF_THAT_MACHINE) if config.flow else None
     facts = ExportFacts(
-        step=state["step"],
+        step=step,
         size=SIZES[config.model.size],
         flow=flow,
         crop_scale=crop_scale,

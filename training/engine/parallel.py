@@ -49,7 +49,7 @@ class ParallelStage:
         if run.compile:
             torch._dynamo.config.recompile_limit = COMPILED_KINDS
         for number, block in enumerate(stage.blocks()):
-            if _chosen(number, float(run.activation_checkpointing)):
+            if _in_share(number, float(run.activation_checkpointing)):
                 block.forward = _computed_twice(block.forward)
             if run.compile:
                 # For each shape by itself: a step has few of them, and kernels for any shape would be slower.
@@ -167,7 +167,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return gathered.detach().cpu()
 
 
-def _chosen(number: int, share: float) -> bool:
+def _in_share(number: int, share: float) -> bool:
     """Whether the block of this number belongs to an evenly spread share of all."""
     return int((number + 1) * share) > int(number * share)
 

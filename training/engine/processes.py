@@ -78,9 +78,10 @@ def processes(deterministic: bool) -> Iterator[World]:
                     "flow stage, lower data.targets or flow.text_tokens"
                 ) from error
             if _lost_another(error):
+                told = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise TrainingError(
                     "another process of the run has gone; what ended it stands above or in its own log. "
-                    f"The same command goes on from the last checkpoint ({str(error).strip().splitlines()[0]})"
+                    f"The same command goes on from the last checkpoint ({told})"
                 ) from error
             raise
         else:

@@ -52,6 +52,17 @@ def test_the_ways_in_which_a_gpu_s_libraries_say_that_memory_is_used_up(message:
     assert not out_of_memory(torch.distributed.DistBackendError("NCCL error: remote process exited"))
 
 
+def test_an_exchange_that_failed_without_a_word_is_told_as_well() -> None:
+    try:
+        with (
+            pytest.raises(TrainingError, match=r"has gone; .* last checkpoint \(DistBackendError\)"),
+            processes(False),
+        ):
+            raise torch.distributed.DistBackendError
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_what_torch_keeps_for_the_whole_process_is_set_back() -> None:
     def settings() -> tuple[bool, bool]:
         return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
