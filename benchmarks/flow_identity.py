@@ -87,7 +87,7 @@ def main() -> None:
     )
     print(
         f"{len(people)} held-out people, {options.samples} drawings of each, {options.steps or 'usual'} steps, "
-        f"adapter scale {options.scale:g}"
+        f"adapter scale {options.scale:g}, identity guidance {options.identity_guidance or 'usual'}"
     )
     print(f"{'':<28}{'own':>8}{'stranger':>10}{'gain':>17}{'first':>8}{'found':>8}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -97,7 +97,13 @@ def main() -> None:
         sides.add(sampler.stage.flow.side)
         seeds = range(options.samples)
         drawn = [
-            sampler.draw(list(person.inputs), seeds, steps=options.steps, scale=options.scale)
+            sampler.draw(
+                list(person.inputs),
+                seeds,
+                steps=options.steps,
+                scale=options.scale,
+                identity_guidance=options.identity_guidance,
+            )
             for person in people
         ]
         report(source.name, drawn, truth, people, measure)
@@ -165,6 +171,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=4, help="drawings of each person (4)")
     parser.add_argument("--steps", type=int, help="of each drawing (the run's)")
     parser.add_argument("--scale", type=float, default=1.0, help="how much of the identity is added (1)")
+    parser.add_argument(
+        "--identity-guidance", type=float, help="how far from nobody to the person (the run's)"
+    )
     parser.add_argument(
         "--profile", default="embedded", help="networks that find and recognise faces (embedded)"
     )

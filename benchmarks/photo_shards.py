@@ -1,6 +1,6 @@
 """A small MFHQ data set from folders of photographs, one folder a person, such as Labeled Faces in the Wild.
 
-    python benchmarks/photo_shards.py FOLDER OUTPUT [--held-out 40]
+    python benchmarks/photo_shards.py FOLDER OUTPUT [--held-out 40] [--crop-scale 1.1] [--mirrored]
 
 It is for experiments that need more people than a few clips show: does a trainer learn who somebody is, measured
 on people it never saw? It is no MFHQ: photographs are taken years apart, small and enlarged, and nobody rated
@@ -8,7 +8,9 @@ them. Every eight photographs of a person become a sample; all samples of a pers
 with eight photographs are drawn for the test split; those of whom fewer are usable are missing from it. Faces are
 found, measured, cut out and masked by the same code as those of videos. `mfhq verify OUTPUT` checks the result.
 
-A folder stands where a video would: a photograph's number, by name, is its frame, and its second.
+A folder stands where a video would: a photograph's number, by name, is its frame, and its second. With
+`--mirrored` everyone of the training split is there once more as a person of their own, seen in a mirror: a few
+hundred people are few to learn from, and nobody's face is symmetric. Who is held out stays the same.
 """
 
 from __future__ import annotations
@@ -57,6 +59,8 @@ MODELS = ("yunet", "face_landmarker", "sface")
 FACES = Faces(min_px=40, min_sharpness=0)
 """Photographs are small; blur is not a fault of theirs that would pass with the next frame."""
 JPEG_QUALITY = 92
+MIRRORED = "_mirrored"
+"""Behind the name of a person in a mirror."""
 SUFFIXES = (".jpg", ".jpeg", ".png")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,59}")
 """Names of folders that can be a part of a key."""
@@ -86,6 +90,9 @@ def main() -> None:
         metavar="SCALE",
         help="side of an image in sizes of its face; 1.1 is the face alone, for small networks (%(default)s)",
     )
+    parser.add_argument(
+        "--mirrored", action="store_true", help="add the mirror images of people to train on, as other people"
+    )
     options = parser.parse_args()
 
     faces = Faces(**FACES.model_dump() | {"crop_scale": options.crop_scale})
@@ -109,16 +116,17 @@ def main() -> None:
     videos: list[VideoOutcome] = []
     for number, person in enumerate(people, 1):
         split = Split.TEST if person.name in held_out else Split.TRAIN
-        made, video = curate(person, split, observer)
-        samples += made
-        videos.append(video)
+        for name, mirrored in appearances(person.name, options.mirrored and split == Split.TRAIN):
+            made, video = curate(person, name, split, observer, mirrored=mirrored)
+            samples += made
+            videos.append(video)
         print(f"\r{number} of {len(people)} people, {len(samples)} samples", end="", flush=True)
     samples.sort(key=lambda sample: (sample.record.split, sample.record.key))
     manifest = write_dataset(
         options.output,
         samples,
         videos,
-        provenance(resolved, options.held_out, faces),
+        provenance(resolved, options.held_out, options.mirrored, faces),
         ShardLimits(max_samples=100),
         name=f"photographs of {options.folder.name}, for experiments",
     )
@@ -140,6 +148,11 @@ def photographs_of(person: Path) -> list[Path]:
     return sorted(path for path in person.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
+def appearances(name: str, with_mirror: bool) -> list[tuple[str, bool]]:
+    """Under which names a person appears, and whether that is in a mirror."""
+    return [(name, False), (f"{name}{MIRRORED}", True)] if with_mirror else [(name, False)]
+
+
 def key_of(person: str, group: int) -> str:
     """A valid key for a sample of a person; plain names stand in it as they are."""
     if not PLAIN_NAME.fullmatch(person):
@@ -150,14 +163,16 @@ def key_of(person: str, group: int) -> str:
     return f"{person}_{group}"
 
 
-def curate(person: Path, split: Split, observer: FaceObserver) -> tuple[list[Sample], VideoOutcome]:
-    """The samples of a person, and what became of the photographs."""
+def curate(
+    person: Path, name: str, split: Split, observer: FaceObserver, *, mirrored: bool
+) -> tuple[list[Sample], VideoOutcome]:
+    """The samples of a person under a name, and what became of the photographs."""
     files = photographs_of(person)
     reasons: Counter[Reason] = Counter()
     faces_seen = 0
     usable: list[Photograph] = []
     for number, path in enumerate(files):
-        observations = observations_of(path, number, observer)
+        observations = observations_of(path, number, observer, mirrored)
         faces_seen += len(observations)
         if not observations:
             continue
@@ -169,8 +184,7 @@ def curate(person: Path, split: Split, observer: FaceObserver) -> tuple[list[Sam
     groups = len(usable) // IMAGES_PER_IDENTITY
     # Every so-manieth photograph, so that a sample spans all of them: neighbours may be of the same day.
     samples = [
-        sample_of(person.name, split, group, usable[group::groups][:IMAGES_PER_IDENTITY])
-        for group in range(groups)
+        sample_of(name, split, group, usable[group::groups][:IMAGES_PER_IDENTITY]) for group in range(groups)
     ]
     tracks = [
         TrackOutcome(
@@ -184,7 +198,7 @@ def curate(person: Path, split: Split, observer: FaceObserver) -> tuple[list[Sam
         for sample in samples
     ]
     return samples, VideoOutcome(
-        video_id=person.name,
+        video_id=name,
         source=SOURCE,
         uri=person.name,
         bytes=sum(path.stat().st_size for path in files),
@@ -201,12 +215,12 @@ def curate(person: Path, split: Split, observer: FaceObserver) -> tuple[list[Sam
     )
 
 
-def observations_of(path: Path, number: int, observer: FaceObserver) -> list[FaceObservation]:
+def observations_of(path: Path, number: int, observer: FaceObserver, mirrored: bool) -> list[FaceObservation]:
     """The faces of a photograph, that in its middle first: whose folder it is stands there."""
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
         raise SystemExit(f"\n{path} is no image that OpenCV can read; remove it")
-    image = np.ascontiguousarray(bgr[..., ::-1])
+    image = np.ascontiguousarray(bgr[:, ::-1, ::-1] if mirrored else bgr[..., ::-1])
     middle = np.array(image.shape[1::-1]) / 2
     found = observer.observe(Frame(number, float(number), image), Stopwatch())
 
@@ -271,12 +285,13 @@ def image_records(
         )
 
 
-def provenance(resolved: dict[str, ResolvedModel], held_out: int, faces: Faces) -> Provenance:
+def provenance(resolved: dict[str, ResolvedModel], held_out: int, mirrored: bool, faces: Faces) -> Provenance:
     """What made the data set."""
     config = {
         "made_by": "benchmarks/photo_shards.py",
         "what": "photographs of people, eight a sample; for experiments, not curated as MFHQ is",
         "held_out_people": held_out,
+        "mirrored": mirrored,
         "faces": faces.model_dump(mode="json"),
         "jpeg_quality": JPEG_QUALITY,
     }

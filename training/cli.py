@@ -121,6 +121,15 @@ def sample(  # noqa: PLR0917 - typer hands in every option by name
     scale: Annotated[
         float, typer.Option(min=0, max=2, help="How much of the identity is added; 0 is FLUX alone")
     ] = 1.0,
+    identity_guidance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=20,
+            help="1 draws the person, more exaggerates who it is and takes twice as long (the run's); for runs "
+            "with flow.identity_dropout",
+        ),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=16, max=4096, help="Side of the images in pixels (the run's)")
     ] = None,
@@ -147,6 +156,7 @@ def sample(  # noqa: PLR0917 - typer hands in every option by name
             steps=steps,
             guidance=guidance,
             scale=scale,
+            identity_guidance=identity_guidance,
             side=size,
             base=base,
             device=device,

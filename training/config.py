@@ -81,15 +81,24 @@ class Mtd(Section):
 
 
 class Scratch(Section):
-    """A small flow transformer that is trained from nothing, on pixels, for experiments without FLUX."""
+    """A small flow transformer that is trained from nothing, for experiments without FLUX."""
 
     layers: Count = 4
     """Double blocks, which hold the identity adapter."""
     single_layers: Count = 4
     heads: Count = 6
     head_width: Annotated[int, Field(ge=8, multiple_of=8)] = 64
-    patch: Annotated[int, Field(ge=2, multiple_of=2)] = 4
-    """Pixels along a side of a patch; each patch is a token."""
+    patch: Annotated[int, Field(ge=2, multiple_of=2)] | None = None
+    """To draw plain pixels: how many along a side of a patch; each patch is a token."""
+    vae: Folder | None = None
+    """To draw latents: the folder of an `AutoencoderKL` of diffusers, which is not trained; as in FLUX, two by two
+    latents are a token."""
+
+    @model_validator(mode="after")
+    def _pixels_or_latents(self) -> Scratch:
+        if (self.patch is None) == (self.vae is None):
+            raise ValueError("flow.scratch: expected either patch, to draw pixels, or vae, to draw latents")
+        return self
 
 
 class Flow(Section):
@@ -112,6 +121,9 @@ class Flow(Section):
     text_tokens: Annotated[int, Field(ge=1, le=512)] = 512
     """Length that the prompt is padded to, FLUX.1-dev's own by default. 64 save 31 % of the work at 512 pixels,
     in training as in sampling, which must agree."""
+    identity_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of people of whom nothing is told in a step: their tokens are zeros. With a tenth or so, samples can
+    be guided by identity (`sample_identity_guidance`; Ho and Salimans, 2022). The paper speaks of none."""
     timesteps: Literal["uniform", "logit_normal"] = "uniform"
     """How t is drawn: evenly, as the paper's equation reads, or more often in the middle (Esser et al., 2024)."""
     guidance: NotNegative = 1.0
@@ -127,17 +139,25 @@ class Flow(Section):
     """Steps of a sample in validation; FLUX.1-dev's own."""
     sample_guidance: NotNegative = 3.5
     """What FLUX.1-dev is told in sampling; its own."""
+    sample_identity_guidance: NotNegative = 1.0
+    """How far samples go from nobody to the person: 1 is what was learned, more exaggerates who it is and takes
+    two passes a step. Other values than 1 need `identity_dropout`."""
 
     @model_validator(mode="after")
     def _there_is_one_base(self) -> Flow:
         if (self.base is None) == (self.scratch is None):
             raise ValueError("flow: expected either base, such as black-forest-labs/FLUX.1-dev, or scratch")
-        if self.scratch and self.side % self.scratch.patch:
+        if self.scratch and self.scratch.patch and self.side % self.scratch.patch:
             raise ValueError(
                 f"flow.scratch.patch: {self.scratch.patch} does not divide flow.side {self.side}"
             )
         if self.encoder_revision and self.encoder is None:
             raise ValueError("flow.encoder_revision: expected with flow.encoder, and only there")
+        if self.sample_identity_guidance != 1 and not self.identity_dropout:
+            raise ValueError(
+                "flow.sample_identity_guidance: other values than 1 need flow.identity_dropout, such as 0.1: "
+                "without it, nothing is learned of how nobody in particular looks"
+            )
         return self
 
 

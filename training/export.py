@@ -177,5 +177,6 @@ def _write_transformer(trained: Trained, folder: Path) -> None:
     write_bytes(folder / TRANSFORMER_FILE, save(weights, {"format": "pt"}))
     flow = trained.facts.flow
     if flow is not None and flow.scratch is not None:
+        numbers = weights["x_embedder.weight"].shape[1]
         with torch.device("meta"):
-            scratch_transformer(flow.scratch).save_config(folder)
+            scratch_transformer(flow.scratch, numbers).save_config(folder)

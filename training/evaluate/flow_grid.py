@@ -36,7 +36,12 @@ def flow_grid(stage: FlowStage, batch: Batch, device: torch.device, rows: int) -
     """
     flow = stage.flow
     tokens_BLD = stage.identify(batch.to(device))
-    way = stage.way(flow.side, flow.sample_steps, flow.sample_guidance)
+    way = stage.way(
+        flow.side,
+        flow.sample_steps,
+        flow.sample_guidance,
+        identity_guidance=flow.sample_identity_guidance,
+    )
     seeds_B = batch.seeds_B.to(device)
     samples_SBCSS = [
         stage.sample(tokens_BLD, seeds_B + number, flow.side, way).cpu() for number in range(SAMPLES)

@@ -41,6 +41,7 @@ from training.models.sizes import ModelSize
 _TIME = 0x666C6F772074696D
 _NOISE = 0x666C6F77206E6F69
 _SAMPLE = 0x666C6F772073616D
+_DROP = 0x666C6F772064726F
 """Set these draws apart from all others that come from the same seed."""
 
 
@@ -80,6 +81,8 @@ class Sampling:
     """What FLUX.1-dev is told."""
     scale: float = 1.0
     """How much of the adapter is added; 0 is FLUX alone."""
+    identity_guidance: float = 1.0
+    """How far to go from nobody's velocity to the person's."""
 
 
 class FlowStage(nn.Module):
@@ -117,7 +120,7 @@ class FlowStage(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """The sum of the losses of all targets of undamaged samples, () float32."""
-        return self.draw(batch, self.identify(batch)).loss_BN.sum()
+        return self.draw(batch, self._with_dropout(batch, self.identify(batch))).loss_BN.sum()
 
     def parts(self, batch: Batch) -> int:
         """How many targets the loss is a sum over."""
@@ -180,16 +183,29 @@ class FlowStage(nn.Module):
         try:
             for time, following in pairwise(way.times):
                 time_B = torch.full_like(guidance_B, time)
-                told_BQF = self._velocity(image_BQF, time_B, tokens_BLD, guidance_B)
-                image_BQF = image_BQF + (following - time) * told_BQF.float()
+                told_BQF = self._velocity(image_BQF, time_B, tokens_BLD, guidance_B).float()
+                if way.identity_guidance != 1:
+                    nobody_BLD = torch.zeros_like(tokens_BLD)
+                    nobody_BQF = self._velocity(image_BQF, time_B, nobody_BLD, guidance_B).float()
+                    told_BQF = torch.lerp(nobody_BQF, told_BQF, way.identity_guidance)
+                image_BQF = image_BQF + (following - time) * told_BQF
         finally:
             set_scale(self.transformer, 1.0)
         return image_BQF
 
-    def way(self, side: int, steps: int, guidance: float, scale: float = 1.0) -> Sampling:
+    def way(
+        self, side: int, steps: int, guidance: float, scale: float = 1.0, identity_guidance: float = 1.0
+    ) -> Sampling:
         """How FLUX draws an image of `side` pixels in so many steps."""
         tokens = (side // (2 * self.codec.factor)) ** 2
-        return Sampling(self.schedule.times(steps, tokens), guidance, scale)
+        return Sampling(self.schedule.times(steps, tokens), guidance, scale, identity_guidance)
+
+    def _with_dropout(self, batch: Batch, tokens_BLD: torch.Tensor) -> torch.Tensor:
+        """The tokens of most people, and zeros for the others."""
+        if not self.flow.identity_dropout:
+            return tokens_BLD
+        told_B = uniforms(seeded(batch.seeds_B, _DROP)) >= self.flow.identity_dropout
+        return tokens_BLD * told_B[:, None, None]
 
     def _velocity(
         self,

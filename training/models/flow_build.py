@@ -16,8 +16,8 @@ from training.models.clip_weights import load_clip
 from training.models.digest import weights_digest
 from training.models.encoder import OmniIDEncoder
 from training.models.flow import FlowStage, Flux
-from training.models.flux_folder import open_flux
-from training.models.flux_latents import PixelCodec, VaeCodec
+from training.models.flux_folder import open_flux, read_vae_config
+from training.models.flux_latents import Codec, PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
 from training.models.kept_latents import ON_THE_FLY, KeptLatents, latents_folder
@@ -66,11 +66,10 @@ def flow_stage(size: ModelSize, flow: Flow, precision: str, seed: int) -> FlowSt
         TrainingError: FLUX is not to be had, or not what it should be.
     """
     if flow.scratch:
+        codec, digest = _scratch_codec(flow.scratch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            transformer = scratch_transformer(flow.scratch)
-        prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
-        flux = Flux(transformer, PixelCodec(flow.scratch.patch), prompt, Schedule())
+            flux = _scratch_flux(flow.scratch, codec, digest)
     else:
         folder = open_flux(flow)
         # Half the memory and twice the speed, where the configuration asks for it; FLUX is published in bfloat16.
@@ -78,7 +77,7 @@ def flow_stage(size: ModelSize, flow: Flow, precision: str, seed: int) -> FlowSt
         # The prompt first: when it is not in the cache, T5 takes much memory for a moment.
         prompt = encoded_prompt(folder, flow)
         transformer = folder.load("transformer", _kind(), dtype)
-        codec = VaeCodec.load(folder, dtype)
+        codec = VaeCodec.load(folder.path / "vae", dtype)
         digest = weights_digest(transformer, codec.network)
         flux = Flux(transformer, codec, prompt, Schedule(folder.path), digest)
     with torch.random.fork_rng(devices=[]):
@@ -99,18 +98,18 @@ def meta_flow_stage(config: Config) -> FlowStage:
         _check_encoder(config)  # at once, and not after FLUX has been fetched
     with torch.device("meta"):
         if flow.scratch:
-            prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
-            flux = Flux(scratch_transformer(flow.scratch), PixelCodec(flow.scratch.patch), prompt, Schedule())
+            flux = _scratch_flux(flow.scratch, _scratch_codec(flow.scratch, weights=False)[0])
         else:
             configs = open_flux(flow, weights=False).configs
             transformer = _kind().from_config(configs["transformer"]).requires_grad_(False)
             vae = AutoencoderKL.from_config(configs["vae"]).requires_grad_(False)
+            codec = VaeCodec(vae, "shapes")
             widths = transformer.config
             prompt = Prompt(
                 torch.zeros(1, flow.text_tokens, widths.joint_attention_dim),
                 torch.zeros(1, widths.pooled_projection_dim),
             )
-            flux = Flux(transformer, VaeCodec(vae, "shapes"), prompt, Schedule())
+            flux = Flux(transformer, codec, prompt, Schedule())
         stage = FlowStage(SIZES[config.model.size], flow, flux)
     if flow.latents != ON_THE_FLY:
         # Encoded in the first epoch only: steps are not credited with work that most of them do not do.
@@ -118,12 +117,17 @@ def meta_flow_stage(config: Config) -> FlowStage:
     return stage
 
 
-def scratch_transformer(scratch: Scratch) -> Any:
-    """A transformer that is trained from nothing: as diffusion transformers begin, it draws nothing yet."""
+def scratch_transformer(scratch: Scratch, numbers: int) -> Any:
+    """A transformer that is trained from nothing: as diffusion transformers begin, it draws nothing yet.
+
+    Args:
+        scratch: its size.
+        numbers: of a token of an image.
+    """
     # Three axes of positions share a head's channels, pairs of them; the first axis says nothing in FLUX.1.
     spatial = scratch.head_width * 7 // 16 // 2 * 2
     transformer = _kind()(
-        in_channels=3 * scratch.patch**2,
+        in_channels=numbers,
         num_layers=scratch.layers,
         num_single_layers=scratch.single_layers,
         attention_head_dim=scratch.head_width,
@@ -140,6 +144,25 @@ def scratch_transformer(scratch: Scratch) -> Any:
             torch.nn.init.xavier_uniform_(module.weight, gain=0.0 if silent else 1.0)
             torch.nn.init.zeros_(module.bias)
     return transformer
+
+
+def _scratch_flux(scratch: Scratch, codec: Codec, digest: str = "") -> Flux:
+    prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
+    return Flux(scratch_transformer(scratch, 4 * codec.channels), codec, prompt, Schedule(), digest)
+
+
+def _scratch_codec(scratch: Scratch, *, weights: bool = True) -> tuple[Codec, str]:
+    """What the transformer draws, and the digest of the weights that are not trained."""
+    if scratch.vae is None:
+        return PixelCodec(int(scratch.patch or 0)), ""
+    from diffusers import AutoencoderKL
+
+    folder = Path(scratch.vae)
+    config = read_vae_config(folder)
+    if not weights:
+        return VaeCodec(AutoencoderKL.from_config(config).requires_grad_(False), "shapes"), ""
+    codec = VaeCodec.load(folder, torch.float32)
+    return codec, weights_digest(codec.network)
 
 
 def _kind() -> Any:

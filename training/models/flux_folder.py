@@ -60,26 +60,7 @@ class FluxFolder:
         Raises:
             TrainingError: its weights are missing, damaged, or not those that its configuration speaks of.
         """
-        _without_progress()
-        with _in_words(self.path / part):
-            model, report = kind.from_pretrained(
-                self.path, subfolder=part, dtype=dtype, output_loading_info=True, local_files_only=True
-            )
-        problems = [
-            f"{what}: {_first(sorted(map(str, report[name])))}"
-            for name, what in (
-                ("missing_keys", "missing"),
-                ("mismatched_keys", "of another shape"),
-                ("error_msgs", "unreadable"),
-            )
-            if report.get(name)
-        ]
-        if problems:
-            raise TrainingError(
-                f"{self.path / part} does not hold the weights that its config.json speaks of: "
-                f"{'; '.join(problems)}. Fetch this part again"
-            )
-        return model.requires_grad_(False).eval()
+        return load_part(self.path / part, kind, dtype)
 
     def load_tokenizer(self, part: str, kind: Any) -> Any:
         """A tokenizer.
@@ -89,6 +70,30 @@ class FluxFolder:
         """
         with _in_words(self.path / part):
             return kind.from_pretrained(self.path, subfolder=part, local_files_only=True)
+
+
+def load_part(path: Path, kind: Any, dtype: torch.dtype) -> Any:
+    """As `FluxFolder.load`, from the folder of the part itself."""
+    _without_progress()
+    with _in_words(path):
+        model, report = kind.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, local_files_only=True
+        )
+    problems = [
+        f"{what}: {_first(sorted(map(str, report[name])))}"
+        for name, what in (
+            ("missing_keys", "missing"),
+            ("mismatched_keys", "of another shape"),
+            ("error_msgs", "unreadable"),
+        )
+        if report.get(name)
+    ]
+    if problems:
+        raise TrainingError(
+            f"{path} does not hold the weights that its config.json speaks of: {'; '.join(problems)}. Fetch this "
+            "part again"
+        )
+    return model.requires_grad_(False).eval()
 
 
 def open_flux(flow: Flow, *, weights: bool = True) -> FluxFolder:
@@ -104,7 +109,7 @@ def open_flux(flow: Flow, *, weights: bool = True) -> FluxFolder:
     path = Path(str(flow.base))
     if not path.is_dir():
         path = _fetch(str(flow.base), flow.revision, DESCRIPTION + (WEIGHTS if weights else []))
-    folder = FluxFolder(path, {part: _config(path, part, kind) for part, kind in PARTS.items()})
+    folder = FluxFolder(path, {part: _part_config(path, part) for part in PARTS})
     for part in ("scheduler/scheduler_config.json", "tokenizer", "tokenizer_2"):
         if not (path / part).exists():
             raise TrainingError(
@@ -114,32 +119,52 @@ def open_flux(flow: Flow, *, weights: bool = True) -> FluxFolder:
     return folder
 
 
-def _config(path: Path, part: str, kind: str) -> dict[str, Any]:
+def read_vae_config(path: Path) -> dict[str, Any]:
+    """What `flow.scratch.vae` names.
+
+    Raises:
+        TrainingError: it is no folder of an `AutoencoderKL`.
+    """
+    setting = "flow.scratch.vae"
+    if not (path / "config.json").is_file():
+        hint = f". Did you mean {path / 'vae'}?" if (path / "vae" / "config.json").is_file() else ""
+        raise TrainingError(
+            f"{setting}: {path} has no config.json; expected the folder of an AutoencoderKL as diffusers keeps it"
+            f"{hint}"
+        )
+    return _config(path / "config.json", "vae", setting)
+
+
+def _part_config(path: Path, part: str) -> dict[str, Any]:
     file = path / part / "config.json"
-    try:
-        config: Any = json.loads(file.read_bytes())
-    except FileNotFoundError as error:
+    if not file.is_file():
         raise TrainingError(
             f"flow.base: {path} has no {part}/config.json; expected a folder of FLUX as diffusers keeps it, with "
             f"the parts {', '.join(PARTS)}, scheduler, tokenizer and tokenizer_2"
-        ) from error
+        )
+    return _config(file, part, "flow.base")
+
+
+def _config(file: Path, part: str, setting: str) -> dict[str, Any]:
+    try:
+        config: Any = json.loads(file.read_bytes())
     except ValueError as error:
-        raise TrainingError(f"flow.base: {file} is no valid JSON: {error}; fetch it again") from error
+        raise TrainingError(f"{setting}: {file} is no valid JSON: {error}; fetch it again") from error
     if not isinstance(config, dict):
-        raise TrainingError(f"flow.base: {file} is not that of a part of FLUX; fetch it again")
+        raise TrainingError(f"{setting}: {file} is not that of a part of FLUX; fetch it again")
     found = config.get("_class_name") or "".join(config.get("architectures") or ["nothing"])
-    if found != kind:
+    if found != PARTS[part]:
         raise TrainingError(
-            f"flow.base: {file} describes a {found}, expected a {kind}: this is not "
+            f"{setting}: {file} describes a {found}, expected a {PARTS[part]}: this is not "
             "FLUX.1, or its parts are mixed up"
         )
     if "quantization_config" in config:
         raise TrainingError(
-            f"flow.base: {file} describes quantised weights (quantization_config); give FLUX as it was "
+            f"{setting}: {file} describes quantised weights (quantization_config); give FLUX as it was "
             "published, in bfloat16"
         )
     if missing := [key for key in SIZES_OF[part] if not isinstance(config.get(key), int)]:
-        raise TrainingError(f"flow.base: {file} does not say {', '.join(missing)}; fetch it again")
+        raise TrainingError(f"{setting}: {file} does not say {', '.join(missing)}; fetch it again")
     return config
 
 

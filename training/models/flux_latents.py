@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
 
-from training.models.flux_folder import FluxFolder
+from training.models.flux_folder import load_part
 
 
 class Codec(Protocol):
@@ -37,7 +38,7 @@ class Codec(Protocol):
 
 
 class VaeCodec:
-    """FLUX's autoencoder.
+    """FLUX's autoencoder, or another of its kind.
 
     It is not part of the stage's modules: it is never trained, so DDP has nothing to send of it, and FSDP would
     shard what takes 0.2 GB and gather it again in every step. It moves to where the first images are.
@@ -57,15 +58,15 @@ class VaeCodec:
         self.factor = 2 ** (len(config.block_out_channels) - 1)
 
     @classmethod
-    def load(cls, folder: FluxFolder, dtype: torch.dtype) -> VaeCodec:
-        """FLUX's autoencoder from its folder.
+    def load(cls, folder: Path, dtype: torch.dtype) -> VaeCodec:
+        """An autoencoder from its own folder.
 
         Raises:
             TrainingError: it cannot be loaded.
         """
         from diffusers import AutoencoderKL
 
-        vae = folder.load("vae", AutoencoderKL, dtype)
+        vae = load_part(folder, AutoencoderKL, dtype)
         return cls(vae, f"vae-{_digest(vae.state_dict())}-{str(dtype).removeprefix('torch.')}")
 
     @property

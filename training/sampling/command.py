@@ -29,6 +29,7 @@ def draw_samples(
     steps: int | None,
     guidance: float | None,
     scale: float,
+    identity_guidance: float | None,
     side: int | None,
     base: str | None,
     device: str | None,
@@ -55,7 +56,13 @@ def draw_samples(
     for number in range(seed, seed + count):
         with _memory_in_words(too_large):
             (image,) = sampler.draw(
-                portraits, [number], side=side, steps=steps, guidance=guidance, scale=scale
+                portraits,
+                [number],
+                side=side,
+                steps=steps,
+                guidance=guidance,
+                scale=scale,
+                identity_guidance=identity_guidance,
             )
         path = output / f"sample-{number}.png"
         encoded = io.BytesIO()

@@ -77,6 +77,7 @@ class Sampler:
         steps: int | None = None,
         guidance: float | None = None,
         scale: float = 1.0,
+        identity_guidance: float | None = None,
     ) -> list[NDArray[np.uint8]]:
         """Draw one person, an image for each seed; one after the other, so that memory does not grow with them.
 
@@ -87,12 +88,13 @@ class Sampler:
             steps: more take longer and follow the flow more closely.
             guidance: what FLUX.1-dev is told.
             scale: how much of the identity is added; 0 is FLUX alone.
+            identity_guidance: how far to go from nobody to this person; 1 is what was learned.
 
         Returns:
             (side, side, 3) uint8, RGB, each.
 
         Raises:
-            TrainingError: FLUX has no images of this side.
+            TrainingError: FLUX has no images of this side, or was never trained to draw nobody.
         """
         stage, flow = self.stage, self.stage.flow
         side = side or flow.side
@@ -100,11 +102,19 @@ class Sampler:
             raise TrainingError(
                 f"images of {side} pixels cannot be drawn: give a multiple of {2 * stage.codec.factor}"
             )
+        if identity_guidance is None:
+            identity_guidance = flow.sample_identity_guidance
+        if identity_guidance != 1 and not flow.identity_dropout:
+            raise TrainingError(
+                "identity guidance needs a run that was trained with flow.identity_dropout; leave "
+                "--identity-guidance out"
+            )
         way = stage.way(
             side,
             flow.sample_steps if steps is None else steps,
             flow.sample_guidance if guidance is None else guidance,
             scale,
+            identity_guidance,
         )
         precision = torch.autocast(
             self.device.type, torch.bfloat16, enabled=stage.transformer.dtype == torch.bfloat16
