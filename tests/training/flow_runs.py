@@ -13,7 +13,7 @@ from training.engine.dcp import write_tensors
 from training.models.build import build_stage
 from training.models.flow import FlowStage
 
-SCRATCH = {"layers": 2, "single_layers": 1, "heads": 2, "head_width": 16}
+SCRATCH = {"layers": 2, "single_layers": 1, "heads": 2, "head_width": 16, "patch": 4}
 SIDE = 64
 
 

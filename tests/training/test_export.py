@@ -64,7 +64,12 @@ def as_image_embeds(exported: Path, batch: Batch) -> list[torch.Tensor]:
 
 
 def drawn(
-    pipeline: Any, embeds: list[torch.Tensor], noise_BQF: torch.Tensor, scale: float = 1.0, **more: Any
+    pipeline: Any,
+    embeds: list[torch.Tensor],
+    noise_BQF: torch.Tensor,
+    scale: float = 1.0,
+    negative: list[torch.Tensor] | None = None,
+    **more: Any,
 ) -> torch.Tensor:
     pipeline.set_progress_bar_config(disable=True)
     pipeline.set_ip_adapter_scale(scale)
@@ -77,7 +82,7 @@ def drawn(
         width=SIDE,
         latents=noise_BQF,
         ip_adapter_image_embeds=embeds,
-        negative_ip_adapter_image_embeds=embeds,
+        negative_ip_adapter_image_embeds=negative or embeds,
         output_type="pt",
         **more,
     ).images
@@ -100,6 +105,36 @@ def test_a_stock_pipeline_draws_what_our_sampler_draws(stage, exported, tiny_flu
         nobody = stage.codec.decode(unpack(stage.denoise(noise, tokens, stage.way(SIDE, 4, 3.5, 0.0))))
     assert torch.allclose(ours, theirs, atol=2e-5)
     assert (ours - nobody).abs().max() > 100 * (ours - theirs).abs().max()
+
+
+def test_a_stock_pipeline_guides_by_identity_as_our_sampler_does(
+    stage, exported, tiny_flux, make_batch
+) -> None:
+    from diffusers import FluxPipeline
+
+    pipeline = FluxPipeline.from_pretrained(tiny_flux)
+    pipeline.load_ip_adapter(
+        exported, weight_name="ip_adapter.safetensors", image_encoder_pretrained_model_name_or_path=None
+    )
+    batch = make_batch(people=1)
+    noise = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(3))
+    embeds = as_image_embeds(exported, batch)
+    theirs = drawn(
+        pipeline,
+        embeds,
+        noise,
+        negative=[torch.zeros_like(embeds[0])],
+        negative_prompt=[PROMPT],
+        true_cfg_scale=2.5,
+    )
+    with torch.no_grad():
+        tokens = stage.identify(batch)
+        ours, plain = (
+            stage.codec.decode(unpack(stage.denoise(noise, tokens, stage.way(SIDE, 4, 3.5, 1.0, guidance))))
+            for guidance in (2.5, 1.0)
+        )
+    assert torch.allclose(ours, theirs, atol=2e-5)
+    assert (ours - plain).abs().max() > 100 * (ours - theirs).abs().max()
 
 
 def test_so_does_a_stock_pipeline_with_a_controlnet(stage, exported, tiny_flux, make_batch) -> None:

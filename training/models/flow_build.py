@@ -66,7 +66,7 @@ def flow_stage(size: ModelSize, flow: Flow, precision: str, seed: int) -> FlowSt
         TrainingError: FLUX is not to be had, or not what it should be.
     """
     if flow.scratch:
-        codec, digest = _scratch_codec(flow.scratch)
+        codec, digest = _scratch_codec(flow.scratch, flow.side)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             flux = _scratch_flux(flow.scratch, codec, digest)
@@ -98,7 +98,7 @@ def meta_flow_stage(config: Config) -> FlowStage:
         _check_encoder(config)  # at once, and not after FLUX has been fetched
     with torch.device("meta"):
         if flow.scratch:
-            flux = _scratch_flux(flow.scratch, _scratch_codec(flow.scratch, weights=False)[0])
+            flux = _scratch_flux(flow.scratch, _scratch_codec(flow.scratch, flow.side, weights=False)[0])
         else:
             configs = open_flux(flow, weights=False).configs
             transformer = _kind().from_config(configs["transformer"]).requires_grad_(False)
@@ -151,18 +151,24 @@ def _scratch_flux(scratch: Scratch, codec: Codec, digest: str = "") -> Flux:
     return Flux(scratch_transformer(scratch, 4 * codec.channels), codec, prompt, Schedule(), digest)
 
 
-def _scratch_codec(scratch: Scratch, *, weights: bool = True) -> tuple[Codec, str]:
-    """What the transformer draws, and the digest of the weights that are not trained."""
-    if scratch.vae is None:
-        return PixelCodec(int(scratch.patch or 0)), ""
+def _scratch_codec(scratch: Scratch, side: int, *, weights: bool = True) -> tuple[Codec, str]:
+    """What the transformer draws images of `side` pixels in, and the digest of the weights of that."""
+    if scratch.patch is not None:
+        return PixelCodec(scratch.patch), ""
     from diffusers import AutoencoderKL
 
-    folder = Path(scratch.vae)
+    folder = Path(str(scratch.vae))
     config = read_vae_config(folder)
-    if not weights:
-        return VaeCodec(AutoencoderKL.from_config(config).requires_grad_(False), "shapes"), ""
-    codec = VaeCodec.load(folder, torch.float32)
-    return codec, weights_digest(codec.network)
+    if weights:
+        codec = VaeCodec.load(folder, torch.float32)
+    else:
+        codec = VaeCodec(AutoencoderKL.from_config(config).requires_grad_(False), "shapes")
+    if side % (2 * codec.factor):
+        raise TrainingError(
+            f"flow.side: {side} pixels are no whole number of tokens in the latents of {folder}; give a multiple "
+            f"of {2 * codec.factor}"
+        )
+    return codec, weights_digest(codec.network) if weights else ""
 
 
 def _kind() -> Any:

@@ -60,11 +60,16 @@ class Sampler:
                 "the second stage (flow) from its encoder"
             )
         if base is not None:
+            if flow.scratch is not None:
+                raise TrainingError(
+                    f"--base: {source} draws with a transformer of its own and not with FLUX; leave it out"
+                )
             flow = flow.model_copy(update={"base": base, "revision": None})
         stage = flow_stage(trained.facts.size, flow, precision=precision, seed=0)
         _put(trained, stage)
         if trained.facts.frozen_digest not in {"", stage.frozen_digest}:
-            say(f"warning: {flow.base} has other weights than the FLUX that {source} was trained beside")
+            frozen = flow.scratch.vae if flow.scratch else flow.base
+            say(f"warning: {frozen} has other weights than in the training of {source}")
         return cls(stage.to(device))
 
     @torch.no_grad()
@@ -101,6 +106,10 @@ class Sampler:
         if side % (2 * stage.codec.factor):
             raise TrainingError(
                 f"images of {side} pixels cannot be drawn: give a multiple of {2 * stage.codec.factor}"
+            )
+        if guidance is not None and not stage.transformer.config.guidance_embeds:
+            raise TrainingError(
+                "this transformer is told no guidance, as only FLUX.1-dev is; leave --guidance out"
             )
         if identity_guidance is None:
             identity_guidance = flow.sample_identity_guidance

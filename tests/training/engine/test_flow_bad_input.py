@@ -20,7 +20,7 @@ FLOW = ("stage=flow", "flow.text_tokens=8", "flow.side=64", "flow.sample_steps=2
 SCRATCH = (
     "stage=flow",
     "flow.side=16",
-    "flow.scratch={layers: 1, single_layers: 1, heads: 2, head_width: 16}",
+    "flow.scratch={layers: 1, single_layers: 1, heads: 2, head_width: 16, patch: 4}",
     "flow.sample_steps=2",
     "batch=2",
     "steps=2",

@@ -16,7 +16,7 @@ from training.data.batch import Batch
 from training.engine.parallel import ParallelStage
 from training.engine.processes import World, processes
 
-DEEP = {"layers": 3, "single_layers": 3, "heads": 2, "head_width": 16}
+DEEP = {"layers": 3, "single_layers": 3, "heads": 2, "head_width": 16, "patch": 4}
 """So that there are blocks behind others of their class, which are a case of their own for the compiler."""
 
 

@@ -115,7 +115,7 @@ def test_a_transformer_of_its_own_is_trained_saved_and_exported(tmp_path: Path, 
         dataset,
         *FLOW,
         "flow.side=16",
-        "flow.scratch={layers: 1, single_layers: 1, heads: 2, head_width: 16}",
+        "flow.scratch={layers: 1, single_layers: 1, heads: 2, head_width: 16, patch: 4}",
     )
     run.ended(2)
     export(run.output, tmp_path / "out")

@@ -26,6 +26,7 @@ def test_the_grid_of_a_configuration_draws_its_stage(make_batch) -> None:
         "single_layers": 1,
         "heads": 2,
         "head_width": 16,
+        "patch": 4,
     }
     for more in (
         {"stage": "mtd"},

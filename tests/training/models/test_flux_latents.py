@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.config import Flow
-from training.models.flux_folder import open_flux
 from training.models.flux_latents import PixelCodec, VaeCodec, pack, places, unpack
 from training.models.flux_schedule import Schedule
 
@@ -17,7 +15,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def codec(tiny_flux: Path) -> VaeCodec:
-    return VaeCodec.load(open_flux(Flow(base=str(tiny_flux))), torch.float32)
+    return VaeCodec.load(tiny_flux / "vae", torch.float32)
 
 
 def images(count: int = 2) -> torch.Tensor:
@@ -47,7 +45,7 @@ def test_decoding_is_what_the_pipeline_does_behind_its_last_step(codec: VaeCodec
 
 
 def test_the_name_of_a_codec_changes_with_its_weights_and_precision(codec: VaeCodec, tiny_flux: Path) -> None:
-    folder = open_flux(Flow(base=str(tiny_flux)))
+    folder = tiny_flux / "vae"
     assert VaeCodec.load(folder, torch.float32).name == codec.name
     assert VaeCodec.load(folder, torch.bfloat16).name != codec.name
 

@@ -164,7 +164,7 @@ def flow_from(encoder: Path | str, revision: str | None) -> Config:
         "data": {"root": "root"},
         "model": {"size": "tiny", "clip": "encoder"},
         "flow": {
-            "scratch": {"layers": 1, "single_layers": 1, "heads": 2, "head_width": 16},
+            "scratch": {"layers": 1, "single_layers": 1, "heads": 2, "head_width": 16, "patch": 4},
             "side": 16,
             "encoder": str(encoder),
             "encoder_revision": revision,

@@ -189,7 +189,7 @@ def test_another_flux_of_the_same_shape_draws_and_that_is_said(
     assert not said
     other = write_tiny_flux(tmp_path / "other", seed=1)
     Sampler.load(known, CPU, base=str(other), say=said.append)
-    assert said == [f"warning: {other} has other weights than the FLUX that {run} was trained beside"]
+    assert said == [f"warning: {other} has other weights than in the training of {run}"]
 
 
 def test_faces_are_cut_out_as_those_of_the_data_set_were(run, astronaut, tmp_path: Path) -> None:
@@ -205,6 +205,18 @@ def test_faces_are_cut_out_as_those_of_the_data_set_were(run, astronaut, tmp_pat
     sampler = Sampler.load(read_trained(tight), CPU)
     assert np.array_equal(sampler.draw([narrow], [0], steps=2)[0], pixels_of(other / "sample-0.png"))
     assert not np.array_equal(wide, narrow)
+
+
+def test_what_a_transformer_was_never_trained_for_is_refused_and_not_ignored(stage, tmp_path: Path) -> None:
+    portrait = [np.zeros((512, 512, 3), dtype=np.uint8)]
+    with pytest.raises(TrainingError, match=r"needs a run that was trained with flow\.identity_dropout"):
+        Sampler(stage).draw(portrait, [0], identity_guidance=2.0)
+    config = flow_config(None, None)
+    own = write_run(tmp_path / "run", config, as_trained(flow_stage(config)))
+    with pytest.raises(TrainingError, match=r"told no guidance, as only FLUX\.1-dev is; leave --guidance out"):
+        Sampler.load(read_trained(own), CPU).draw(portrait, [0], guidance=2.0)
+    with pytest.raises(TrainingError, match=r"--base: .* draws with a transformer of its own"):
+        Sampler.load(read_trained(own), CPU, base="flux")
 
 
 def test_a_size_that_flux_cannot_draw_is_refused(stage) -> None:
