@@ -213,7 +213,9 @@ def test_what_a_transformer_was_never_trained_for_is_refused_and_not_ignored(sta
         Sampler(stage).draw(portrait, [0], identity_guidance=2.0)
     config = flow_config(None, None)
     own = write_run(tmp_path / "run", config, as_trained(flow_stage(config)))
-    with pytest.raises(TrainingError, match=r"told no guidance, as only FLUX\.1-dev is; leave --guidance out"):
+    with pytest.raises(
+        TrainingError, match=r"told no guidance, as only FLUX\.1-dev is; leave --guidance out"
+    ):
         Sampler.load(read_trained(own), CPU).draw(portrait, [0], guidance=2.0)
     with pytest.raises(TrainingError, match=r"--base: .* draws with a transformer of its own"):
         Sampler.load(read_trained(own), CPU, base="flux")
