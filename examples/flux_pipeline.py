@@ -26,11 +26,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("export", type=Path)
-    parser.add_argument("crops", type=Path, nargs="+")
+    parser.add_argument("export", type=Path, help="folder that `omniid export` wrote")
+    parser.add_argument("crops", type=Path, nargs="+", help="square photographs of the face, one or more")
     parser.add_argument("--flux", default="black-forest-labs/FLUX.1-dev", help="hub name or folder")
     parser.add_argument("--prompt", help="what to draw (what the adapter was trained with)")
     parser.add_argument("--scale", type=float, default=1.0, help="how much of the identity is added")
+    parser.add_argument(
+        "--identity-guidance",
+        type=float,
+        help="above 1: exaggerate who it is, for an adapter that was trained with flow.identity_dropout",
+    )
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
@@ -40,7 +45,15 @@ def main() -> None:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
 
     # How the adapter was trained: its prompt, and the length that FLUX read it in.
-    trained = json.loads((options.export / "omniid.json").read_bytes())["flow"]
+    facts = options.export / "omniid.json"
+    if not facts.is_file():
+        parser.error(f"{options.export} is no export: it has no {facts.name}")
+    trained = json.loads(facts.read_bytes())["flow"]
+    if trained is None or trained["scratch"]:
+        parser.error(
+            f"{options.export} holds no adapter for FLUX: its run trained none, or beside another network"
+        )
+    prompt = options.prompt or trained["prompt"]
 
     # The identity: any number of crops of one person become 256 tokens.
     encoder = OmniIDEncoder.from_pretrained(options.export / "encoder").eval().to(device)
@@ -62,10 +75,13 @@ def main() -> None:
     )
     pipeline.set_ip_adapter_scale(options.scale)
     image = pipeline(
-        options.prompt or trained["prompt"],
+        prompt,
         max_sequence_length=trained["text_tokens"],
         ip_adapter_image_embeds=[identity],
+        # Nobody's identity, which guidance leads away from.
         negative_ip_adapter_image_embeds=[torch.zeros_like(identity)],
+        negative_prompt=prompt,
+        true_cfg_scale=options.identity_guidance or trained["sample_identity_guidance"],
         num_inference_steps=options.steps,
         height=options.size,
         width=options.size,

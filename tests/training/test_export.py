@@ -283,7 +283,7 @@ def test_an_export_that_cannot_be_read_says_why(exported, tmp_path: Path, damage
 
 
 def test_the_example_draws_and_knows_nothing_but_diffusers_and_the_encoder(
-    exported, tiny_flux, tmp_path: Path, monkeypatch
+    exported, tiny_flux, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     import ast
     import runpy
@@ -301,13 +301,23 @@ def test_the_example_draws_and_knows_nothing_but_diffusers_and_the_encoder(
         and node.module.startswith(("training", "faces", "shards"))
     }
     assert ours == {"training.models.encoder"}
-    drawn_images = []
-    for number in (40, 200):
-        crop, output = tmp_path / f"{number}.jpg", tmp_path / f"{number}.png"
-        Image.fromarray(np.full((512, 512, 3), number, dtype=np.uint8)).save(crop)
-        arguments = [exported, crop, "--flux", tiny_flux, "--steps", 2, "--size", SIDE, "--output", output]
-        monkeypatch.setattr(sys, "argv", [str(example), *map(str, arguments)])
+    output = tmp_path / "person.png"
+
+    def drawn_by_example(grey: int, *options: object, source: Path = exported) -> np.ndarray:
+        crop = tmp_path / f"{grey}.jpg"
+        Image.fromarray(np.full((512, 512, 3), grey, dtype=np.uint8)).save(crop)
+        arguments = [source, crop, "--flux", tiny_flux, "--steps", 2, "--size", SIDE, "--output", output]
+        monkeypatch.setattr(sys, "argv", [str(example), *map(str, [*arguments, *options])])
         runpy.run_path(str(example), run_name="__main__")
-        drawn_images.append(np.asarray(Image.open(output)).astype(int))
-    assert drawn_images[0].shape == (SIDE, SIDE, 3)
-    assert np.abs(drawn_images[0] - drawn_images[1]).max() > 1
+        return np.asarray(Image.open(output)).astype(int)
+
+    dark = drawn_by_example(40)
+    assert dark.shape == (SIDE, SIDE, 3)
+    assert np.abs(dark - drawn_by_example(200)).max() > 1
+    assert np.abs(dark - drawn_by_example(40, "--identity-guidance", 4)).max() > 1
+    config = flow_config(None, None)
+    export(write_run(tmp_path / "run", config, flow_stage(config)), tmp_path / "own")
+    for source, message in ((tmp_path, "is no export"), (tmp_path / "own", "holds no adapter for FLUX")):
+        with pytest.raises(SystemExit):
+            drawn_by_example(40, source=source)
+        assert message in capsys.readouterr().err

@@ -207,6 +207,22 @@ def test_faces_are_cut_out_as_those_of_the_data_set_were(run, astronaut, tmp_pat
     assert not np.array_equal(wide, narrow)
 
 
+def test_identity_can_be_exaggerated_and_the_run_says_how_much_is_usual(
+    stage, tiny_flux, astronaut, tmp_path: Path
+) -> None:
+    config = flow_config(
+        tiny_flux, tmp_path, {"identity_dropout": 0.1, "sample_identity_guidance": 3.0, "sample_steps": 2}
+    )
+    run = write_run(tmp_path / "run", config, stage)
+    images = {}
+    for given in ((), ("--identity-guidance", 3), ("--identity-guidance", 1)):
+        assert called("sample", run, astronaut, "-o", tmp_path / "out", "--count", 1, *given).exit_code == 0
+        images[given] = pixels_of(tmp_path / "out" / "sample-0.png")
+    usual, three, one = images.values()
+    assert np.array_equal(usual, three)
+    assert not np.array_equal(usual, one)
+
+
 def test_what_a_transformer_was_never_trained_for_is_refused_and_not_ignored(stage, tmp_path: Path) -> None:
     portrait = [np.zeros((512, 512, 3), dtype=np.uint8)]
     with pytest.raises(TrainingError, match=r"needs a run that was trained with flow\.identity_dropout"):
