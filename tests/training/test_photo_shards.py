@@ -40,6 +40,36 @@ def test_people_become_samples_of_eight_and_stay_in_one_split(faces_folder: Path
     assert "not curated" in str(dataset.manifest.provenance.config["what"])
 
 
+@pytest.mark.slow
+def test_a_mirror_shows_other_people_to_train_on_and_nobody_who_is_held_out(tmp_path: Path) -> None:
+    portrait = Image.fromarray(skimage.data.astronaut())
+    for name in ("anna", "berta", "clara"):
+        (tmp_path / "people" / name).mkdir(parents=True)
+        for number in range(8):
+            portrait.save(tmp_path / "people" / name / f"{number}.png")
+    command = [
+        sys.executable,
+        SCRIPT,
+        tmp_path / "people",
+        tmp_path / "shards",
+        "--held-out",
+        "1",
+        "--mirrored",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+
+    assert verify(tmp_path / "shards") == []
+    dataset = Dataset.open(tmp_path / "shards")
+    (held_out,) = (sample.record.person_id for sample in dataset.samples(Split.TEST))
+    seen = {sample.record.person_id: sample.record for sample in dataset.samples(Split.TRAIN)}
+    people = {"anna", "berta", "clara"} - {held_out}
+    assert set(seen) == people | {f"{name}_mirrored" for name in people}
+    for name in people:
+        yaw, mirrored = (seen[key].images[0].pose.yaw for key in (name, f"{name}_mirrored"))
+        assert abs(yaw) > 3
+        assert mirrored == pytest.approx(-yaw, abs=abs(yaw) / 2)
+
+
 def test_more_people_to_hold_out_than_there_are_is_refused(tmp_path: Path) -> None:
     (tmp_path / "people" / "somebody").mkdir(parents=True)
     command = [sys.executable, SCRIPT, tmp_path / "people", tmp_path / "shards", "--held-out", "1"]
