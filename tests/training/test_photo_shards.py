@@ -65,9 +65,10 @@ def test_a_mirror_shows_other_people_to_train_on_and_nobody_who_is_held_out(tmp_
     people = {"anna", "berta", "clara"} - {held_out}
     assert set(seen) == people | {f"{name}_mirrored" for name in people}
     for name in people:
-        yaw, mirrored = (seen[key].images[0].pose.yaw for key in (name, f"{name}_mirrored"))
-        assert abs(yaw) > 3
-        assert mirrored == pytest.approx(-yaw, abs=abs(yaw) / 2)
+        left, _, right, _ = seen[name].images[0].box_px
+        found = seen[f"{name}_mirrored"].images[0].box_px
+        assert abs(left - (portrait.width - right)) > 30
+        assert found[0] == pytest.approx(portrait.width - right, abs=15)
 
 
 def test_more_people_to_hold_out_than_there_are_is_refused(tmp_path: Path) -> None:
