@@ -5,7 +5,7 @@
 It is trained on the images of the training split, reduced to `--side` pixels: in absolute difference of pixels and
 of their neighbours' differences, which keeps edges, and with a slight pull towards normally distributed latents. A
 latent stands for 4 x 4 pixels. OUTPUT becomes the folder of an `AutoencoderKL` of diffusers, which a run takes as
-`flow.scratch={patch: null, vae: OUTPUT}`, with a picture of what is left of people who were held out.
+`flow.scratch.patch=null flow.scratch.vae=OUTPUT`; a picture in it shows how faces of held-out people come back.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
 from shards.atomic import write_bytes
+from shards.manifest import DataSetError
 from shards.reader import Dataset
 from shards.schema import Split
 from training.models.pixels import pixels
@@ -41,8 +42,12 @@ PICTURE_ROWS, PICTURE_COLUMNS = 4, 6
 def main() -> None:
     """Train it, write it, and say how much of held-out faces it keeps."""
     options = parse()
-    dataset = Dataset.open(options.dataset)
-    seen, held_out = (images_of(dataset, split, options.side) for split in (Split.TRAIN, Split.TEST))
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        dataset = Dataset.open(options.dataset)
+        seen, held_out = (images_of(dataset, split, options.side) for split in (Split.TRAIN, Split.TEST))
+    except DataSetError as error:
+        sys.exit(f"error: {error}")
     torch.manual_seed(options.seed)
     vae = autoencoder(options.channels)
     print(f"{len(seen)} images to train on, {len(held_out)} held out; {options.side} px to {options.channels}"
@@ -63,7 +68,9 @@ def images_of(dataset: Dataset, split: Split, side: int) -> torch.Tensor:
     """All images of a split, (_, 3, side, side) in [-1, 1]."""
     found = [reduced(jpeg, side) for sample in dataset.samples(split) for jpeg in sample.images]
     if not found:
-        sys.exit(f"the data set has no images in its {split} split")
+        sys.exit(
+            f"error: the data set has no images in its {split} split, and both are needed: to learn, and to judge"
+        )
     return torch.cat(found) * 2 - 1
 
 
@@ -71,7 +78,7 @@ def reduced(jpeg: bytes, side: int) -> torch.Tensor:
     """An image as the trainer reduces it, (1, 3, side, side) in [0, 1]."""
     bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
-        sys.exit("OpenCV cannot read an image of the data set; check it with `mfhq verify`")
+        sys.exit("error: OpenCV cannot read an image of the data set; check it with `mfhq verify`")
     return pixels(torch.from_numpy(np.ascontiguousarray(bgr[None, ..., ::-1])), side)
 
 
@@ -131,15 +138,31 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("dataset", type=Path, help="folder of the data set")
     parser.add_argument("output", type=Path, help="folder for the autoencoder")
-    parser.add_argument("--side", type=int, default=32, help="of the images, in pixels (32)")
-    parser.add_argument("--channels", type=int, default=4, help="numbers of a latent (4)")
-    parser.add_argument("--steps", type=int, default=2500, help="of training (2500)")
-    parser.add_argument("--batch", type=int, default=32, help="images of a step (32)")
+    parser.add_argument(
+        "--side",
+        type=int,
+        choices=range(16, 129, 16),
+        default=32,
+        metavar="PIXELS",
+        help="16, 32, … 128 (32)",
+    )
+    parser.add_argument("--channels", type=at_least_one, default=4, help="numbers of a latent (4)")
+    parser.add_argument("--steps", type=at_least_one, default=2500, help="of training (2500)")
+    parser.add_argument("--batch", type=at_least_one, default=32, help="images of a step (32)")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights (0)")
     options = parser.parse_args()
-    if options.side % (2 * FACTOR):
-        parser.error(f"--side: give a multiple of {2 * FACTOR}")
+    if options.output.exists() and (not options.output.is_dir() or any(options.output.iterdir())):
+        # Runs know an autoencoder by its folder: another one in the same place would spoil them.
+        parser.error(f"{options.output} is there already; give a new folder")
     return options
+
+
+def at_least_one(text: str) -> int:
+    """A whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is too little; give 1 or more")
+    return value
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from training.config import Data
 from training.data.dataset import open_dataset
 from training.data.held_out import held_out_batches
 from training.export import read_trained
-from training.sampling.sampler import Sampler
+from training.sampling.sampler import Sampler, check_identity_guidance
 
 STORED = 512
 
@@ -78,6 +78,10 @@ class Measure:
 def main() -> None:
     """Measure every run and print a table."""
     options = parse()
+    runs = [read_trained(source) for source in options.runs]
+    for trained in runs:
+        if trained.facts.flow is not None:
+            check_identity_guidance(trained.facts.flow, options.identity_guidance)
     people = held_out_people(options.dataset, options.people)
     measure = Measure(
         options.profile, options.models_dir, [image for person in people for image in person.others]
@@ -87,13 +91,14 @@ def main() -> None:
     )
     print(
         f"{len(people)} held-out people, {options.samples} drawings of each, {options.steps or 'usual'} steps, "
-        f"adapter scale {options.scale:g}, identity guidance {options.identity_guidance or 'usual'}"
+        f"adapter scale {options.scale:g}, identity guidance "
+        + ("usual" if options.identity_guidance is None else f"{options.identity_guidance:g}")
     )
     print(f"{'':<28}{'own':>8}{'stranger':>10}{'gain':>17}{'first':>8}{'found':>8}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sides = set()
-    for source in options.runs:
-        sampler = Sampler.load(read_trained(source), device)
+    for trained in runs:
+        sampler = Sampler.load(trained, device)
         sides.add(sampler.stage.flow.side)
         seeds = range(options.samples)
         drawn = [
@@ -106,7 +111,7 @@ def main() -> None:
             )
             for person in people
         ]
-        report(source.name, drawn, truth, people, measure)
+        report(trained.source.name, drawn, truth, people, measure)
     for side in sorted(sides):
         small = [
             [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in person.inputs]

@@ -97,6 +97,9 @@ def main() -> None:
 
     faces = Faces(**FACES.model_dump() | {"crop_scale": options.crop_scale})
     people = sorted(path for path in options.folder.iterdir() if path.is_dir())
+    names = {person.name for person in people}
+    if options.mirrored and (taken := sorted(name for name in names if f"{name}{MIRRORED}" in names)):
+        parser.error(f"--mirrored: {taken[0]}{MIRRORED} is a folder already; rename it")
     enough = [person for person in people if len(photographs_of(person)) >= IMAGES_PER_IDENTITY]
     if len(enough) <= options.held_out:
         parser.error(

@@ -54,6 +54,15 @@ def main() -> None:
             f"{options.export} holds no adapter for FLUX: its run trained none, or beside another network"
         )
     prompt = options.prompt or trained["prompt"]
+    guidance = trained.get("sample_identity_guidance", 1.0)
+    if options.identity_guidance is not None:
+        guidance = options.identity_guidance
+        if not trained.get("identity_dropout"):
+            parser.error(
+                "--identity-guidance: this adapter was trained without flow.identity_dropout; leave it out"
+            )
+    if guidance < 1:
+        parser.error("--identity-guidance: diffusers guides from 1 upwards")
 
     # The identity: any number of crops of one person become 256 tokens.
     encoder = OmniIDEncoder.from_pretrained(options.export / "encoder").eval().to(device)
@@ -81,7 +90,7 @@ def main() -> None:
         # Nobody's identity, which guidance leads away from.
         negative_ip_adapter_image_embeds=[torch.zeros_like(identity)],
         negative_prompt=prompt,
-        true_cfg_scale=options.identity_guidance or trained["sample_identity_guidance"],
+        true_cfg_scale=guidance,
         num_inference_steps=options.steps,
         height=options.size,
         width=options.size,

@@ -126,14 +126,17 @@ def sample(  # noqa: PLR0917 - typer hands in every option by name
         typer.Option(
             min=0,
             max=20,
-            help="1 draws the person, more exaggerates who it is and takes twice as long (the run's); for runs "
-            "with flow.identity_dropout",
+            help="1 draws the person as learned, 0 nobody, more than 1 exaggerates who it is; other values than 1 "
+            "take twice as long and a run with flow.identity_dropout (the run's)",
         ),
     ] = None,
     size: Annotated[
         int | None, typer.Option(min=16, max=4096, help="Side of the images in pixels (the run's)")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Folder of FLUX, when it has moved since training")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Folder of FLUX (or of flow.scratch.vae), when it has moved since training"),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cuda or cpu (cuda where there is one)")] = None,
     profile: Annotated[str, typer.Option(help="Networks that find faces: embedded or paper")] = "embedded",
     models_dir: Annotated[Path | None, typer.Option(help="Folder with weights of these networks")] = None,

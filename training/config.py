@@ -90,14 +90,17 @@ class Scratch(Section):
     head_width: Annotated[int, Field(ge=8, multiple_of=8)] = 64
     patch: Annotated[int, Field(ge=2, multiple_of=2)] | None = None
     """To draw plain pixels: how many along a side of a patch; each patch is a token."""
-    vae: Folder | None = None
+    vae: Annotated[str, AfterValidator(os.path.expanduser), AfterValidator(os.path.abspath)] | None = None
     """To draw latents: the folder of an `AutoencoderKL` of diffusers, which is not trained; as in FLUX, two by two
     latents are a token."""
 
     @model_validator(mode="after")
     def _pixels_or_latents(self) -> Scratch:
         if (self.patch is None) == (self.vae is None):
-            raise ValueError("flow.scratch: expected either patch, to draw pixels, or vae, to draw latents")
+            raise ValueError(
+                "flow.scratch: expected either patch, to draw pixels, or vae, to draw latents; set the other to "
+                "null"
+            )
         return self
 
 
@@ -305,7 +308,13 @@ class Config(Section):
             "run": True,
             "output": True,
             "data": {"root"},
-            "flow": {"latents", "prompt_cache", "sample_steps", "sample_guidance"},
+            "flow": {
+                "latents",
+                "prompt_cache",
+                "sample_steps",
+                "sample_guidance",
+                "sample_identity_guidance",
+            },
             "validation": True,
             "checkpoints": True,
         }
@@ -314,4 +323,9 @@ class Config(Section):
         for section, key in (("model", "clip"), ("flow", "base"), ("flow", "encoder")):
             if found.get(section, {}).get(key):
                 found[section][key] = Path(found[section][key]).name
+        if flow := found.get("flow"):
+            if flow["scratch"] and flow["scratch"]["vae"]:
+                flow["scratch"]["vae"] = Path(flow["scratch"]["vae"]).name
+            if not flow["identity_dropout"]:
+                del flow["identity_dropout"]  # runs that began before there was any go on
         return found

@@ -3,6 +3,7 @@
     <export>/encoder/                   OmniIDEncoder.from_pretrained
     <export>/ip_adapter.safetensors     FluxPipeline.load_ip_adapter, and that of FluxControlNetPipeline
     <export>/transformer/               FluxTransformer2DModel.from_pretrained; only where it was trained too
+    <export>/vae/                       AutoencoderKL.from_pretrained; only where that drew its latents
     <export>/omniid.json                what it is, written last
 
 diffusers' adapter makes four text tokens of one vector. Ours makes one of each identity token, so the file holds
@@ -31,7 +32,8 @@ from training.trained import ENCODER, EXPORT_FILE, ExportFacts, Trained, read_fa
 ENCODER_FOLDER = "encoder"
 ADAPTER_FILE = "ip_adapter.safetensors"
 TRANSFORMER_FOLDER = "transformer"
-TRANSFORMER_FILE = "diffusion_pytorch_model.safetensors"
+VAE_FOLDER = "vae"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 TOGETHER = 4
 """Tokens that diffusers makes of one vector."""
 PROJECTION, TRANSFORMER = "projection.", "transformer."
@@ -61,14 +63,16 @@ def export(run: Path, output: Path) -> ExportFacts:
         write_bytes(output / ADAPTER_FILE, save(ip_adapter(trained), {"format": "pt"}))
         if trained.facts.flow.scratch is not None:
             _write_transformer(trained, output / TRANSFORMER_FOLDER)
-    write_bytes(output / EXPORT_FILE, (trained.facts.model_dump_json(indent=2) + "\n").encode())
-    return trained.facts
+            _copy_vae(trained, output / VAE_FOLDER)
+    facts = _with_vae(trained.facts, VAE_FOLDER)
+    write_bytes(output / EXPORT_FILE, (facts.model_dump_json(indent=2) + "\n").encode())
+    return facts
 
 
 def _check_place(output: Path) -> None:
     """Refuse to write among the files of a data set or a run."""
     make_folder(output)
-    own = {ENCODER_FOLDER, ADAPTER_FILE, TRANSFORMER_FOLDER, EXPORT_FILE}
+    own = {ENCODER_FOLDER, ADAPTER_FILE, TRANSFORMER_FOLDER, VAE_FOLDER, EXPORT_FILE}
     others = sorted(path.name for path in output.iterdir() if path.name not in own and path.name[0] != ".")
     if others:
         raise TrainingError(
@@ -81,7 +85,7 @@ def exported_files(export: Path, facts: ExportFacts) -> list[Path]:
     folders = [ENCODER_FOLDER]
     files = [ADAPTER_FILE] if facts.flow is not None else []
     if facts.flow is not None and facts.flow.scratch is not None:
-        folders.append(TRANSFORMER_FOLDER)
+        folders += [TRANSFORMER_FOLDER, *([VAE_FOLDER] if facts.flow.scratch.vae else [])]
     return [
         *(path for folder in folders for path in sorted((export / folder).iterdir()) if path.is_file()),
         *(export / name for name in (*files, EXPORT_FILE)),
@@ -116,13 +120,13 @@ def read_export(export: Path) -> Trained:
     Raises:
         TrainingError: it is none, or something of it is missing or damaged.
     """
-    facts = read_facts(export)
+    facts = _with_vae(read_facts(export), str(export / VAE_FOLDER))
     encoder = OmniIDEncoder.from_pretrained(export / ENCODER_FOLDER)
     weights = {f"{ENCODER}{name}": value for name, value in encoder.state_dict().items()}
     if facts.flow is not None:
         weights |= _from_adapter_file(export / ADAPTER_FILE)
         if facts.flow.scratch is not None:
-            transformer = _read(export / TRANSFORMER_FOLDER / TRANSFORMER_FILE)
+            transformer = _read(export / TRANSFORMER_FOLDER / WEIGHTS_FILE)
             weights |= {f"{TRANSFORMER}{name}": value for name, value in transformer.items()}
     return Trained(facts, weights, export)
 
@@ -174,9 +178,34 @@ def _write_transformer(trained: Trained, folder: Path) -> None:
     from safetensors.torch import save
 
     weights = {name: value for name, value in trained.of(TRANSFORMER).items() if not name_in_file(name)}
-    write_bytes(folder / TRANSFORMER_FILE, save(weights, {"format": "pt"}))
+    write_bytes(folder / WEIGHTS_FILE, save(weights, {"format": "pt"}))
     flow = trained.facts.flow
     if flow is not None and flow.scratch is not None:
         numbers = weights["x_embedder.weight"].shape[1]
         with torch.device("meta"):
             scratch_transformer(flow.scratch, numbers).save_config(folder)
+
+
+def _copy_vae(trained: Trained, folder: Path) -> None:
+    """The autoencoder of a transformer of its own: small, and of use to nobody else."""
+    flow = trained.facts.flow
+    if flow is None or flow.scratch is None or flow.scratch.vae is None:
+        return
+    source = Path(flow.scratch.vae)
+    try:
+        for name in ("config.json", WEIGHTS_FILE):
+            write_bytes(folder / name, (source / name).read_bytes())
+    except FileNotFoundError as error:
+        raise TrainingError(
+            f"{trained.source} draws latents of the autoencoder in {source}, where {Path(error.filename).name} is "
+            "missing; put it back"
+        ) from error
+
+
+def _with_vae(facts: ExportFacts, folder: str) -> ExportFacts:
+    """The same facts, with the autoencoder elsewhere if there is one."""
+    flow = facts.flow
+    if flow is None or flow.scratch is None or flow.scratch.vae is None:
+        return facts
+    scratch = flow.scratch.model_copy(update={"vae": folder})
+    return facts.model_copy(update={"flow": flow.model_copy(update={"scratch": scratch})})

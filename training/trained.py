@@ -47,7 +47,7 @@ class ExportFacts(Section):
     crop_scale: float | None = None
     """Side of the images that it was trained on in sizes of their faces, where their data set says it."""
     frozen_digest: str = ""
-    """Of the weights of FLUX that the adapter was trained beside (`weights_digest`)."""
+    """Of the weights that were not trained: of FLUX, or of an autoencoder (`Flux.digest`)."""
 
 
 @dataclass(frozen=True)

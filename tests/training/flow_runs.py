@@ -64,7 +64,13 @@ def write_run(output: Path, config: Config, stage: FlowStage, step: int = 3, ave
     folder = output / "checkpoints" / f"step-{step:09}"
     write_tensors(folder, tensors | {"optimiser.skipped": torch.zeros(())}, None)
     state = SavedState(
-        step=step, config=config.defining(), dataset_sha256="0" * 64, damaged={}, world_size=1, torch="0"
+        step=step,
+        config=config.defining(),
+        dataset_sha256="0" * 64,
+        damaged={},
+        world_size=1,
+        torch="0",
+        frozen_digest=stage.frozen_digest,
     )
     (folder / "state.json").write_text(state.model_dump_json())
     (output / "run.json").write_text(json.dumps({"config": config.model_dump(mode="json")}))

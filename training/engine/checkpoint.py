@@ -273,8 +273,8 @@ def check_alike(stage: Stage, saved: SavedState | None, output: Path, consensus:
     with consensus.together():
         if frozen != frozen_there:
             raise TrainingError(
-                "flow.base: FLUX's transformer or autoencoder has other weights here than at the first process; "
-                "give all machines the same folder"
+                "what is not trained, of FLUX (flow.base) or an autoencoder (flow.scratch.vae), has other weights "
+                "here than at the first process; give all machines the same folder"
             )
         if whole != whole_there:
             raise TrainingError(
@@ -283,8 +283,9 @@ def check_alike(stage: Stage, saved: SavedState | None, output: Path, consensus:
             )
         if saved and saved.frozen_digest not in {"", frozen}:
             raise TrainingError(
-                f"{output} holds checkpoints of a run around another FLUX: the transformer or autoencoder of "
-                "flow.base has other weights now. Give that FLUX to go on, or another output to start a new run"
+                f"{output} holds checkpoints of a run around another FLUX (flow.base) or autoencoder "
+                "(flow.scratch.vae), whose weights are others now. Give the same again to go on, or another "
+                "output to start a new run"
             )
 
 

@@ -68,7 +68,7 @@ class Flux:
     schedule: Schedule
     """Of the steps of a sample."""
     digest: str = ""
-    """Changes with the weights of transformer and codec; none where they are trained."""
+    """Changes with the weights that are not trained: of transformer and codec, or of the codec alone."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from training.models.clip_weights import load_clip
 from training.models.digest import weights_digest
 from training.models.encoder import OmniIDEncoder
 from training.models.flow import FlowStage, Flux
-from training.models.flux_folder import open_flux, read_vae_config
+from training.models.flux_folder import in_words, open_flux, read_vae_config
 from training.models.flux_latents import Codec, PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
@@ -66,10 +66,10 @@ def flow_stage(size: ModelSize, flow: Flow, precision: str, seed: int) -> FlowSt
         TrainingError: FLUX is not to be had, or not what it should be.
     """
     if flow.scratch:
-        codec, digest = _scratch_codec(flow.scratch, flow.side)
+        codec = _scratch_codec(flow.scratch, flow.side)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            flux = _scratch_flux(flow.scratch, codec, digest)
+            flux = _scratch_flux(flow.scratch, codec)
     else:
         folder = open_flux(flow)
         # Half the memory and twice the speed, where the configuration asks for it; FLUX is published in bfloat16.
@@ -98,7 +98,7 @@ def meta_flow_stage(config: Config) -> FlowStage:
         _check_encoder(config)  # at once, and not after FLUX has been fetched
     with torch.device("meta"):
         if flow.scratch:
-            flux = _scratch_flux(flow.scratch, _scratch_codec(flow.scratch, flow.side, weights=False)[0])
+            flux = _scratch_flux(flow.scratch, _scratch_codec(flow.scratch, flow.side, weights=False))
         else:
             configs = open_flux(flow, weights=False).configs
             transformer = _kind().from_config(configs["transformer"]).requires_grad_(False)
@@ -146,15 +146,16 @@ def scratch_transformer(scratch: Scratch, numbers: int) -> Any:
     return transformer
 
 
-def _scratch_flux(scratch: Scratch, codec: Codec, digest: str = "") -> Flux:
+def _scratch_flux(scratch: Scratch, codec: Codec) -> Flux:
     prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
-    return Flux(scratch_transformer(scratch, 4 * codec.channels), codec, prompt, Schedule(), digest)
+    transformer = scratch_transformer(scratch, 4 * codec.channels)
+    return Flux(transformer, codec, prompt, Schedule(), digest=codec.name if scratch.vae else "")
 
 
-def _scratch_codec(scratch: Scratch, side: int, *, weights: bool = True) -> tuple[Codec, str]:
-    """What the transformer draws images of `side` pixels in, and the digest of the weights of that."""
+def _scratch_codec(scratch: Scratch, side: int, *, weights: bool = True) -> Codec:
+    """What the transformer draws images of `side` pixels in."""
     if scratch.patch is not None:
-        return PixelCodec(scratch.patch), ""
+        return PixelCodec(scratch.patch)
     from diffusers import AutoencoderKL
 
     folder = Path(str(scratch.vae))
@@ -162,13 +163,14 @@ def _scratch_codec(scratch: Scratch, side: int, *, weights: bool = True) -> tupl
     if weights:
         codec = VaeCodec.load(folder, torch.float32)
     else:
-        codec = VaeCodec(AutoencoderKL.from_config(config).requires_grad_(False), "shapes")
+        with in_words(folder):
+            codec = VaeCodec(AutoencoderKL.from_config(config).requires_grad_(False), "shapes")
     if side % (2 * codec.factor):
         raise TrainingError(
             f"flow.side: {side} pixels are no whole number of tokens in the latents of {folder}; give a multiple "
             f"of {2 * codec.factor}"
         )
-    return codec, weights_digest(codec.network) if weights else ""
+    return codec
 
 
 def _kind() -> Any:

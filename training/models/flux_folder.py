@@ -68,16 +68,16 @@ class FluxFolder:
         Raises:
             TrainingError: its files are missing or damaged.
         """
-        with _in_words(self.path / part):
+        with in_words(self.path / part):
             return kind.from_pretrained(self.path, subfolder=part, local_files_only=True)
 
 
 def load_part(path: Path, kind: Any, dtype: torch.dtype) -> Any:
     """As `FluxFolder.load`, from the folder of the part itself."""
     _without_progress()
-    with _in_words(path):
+    with in_words(path):
         model, report = kind.from_pretrained(
-            path, dtype=dtype, output_loading_info=True, local_files_only=True
+            path, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
         )
     problems = [
         f"{what}: {_first(sorted(map(str, report[name])))}"
@@ -151,17 +151,17 @@ def _config(file: Path, part: str, setting: str) -> dict[str, Any]:
     except ValueError as error:
         raise TrainingError(f"{setting}: {file} is no valid JSON: {error}; fetch it again") from error
     if not isinstance(config, dict):
-        raise TrainingError(f"{setting}: {file} is not that of a part of FLUX; fetch it again")
+        raise TrainingError(f"{setting}: {file} describes no network; fetch it again")
     found = config.get("_class_name") or "".join(config.get("architectures") or ["nothing"])
     if found != PARTS[part]:
         raise TrainingError(
-            f"{setting}: {file} describes a {found}, expected a {PARTS[part]}: this is not "
-            "FLUX.1, or its parts are mixed up"
+            f"{setting}: {file} describes a {found}, expected a kind of {PARTS[part]}: this is something else, or "
+            "parts are mixed up"
         )
     if "quantization_config" in config:
         raise TrainingError(
-            f"{setting}: {file} describes quantised weights (quantization_config); give FLUX as it was "
-            "published, in bfloat16"
+            f"{setting}: {file} describes quantised weights (quantization_config); give them as they were before, "
+            "such as FLUX in bfloat16"
         )
     if missing := [key for key in SIZES_OF[part] if not isinstance(config.get(key), int)]:
         raise TrainingError(f"{setting}: {file} does not say {', '.join(missing)}; fetch it again")
@@ -238,7 +238,7 @@ def _without_progress() -> None:
     of_transformers.disable_progress_bar()
 
 
-class _in_words:  # noqa: N801 - reads as a statement
+class in_words:  # noqa: N801 - reads as a statement
     """Whatever a library raises on damaged or missing files, said of the part it was about."""
 
     def __init__(self, part: Path) -> None:

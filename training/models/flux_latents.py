@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional
 
-from training.models.flux_folder import load_part
+from training.models.flux_folder import in_words, load_part
 
 
 class Codec(Protocol):
@@ -67,7 +67,8 @@ class VaeCodec:
         from diffusers import AutoencoderKL
 
         vae = load_part(folder, AutoencoderKL, dtype)
-        return cls(vae, f"vae-{_digest(vae.state_dict())}-{str(dtype).removeprefix('torch.')}")
+        with in_words(folder):
+            return cls(vae, f"vae-{_digest(vae)}-{str(dtype).removeprefix('torch.')}")
 
     @property
     def network(self) -> Any:
@@ -150,9 +151,10 @@ def places(side: int, device: torch.device) -> torch.Tensor:
     return torch.stack([torch.zeros_like(rows_HH), rows_HH, columns_HH], dim=-1).flatten(0, 1)
 
 
-def _digest(weights: dict[str, torch.Tensor]) -> str:
-    """Of what the weights are, wherever they were loaded from."""
-    found = hashlib.sha256()
+def _digest(vae: Any) -> str:
+    """Of what the weights are, and what latents are shifted and scaled by, wherever they were loaded from."""
+    weights = vae.state_dict()
+    found = hashlib.sha256(f"{vae.config.shift_factor} {vae.config.scaling_factor}".encode())
     for name in sorted(weights):
         found.update(name.encode())
         found.update(weights[name].contiguous().view(torch.uint8).numpy().tobytes())

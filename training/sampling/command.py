@@ -16,7 +16,7 @@ from training.errors import TrainingError, out_of_memory
 from training.export import read_trained
 from training.folders import make_folder
 from training.sampling.photographs import read_portraits
-from training.sampling.sampler import Sampler
+from training.sampling.sampler import Sampler, check_identity_guidance
 
 
 def draw_samples(
@@ -44,6 +44,8 @@ def draw_samples(
     """
     # Photographs first: what is wrong with them shall not show after minutes of loading FLUX.
     trained, place = read_trained(source), _device(device)
+    if trained.facts.flow is not None:
+        check_identity_guidance(trained.facts.flow, identity_guidance)
     portraits = read_portraits(photographs, say, profile, models_dir, trained.facts.crop_scale or CROP_SCALE)
     make_folder(output)
     with _memory_in_words(f"{place} has too little memory for FLUX: use a GPU with more, or --device cpu"):

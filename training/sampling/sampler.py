@@ -7,11 +7,13 @@ Letters in names give the shape:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.config import Flow
 from training.errors import TrainingError
 from training.models.clip_weights import key_problems
 from training.models.flow import FlowStage
@@ -46,9 +48,10 @@ class Sampler:
         Args:
             trained: from the output folder of a run, or an export (`training.export.read_trained`).
             device: where to draw.
-            base: folder of FLUX, when it is not where it was in training.
+            base: folder of FLUX, or of the autoencoder of a transformer of its own, when it is not where it was in
+                training.
             precision: of FLUX, `bf16` or `fp32`; the encoder runs in it too.
-            say: told when this FLUX has other weights than the one in training, as one that was fine-tuned has.
+            say: told when what was not trained has other weights than in training, as a fine-tuned FLUX has.
 
         Raises:
             TrainingError: it cannot be loaded, or what was learned does not fit it.
@@ -60,16 +63,16 @@ class Sampler:
                 "the second stage (flow) from its encoder"
             )
         if base is not None:
-            if flow.scratch is not None:
-                raise TrainingError(
-                    f"--base: {source} draws with a transformer of its own and not with FLUX; leave it out"
-                )
-            flow = flow.model_copy(update={"base": base, "revision": None})
+            flow = _elsewhere(flow, base, source)
+        if flow.scratch and flow.scratch.vae and not Path(flow.scratch.vae).is_dir():
+            raise TrainingError(
+                f"{source} draws latents of the autoencoder in {flow.scratch.vae}, which is not there; give its "
+                "folder with --base"
+            )
         stage = flow_stage(trained.facts.size, flow, precision=precision, seed=0)
         _put(trained, stage)
         if trained.facts.frozen_digest not in {"", stage.frozen_digest}:
-            frozen = flow.scratch.vae if flow.scratch else flow.base
-            say(f"warning: {frozen} has other weights than in the training of {source}")
+            say(f"warning: {_frozen(flow)} has other weights than in the training of {source}")
         return cls(stage.to(device))
 
     @torch.no_grad()
@@ -113,11 +116,7 @@ class Sampler:
             )
         if identity_guidance is None:
             identity_guidance = flow.sample_identity_guidance
-        if identity_guidance != 1 and not flow.identity_dropout:
-            raise TrainingError(
-                "identity guidance needs a run that was trained with flow.identity_dropout; leave "
-                "--identity-guidance out"
-            )
+        check_identity_guidance(flow, identity_guidance)
         way = stage.way(
             side,
             flow.sample_steps if steps is None else steps,
@@ -138,11 +137,37 @@ class Sampler:
         return [(image * 255).round().byte().permute(1, 2, 0).cpu().numpy() for image in images]
 
 
+def check_identity_guidance(flow: Flow, identity_guidance: float | None) -> None:
+    """Refuse to guide by identity what was never trained to draw nobody.
+
+    Raises:
+        TrainingError: it was not.
+    """
+    if identity_guidance not in {None, 1} and not flow.identity_dropout:
+        raise TrainingError(
+            f"identity guidance of {identity_guidance:g} needs a run that was trained with flow.identity_dropout, "
+            "such as 0.1; this one was not"
+        )
+
+
+def _elsewhere(flow: Flow, base: str, source: Path) -> Flow:
+    if flow.scratch is None:
+        return flow.model_copy(update={"base": base, "revision": None})
+    if flow.scratch.vae is None:
+        raise TrainingError(f"--base: {source} draws plain pixels, without FLUX; leave it out")
+    return flow.model_copy(update={"scratch": flow.scratch.model_copy(update={"vae": base})})
+
+
 def _put(trained: Trained, stage: FlowStage) -> None:
     expected = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
     if problems := key_problems(expected, trained.weights):
         raise TrainingError(
-            f"{trained.source} was not trained on this FLUX ({stage.flow.base or 'a transformer of its own'}): "
-            f"{'; '.join(problems)}"
+            f"{trained.source} was not trained on {_frozen(stage.flow)}: {'; '.join(problems)}"
         )
     stage.load_state_dict(trained.weights, strict=False)
+
+
+def _frozen(flow: Flow) -> str:
+    if flow.scratch is None:
+        return f"this FLUX ({flow.base})"
+    return f"this autoencoder ({flow.scratch.vae})" if flow.scratch.vae else "a transformer of this size"

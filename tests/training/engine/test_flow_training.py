@@ -12,6 +12,7 @@ from PIL import Image
 from trainers import Run
 
 from training.export import export, read_trained
+from training.sampling.sampler import Sampler
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +21,7 @@ FLOW = (
     "flow.text_tokens=8",
     "flow.side=64",
     "flow.sample_steps=2",
+    "flow.identity_dropout=0.25",
     "batch=2",
     "steps=4",
     "validation.every=4",
@@ -109,19 +111,30 @@ def test_in_bfloat16_flux_is_too(
     }
 
 
-def test_a_transformer_of_its_own_is_trained_saved_and_exported(tmp_path: Path, dataset: Path) -> None:
-    run = Run(
-        tmp_path,
-        dataset,
-        *FLOW,
-        "flow.side=16",
-        "flow.scratch={layers: 1, single_layers: 1, heads: 2, head_width: 16, patch: 4}",
-    )
+@pytest.mark.parametrize("drawn", ["patch", "vae"])
+def test_a_transformer_of_its_own_is_trained_resumed_and_exported_with_all_it_needs(
+    tmp_path: Path, dataset: Path, tiny_flux: Path, drawn: str
+) -> None:
+    def run_with(vae: Path) -> Run:
+        what = "patch: 4" if drawn == "patch" else f"vae: {vae}"
+        scratch = f"flow.scratch={{layers: 1, single_layers: 1, heads: 2, head_width: 16, {what}}}"
+        return Run(tmp_path / "run", dataset, *FLOW, "flow.side=16", scratch)
+
+    here, there = tmp_path / "here" / "vae", tmp_path / "there" / "vae"
+    shutil.copytree(tiny_flux / "vae", here)
+    run_with(here).stopped(2, 1)
+    there.parent.mkdir()
+    here.rename(there)
+    run = run_with(there)
     run.ended(2)
     export(run.output, tmp_path / "out")
+    shutil.rmtree(there)
     trained = read_trained(tmp_path / "out")
     assert trained.facts.step == 4
     assert (tmp_path / "out" / "transformer" / "config.json").exists()
+    portrait = np.zeros((512, 512, 3), dtype=np.uint8)
+    (image,) = Sampler.load(trained, torch.device("cpu")).draw([portrait], [0])
+    assert image.shape == (16, 16, 3)
 
 
 def test_a_flux_folder_without_a_part_ends_every_process_in_words(

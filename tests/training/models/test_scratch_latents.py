@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from flow_runs import SCRATCH, SIDE, as_trained, flow_config, flow_stage, write_run
@@ -13,7 +14,7 @@ from tiny_flux import LATENT_CHANNELS, write_tiny_flux
 
 from training.config import Config
 from training.errors import TrainingError
-from training.export import export, read_trained
+from training.export import export, exported_files, read_trained
 from training.models.flow_build import meta_flow_stage
 from training.models.flux_latents import VaeCodec
 from training.sampling.sampler import Sampler
@@ -44,40 +45,66 @@ def test_shapes_without_weights_are_the_same(tiny_flux: Path) -> None:
     }
 
 
-def test_a_run_and_its_export_draw_alike_and_another_autoencoder_is_said(
+def test_a_run_and_its_export_draw_alike_wherever_the_autoencoder_has_gone(
     tiny_flux: Path, tmp_path: Path
 ) -> None:
     vae = Path(shutil.copytree(tiny_flux / "vae", tmp_path / "vae"))
     config = on_latents(vae)
-    stage = as_trained(flow_stage(config))
-    run = write_run(tmp_path / "run", config, stage)
-    state = run / "checkpoints" / "step-000000003" / "state.json"
-    facts = json.loads(state.read_text()) | {"frozen_digest": stage.frozen_digest}
-    state.write_text(json.dumps(facts))
-    export(run, tmp_path / "out")
+    run = write_run(tmp_path / "run", config, as_trained(flow_stage(config)))
+    facts = export(run, tmp_path / "out")
+    assert {path.name for path in exported_files(tmp_path / "out", facts) if path.parent.name == "vae"} == {
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    }
+    assert str(tmp_path) not in (tmp_path / "out" / "omniid.json").read_text()
     portrait = torch.randint(0, 256, (512, 512, 3), dtype=torch.uint8).numpy()
     said: list[str] = []
-    images = [
-        Sampler.load(read_trained(source), CPU, say=said.append).draw([portrait], [0], steps=2)[0]
-        for source in (run, tmp_path / "out")
-    ]
-    assert images[0].shape == (SIDE, SIDE, 3)
-    assert (images[0] == images[1]).all()
-    assert not said
 
-    shutil.rmtree(vae)
-    shutil.copytree(write_tiny_flux(tmp_path / "other", seed=1) / "vae", vae)
-    Sampler.load(read_trained(run), CPU, say=said.append)
-    assert said == [f"warning: {vae} has other weights than in the training of {run}"]
-    shutil.rmtree(vae)
-    with pytest.raises(TrainingError, match=r"flow\.scratch\.vae: .* has no config\.json"):
-        Sampler.load(read_trained(run), CPU)
+    def drawn(source: Path, base: Path | None = None) -> np.ndarray:
+        sampler = Sampler.load(read_trained(source), CPU, base=str(base) if base else None, say=said.append)
+        return sampler.draw([portrait], [0], steps=2)[0]
+
+    image = drawn(run)
+    assert image.shape == (SIDE, SIDE, 3)
+    moved = vae.rename(tmp_path / "moved")
+    assert np.array_equal(image, drawn(tmp_path / "out"))
+    assert np.array_equal(image, drawn(run, moved))
+    with pytest.raises(
+        TrainingError, match=rf"latents of the autoencoder in {vae}, which is not there; .*--base"
+    ):
+        drawn(run)
+    with pytest.raises(TrainingError, match=r"config\.json is missing; put it back"):
+        export(run, tmp_path / "again")
+    assert not said
+    other = write_tiny_flux(tmp_path / "other", seed=1) / "vae"
+    drawn(run, other)
+    assert said == [f"warning: this autoencoder ({other}) has other weights than in the training of {run}"]
+
+
+def test_latents_of_another_width_are_another_autoencoder_s(tiny_flux: Path, tmp_path: Path) -> None:
+    """The same weights: latents that were kept, and runs that go on, would not notice."""
+    wider = Path(shutil.copytree(tiny_flux / "vae", tmp_path / "vae"))
+    config = json.loads((wider / "config.json").read_text())
+    (wider / "config.json").write_text(json.dumps(config | {"scaling_factor": 2.0}))
+    ours, theirs = (flow_stage(on_latents(vae)) for vae in (tiny_flux / "vae", wider))
+    assert ours.codec.name != theirs.codec.name
+    assert ours.frozen_digest != theirs.frozen_digest
+
+
+def test_where_it_lies_may_change_and_runs_from_before_dropout_go_on(tiny_flux: Path) -> None:
+    config = on_latents(tiny_flux / "vae", sample_identity_guidance=1.0)
+    defining = config.defining()["flow"]
+    assert defining["scratch"]["vae"] == "vae"
+    assert not {"identity_dropout", "sample_identity_guidance"} & set(defining)
+    assert on_latents(tiny_flux / "vae", identity_dropout=0.1).defining()["flow"]["identity_dropout"] == 0.1
 
 
 def test_what_does_not_fit_is_said(tiny_flux: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=rf"Did you mean {tiny_flux}/vae\?"):
         flow_stage(on_latents(tiny_flux))
-    with pytest.raises(TrainingError, match=r"describes a FluxTransformer2DModel, expected a AutoencoderKL"):
+    with pytest.raises(
+        TrainingError, match=r"describes a FluxTransformer2DModel, expected a kind of AutoencoderKL"
+    ):
         flow_stage(on_latents(tiny_flux / "transformer"))
     deep = Path(shutil.copytree(tiny_flux / "vae", tmp_path / "deep"))
     config = json.loads((deep / "config.json").read_text())
@@ -89,6 +116,12 @@ def test_what_does_not_fit_is_said(tiny_flux: Path, tmp_path: Path) -> None:
         meta_flow_stage(on_latents(deep, side=48))
     with pytest.raises(TrainingError, match=r"cannot be loaded: .* expected shape"):
         flow_stage(on_latents(deep))
+    (deep / "diffusion_pytorch_model.safetensors").rename(deep / "diffusion_pytorch_model.bin")
+    with pytest.raises(TrainingError, match=r"cannot be loaded"):
+        flow_stage(on_latents(deep))
+    (deep / "config.json").write_text(json.dumps(config | {"down_block_types": ["Nope"] * 5}))
+    with pytest.raises(TrainingError, match=r"deep cannot be loaded"):
+        meta_flow_stage(on_latents(deep))
     for scratch in ({"patch": None}, {"vae": str(deep)}):
         with pytest.raises(
             ValueError, match="expected either patch, to draw pixels, or vae, to draw latents"
