@@ -11,6 +11,7 @@ latent stands for 4 x 4 pixels. OUTPUT becomes the folder of an `AutoencoderKL` 
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import sys
 from pathlib import Path
@@ -21,12 +22,17 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
+from safetensors.torch import save
 
 from shards.atomic import write_bytes
 from shards.manifest import DataSetError
 from shards.reader import Dataset
 from shards.schema import Split
+from training.export import WEIGHTS_FILE
 from training.models.pixels import pixels
+
+# diffusers imports bitsandbytes where it is installed, which then complains of kernels that nobody asked for.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 WIDTHS = (32, 64, 64)
 FACTOR = 2 ** (len(WIDTHS) - 1)
@@ -43,6 +49,7 @@ def main() -> None:
     """Train it, write it, and say how much of held-out faces it keeps."""
     options = parse()
     options.output.mkdir(parents=True, exist_ok=True)
+    print("reading and reducing the images", flush=True)
     try:
         dataset = Dataset.open(options.dataset)
         seen, held_out = (images_of(dataset, split, options.side) for split in (Split.TRAIN, Split.TEST))
@@ -56,12 +63,20 @@ def main() -> None:
     latents = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in seen.split(CHUNK)])
     # Latents about as wide as the noise, as flow matching expects them.
     vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std()))
-    vae.save_pretrained(options.output)
+    vae.save_config(options.output)
+    write_bytes(options.output / WEIGHTS_FILE, save(vae.state_dict(), {"format": "pt"}))
     kept = torch.cat([vae(chunk).sample.clamp(-1, 1) for chunk in held_out.split(CHUNK)])
     error = float(((kept - held_out) / 2).square().mean())
     picture = options.output / "held_out.png"
     write_bytes(picture, drawn_pairs(held_out, kept))
-    print(f"held-out faces come back with {-10 * math.log10(error):.1f} dB; some of them: {picture}")
+    print(
+        f"held-out faces come back with {-10 * math.log10(error):.1f} dB; some of them, each beside what it was: "
+        f"{picture}"
+    )
+    print(
+        f"draw its latents with: flow.scratch.patch=null flow.scratch.vae={options.output} "
+        f"flow.side={options.side}"
+    )
 
 
 def images_of(dataset: Dataset, split: Split, side: int) -> torch.Tensor:
@@ -113,7 +128,7 @@ def train(vae: Any, images: torch.Tensor, steps: int, batch: int) -> None:
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        if not (step + 1) % 100:
+        if not (step + 1) % 100 or step + 1 == steps:
             print(f"step {step + 1} of {steps}: {float(wrong.abs().mean()) / 2:.4f} a pixel", flush=True)
     vae.requires_grad_(False).eval()
 

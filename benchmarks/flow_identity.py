@@ -90,7 +90,7 @@ def main() -> None:
         [unit(np.mean([measure(image) for image in person.others], axis=0)) for person in people]
     )
     print(
-        f"{len(people)} held-out people, {options.samples} drawings of each, {options.steps or 'usual'} steps, "
+        f"{len(people)} held-out people, {options.samples} drawing(s) of each, {options.steps or 'usual'} steps, "
         f"adapter scale {options.scale:g}, identity guidance "
         + ("usual" if options.identity_guidance is None else f"{options.identity_guidance:g}")
     )

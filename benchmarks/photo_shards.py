@@ -95,6 +95,8 @@ def main() -> None:
     )
     options = parser.parse_args()
 
+    if not options.folder.is_dir():
+        parser.error(f"there is no folder {options.folder}")
     faces = Faces(**FACES.model_dump() | {"crop_scale": options.crop_scale})
     people = sorted(path for path in options.folder.iterdir() if path.is_dir())
     names = {person.name for person in people}
@@ -136,7 +138,8 @@ def main() -> None:
     test = {sample.record.person_id for sample in samples if sample.record.split == Split.TEST}
     reasons = sum((Counter(video.frame_reasons) for video in videos), Counter[Reason]())
     print(
-        f"\n{manifest.counts.persons} people in {len(samples)} samples; photographs dropped: {dict(reasons)}\n"
+        f"\n{manifest.counts.persons} people in {len(samples)} samples; "
+        f"photographs dropped: {', '.join(f'{count} {reason}' for reason, count in reasons.items()) or 'none'}\n"
         f"held out: {len(test)} people, of {options.held_out} who were drawn; the others have too few usable faces"
     )
 

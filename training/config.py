@@ -96,10 +96,12 @@ class Scratch(Section):
 
     @model_validator(mode="after")
     def _pixels_or_latents(self) -> Scratch:
-        if (self.patch is None) == (self.vae is None):
+        if self.patch is None and self.vae is None:
+            raise ValueError("flow.scratch: expected patch, to draw pixels, or vae, to draw latents")
+        if self.patch is not None and self.vae is not None:
             raise ValueError(
-                "flow.scratch: expected either patch, to draw pixels, or vae, to draw latents; set the other to "
-                "null"
+                f"flow.scratch: expected either patch (given: {self.patch}), to draw pixels, or vae (given: "
+                f"{self.vae}), to draw latents; set the other to null, as flow.scratch.patch=null"
             )
         return self
 

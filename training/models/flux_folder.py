@@ -152,11 +152,11 @@ def _config(file: Path, part: str, setting: str) -> dict[str, Any]:
         raise TrainingError(f"{setting}: {file} is no valid JSON: {error}; fetch it again") from error
     if not isinstance(config, dict):
         raise TrainingError(f"{setting}: {file} describes no network; fetch it again")
-    found = config.get("_class_name") or "".join(config.get("architectures") or ["nothing"])
+    found = config.get("_class_name") or "".join(config.get("architectures") or ["unknown"])
     if found != PARTS[part]:
         raise TrainingError(
-            f"{setting}: {file} describes a {found}, expected a kind of {PARTS[part]}: this is something else, or "
-            "parts are mixed up"
+            f"{setting}: {file} is of class {found}, expected {PARTS[part]}: this is something else, or parts are "
+            "mixed up"
         )
     if "quantization_config" in config:
         raise TrainingError(

@@ -75,10 +75,10 @@ def test_a_missing_part_is_named(copy: Path, part: str) -> None:
         ),
         (
             lambda c: edited(c / "transformer/config.json", _class_name="SD3Transformer2DModel"),
-            "describes a SD3Transformer2DModel, expected a kind of FluxTransformer2DModel",
+            "is of class SD3Transformer2DModel, expected FluxTransformer2DModel",
         ),
         (lambda c: (c / "vae/config.json").write_text("{"), r"vae/config\.json is no valid JSON"),
-        (lambda c: (c / "vae/config.json").write_text("[]"), r"vae/config\.json is not that of a part"),
+        (lambda c: (c / "vae/config.json").write_text("[]"), r"vae/config\.json describes no network"),
         (
             lambda c: edited(c / "transformer/config.json", in_channels=None),
             r"transformer/config\.json does not say in_channels",
