@@ -6,7 +6,8 @@ Every held-out person is drawn from their inputs, and each drawing is compared w
 and not inputs, by the cosine of a face recognition network's embeddings (`--profile embedded`: SFace). `own` is
 the mean over people; `stranger` is that of what was drawn of all others. `gain` is the mean of the difference with
 its standard error, and `first` the share of people whose drawings are nearest to themselves among all people. The
-line of photographs is what their real inputs reach at the drawings' size: the ceiling.
+line of photographs is what their real inputs reach at the drawings' size: the ceiling. Of several runs, it is said
+by how much the gain of the first exceeds that of each other one, person by person and from the same noise.
 
 A face is looked for in each drawing; where none is found, it is measured where it mostly is in the photographs.
 """
@@ -14,7 +15,6 @@ A face is looked for in each drawing; where none is found, it is measured where 
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ def main() -> None:
     )
     print(f"{'':<28}{'own':>8}{'stranger':>10}{'gain':>17}{'first':>8}{'found':>8}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sides = set()
+    sides, gains = set(), []
     for trained in runs:
         sampler = Sampler.load(trained, device)
         sides.add(sampler.stage.flow.side)
@@ -111,7 +111,10 @@ def main() -> None:
             )
             for person in people
         ]
-        report(trained.source.name, drawn, truth, people, measure)
+        gains.append(report(trained.source.name, drawn, truth, people, measure))
+    for trained, others in zip(runs[1:], gains[1:], strict=True):
+        ahead, error = mean_and_error(gains[0] - others)
+        print(f"{runs[0].source.name} is ahead of {trained.source.name} by {ahead:.3f} ± {error:.3f}")
     for side in sorted(sides):
         small = [
             [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in person.inputs]
@@ -126,20 +129,26 @@ def report(
     truth: NDArray[np.float64],
     people: list[Person],
     measure: Measure,
-) -> None:
-    """A line of the table."""
+) -> NDArray[np.float64]:
+    """Print a line of the table; the gain of each person."""
     measure.found = measure.asked = 0
     embedded = [np.stack([measure(image) for image in images]) for images in drawn]
     cosines = np.stack([(vectors @ truth.T).mean(axis=0) for vectors in embedded])  # [drawn, compared with]
     own = np.diag(cosines)
     stranger = (cosines.sum(axis=0) - own) / (len(people) - 1)
-    gains = own - stranger
-    error = statistics.stdev(gains) / len(gains) ** 0.5
+    gains: NDArray[np.float64] = own - stranger
+    gain, error = mean_and_error(gains)
     first = float((cosines.argmax(axis=1) == np.arange(len(people))).mean())
     print(
-        f"{name:<28}{own.mean():>8.3f}{stranger.mean():>10.3f}{gains.mean():>9.3f} ± {error:.3f}"
+        f"{name:<28}{own.mean():>8.3f}{stranger.mean():>10.3f}{gain:>9.3f} ± {error:.3f}"
         f"{first:>8.0%}{measure.found / measure.asked:>8.0%}"
     )
+    return gains
+
+
+def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The mean of several people's values, and its standard error."""
+    return float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5
 
 
 def held_out_people(root: str, count: int) -> list[Person]:
