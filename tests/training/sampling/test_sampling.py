@@ -189,7 +189,7 @@ def test_another_flux_of_the_same_shape_draws_and_that_is_said(
     assert not said
     other = write_tiny_flux(tmp_path / "other", seed=1)
     Sampler.load(known, CPU, base=str(other), say=said.append)
-    assert said == [f"warning: {other} has other weights than in the training of {run}"]
+    assert said == [f"warning: this FLUX ({other}) has other weights than in the training of {run}"]
 
 
 def test_faces_are_cut_out_as_those_of_the_data_set_were(run, astronaut, tmp_path: Path) -> None:
@@ -208,15 +208,16 @@ def test_faces_are_cut_out_as_those_of_the_data_set_were(run, astronaut, tmp_pat
 
 
 def test_identity_can_be_exaggerated_and_the_run_says_how_much_is_usual(
-    stage, tiny_flux, astronaut, tmp_path: Path
+    tiny_flux, astronaut, tmp_path: Path
 ) -> None:
     config = flow_config(
         tiny_flux, tmp_path, {"identity_dropout": 0.1, "sample_identity_guidance": 3.0, "sample_steps": 2}
     )
-    run = write_run(tmp_path / "run", config, stage)
+    run = write_run(tmp_path / "run", config, as_trained(flow_stage(config)))
     images = {}
     for given in ((), ("--identity-guidance", 3), ("--identity-guidance", 1)):
-        assert called("sample", run, astronaut, "-o", tmp_path / "out", "--count", 1, *given).exit_code == 0
+        result = called("sample", run, astronaut, "-o", tmp_path / "out", "--count", 1, *given)
+        assert result.exit_code == 0, result.output
         images[given] = pixels_of(tmp_path / "out" / "sample-0.png")
     usual, three, one = images.values()
     assert np.array_equal(usual, three)
@@ -233,7 +234,7 @@ def test_what_a_transformer_was_never_trained_for_is_refused_and_not_ignored(sta
         TrainingError, match=r"told no guidance, as only FLUX\.1-dev is; leave --guidance out"
     ):
         Sampler.load(read_trained(own), CPU).draw(portrait, [0], guidance=2.0)
-    with pytest.raises(TrainingError, match=r"--base: .* draws with a transformer of its own"):
+    with pytest.raises(TrainingError, match=r"--base: .* draws plain pixels, without FLUX; leave it out"):
         Sampler.load(read_trained(own), CPU, base="flux")
 
 
