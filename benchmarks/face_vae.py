@@ -129,7 +129,10 @@ def train(vae: Any, images: torch.Tensor, steps: int, batch: int) -> None:
         optimiser.step()
         optimiser.zero_grad()
         if not (step + 1) % 100 or step + 1 == steps:
-            print(f"step {step + 1} of {steps}: {float(wrong.abs().mean()) / 2:.4f} a pixel", flush=True)
+            print(
+                f"step {step + 1} of {steps}: {float(wrong.detach().abs().mean()) / 2:.4f} a pixel",
+                flush=True,
+            )
     vae.requires_grad_(False).eval()
 
 
