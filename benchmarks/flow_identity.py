@@ -15,6 +15,7 @@ A face is looked for in each drawing; where none is found, it is measured where 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from faces.portraits import PortraitFinder
 from training.config import Data
 from training.data.dataset import open_dataset
 from training.data.held_out import held_out_batches
+from training.errors import TrainingError
 from training.export import read_trained
 from training.sampling.sampler import Sampler, check_identity_guidance
 
@@ -196,4 +198,7 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except TrainingError as refused:
+        sys.exit(f"error: {refused}")
