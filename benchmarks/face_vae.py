@@ -11,7 +11,6 @@ latent stands for 4 x 4 pixels. OUTPUT becomes the folder of an `AutoencoderKL` 
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import sys
 from pathlib import Path
@@ -28,11 +27,10 @@ from shards.atomic import write_bytes
 from shards.manifest import DataSetError
 from shards.reader import Dataset
 from shards.schema import Split
+from training.errors import TrainingError
 from training.export import WEIGHTS_FILE
+from training.folders import make_folder
 from training.models.pixels import pixels
-
-# diffusers imports bitsandbytes where it is installed, which then complains of kernels that nobody asked for.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 WIDTHS = (32, 64, 64)
 FACTOR = 2 ** (len(WIDTHS) - 1)
@@ -48,12 +46,12 @@ PICTURE_ROWS, PICTURE_COLUMNS = 4, 6
 def main() -> None:
     """Train it, write it, and say how much of held-out faces it keeps."""
     options = parse()
-    options.output.mkdir(parents=True, exist_ok=True)
     print("reading and reducing the images", flush=True)
     try:
+        make_folder(options.output)
         dataset = Dataset.open(options.dataset)
         seen, held_out = (images_of(dataset, split, options.side) for split in (Split.TRAIN, Split.TEST))
-    except DataSetError as error:
+    except (DataSetError, TrainingError) as error:
         sys.exit(f"error: {error}")
     torch.manual_seed(options.seed)
     vae = autoencoder(options.channels)

@@ -1,4 +1,4 @@
-"""Do samples look like the person they were asked to show? Measured on people that the trainer never saw.
+r"""Do samples look like the person they were asked to show? Measured on people that the trainer never saw.
 
     python benchmarks/flow_identity.py /data/mfhq /data/runs/flow-with-mtd /data/runs/flow-without --samples 4
 
@@ -10,6 +10,19 @@ line of photographs is what their real inputs reach at the drawings' size: the c
 by how much the gain of the first exceeds that of each other one, person by person and from the same noise.
 
 A face is looked for in each drawing; where none is found, it is measured where it mostly is in the photographs.
+
+README's figures come of these commands; FACES is Labeled Faces in the Wild, people with eight photographs or more.
+OTHER is trained as RUN is, without the last two settings; both were stopped after step 6,000:
+
+    python benchmarks/photo_shards.py FACES SHARDS --crop-scale 1.1 --mirrored
+    python benchmarks/face_vae.py SHARDS VAE
+    omniid train workflows/train_mtd_tiny.yaml data.root=SHARDS output=MTD batch=16 run.per_process=16 steps=1500 \
+        optimiser.warmup_steps=50 optimiser.ema_decay=0.99
+    omniid train workflows/train_flow_tiny.yaml data.root=SHARDS output=RUN steps=9000 flow.identity_dropout=0.1 \
+        "flow.scratch={layers: 4, single_layers: 2, heads: 4, head_width: 48, vae: VAE}" \
+        optimiser.warmup_steps=200 optimiser.encoder_share=0.3 optimiser.ema_decay=0.998 \
+        flow.encoder=MTD/encoder model.clip=encoder
+    python benchmarks/flow_identity.py SHARDS RUN OTHER --steps 25 --samples 8 --identity-guidance 2
 """
 
 from __future__ import annotations

@@ -148,6 +148,17 @@ class Flow(Section):
     """How far samples go from nobody to the person: 1 is what was learned, more exaggerates who it is and takes
     two passes a step. Other values than 1 need `identity_dropout`."""
 
+    @property
+    def own_vae(self) -> str | None:
+        """Folder of the autoencoder whose latents a transformer of its own draws, where there is one."""
+        return self.scratch.vae if self.scratch else None
+
+    def with_own_vae(self, folder: str) -> Flow:
+        """The same, with that autoencoder in another folder."""
+        if self.scratch is None or self.scratch.vae is None:
+            raise ValueError("this configuration draws no latents of an autoencoder of its own")
+        return self.model_copy(update={"scratch": self.scratch.model_copy(update={"vae": folder})})
+
     @model_validator(mode="after")
     def _there_is_one_base(self) -> Flow:
         if (self.base is None) == (self.scratch is None):

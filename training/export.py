@@ -85,7 +85,7 @@ def exported_files(export: Path, facts: ExportFacts) -> list[Path]:
     folders = [ENCODER_FOLDER]
     files = [ADAPTER_FILE] if facts.flow is not None else []
     if facts.flow is not None and facts.flow.scratch is not None:
-        folders += [TRANSFORMER_FOLDER, *([VAE_FOLDER] if facts.flow.scratch.vae else [])]
+        folders += [TRANSFORMER_FOLDER, *([VAE_FOLDER] if facts.flow.own_vae else [])]
     return [
         *(path for folder in folders for path in sorted((export / folder).iterdir()) if path.is_file()),
         *(export / name for name in (*files, EXPORT_FILE)),
@@ -181,17 +181,17 @@ def _write_transformer(trained: Trained, folder: Path) -> None:
     write_bytes(folder / WEIGHTS_FILE, save(weights, {"format": "pt"}))
     flow = trained.facts.flow
     if flow is not None and flow.scratch is not None:
-        numbers = weights["x_embedder.weight"].shape[1]
+        in_channels = weights["x_embedder.weight"].shape[1]
         with torch.device("meta"):
-            scratch_transformer(flow.scratch, numbers).save_config(folder)
+            scratch_transformer(flow.scratch, in_channels).save_config(folder)
 
 
 def _copy_vae(trained: Trained, folder: Path) -> None:
     """The autoencoder of a transformer of its own: small, and of use to nobody else."""
     flow = trained.facts.flow
-    if flow is None or flow.scratch is None or flow.scratch.vae is None:
+    if flow is None or flow.own_vae is None:
         return
-    source = Path(flow.scratch.vae)
+    source = Path(flow.own_vae)
     try:
         for name in ("config.json", WEIGHTS_FILE):
             write_bytes(folder / name, (source / name).read_bytes())
@@ -204,8 +204,6 @@ def _copy_vae(trained: Trained, folder: Path) -> None:
 
 def _with_vae(facts: ExportFacts, folder: str) -> ExportFacts:
     """The same facts, with the autoencoder elsewhere if there is one."""
-    flow = facts.flow
-    if flow is None or flow.scratch is None or flow.scratch.vae is None:
+    if facts.flow is None or facts.flow.own_vae is None:
         return facts
-    scratch = flow.scratch.model_copy(update={"vae": folder})
-    return facts.model_copy(update={"flow": flow.model_copy(update={"scratch": scratch})})
+    return facts.model_copy(update={"flow": facts.flow.with_own_vae(folder)})

@@ -117,17 +117,17 @@ def meta_flow_stage(config: Config) -> FlowStage:
     return stage
 
 
-def scratch_transformer(scratch: Scratch, numbers: int) -> Any:
+def scratch_transformer(scratch: Scratch, in_channels: int) -> Any:
     """A transformer that is trained from nothing: as diffusion transformers begin, it draws nothing yet.
 
     Args:
         scratch: its size.
-        numbers: of a token of an image.
+        in_channels: numbers of a token of an image.
     """
     # Three axes of positions share a head's channels, pairs of them; the first axis says nothing in FLUX.1.
     spatial = scratch.head_width * 7 // 16 // 2 * 2
     transformer = _kind()(
-        in_channels=numbers,
+        in_channels=in_channels,
         num_layers=scratch.layers,
         num_single_layers=scratch.single_layers,
         attention_head_dim=scratch.head_width,

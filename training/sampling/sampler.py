@@ -64,15 +64,15 @@ class Sampler:
             )
         if base is not None:
             flow = _elsewhere(flow, base, source)
-        if flow.scratch and flow.scratch.vae and not Path(flow.scratch.vae).is_dir():
+        if flow.own_vae and not Path(flow.own_vae).is_dir():
             raise TrainingError(
-                f"{source} draws latents of the autoencoder in {flow.scratch.vae}, which is not there; give its "
+                f"{source} draws latents of the autoencoder in {flow.own_vae}, which is not there; give its "
                 "folder with --base"
             )
         stage = flow_stage(trained.facts.size, flow, precision=precision, seed=0)
         _put(trained, stage)
         if trained.facts.frozen_digest not in {"", stage.frozen_digest}:
-            say(f"warning: {_frozen(flow)} has other weights than in the training of {source}")
+            say(f"warning: {_surroundings(flow)} has other weights than in the training of {source}")
         return cls(stage.to(device))
 
     @torch.no_grad()
@@ -153,21 +153,22 @@ def check_identity_guidance(flow: Flow, identity_guidance: float | None) -> None
 def _elsewhere(flow: Flow, base: str, source: Path) -> Flow:
     if flow.scratch is None:
         return flow.model_copy(update={"base": base, "revision": None})
-    if flow.scratch.vae is None:
+    if flow.own_vae is None:
         raise TrainingError(f"--base: {source} draws plain pixels, without FLUX; leave it out")
-    return flow.model_copy(update={"scratch": flow.scratch.model_copy(update={"vae": base})})
+    return flow.with_own_vae(base)
 
 
 def _put(trained: Trained, stage: FlowStage) -> None:
     expected = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
     if problems := key_problems(expected, trained.weights):
         raise TrainingError(
-            f"{trained.source} was not trained on {_frozen(stage.flow)}: {'; '.join(problems)}"
+            f"{trained.source} was not trained on {_surroundings(stage.flow)}: {'; '.join(problems)}"
         )
     stage.load_state_dict(trained.weights, strict=False)
 
 
-def _frozen(flow: Flow) -> str:
+def _surroundings(flow: Flow) -> str:
+    """What was not trained, in words."""
     if flow.scratch is None:
         return f"this FLUX ({flow.base})"
-    return f"this autoencoder ({flow.scratch.vae})" if flow.scratch.vae else "a transformer of this size"
+    return f"this autoencoder ({flow.own_vae})" if flow.own_vae else "a transformer of this size"
