@@ -26,6 +26,8 @@ LOST_SHARE = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN
 """What a network file system says when its server is away."""
 COMPLETE = 0.95
 """Least share of the promised frames or seconds that must be there; edit lists and rounding cost a few."""
+GUESSED_TIMES = frozenset({"avi"})
+"""Containers that store only the order of decoding: the presentation times that FFmpeg gives are guesses."""
 FIRST_LOOK = 250
 """Most packets to decode in search of an intact key frame, whose size and colours are those of the video."""
 COLOR_TRANSFERS = {
@@ -75,7 +77,7 @@ class Probe:
     color_transfer: str = "unspecified"
     """FFmpeg's name of the transfer function."""
     start_s: float | None = None
-    """Time of the first frame by the container's clock; None where packets carry no presentation times."""
+    """Time of the first frame by the container's clock; None where a packet's time does not name its frame."""
 
     @property
     def frames(self) -> int:
@@ -203,12 +205,12 @@ def _read_index(path: Path) -> _Index | Rejection:
 
 
 def _packets(container: Any, stream: Any) -> tuple[int, NDArray[np.float64], float | None]:
-    """Number of coded frames, the times of those that are shown (an edit list may hide some), and the first time."""
+    """Number of coded frames; times of those that are shown (an edit list may hide some); `Probe.start_s`."""
     import av
 
     count = 0
     stamps: list[int | None] = []
-    shown_times = True
+    shown_times = container.format.name not in GUESSED_TIMES
     packets = container.demux(stream)
     while True:
         try:

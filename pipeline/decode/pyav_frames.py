@@ -174,6 +174,7 @@ class _Pass:
         except (av.FFmpegError, ValueError):
             self._damage.damage(number)
             self._open.discard(number)
+            self._places.lost()
         if _tells_of_damage(messages):
             self._damage.damage(number)
         return frames
@@ -230,6 +231,10 @@ class _Places:
         index = first + self._used[first]
         self._used[first] += 1
         return index
+
+    def lost(self) -> None:
+        """A packet failed: where frames are counted, those behind it keep their numbers."""
+        self._shown += 1
 
     def shown(self, index: int | None, hidden: bool) -> int:
         """Index of a frame that is shown, given that of its packet; -1 when an edit list hides it."""
