@@ -66,21 +66,23 @@ def make_sources(clips: Path, folder: Path, frames: int = 60, side: int = 288) -
     return [_source(path) for path in made]
 
 
-def cut(path: Path, target: Path, seconds: float, start_s: float = 0.0) -> Path:
+def cut(path: Path, target: Path, seconds: float, start_s: float | None = None) -> Path:
     """Copy a part of the video stream without decoding it; returns `target`.
 
     Args:
         path: of a video.
         target: file to write.
         seconds: length of the part.
-        start_s: its start; it need not be a key frame.
+        start_s: its start, which need not be a key frame; None for the first packet.
     """
     with av.open(str(path)) as source, av.open(str(target), "w") as file:
         stream = source.streams.video[0]
         out: Any = file.add_stream_from_template(stream)
         first: int | None = None
         for packet in source.demux(stream):
-            if packet.dts is None or float(packet.dts * packet.time_base) < start_s:
+            if packet.dts is None:
+                continue
+            if start_s is not None and float(packet.dts * packet.time_base) < start_s:
                 continue
             first = packet.dts if first is None else first
             if float((packet.dts - first) * packet.time_base) > seconds:

@@ -26,12 +26,15 @@ from pipeline.decode.container import best_stream, message_of, open_container
 from pipeline.decode.damage import DamageTracker
 from pipeline.decode.picture import Image
 from pipeline.decode.probe import Probe, is_lost_share, lost_share
+from pipeline.decode.vpx import IS_KEY
 
 if TYPE_CHECKING:
     import av
 
 ERROR_DETECTION = "crccheck+bitstream+buffer+explode"
 """FFmpeg's `err_detect`: check what can be checked cheaply, and raise on what is wrong instead of going on."""
+STRICTER = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Decoders to take in place of FFmpeg's own, which reads past the end of damaged VP8 and VP9 data without a word."""
 REORDER = 32
 """Most packets that a decoder holds back before it shows a frame; codecs allow 16 frames, or 32 fields."""
 TICK = 1e-6
@@ -91,10 +94,9 @@ class _Pass:
         self._stream: Any = best_stream(container)
         if self._stream is None:
             raise ValueError("no video stream")
-        self._codec: Any = self._stream.codec_context
-        self._codec.thread_type, self._codec.thread_count = "NONE", 1
-        self._codec.copy_opaque = True
-        self._codec.options = {"err_detect": ERROR_DETECTION}
+        self._codec = _strict_decoder(self._stream.codec_context)
+        self._is_key = IS_KEY.get(self._stream.codec_context.codec.canonical_name)
+        self._keys: set[int] = set()
         self._probe = probe
         self._wanted = set(wanted)
         self._pending = deque(wanted)
@@ -156,6 +158,8 @@ class _Pass:
         self._open.discard(number - REORDER)
         if packet.is_corrupt:
             self._damage.damage(number)
+        if self._is_key is not None and self._is_key(bytes(packet)):
+            self._keys.add(number)
         for frame in self._decoded(_without_discard(packet) if hidden else packet, number, messages):
             self._wait(frame, number)
         yield from self._release()
@@ -186,7 +190,7 @@ class _Pass:
             self._damage.damage(packet)
         index = self._places.shown(self._place_of.pop(packet, None), hidden=packet in self._hidden)
         wanted = index in self._wanted
-        key = bool(frame.key_frame)
+        key = packet in self._keys if self._is_key else bool(frame.key_frame)
         self._waiting.append(
             _Waiting(packet, index, key, frame if wanted else None)
         )
@@ -210,6 +214,21 @@ class _Pass:
         packet = self._packet_at.get(index)
         if packet is None or self._damage.reaches(packet):
             yield index, None
+
+
+def _strict_decoder(codec: Any) -> Any:
+    """The decoder that tells most of damage, for a stream's codec."""
+    import av
+
+    name = STRICTER.get(codec.codec.canonical_name)
+    if name is not None:
+        extradata = codec.extradata
+        codec = av.CodecContext.create(name, "r")
+        codec.extradata = extradata
+    codec.thread_type, codec.thread_count = "NONE", 1
+    codec.copy_opaque = True
+    codec.options = {"err_detect": ERROR_DETECTION, "strict": "strict"}
+    return codec
 
 
 class _Places:
