@@ -80,15 +80,16 @@ def cut(path: Path, target: Path, seconds: float, start_s: float | None = None) 
         out: Any = file.add_stream_from_template(stream)
         first: int | None = None
         for packet in source.demux(stream):
-            if packet.dts is None:
+            stamp = packet.pts if packet.dts is None else packet.dts
+            if not packet.size or stamp is None:
                 continue
-            if start_s is not None and float(packet.dts * packet.time_base) < start_s:
+            if start_s is not None and float(stamp * packet.time_base) < start_s:
                 continue
-            first = packet.dts if first is None else first
-            if float((packet.dts - first) * packet.time_base) > seconds:
+            first = stamp if first is None else first
+            if float((stamp - first) * packet.time_base) > seconds:
                 break
-            packet.dts -= first
-            packet.pts = packet.pts - first if packet.pts is not None else None
+            packet.dts = None if packet.dts is None else packet.dts - first
+            packet.pts = None if packet.pts is None else packet.pts - first
             packet.stream = out
             file.mux(packet)
     return target
