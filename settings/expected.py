@@ -1,4 +1,4 @@
-"""What a key takes, in words: read off its type and limits, so that every key has an answer that stays true."""
+"""What a config key expects, as text derived from its type and limits, so that the text stays true."""
 
 from __future__ import annotations
 
