@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from faces.landmarks import LANDMARKS, tessellation
 from faces.types import Floats
 
-_SUBPIXEL_BITS = 4
+_SUBPIXEL_BITS = 8
 
 # fmt: off
 _OPENINGS = (
@@ -42,8 +42,8 @@ def face_triangles() -> NDArray[np.intp]:
     for upper, lower in _OPENINGS:
         triangles.append(np.stack([upper[:-1], upper[1:], lower[1:]], axis=1))
         triangles.append(np.stack([upper[:-1], lower[1:], lower[:-1]], axis=1))
-    surface = np.concatenate(triangles).astype(np.intp)
-    # Where two edges meet in a corner, a triangle has that corner twice.
+    surface: NDArray[np.intp] = np.concatenate(triangles).astype(np.intp)
+    # Where the two edges of an opening meet, a triangle has the same corner twice.
     a, b, c = surface.T
     surface = surface[(a != b) & (b != c) & (c != a)]
     surface.flags.writeable = False
