@@ -8,7 +8,7 @@ BIN := .venv/bin
 .PHONY: help setup demo demo-steps clean-demo test test-slow lint format lock bench-loader clean
 
 help:
-	@echo "make demo    make clips, build a data set from them, train on it for a minute"
+	@echo "make demo    make clips, build a dataset from them, train on it for a minute"
 	@echo "make clean-demo   remove what the demo made"
 	@echo "make test    run the tests (PYTEST_ARGS='--clips DIR' adds real clips)"
 	@echo "make test-slow   run those that take longer: builds and trainings that are killed, and the like"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from shards.atomic import write_bytes
-from shards.manifest import DataSetError
+from shards.metadata import DatasetError
 from shards.reader import Dataset
 from shards.schema import Split
 from training.errors import TrainingError
@@ -51,7 +51,7 @@ def main() -> None:
         make_folder(options.output)
         dataset = Dataset.open(options.dataset)
         seen, held_out = (images_of(dataset, split, options.side) for split in (Split.TRAIN, Split.TEST))
-    except (DataSetError, TrainingError) as error:
+    except (DatasetError, TrainingError) as error:
         sys.exit(f"error: {error}")
     torch.manual_seed(options.seed)
     vae = autoencoder(options.channels)

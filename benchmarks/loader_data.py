@@ -13,7 +13,7 @@ from PIL import Image
 
 from faces.mask import encode_mask_png
 from shards.canonical import sha256_hex
-from shards.manifest import Provenance, ShardLimits
+from shards.metadata import Provenance, ShardLimits
 from shards.reader import Dataset
 from shards.sample import Sample
 from shards.schema import (

@@ -1,4 +1,4 @@
-"""A small MFHQ data set from folders of photographs, one folder a person, such as Labeled Faces in the Wild.
+"""A small MFHQ dataset from folders of photographs, one folder a person, such as Labeled Faces in the Wild.
 
     python benchmarks/photo_shards.py FOLDER OUTPUT [--held-out 40] [--crop-scale 1.1] [--mirrored]
 
@@ -30,14 +30,14 @@ import numpy as np
 from faces.landmarks import FaceLandmarker
 from faces.mask import encode_mask_png, face_mask
 from faces.profiles import load_detector, load_embedder
-from faces.registry import ResolvedModel, resolve
+from faces.registry import WeightsFile, load_weights
 from pipeline.config import Faces, digest
 from pipeline.provenance import code_version, library_versions
 from pipeline.stages.decode import Frame
 from pipeline.stages.observe import FaceObservation, FaceObserver, UsableFace
 from pipeline.stopwatch import Stopwatch
 from shards.canonical import sha256_hex
-from shards.manifest import Provenance, ShardLimits
+from shards.metadata import Provenance, ShardLimits
 from shards.sample import Sample
 from shards.schema import (
     IMAGE_SIDE,
@@ -76,7 +76,7 @@ class Photograph:
 
 
 def main() -> None:
-    """Make the data set and say what became of the photographs."""
+    """Make the dataset and say what became of the photographs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -108,11 +108,11 @@ def main() -> None:
             f"{options.folder} has {len(enough)} people with {IMAGES_PER_IDENTITY} photographs or more, and "
             f"{options.held_out} are to be held out: give more people, or a lower --held-out"
         )
-    resolved = resolve(MODELS, None)
+    weights = load_weights(MODELS, None)
     observer = FaceObserver(
-        load_detector("yunet", resolved),
-        FaceLandmarker(resolved["face_landmarker"].path),
-        load_embedder("sface", resolved),
+        load_detector("yunet", weights),
+        FaceLandmarker(weights["face_landmarker"].path),
+        load_embedder("sface", weights),
         faces,
         JPEG_QUALITY,
     )
@@ -127,18 +127,18 @@ def main() -> None:
             videos.append(video)
         print(f"\r{number} of {len(people)} people, {len(samples)} samples", end="", flush=True)
     samples.sort(key=lambda sample: (sample.record.split, sample.record.key))
-    manifest = write_dataset(
+    metadata = write_dataset(
         options.output,
         samples,
         videos,
-        provenance(resolved, options.held_out, options.mirrored, faces),
+        provenance(weights, options.held_out, options.mirrored, faces),
         ShardLimits(max_samples=100),
         name=f"photographs of {options.folder.name}, for experiments",
     )
     test = {sample.record.person_id for sample in samples if sample.record.split == Split.TEST}
     reasons = sum((Counter(video.frame_reasons) for video in videos), Counter[Reason]())
     print(
-        f"\n{manifest.counts.persons} people in {len(samples)} samples; "
+        f"\n{metadata.counts.persons} people in {len(samples)} samples; "
         f"photographs dropped: {', '.join(f'{count} {reason}' for reason, count in reasons.items()) or 'none'}\n"
         f"held out: {len(test)} people, of {options.held_out} who were drawn; the others have too few usable faces"
     )
@@ -291,8 +291,8 @@ def image_records(
         )
 
 
-def provenance(resolved: dict[str, ResolvedModel], held_out: int, mirrored: bool, faces: Faces) -> Provenance:
-    """What made the data set."""
+def provenance(weights: dict[str, WeightsFile], held_out: int, mirrored: bool, faces: Faces) -> Provenance:
+    """What made the dataset."""
     config = {
         "made_by": "benchmarks/photo_shards.py",
         "what": "photographs of people, eight a sample; for experiments, not curated as MFHQ is",
@@ -304,7 +304,7 @@ def provenance(resolved: dict[str, ResolvedModel], held_out: int, mirrored: bool
     return Provenance(
         config=config,
         config_digest=digest(config),
-        models={name: resolved[name].sha256 for name in sorted(resolved)},
+        models={name: weights[name].sha256 for name in sorted(weights)},
         code_version=code_version(),
         libraries=library_versions(),
     )

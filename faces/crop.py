@@ -1,6 +1,6 @@
 """The image of a face: a square around it, upright as the frame is, never beyond the frame's edges.
 
-The data set's images and the photographs that a trained encoder is shown are both cut here, so that it sees at
+The dataset's images and the photographs that a trained encoder is shown are both cut here, so that it sees at
 work what it saw in training. Roll is kept because pose is signal. Nothing is padded because padding is invented
 data: near the frame's border the square is moved inwards, and in a frame smaller than the square it shrinks to
 the frame.
@@ -17,9 +17,9 @@ from faces.pose import FACE_OVAL
 from faces.types import Floats, Image
 
 CROP_SIDE = 512
-"""Side of the image in pixels: the data set's contract (`shards.schema.IMAGE_SIDE`)."""
+"""Side of the image in pixels: the dataset's contract (`shards.schema.IMAGE_SIDE`)."""
 CROP_SCALE = 1.6
-"""Side of the square as a multiple of the landmarks' longer side, unless a data set is configured otherwise."""
+"""Side of the square as a multiple of the landmarks' longer side, unless a dataset is configured otherwise."""
 
 
 @dataclass(frozen=True)

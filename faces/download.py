@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from faces.catalogue import ModelFile
-from faces.registry import ModelsUnavailable, look_up, origin, pin, sha256_of
+from faces.registry import WeightsUnavailable, look_up, origin, pin, sha256_of
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the model's name, the bytes fetched so far and the total, None where the server does not
@@ -62,7 +62,7 @@ def pull(names: Iterable[str], models_dir: Path, progress: Progress | None = Non
         By name, the file in `models_dir`.
 
     Raises:
-        ModelsUnavailable: one or more files could not be fetched or did not have the expected digest; the
+        WeightsUnavailable: one or more files could not be fetched or did not have the expected digest; the
             others are there all the same.
         ValueError: unknown name, or an invalid `models.json`.
     """
@@ -88,7 +88,7 @@ def pull(names: Iterable[str], models_dir: Path, progress: Progress | None = Non
                     f"    remedy: try again, or copy the file to {target}"
                 )
     if problems:
-        raise ModelsUnavailable(problems)
+        raise WeightsUnavailable(problems)
     return present
 
 

@@ -1,8 +1,7 @@
 """Identity embeddings of aligned faces.
 
-Faces are run one by one: kernels may add up in another order for another batch size, and an embedding must
-    not
-depend on which faces happened to be in a batch with it.
+Faces run one by one: kernels may sum in another order at another batch size, and an embedding must not depend on
+the other faces of its batch.
 """
 
 from __future__ import annotations

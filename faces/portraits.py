@@ -1,4 +1,4 @@
-"""From a photograph to what a data set's images are: the faces in it, each cut out as a video's are.
+"""From a photograph to what a dataset's images are: the faces in it, each cut out as a video's are.
 
 A trained encoder is shown photographs by people who have no video. What it sees must be what it was trained on,
 so detection, landmarks, crop and mask are those of the pipeline. The pipeline's judgement is left out: of a
@@ -18,7 +18,7 @@ from faces.crop import CROP_SCALE, CROP_SIDE, Square, cut, shows_whole_face, squ
 from faces.landmarks import FaceLandmarker
 from faces.mask import face_mask
 from faces.profiles import check_roles, load_detector, load_embedder
-from faces.registry import ModelsUnavailable, resolve
+from faces.registry import WeightsUnavailable, load_weights
 from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, HeadPose, Image
 
 LANDMARKER = "face_landmarker"
@@ -53,7 +53,7 @@ class Portrait:
     square: Square
     """Of the photograph, which was cut out."""
     image: Image
-    """(512, 512, 3) RGB: the square, as a data set stores it but for the JPEG."""
+    """(512, 512, 3) RGB: the square, as a dataset stores it but for the JPEG."""
     mask: NDArray[np.uint8]
     """(512, 512): 255 on the face, 0 elsewhere."""
     whole: bool
@@ -78,7 +78,7 @@ class Portrait:
 
     @property
     def place(self) -> str:
-        """The face in words, for messages: "the face of 102 px at (113, 332)"."""
+        """The face, for messages: "the face of 102 px at (113, 332)"."""
         x, y = (self.box[:2] + self.box[2:]) / 2
         return f"the face of {self.face_px:.0f} px at ({x:.0f}, {y:.0f})"
 
@@ -99,7 +99,7 @@ def find_portraits(
         detector: finds the faces.
         landmarker: finds landmarks and pose.
         embedder: measures who it is; None to leave that out.
-        crop_scale: side of the crop as a multiple of the landmarks' longer side; the data set's `crop_scale`.
+        crop_scale: side of the crop as a multiple of the landmarks' longer side; the dataset's `crop_scale`.
 
     Raises:
         ValueError: `image` is not an RGB image.
@@ -169,7 +169,7 @@ class PortraitFinder:
             with_embedder: also load the network that tells people apart.
 
         Raises:
-            ModelsUnavailable: files or Python packages are missing; all files are listed, with the remedies.
+            WeightsUnavailable: files or Python packages are missing; all files are listed, with the remedies.
             ValueError: unknown profile or device, or an unusable `models.json` in the folder.
             RuntimeError: `device` is "cuda" and cannot be used.
         """
@@ -179,16 +179,16 @@ class PortraitFinder:
         roles = {"detector": names.detector, "landmarker": LANDMARKER}
         if with_embedder:
             roles["embedder"] = names.embedder
-        resolved = resolve(roles.values(), models_dir)
-        check_roles(roles, resolved)
+        weights = load_weights(roles.values(), models_dir)
+        check_roles(roles, weights)
         try:
             return cls(
-                load_detector(names.detector, resolved, device, DETECTION_SIDE, MIN_SCORE),
-                FaceLandmarker(resolved[LANDMARKER].path),
-                load_embedder(names.embedder, resolved, device) if with_embedder else None,
+                load_detector(names.detector, weights, device, DETECTION_SIDE, MIN_SCORE),
+                FaceLandmarker(weights[LANDMARKER].path),
+                load_embedder(names.embedder, weights, device) if with_embedder else None,
             )
         except ModuleNotFoundError as error:
             package = error.name or str(error)
-            raise ModelsUnavailable(
+            raise WeightsUnavailable(
                 [f"- the Python package {package} that runs them is missing; install omniid[faces]"]
             ) from error

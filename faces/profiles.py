@@ -9,11 +9,8 @@ from faces.catalogue import WITHOUT_FILE
 from faces.detect import Scrfd, YuNet
 from faces.embed import ArcFace, OnnxEmbedder, SFace
 from faces.quality import Piqe, TopiqFace
-from faces.registry import ResolvedModel, look_up
+from faces.registry import Weights, WeightsFile, look_up
 from faces.types import Detector, QualityMetric
-
-Resolved = Mapping[str, ResolvedModel]
-"""What `faces.registry.resolve` returns."""
 
 
 def required_files(names: Iterable[str], models_dir: Path | None = None) -> list[str]:
@@ -30,13 +27,13 @@ def required_files(names: Iterable[str], models_dir: Path | None = None) -> list
 
 
 def load_detector(
-    name: str, resolved: Resolved, device: str = "cpu", size: int = 640, min_score: float | None = None
+    name: str, weights: Weights, device: str = "cpu", size: int = 640, min_score: float | None = None
 ) -> Detector:
     """A face detector.
 
     Args:
         name: a model of kind "yunet" or "scrfd".
-        resolved: the files found, by name.
+        weights: the files found, by name.
         device: "cpu" or "cuda"; YuNet always runs on the CPU.
         size: longest side of the picture that the network sees, borders included.
         min_score: faces below this score are dropped; None for the detector's own default.
@@ -44,25 +41,25 @@ def load_detector(
     Raises:
         ValueError: the name is not a detector's.
     """
-    model = _of_kind(name, resolved, ("yunet", "scrfd"))
+    model = _of_kind(name, weights, ("yunet", "scrfd"))
     score = {} if min_score is None else {"min_score": min_score}
     if model.model.kind == "yunet":
         return YuNet(model.path, size=size, **score)
     return Scrfd(model.path, size=size, device=device, **score)
 
 
-def load_embedder(name: str, resolved: Resolved, device: str = "cpu") -> OnnxEmbedder:
+def load_embedder(name: str, weights: Weights, device: str = "cpu") -> OnnxEmbedder:
     """An identity embedder; its `name` is the one in the configuration.
 
     Args:
         name: a model of kind "arcface" or "sface".
-        resolved: the files found, by name.
+        weights: the files found, by name.
         device: "cpu" or "cuda"; SFace always runs on the CPU.
 
     Raises:
         ValueError: the name is not an embedder's.
     """
-    found = _of_kind(name, resolved, ("arcface", "sface"))
+    found = _of_kind(name, weights, ("arcface", "sface"))
     model = found.model
     assert model.normalisation is not None  # noqa: S101 - the registry's model refuses an embedder without
     assert model.same_person_cosine is not None  # noqa: S101
@@ -71,12 +68,12 @@ def load_embedder(name: str, resolved: Resolved, device: str = "cpu") -> OnnxEmb
     return ArcFace(found.path, device, name, model.normalisation, model.same_person_cosine)
 
 
-def load_quality(name: str, resolved: Resolved, device: str = "cpu", batch_size: int = 1) -> QualityMetric:
+def load_quality(name: str, weights: Weights, device: str = "cpu", batch_size: int = 1) -> QualityMetric:
     """A quality metric.
 
     Args:
         name: "piqe", or a model of kind "topiq_face".
-        resolved: the files found, by name.
+        weights: the files found, by name.
         device: "cpu" or "cuda"; PIQE always runs on the CPU.
         batch_size: images in one forward pass.
 
@@ -85,17 +82,17 @@ def load_quality(name: str, resolved: Resolved, device: str = "cpu", batch_size:
     """
     if name in WITHOUT_FILE:
         return Piqe()
-    metric = TopiqFace(_of_kind(name, resolved, ("topiq_face",)).path, device, batch_size)
+    metric = TopiqFace(_of_kind(name, weights, ("topiq_face",)).path, device, batch_size)
     metric.name = name
     return metric
 
 
-def _of_kind(name: str, resolved: Resolved, kinds: tuple[str, ...]) -> ResolvedModel:
-    found = resolved.get(name)
+def _of_kind(name: str, weights: Weights, kinds: tuple[str, ...]) -> WeightsFile:
+    found = weights.get(name)
     if found is None or found.model.kind not in kinds:
-        fitting = sorted(known for known, entry in resolved.items() if entry.model.kind in kinds)
+        fitting = sorted(known for known, entry in weights.items() if entry.model.kind in kinds)
         known = ", ".join([*fitting, *(WITHOUT_FILE if "topiq_face" in kinds else ())]) or "none"
-        raise ValueError(f"{name!r} is not a resolved model of kind {' or '.join(kinds)}; these are: {known}")
+        raise ValueError(f"{name!r} is not a model of kind {' or '.join(kinds)}; these are: {known}")
     return found
 
 
@@ -108,19 +105,19 @@ ROLES = {
 """Kinds of model that can take each part."""
 
 
-def check_roles(names: Mapping[str, str], resolved: Resolved) -> None:
+def check_roles(names: Mapping[str, str], weights: Weights) -> None:
     """Check that each model can do what it is named for.
 
     Args:
         names: role -> model.
-        resolved: the files found, by name.
+        weights: the files found, by name.
 
     Raises:
         ValueError: naming every model in the wrong role.
     """
     wrong = []
     for role, name in names.items():
-        kind = name if name in WITHOUT_FILE else resolved[name].model.kind
+        kind = name if name in WITHOUT_FILE else weights[name].model.kind
         if kind not in ROLES[role]:
             wrong.append(f"models.{role}={name} is a {kind}; expected a {' or '.join(ROLES[role])}")
     if wrong:

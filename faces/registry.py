@@ -33,7 +33,7 @@ from faces.catalogue import MODELS, WITHOUT_FILE, ModelFile
 OWN_ENTRIES = "models.json"
 
 
-class ModelsUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, named as users meet it
+class WeightsUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, named as users meet it
     """Files of weights are missing or are not what their names promise.
 
     Attributes:
@@ -46,12 +46,16 @@ class ModelsUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, n
 
 
 @dataclass(frozen=True)
-class ResolvedModel:
+class WeightsFile:
     """A file on this machine."""
 
     model: ModelFile
     path: Path
     sha256: str  # of the file: 64 digits; the registry's pin when it was not verified
+
+
+Weights = Mapping[str, WeightsFile]
+"""Weights files by the name of their model: what `load_weights` returns."""
 
 
 def sha256_of(path: Path) -> str:
@@ -114,7 +118,9 @@ def look_up(names: Iterable[str], models_dir: Path | None) -> list[ModelFile]:
     return [entries[name] for name in wanted if name in entries]
 
 
-def resolve(names: Iterable[str], models_dir: Path | None, verify: bool = True) -> dict[str, ResolvedModel]:
+def load_weights(
+    names: Iterable[str], models_dir: Path | None, verify: bool = True
+) -> dict[str, WeightsFile]:
     """Find and check the files of `names`; never downloads.
 
     Args:
@@ -127,10 +133,10 @@ def resolve(names: Iterable[str], models_dir: Path | None, verify: bool = True) 
         By name, the file found.
 
     Raises:
-        ModelsUnavailable: one or more files are missing or have another digest; all are listed.
+        WeightsUnavailable: one or more files are missing or have another digest; all are listed.
         ValueError: unknown name, or an invalid `models.json`.
     """
-    found: dict[str, ResolvedModel] = {}
+    found: dict[str, WeightsFile] = {}
     problems: list[str] = []
     for model in look_up(names, models_dir):
         path = _locate(model, models_dir)
@@ -139,11 +145,11 @@ def resolve(names: Iterable[str], models_dir: Path | None, verify: bool = True) 
             continue
         digest = sha256_of(path) if verify else model.sha256
         if digest.startswith(model.sha256):
-            found[model.name] = ResolvedModel(model, path, digest)
+            found[model.name] = WeightsFile(model, path, digest)
         else:
             problems.append(_mismatch(model, path, digest))
     if problems:
-        raise ModelsUnavailable(problems)
+        raise WeightsUnavailable(problems)
     return found
 
 
@@ -163,7 +169,7 @@ def _locate(model: ModelFile, models_dir: Path | None) -> Path | None:
 
 
 def pin(model: ModelFile) -> str:
-    """The expected digest in words."""
+    """The expected digest, for messages."""
     if len(model.sha256) == 64:
         return f"sha256 {model.sha256}"
     return f"sha256 beginning with {model.sha256} (the publisher gives no more digits)"
@@ -180,7 +186,7 @@ def _remedy(model: ModelFile, models_dir: Path | None) -> str:
 
 
 def origin(model: ModelFile) -> str:
-    """The official address in words."""
+    """The official address, for messages."""
     if model.url is None:
         return "no address is known"
     return f"{model.url}, member {model.member}" if model.member else model.url

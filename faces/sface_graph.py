@@ -1,11 +1,9 @@
-"""Makes OpenCV Zoo's block-quantised SFace runnable and quick in onnxruntime.
+"""Makes OpenCV Zoo's block-quantised SFace run, and run fast, in onnxruntime.
 
-As published, the file cannot be run: its weights are also declared as graph inputs, some of which nothing
-    feeds. And
-it would be slow: int8 weights are turned to float on every call, and PReLU has no fast kernel and keeps the
-convolutions around it from sharing a memory layout. Here the weights are turned to float once, and PReLU
-becomes slope * x + (1 - slope) * relu(x), which is the same function in operators that onnxruntime runs
-vectorised.
+onnxruntime refuses the published file: it declares its weights as graph inputs too, and some have no value.
+It would also be slow: int8 weights are dequantised on every call, and PReLU has no fast kernel and keeps the
+convolutions around it from sharing a memory layout. Here the weights are dequantised once, and PReLU becomes
+slope * x + (1 - slope) * relu(x): the same function in operators that onnxruntime vectorises.
 """
 
 from __future__ import annotations

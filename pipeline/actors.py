@@ -3,11 +3,11 @@
     {"video": Video as JSON}
       -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes], "fault"}
       -> Score   -> the same, with every candidate's quality, and {"higher_is_better"}
-      -> Stage   -> {"video_id", "status", "said", "fault"}
+      -> SelectImages -> {"video_id", "status", "message", "fault"}
 
-What breaks on one video becomes that video's failed row, of which `said` tells the person who builds when the file
-alone does not explain it. A `fault` is the machine's: nothing is staged, and the
-driver ends the build with its words. It is told and not raised, because Ray would bury the words in stacks.
+What fails on one video becomes that video's failed row; the driver logs its `message` when the file alone does not
+explain it. A `fault` is the machine's: nothing is staged, and the driver ends the build with that message. It is
+returned and not raised, because Ray would bury it in stack traces.
 
 No frame ever enters Ray's object store, only encoded crops.
 """
@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from faces.registry import ResolvedModel
+from faces.registry import Weights
 from pipeline.config import Config
 from pipeline.errors import MachineFault
 from pipeline.records import Analysis
 from pipeline.sources.manifest import Video
-from pipeline.stages.decide import broken, decide
+from pipeline.stages.finalize import finalize, mark_failed
 from pipeline.stages.isolate import IsolatedAnalyser
 from pipeline.stages.score import QualityScorer
 from pipeline.staging import Staging
@@ -30,14 +30,13 @@ from shards.schema import Reason, VideoOutcome
 Row = dict[str, Any]
 UNEXPECTED = (Reason.WORKER_CRASHED, Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.INTERNAL_ERROR)
 """How a video fails that was not found to be damaged: perhaps the machine's doing or ours, so it is said."""
-Models = dict[str, ResolvedModel]
 
 
 class Analyse:
     """Decodes and analyses videos, each in isolation."""
 
-    def __init__(self, config: Config, models: Models) -> None:
-        self._analyser = IsolatedAnalyser(config, models)
+    def __init__(self, config: Config, weights: Weights) -> None:
+        self._analyser = IsolatedAnalyser(config, weights)
 
     def __call__(self, row: Row) -> Row:
         """Analyse the video of a row."""
@@ -56,8 +55,8 @@ class Analyse:
 class Score:
     """Holds the quality network."""
 
-    def __init__(self, config: Config, models: Models) -> None:
-        self._scorer = QualityScorer(config, models)
+    def __init__(self, config: Config, weights: Weights) -> None:
+        self._scorer = QualityScorer(config, weights)
 
     def __call__(self, row: Row) -> Row:
         """Score the candidates of a row."""
@@ -70,11 +69,11 @@ class Score:
         except MachineFault as fault:
             return row | {"fault": str(fault)}
         except Exception as error:
-            analysis = broken(analysis, error)
+            analysis = mark_failed(analysis, error)
         return row | {"analysis": analysis.model_dump_json()}
 
 
-class Stage:
+class SelectImages:
     """Chooses the images and keeps the finished video."""
 
     def __init__(self, config: Config, staging: Staging) -> None:
@@ -85,22 +84,27 @@ class Stage:
         """Decide on the video of a row and write it to the staging area."""
         video = Video.model_validate_json(row["video"])
         if row["fault"]:
-            return {"video_id": video.video_id, "status": "", "said": "", "fault": row["fault"]}
+            return {"video_id": video.video_id, "status": "", "message": "", "fault": row["fault"]}
         analysis = Analysis.model_validate_json(row["analysis"])
         jpegs, masks = list(row["jpegs"]), list(row["masks"])
         try:
-            decided = decide(analysis, jpegs, masks, self._config, row["higher_is_better"])
+            finalized = finalize(analysis, jpegs, masks, self._config, row["higher_is_better"])
         except Exception as error:
-            decided = decide(broken(analysis, error), [], [], self._config, row["higher_is_better"])
-        status = decided.outcome.status.value
+            finalized = finalize(mark_failed(analysis, error), [], [], self._config, row["higher_is_better"])
+        status = finalized.outcome.status.value
         try:
-            self._staging.write(video, decided)
+            self._staging.write(video, finalized)
         except OSError as error:
-            return {"video_id": video.video_id, "status": status, "said": "", "fault": str(error)}
-        return {"video_id": video.video_id, "status": status, "said": _said(decided.outcome), "fault": ""}
+            return {"video_id": video.video_id, "status": status, "message": "", "fault": str(error)}
+        return {
+            "video_id": video.video_id,
+            "status": status,
+            "message": _message(finalized.outcome),
+            "fault": "",
+        }
 
 
-def _said(outcome: VideoOutcome) -> str:
+def _message(outcome: VideoOutcome) -> str:
     if outcome.reason is None or outcome.reason not in UNEXPECTED:
         return ""
     return f"{outcome.uri} is one failed video ({outcome.reason.value}): {outcome.detail}"

@@ -1,4 +1,4 @@
-"""Build MFHQ: from a folder of face videos to a verified data set with a report.
+"""Build MFHQ: from a folder of face videos to a verified dataset with a report.
 
     python pipeline/build_mfhq.py workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
 
@@ -9,37 +9,31 @@ killed continues where it was when the same command is given again.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
+import typer
+
 from faces.profiles import check_roles, required_files
-from faces.registry import ModelsUnavailable
-from faces.registry import resolve as resolve_models
+from faces.registry import Weights, WeightsUnavailable, load_weights
 from pipeline import cluster
-from pipeline.actors import Analyse, Models, Score, Stage
+from pipeline.actors import Analyse, Score, SelectImages
+from pipeline.build_command import build_command
 from pipeline.config import Config
 from pipeline.errors import BuildError
-from pipeline.lock import alone
+from pipeline.lock import output_lock
 from pipeline.pack import pack
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
 from pipeline.report.build import write_report
-from shards.layout import MANIFEST
-from shards.manifest import DatasetManifest
+from pipeline.summary import Build
+from shards.layout import DATASET_JSON
+from shards.metadata import DatasetMetadata
 from shards.schema import Status
 from shards.verify import verify
 
 
-@dataclass(frozen=True)
-class Build:
-    """What a build made."""
-
-    manifest: DatasetManifest
-    report: Path
-
-
 def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_failed: bool = False) -> Build:
-    """Build a data set.
+    """Build a dataset.
 
     Args:
         config: of the build.
@@ -51,35 +45,37 @@ def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_fail
         BuildError: what is wrong and what to do; before any work where that can be known.
     """
     # The weights first: that one is missing must be known before hours of work, not after.
-    models = load_registry(config)
+    weights = load_build_weights(config)
 
-    with alone(config.output):
-        return _run(config, models, reporter, replace=replace, retry_failed=retry_failed)
+    with output_lock(config.output):
+        return _run(config, weights, reporter, replace=replace, retry_failed=retry_failed)
 
 
-def _run(config: Config, models: Models, reporter: Reporter, *, replace: bool, retry_failed: bool) -> Build:
+def _run(config: Config, weights: Weights, reporter: Reporter, *, replace: bool, retry_failed: bool) -> Build:
     # What there is to do: the source's videos, less those that an earlier run has finished.
-    plan = plan_build(config, models, replace=replace, retry_failed=retry_failed)
-    reporter.say(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
+    plan = plan_build(config, weights, replace=replace, retry_failed=retry_failed)
+    reporter.message(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
     if plan.manifest.ignored:
-        ignored = ", ".join(f"{count} {ending}" for ending, count in plan.manifest.ignored.items())
-        reporter.say(f"left aside, for their names are not those of videos: {ignored}")
+        ignored = ", ".join(f"{ending}: {count}" for ending, count in plan.manifest.ignored.items())
+        reporter.message(
+            f"Ignored {sum(plan.manifest.ignored.values())} files that are not videos ({ignored})"
+        )
 
     # One outcome for each video, in the staging area.
     if plan.todo:
-        curate(config, models, plan, reporter)
+        curate(config, weights, plan, reporter)
 
     # All outcomes together decide on persons and splits; then the shards, in canonical order.
-    manifest = pack(config, models, plan, reporter)
+    metadata = pack(config, weights, plan, reporter)
 
     # Nothing is called done that a reader has not checked.
-    check(config.output, manifest, reporter)
+    check(config.output, metadata, reporter)
 
     report = write_report(config.output, plan.seconds())
-    return Build(manifest, report)
+    return Build(metadata, report)
 
 
-def load_registry(config: Config) -> Models:
+def load_build_weights(config: Config) -> Weights:
     """The files of all networks that the build needs, checked.
 
     Raises:
@@ -87,61 +83,61 @@ def load_registry(config: Config) -> Models:
     """
     try:
         names = required_files(config.models.names, config.run.models_dir)
-        models = resolve_models(names, config.run.models_dir)
-        check_roles(config.models.model_dump(), models)
-        return models
-    except (ModelsUnavailable, ValueError) as error:
+        weights = load_weights(names, config.run.models_dir)
+        check_roles(config.models.model_dump(), weights)
+        return weights
+    except (WeightsUnavailable, ValueError) as error:
         raise BuildError(str(error)) from error
 
 
-def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) -> None:
+def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> None:
     """Curate the unfinished videos on the cluster, largest first.
 
     Raises:
         BuildError: the cluster cannot carry the build, or a step failed that is no single video's fault.
     """
     cluster.connect()
-    import ray.data  # not before: connecting says how Ray shall start
+    import ray.data  # after connect(), which sets how Ray starts
     from ray.data import ActorPoolStrategy
 
     at_first, most = cluster.analysers(config.run, len(plan.todo))
 
     # A block is one video (a few, in a very large source), so that a lost worker costs little.
     videos = ray.data.from_items(
-        [{"video": video.model_dump_json()} for video in plan.dealt()], override_num_blocks=plan.blocks
+        [{"video": video.model_dump_json()} for video in plan.interleaved()], override_num_blocks=plan.blocks
     )
     outcomes = (
         videos
         # Decode, detect, track, measure, pick candidates by pose: where the CPU time goes.
         .map(
             Analyse,
-            fn_constructor_args=(config, models),
+            fn_constructor_args=(config, weights),
             compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first),
             num_cpus=config.run.analyser_cpus,
             num_gpus=config.run.analyser_gpus,
             memory=cluster.ANALYSER_MEMORY,
-            **cluster.PATIENCE,
+            **cluster.RESTARTS,
         )
         # The quality network: few processes, with a share of a GPU each where there is one.
         .map(
             Score,
-            fn_constructor_args=(config, models),
+            fn_constructor_args=(config, weights),
             compute=ActorPoolStrategy(size=config.run.scorers),
             num_cpus=config.run.scorer_cpus,
             num_gpus=config.run.scorer_gpus,
             memory=cluster.SCORER_MEMORY,
-            **cluster.PATIENCE,
+            **cluster.RESTARTS,
         )
         # Choose eight, write one small file.
-        .map(Stage(config, plan.staging), num_cpus=cluster.STAGE_CPUS)
+        .map(SelectImages(config, plan.staging), num_cpus=cluster.STAGE_CPUS)
     )
-    with cluster.in_words(), reporter.bar("curate", len(plan.todo)) as advance:
+    with cluster.ray_errors(), reporter.bar("curate", len(plan.todo)) as advance:
         counts: Counter[str] = Counter()
         for outcome in outcomes.iter_rows():
             if outcome["fault"]:
                 raise BuildError(outcome["fault"])
-            if outcome["said"]:
-                reporter.say(outcome["said"])
+            if outcome["message"]:
+                reporter.message(outcome["message"])
             counts[outcome["status"]] += 1
             advance(counts.total(), "  ".join(f"{counts[status]} {status.value}" for status in Status))
     lost = unstaged(plan)
@@ -152,24 +148,22 @@ def curate(config: Config, models: Models, plan: BuildPlan, reporter: Reporter) 
         )
 
 
-def check(output: Path, manifest: DatasetManifest, reporter: Reporter) -> None:
-    """Read the whole data set back.
+def check(output: Path, metadata: DatasetMetadata, reporter: Reporter) -> None:
+    """Read the whole dataset back.
 
     Raises:
         BuildError: it is not what was meant to be written.
     """
-    identities = sum(manifest.counts.identities.values())
+    identities = sum(metadata.counts.identities.values())
     with reporter.bar("verify", identities) as advance:
-        problems = verify(output, lambda done: advance(done, ""))
-    if problems:
-        listed = "\n  ".join(str(problem) for problem in problems[:20])
+        findings = verify(output, lambda done: advance(done, ""))
+    if findings:
+        listed = "\n  ".join(str(finding) for finding in findings[:20])
         raise BuildError(
             f"{output} does not verify, the disk may be damaged:\n  {listed}\n"
-            f"Remove {output / MANIFEST}, and the same command packs the finished videos again."
+            f"Remove {output / DATASET_JSON}, and the same command packs the finished videos again."
         )
 
 
 if __name__ == "__main__":
-    from pipeline.cli import build_command
-
-    build_command()
+    typer.run(build_command(run))

@@ -1,16 +1,21 @@
-"""`mfhq`: build, verify and look at face data sets."""
+"""`mfhq`: build, verify and look at face datasets."""
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.build_command import build_command
 from pipeline.progress import Advance, Reporter
+from pipeline.user_errors import user_errors
 from settings.version import add_version
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.summary import Build
 
 app = typer.Typer(
     name="mfhq",
@@ -23,79 +28,37 @@ models_app = typer.Typer(no_args_is_help=True, help="The networks' weights: what
 app.add_typer(models_app, name="models")
 add_version(app)
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[SECTION.KEY=VALUE]...",
-        help="Override the workflow: faces.min_px=160; pipeline/config.py documents all settings",
-    ),
-]
+
+def _run_build(config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool) -> Build:
+    from pipeline.build_mfhq import run  # takes seconds to import; a mistyped key is reported before that
+
+    return run(config, reporter, replace=replace, retry_failed=retry_failed)
 
 
-@app.command()
-def build(
-    workflow: Annotated[Path, typer.Argument(help="YAML file, such as workflows/curate_embedded.yaml")],
-    overrides: Overrides = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Build over what another configuration left in the output.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Curate videos again that failed in an earlier run.")
-    ] = False,
-) -> None:
-    """Build a data set; the same command again continues a build that was stopped.
-
-    Runs on the Ray cluster that RAY_ADDRESS or `ray job submit` names, and otherwise on one that it starts here.
-
-    A workflow needs source.path and output; all settings, their defaults and reasons stand in pipeline/config.py.
-
-    First try: mfhq build workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
-
-    Smaller faces, more frames: the same with faces.min_px=160 frames.per_second=10
-
-    The paper's networks: mfhq build workflows/curate_paper.yaml run.models_dir=/data/models
-    source.path=/data/clips output=/data/mfhq, after `mfhq models pull`
-
-    Exit code 0: the data set is whole and verified; when no video gave an identity, a warning says why.
-
-    Exit code 1: something must be done first, and the message says what.
-    """
-    from pipeline.config import Config
-    from pipeline.summary import summary, warning
-    from settings.loading import load_workflow
-
-    reporter = Reporter()
-    with _errors_in_words():
-        config = load_workflow(workflow, overrides or [], Config)
-        from pipeline.build_mfhq import run  # takes seconds, and a mistyped key shall not wait for it
-
-        made = run(config, reporter, replace=replace, retry_failed=retry_failed)
-        typer.echo(summary(config.output, made.manifest, made.report))
-        if text := warning(config.output, made.manifest):
-            typer.echo(text, err=True)
+app.command("build")(build_command(_run_build))
 
 
 @app.command()
 def verify(root: Annotated[Path, typer.Argument(help="Folder that holds dataset.json")]) -> None:
-    """Read a whole data set and name everything that is wrong with it; exit code 1 when something is."""
+    """Read a whole dataset and name everything that is wrong with it; exit code 1 when something is."""
     from shards import verify as verifier
 
     with Reporter().bar("verify", _identities(root)) as advance:
-        problems = verifier.verify(root, lambda done: advance(done, ""))
-    for problem in problems:
-        typer.echo(str(problem))
-    if problems:
-        typer.echo(f"{root}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}", err=True)
+        findings = verifier.verify(root, lambda done: advance(done, ""))
+    for finding in findings:
+        typer.echo(str(finding))
+    if findings:
+        typer.echo(f"{root}: {len(findings)} {'error' if len(findings) == 1 else 'errors'}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{root}: whole, nothing wrong")
+    typer.echo(f"{root}: valid, no errors")
 
 
 @app.command()
 def report(root: Annotated[Path, typer.Argument(help="Folder that holds dataset.json")]) -> None:
-    """Draw the statistics report of a data set again."""
+    """Draw the statistics report of a dataset again."""
     from pipeline.report.build import write_report
 
-    with _errors_in_words():
+    with user_errors():
         typer.echo(write_report(root))
 
 
@@ -109,7 +72,7 @@ def demo_clips(
 
     advance: Advance | None = None
 
-    with _errors_in_words(), ExitStack() as bar:
+    with user_errors(), ExitStack() as bar:
 
         def progress(name: str, done: int, total: int) -> None:
             nonlocal advance
@@ -132,7 +95,7 @@ def list_models(
     """Show every known network: its file, checksum, licence and whether it is there."""
     from pipeline.models_table import models_table
 
-    with _errors_in_words():
+    with user_errors():
         typer.echo(models_table(models_dir))
 
 
@@ -152,47 +115,21 @@ def pull_models(
     """
     from pipeline.models_table import pull_for
 
-    with _errors_in_words():
+    with user_errors():
         typer.echo(pull_for(wanted, models_dir, Reporter()))
 
 
 def _identities(root: Path) -> int | None:
-    """How many samples a data set claims to hold; None when it is too damaged to say."""
-    from shards.manifest import DataSetError
-    from shards.reader import read_manifest
+    """How many samples a dataset claims to hold; None when it is too damaged to say."""
+    from shards.metadata import DatasetError
+    from shards.reader import read_metadata
 
     try:
-        return sum(read_manifest(root).counts.identities.values())
-    except (DataSetError, OSError):
+        return sum(read_metadata(root).counts.identities.values())
+    except (DatasetError, OSError):
         return None
-
-
-def build_command() -> None:
-    """`python pipeline/build_mfhq.py …` is `mfhq build …`."""
-    typer.run(build)
 
 
 def main() -> None:
     """Entry point of `mfhq`."""
     app()
-
-
-class _errors_in_words:  # noqa: N801 - reads as a statement
-    """Turn the errors that a user can act on into a message and exit code 1; others keep their traceback."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from faces.registry import ModelsUnavailable
-        from pipeline.errors import BuildError
-        from settings.section import ConfigError
-        from shards.atomic import OutOfSpace
-        from shards.manifest import DataSetError
-
-        if isinstance(error, KeyboardInterrupt):
-            typer.echo("stopped; the same command again continues", err=True)
-            sys.exit(130)
-        if isinstance(error, ConfigError | BuildError | ModelsUnavailable | OutOfSpace | DataSetError):
-            typer.echo(f"error: {error}", err=True)
-            sys.exit(1)

@@ -22,11 +22,11 @@ ROUNDING = 1e-9
 MANY = 1_000_000
 START_S = 240
 """How long Ray may take to start on this machine."""
-WORKERS_SPEAK = "RAY_LOG_TO_DRIVER"
+LOG_TO_DRIVER = "RAY_LOG_TO_DRIVER"
 """Ray's own switch. What workers write stays in Ray's logs unless it is 1: a worker that crashes and is replaced,
 and now and then one that Ray ends because it is idle, leave stacks that would look like the build's end. What a
 crash costs is told by the row of its video."""
-PATIENCE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
+RESTARTS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
 """A worker that dies is replaced and its video tried again, but not for ever, as is Ray Data's default."""
 
 
@@ -50,7 +50,7 @@ def connect() -> None:
             ray.init(
                 address=os.environ.get("RAY_ADDRESS", "local"),
                 logging_level=logging.ERROR,
-                log_to_driver=os.environ.get(WORKERS_SPEAK) == "1",
+                log_to_driver=os.environ.get(LOG_TO_DRIVER) == "1",
             )
         except Exception as error:
             if "timed out during startup" not in str(error):
@@ -103,7 +103,7 @@ def _fitting(there: float, each: float, others: float) -> int:
 
 
 @contextmanager
-def in_words() -> Iterator[None]:
+def ray_errors() -> Iterator[None]:
     """Turn what Ray raises into a message: its own is a stack of stacks, and lies in its logs anyway."""
     import ray
 

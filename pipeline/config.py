@@ -1,6 +1,6 @@
 """The configuration of a build: typed, complete before work starts, and refused when a key is not known.
 
-What shapes the data set is kept apart from how the machine runs it (`run`): only the former is part of the
+What shapes the dataset is kept apart from how the machine runs it (`run`): only the former is part of the
 digest that names a build.
 """
 
@@ -46,7 +46,7 @@ class Source(Section):
 
     kind: Literal["folder"] = "folder"
     name: Name = "folder"
-    """Name of the data set in keys, records and the report."""
+    """Name of the dataset in keys, records and the report."""
     path: Folder
     licence: str | None = None
     """Written into every record of this source."""
@@ -132,7 +132,7 @@ class Selection(Section):
     clusters: Annotated[int, Field(gt=IMAGES_PER_IDENTITY, le=256)] = 16
     """Pose clusters, more than 8 (over-clustering, Omni-ID section 3.4)."""
     candidates_per_cluster: Annotated[int, Field(ge=1, le=32)] = 3
-    """Images of each cluster that the quality network sees: it is the dearest step."""
+    """Images of each cluster that the quality network sees: it is the most expensive step."""
     min_separation_deg: Degrees = 1.5
     """Least pose distance between two chosen images, in degrees. A head held still shows about 0.8."""
     roll_weight: Fraction = 0.5
@@ -158,12 +158,12 @@ class Split(Section):
     test_videos: Annotated[int, Field(ge=0)] = 44
     """Held-out videos; the paper's 44."""
     max_test_fraction: Fraction = 0.1
-    """Never more than this share of the accepted videos, so that a small data set keeps its training part."""
+    """Never more than this share of the accepted videos, so that a small dataset keeps its training part."""
     seed: int = 0
 
 
 class Shards(Section):
-    """How the data set is stored."""
+    """How the dataset is stored."""
 
     max_samples: Annotated[int, Field(ge=1)] = 256
     max_bytes: Annotated[int, Field(ge=2**20)] = 2**30
@@ -223,7 +223,7 @@ class Config(Section):
         return self
 
     def defining(self) -> dict[str, Any]:
-        """The part of the configuration that shapes the data set: not how it is run, nor where anything lies."""
+        """The part of the configuration that shapes the dataset: not how it is run, nor where anything lies."""
         return self.model_dump(mode="json", exclude={"run": True, "output": True, "source": {"path"}})
 
     def curation_digest(self, models: dict[str, str], libraries: dict[str, str]) -> str:

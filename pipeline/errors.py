@@ -1,4 +1,4 @@
-"""The errors that end a build, in words for the person who started it."""
+"""The errors that end a build; their messages are for the user who started it."""
 
 
 class BuildError(RuntimeError):

@@ -14,7 +14,7 @@ SUFFIX = ".lock"
 
 
 @contextmanager
-def alone(output: Path) -> Iterator[None]:
+def output_lock(output: Path) -> Iterator[None]:
     """Hold the output folder for the time of the `with` block.
 
     The lock is a file beside the folder. The system lets go of it when the process ends, however it ends; where

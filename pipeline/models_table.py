@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from faces.catalogue import WITHOUT_FILE, ModelFile
 from faces.download import Progress, pull
 from faces.profiles import required_files
-from faces.registry import ModelsUnavailable, known_models, origin, pin, resolve, sha256_of
+from faces.registry import WeightsUnavailable, known_models, load_weights, origin, pin, sha256_of
 from pipeline.config import Models
 from pipeline.errors import BuildError
 from pipeline.progress import Advance, Reporter
@@ -52,8 +52,8 @@ def _paragraph(model: ModelFile, models_dir: Path | None) -> str:
 
 def _here(model: ModelFile, models_dir: Path | None) -> str:
     try:
-        path = resolve([model.name], models_dir, verify=False)[model.name].path
-    except ModelsUnavailable:
+        path = load_weights([model.name], models_dir, verify=False)[model.name].path
+    except WeightsUnavailable:
         return "no"
     digest = sha256_of(path)
     return str(path) if digest.startswith(model.sha256) else f"no: {path} is another file (sha256 {digest})"
@@ -69,7 +69,7 @@ def pull_for(wanted: Sequence[str], models_dir: Path, reporter: Reporter) -> str
 
     Raises:
         ConfigError: what is wanted is neither, or `models.json` is not valid.
-        ModelsUnavailable: an address does not answer, or what it gave is not the file.
+        WeightsUnavailable: an address does not answer, or what it gave is not the file.
         BuildError: the folder cannot be written to.
     """
     try:
@@ -80,7 +80,7 @@ def pull_for(wanted: Sequence[str], models_dir: Path, reporter: Reporter) -> str
     except ValueError as error:
         raise ConfigError(str(error)) from error
     there = {name for name in names if (models_dir / known[name].file).is_file()}
-    reporter.say(f"fetching {', '.join(names) or 'nothing'} into {models_dir}")
+    reporter.message(f"fetching {', '.join(names) or 'nothing'} into {models_dir}")
     try:
         with _bars(reporter) as progress:
             found = pull(names, models_dir, progress)

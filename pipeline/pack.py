@@ -1,4 +1,4 @@
-"""From finished videos to the data set, in canonical order: same videos and settings, same bytes."""
+"""From finished videos to the dataset, in canonical order: same videos and settings, same bytes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from faces.registry import ResolvedModel
+from faces.registry import Weights
 from pipeline.config import Config, digest
 from pipeline.errors import BuildError
+from pipeline.linking import Identity, Placement, assign
 from pipeline.plan import BuildPlan
 from pipeline.progress import Reporter
 from pipeline.provenance import code_version, library_versions
 from pipeline.records import StagedIdentity
-from pipeline.resolve import Identity, Placement, resolve
 from pipeline.sources.manifest import Video
-from pipeline.staging import DamagedPart, Staging
+from pipeline.staging import DamagedStagedFile, Staging
 from shards.atomic import OutOfSpace
-from shards.manifest import DataSetError, DatasetManifest, Provenance, ShardLimits
+from shards.metadata import DatasetError, DatasetMetadata, Provenance, ShardLimits
 from shards.reader import Dataset
 from shards.sample import Sample
 from shards.schema import IdentityRecord, VideoOutcome
@@ -28,15 +28,15 @@ from shards.writer import write_dataset
 
 def pack(
     config: Config,
-    models: dict[str, ResolvedModel],
+    weights: Weights,
     plan: BuildPlan,
     reporter: Reporter,
-) -> DatasetManifest:
-    """Write the data set from the staging area.
+) -> DatasetMetadata:
+    """Write the dataset from the staging area.
 
     Args:
         config: of the build.
-        models: the networks used.
+        weights: the networks used.
         plan: all of its videos finished.
         reporter: shows progress.
 
@@ -45,9 +45,9 @@ def pack(
         OutOfSpace: the disk is full.
     """
     try:
-        return _pack(config, models, plan, reporter)
-    except DamagedPart as error:
-        damaged = [video for video in plan.manifest.videos if not plan.staging.is_sound(video)]
+        return _pack(config, weights, plan, reporter)
+    except DamagedStagedFile as error:
+        damaged = [video for video in plan.manifest.videos if not plan.staging.is_readable(video)]
         plan.staging.forget(damaged)
         raise BuildError(
             f"what was kept of {len(damaged)} finished videos cannot be read back, such as "
@@ -58,14 +58,12 @@ def pack(
         raise
     except OSError as error:
         raise BuildError(
-            f"cannot write the data set: {error.filename or config.output}: {error.strerror or error}; the "
+            f"cannot write the dataset: {error.filename or config.output}: {error.strerror or error}; the "
             "same command again continues with all finished videos"
         ) from error
 
 
-def _pack(
-    config: Config, models: dict[str, ResolvedModel], plan: BuildPlan, reporter: Reporter
-) -> DatasetManifest:
+def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> DatasetMetadata:
     staged = {video.video_id: video for video in plan.manifest.videos}
     # A licence changes no image, so it is the one of now and not of when a video was curated.
     outcomes = [
@@ -78,28 +76,28 @@ def _pack(
         if outcome.identities
         for identity in plan.staging.identities(staged[outcome.video_id])
     ]
-    resolved = resolve(outcomes, identities, config.people, config.split)
+    assignment = assign(outcomes, identities, config.people, config.split)
     defining = config.defining()
     provenance = Provenance(
         config=defining,
         config_digest=digest(defining),
-        models={name: model.sha256 for name, model in sorted(models.items())},
+        models={name: model.sha256 for name, model in sorted(weights.items())},
         code_version=code_version(),
         libraries=library_versions(),
     )
     of_video = {identity.key: staged[identity.video_id] for identity in identities}
-    order = sorted(resolved.placements, key=lambda key: (resolved.placements[key].split, key))
-    samples = _samples(order, of_video, resolved.placements, resolved.outcomes, plan.staging)
+    order = sorted(assignment.placements, key=lambda key: (assignment.placements[key].split, key))
+    samples = _samples(order, of_video, assignment.placements, assignment.outcomes, plan.staging)
     limits = ShardLimits(max_samples=config.shards.max_samples, max_bytes=config.shards.max_bytes)
-    there = _what_is_there(config.output, provenance, limits, resolved.outcomes)
+    there = _what_is_there(config.output, provenance, limits, assignment.outcomes)
     if there is not None:
-        reporter.say("the data set is packed already")
+        reporter.message("the dataset is packed already")
         return there
     with reporter.bar("pack", len(order)) as advance:
         return write_dataset(
             config.output,
             samples,
-            resolved.outcomes,
+            assignment.outcomes,
             provenance,
             limits,
             name=config.name,
@@ -109,13 +107,13 @@ def _pack(
 
 def _what_is_there(
     output: Path, provenance: Provenance, limits: ShardLimits, outcomes: list[VideoOutcome]
-) -> DatasetManifest | None:
-    """The data set in the output folder, if it is the one that would be written: readers may be using it."""
+) -> DatasetMetadata | None:
+    """The dataset in the output folder, if it is the one that would be written: readers may be using it."""
     try:
         dataset = Dataset.open(output)
-        same = (dataset.manifest.provenance, dataset.manifest.limits) == (provenance, limits)
-        return dataset.manifest if same and list(dataset.videos()) == outcomes else None
-    except DataSetError:
+        same = (dataset.metadata.provenance, dataset.metadata.limits) == (provenance, limits)
+        return dataset.metadata if same and list(dataset.videos()) == outcomes else None
+    except DatasetError:
         return None
 
 

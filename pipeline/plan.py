@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faces.registry import ResolvedModel
+from faces.registry import Weights
 from pipeline.config import CURATION_VERSION, Config
 from pipeline.errors import BuildError
 from pipeline.provenance import library_versions
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Manifest, SourceError, Video, printable
-from pipeline.staging import FOLDER, DamagedPart, Staging
+from pipeline.staging import FOLDER, DamagedStagedFile, Staging
 from settings.section import differences
 from shards.atomic import TEMPORARY, OutOfSpace, write_bytes
 from shards.canonical import indented_json
-from shards.layout import MANIFEST, is_shard_name
+from shards.layout import DATASET_JSON, is_shard_name
 from shards.schema import Split, Status
 
 SETTINGS = "settings.json"
@@ -45,7 +45,7 @@ class BuildPlan:
         """How many pieces the work is cut into."""
         return min(len(self.todo), MOST_BLOCKS)
 
-    def dealt(self) -> list[Video]:
+    def interleaved(self) -> list[Video]:
         """The work in the order of its blocks, large and small videos dealt out evenly among them."""
         return [video for block in range(self.blocks) for video in self.todo[block :: self.blocks]]
 
@@ -59,14 +59,12 @@ class BuildPlan:
         return {video.video_id: self.staging.seconds(video) for video in self.manifest.videos}
 
 
-def plan_build(
-    config: Config, models: dict[str, ResolvedModel], *, replace: bool, retry_failed: bool
-) -> BuildPlan:
+def plan_build(config: Config, weights: Weights, *, replace: bool, retry_failed: bool) -> BuildPlan:
     """Work out what there is to do.
 
     Args:
         config: of the build.
-        models: the networks used.
+        weights: the networks used.
         replace: take an output folder over that holds another build, or files of others.
         retry_failed: count videos that failed in an earlier run as unfinished.
 
@@ -79,11 +77,11 @@ def plan_build(
         manifest = list_folder(config.source)
     except SourceError as error:
         raise BuildError(str(error)) from error
-    digests = {name: model.sha256 for name, model in sorted(models.items())}
+    digests = {name: model.sha256 for name, model in sorted(weights.items())}
     staging = Staging.of(config.output, config.curation_digest(digests, library_versions()))
     try:
         _claim(config, digests, replace=replace)
-        staging.tidy()
+        staging.remove_temporary_files()
         finished = staging.finished(manifest.videos)
         if retry_failed:
             again = [video for video in finished if _failed(staging, video)]
@@ -104,7 +102,7 @@ def plan_build(
 def _failed(staging: Staging, video: Video) -> bool:
     try:
         return staging.outcome(video).status is Status.FAILED
-    except DamagedPart:
+    except DamagedStagedFile:
         return True
 
 
@@ -126,7 +124,7 @@ def _claim(config: Config, weights: dict[str, str], *, replace: bool) -> None:
     # The writer would refuse these as well, but only after all the work.
     for path in (path for split in Split for path in sorted((folder / split.value).glob("*"))):
         if not (is_shard_name(path.relative_to(folder).as_posix()) or TEMPORARY.match(path.name)):
-            raise BuildError(f"{path} is no part of a data set: move it away, or give another output")
+            raise BuildError(f"{path} is no part of a dataset: move it away, or give another output")
     write_bytes(settings, indented_json(ours))
 
 
@@ -151,8 +149,8 @@ def _refuse_another_build(folder: Path, settings: Path, ours: dict[str, Any]) ->
 
 
 def _refuse_files_of_others(folder: Path, names: list[str]) -> None:
-    if MANIFEST in names:
-        what = f"a data set, but not what it was built from ({FOLDER}/{SETTINGS} is missing)"
+    if DATASET_JSON in names:
+        what = f"a dataset, but not what it was built from ({FOLDER}/{SETTINGS} is missing)"
     else:
         what = f"files that no build has left there, such as {printable(names[0])}"
     raise BuildError(f"{folder} holds {what}; give another output, or --replace to build over it.")

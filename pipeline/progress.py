@@ -33,7 +33,7 @@ class Reporter:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Write one message."""
         self.console.print(text, markup=False)
 
@@ -61,7 +61,7 @@ class Reporter:
     def _log(self, title: str, total: int | None) -> Iterator[Advance]:
         start = last = time.monotonic()
         of_total = "" if total is None else f"/{total}"
-        self.say(f"{title}: 0{of_total}")
+        self.message(f"{title}: 0{of_total}")
 
         def advance(done: int, note: str) -> None:
             nonlocal last
@@ -69,6 +69,6 @@ class Reporter:
             if now - last >= LOG_EVERY_S or done == total:
                 last = now
                 left = f", about {(now - start) / done * (total - done):.0f} s left" if total and done else ""
-                self.say(f"{title}: {done}{of_total} after {now - start:.0f} s{left}  {note}".rstrip())
+                self.message(f"{title}: {done}{of_total} after {now - start:.0f} s{left}  {note}".rstrip())
 
         yield advance

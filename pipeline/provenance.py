@@ -1,4 +1,4 @@
-"""What shapes a data set besides its configuration: the versions of code and libraries."""
+"""What shapes a dataset besides its configuration: the versions of code and libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finished videos, kept until the data set is packed; the one place a build is resumed from.
+"""Finished videos, kept until the dataset is packed; the one place a build is resumed from.
 
     <output>/.staging/<curation digest>/<2 hex>/<32 hex>.parquet
 
@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from pipeline.errors import BuildError
 from pipeline.records import StagedIdentity
 from pipeline.sources.manifest import Video
-from pipeline.stages.decide import DecidedVideo
+from pipeline.stages.finalize import FinalizedVideo
 from shards.atomic import remove_temporaries, write_parquet
 from shards.schema import VideoOutcome
 
@@ -44,7 +44,7 @@ _SCHEMA = pa.schema(
 _SECONDS = TypeAdapter(dict[str, float])
 
 
-class DamagedPart(BuildError):  # noqa: N818 - says what is the matter
+class DamagedStagedFile(BuildError):  # noqa: N818 - says what is the matter
     """What was kept of a finished video cannot be read back.
 
     Attributes:
@@ -82,7 +82,7 @@ class Staging:
         name = hashlib.sha256(text.encode()).hexdigest()
         return self.folder / name[:2] / f"{name[2:34]}.parquet"
 
-    def write(self, video: Video, decided: DecidedVideo) -> None:
+    def write(self, video: Video, finalized: FinalizedVideo) -> None:
         """Keep a finished video.
 
         Raises:
@@ -90,11 +90,11 @@ class Staging:
         """
         table = pa.table(
             {
-                "outcome": [decided.outcome.model_dump_json()],
-                "seconds": [_SECONDS.dump_json(decided.seconds).decode()],
-                "identities": [[identity.model_dump_json() for identity in decided.identities]],
-                "jpegs": [decided.jpegs],
-                "masks": [decided.masks],
+                "outcome": [finalized.outcome.model_dump_json()],
+                "seconds": [_SECONDS.dump_json(finalized.seconds).decode()],
+                "identities": [[identity.model_dump_json() for identity in finalized.identities]],
+                "jpegs": [finalized.jpegs],
+                "masks": [finalized.masks],
             },
             schema=_SCHEMA,
         )
@@ -109,7 +109,7 @@ class Staging:
         """What became of a finished video.
 
         Raises:
-            DamagedPart: it is there, but damaged.
+            DamagedStagedFile: it is there, but damaged.
             BuildError: it cannot be read. The three methods that follow raise the same.
         """
         (text,) = self._read(video, "outcome")
@@ -133,13 +133,13 @@ class Staging:
         jpegs, masks = self._read(video, "jpegs", "masks")
         return [(tuple(images), tuple(covers)) for images, covers in zip(jpegs, masks, strict=True)]
 
-    def is_sound(self, video: Video) -> bool:
+    def is_readable(self, video: Video) -> bool:
         """Whether all that was kept of a finished video can be read back."""
         try:
             self._read(video, *_SCHEMA.names)
             self.outcome(video)
             self.identities(video)
-        except DamagedPart:
+        except DamagedStagedFile:
             return False
         return True
 
@@ -148,7 +148,7 @@ class Staging:
         for video in videos:
             self.path(video).unlink(missing_ok=True)
 
-    def tidy(self) -> None:
+    def remove_temporary_files(self) -> None:
         """Remove what killed writers left behind, but not what another driver's workers may be writing."""
         for folder in (self.folder.parent, *sorted(self.folder.glob("??"))):
             remove_temporaries(folder, ABANDONED_AFTER_S)
@@ -174,4 +174,4 @@ def _damage_named(video: Video, path: Path) -> Iterator[None]:
                 f"cannot read {path}: {error.strerror}. Run the same command again; if it stays so, remove that "
                 f"file: {video.video_id} is then curated again"
             ) from error
-        raise DamagedPart(video, path, str(error).splitlines()[0]) from error
+        raise DamagedStagedFile(video, path, str(error).splitlines()[0]) from error

@@ -1,1 +1,1 @@
-"""How a workflow is configured: typed sections, read from YAML, refused in words when anything is wrong."""
+"""How a workflow is configured: typed sections, read from YAML, validated, with an error for every wrong key."""

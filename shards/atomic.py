@@ -1,4 +1,4 @@
-"""The one place that knows how to write a file so that nobody ever sees half of it.
+"""Atomic writes: a file appears under its name complete, or not at all.
 
 A file is written under a temporary name in its own folder, flushed to the disk and renamed. A process that
 dies in between leaves the temporary file, which `remove_temporaries` recognises by its name, and never a part

@@ -1,4 +1,4 @@
-"""Names: of the files of a data set, of the members of a sample, and the order of both."""
+"""Names: of the files of a dataset, of the members of a sample, and the order of both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from shards.schema import IMAGES_PER_IDENTITY, Split
 
-MANIFEST = "dataset.json"
+DATASET_JSON = "dataset.json"
 INDEX = "index.parquet"
 IMAGES = "images.parquet"
 VIDEOS = "videos.parquet"

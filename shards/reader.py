@@ -1,6 +1,6 @@
-"""Reads a data set from a folder: any sample by one range read, or all of them in order.
+"""Reads a dataset from a folder: any sample by one range read, or all of them in order.
 
-The index is data from outside: a shard name or a range that the manifest does not bear out is refused before
+The index is data from outside: a shard name or a range that the metadata does not bear out is refused before
 a file is opened, and every sample is checked against its digests.
 """
 
@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from shards.canonical import sha256_hex
-from shards.layout import FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MANIFEST, MASK_FIELDS, VIDEOS
-from shards.manifest import DataSetError, DatasetManifest, ShardEntry, brief, check_version, decode_manifest
+from shards.layout import DATASET_JSON, FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MASK_FIELDS, VIDEOS
+from shards.metadata import DatasetError, DatasetMetadata, ShardEntry, brief, check_version, decode_metadata
 from shards.sample import Sample
 from shards.schema import IdentityRecord, Split, VideoOutcome
 from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, VIDEOS_SCHEMA, Row, rows_of, video_outcome
@@ -39,11 +39,11 @@ class SampleRange:
 
 
 class Index:
-    """Which samples there are and where they lie: the rows of index.parquet, checked against the manifest."""
+    """Which samples there are and where they lie: the rows of index.parquet, checked against the metadata."""
 
-    def __init__(self, manifest: DatasetManifest, table: pa.Table) -> None:
+    def __init__(self, metadata: DatasetMetadata, table: pa.Table) -> None:
         self.table = table
-        self._shards = {shard.name: shard for shard in manifest.shards}
+        self._shards = {shard.name: shard for shard in metadata.shards}
         self._rows = {key: row for row, key in enumerate(table["key"].to_pylist())}
 
     def keys(self, split: Split | None = None) -> list[str]:
@@ -58,32 +58,32 @@ class Index:
 
         Raises:
             KeyError: there is no such sample.
-            DataSetError: the index points anywhere but into a shard that the manifest lists.
+            DatasetError: the index points anywhere but into a shard that the metadata lists.
         """
         if key not in self._rows:
-            raise KeyError(f"no sample {key!r} in the data set")
+            raise KeyError(f"no sample {key!r} in the dataset")
         return sample_range(self.table.slice(self._rows[key], 1).to_pylist()[0], self._shards)
 
 
 class Dataset:
-    """A finished data set in a folder; use `Dataset.open`."""
+    """A finished dataset in a folder; use `Dataset.open`."""
 
-    def __init__(self, root: Path, manifest: DatasetManifest, index: pa.Table) -> None:
+    def __init__(self, root: Path, metadata: DatasetMetadata, index: pa.Table) -> None:
         self.root = root
-        self.manifest = manifest
+        self.metadata = metadata
         self.index = index
         """The rows of index.parquet."""
-        self._index = Index(manifest, index)
+        self._index = Index(metadata, index)
 
     @classmethod
     def open(cls, root: Path) -> Dataset:
-        """Open the data set in `root`.
+        """Open the dataset in `root`.
 
         Raises:
-            DataSetError: no finished data set, or one of another major version of the format.
+            DatasetError: no finished dataset, or one of another major version of the format.
         """
-        manifest = read_manifest(root)
-        return cls(root, manifest, read_table(root / INDEX, INDEX_SCHEMA))
+        metadata = read_metadata(root)
+        return cls(root, metadata, read_table(root / INDEX, INDEX_SCHEMA))
 
     def keys(self, split: Split | None = None) -> list[str]:
         """Keys in canonical order: sorted within a split, `test` before `train`."""
@@ -94,7 +94,7 @@ class Dataset:
 
         Raises:
             KeyError: there is no such sample.
-            DataSetError: the index points anywhere but into a shard that the manifest lists.
+            DatasetError: the index points anywhere but into a shard that the metadata lists.
         """
         return self._index.locate(key)
 
@@ -103,7 +103,7 @@ class Dataset:
 
         Raises:
             KeyError: there is no such sample.
-            DataSetError: the index or the sample is damaged; the member is named.
+            DatasetError: the index or the sample is damaged; the member is named.
         """
         place = self.locate(key)
         with (self.root / place.shard).open("rb") as file:
@@ -114,7 +114,7 @@ class Dataset:
         """All samples in canonical order, which is the order of their bytes in the shards.
 
         Raises:
-            DataSetError: the index or a sample is damaged; the member is named.
+            DatasetError: the index or a sample is damaged; the member is named.
         """
         for key in self.keys(split):
             yield self.sample(key)
@@ -123,38 +123,38 @@ class Dataset:
         """What became of each input video, sorted by video_id.
 
         Raises:
-            DataSetError: videos.parquet does not follow the format.
+            DatasetError: videos.parquet does not follow the format.
         """
-        newer = check_version(self.manifest.format_version)
+        newer = check_version(self.metadata.format_version)
         for row in rows_of(read_table(self.root / VIDEOS, VIDEOS_SCHEMA)):
             try:
                 yield video_outcome(row, ignore_unknown=newer)
             except ValidationError as error:
-                raise DataSetError(f"{VIDEOS}, {row['video_id']}: {brief(error)}") from error
+                raise DatasetError(f"{VIDEOS}, {row['video_id']}: {brief(error)}") from error
 
     def images(self) -> pa.Table:
         """One row an image; the columns are in README.md, "images.parquet".
 
         Raises:
-            DataSetError: images.parquet does not follow the format.
+            DatasetError: images.parquet does not follow the format.
         """
         return read_table(self.root / IMAGES, IMAGES_SCHEMA)
 
 
-def read_manifest(root: Path) -> DatasetManifest:
+def read_metadata(root: Path) -> DatasetMetadata:
     """Read dataset.json of a folder.
 
     Raises:
-        DataSetError: there is none, so the folder is no data set, or it cannot be read.
+        DatasetError: there is none, so the folder is no dataset, or it cannot be read.
     """
-    path = root / MANIFEST
+    path = root / DATASET_JSON
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise DataSetError(
-            f"{root} is no finished data set: it has no {MANIFEST}. Finish the build, or check the path"
+        raise DatasetError(
+            f"{root} is no finished dataset: it has no {DATASET_JSON}. Finish the build, or check the path"
         ) from error
-    return decode_manifest(data)
+    return decode_metadata(data)
 
 
 def read_table(path: Path, schema: pa.Schema, data: bytes | None = None) -> pa.Table:
@@ -166,7 +166,7 @@ def read_table(path: Path, schema: pa.Schema, data: bytes | None = None) -> pa.T
         data: the bytes of the file, when they were read already.
 
     Raises:
-        DataSetError: missing, damaged, or a column is missing or has another type.
+        DatasetError: missing, damaged, or a column is missing or has another type.
     """
     source = path if data is None else pa.BufferReader(data)
     try:
@@ -174,33 +174,33 @@ def read_table(path: Path, schema: pa.Schema, data: bytes | None = None) -> pa.T
         table = table.select(schema.names).cast(schema)
         table.validate(full=True)
     except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
-        raise DataSetError(f"{path.name} cannot be read: {error}") from error
+        raise DatasetError(f"{path.name} cannot be read: {error}") from error
     return table
 
 
 def sample_range(row: Row, shards: dict[str, ShardEntry]) -> SampleRange:
-    """Check a row of the index against the manifest's shards.
+    """Check a row of the index against the metadata's shards.
 
     Raises:
-        DataSetError: naming what is out of place.
+        DatasetError: naming what is out of place.
     """
     key, name = row["key"], row["shard"]
     shard = shards.get(name)
     if shard is None:
-        raise DataSetError(
-            f"{INDEX}: sample {key} is said to lie in {name!r}, which {MANIFEST} does not list"
+        raise DatasetError(
+            f"{INDEX}: sample {key} is said to lie in {name!r}, which {DATASET_JSON} does not list"
         )
     if row["split"] != shard.split:
-        raise DataSetError(f"{INDEX}: sample {key} is of split {row['split']!r} but lies in {name}")
+        raise DatasetError(f"{INDEX}: sample {key} is of split {row['split']!r} but lies in {name}")
     start, end = row["offset"], row["offset"] + row["length"]
     if not 0 <= start < end <= shard.bytes:
-        raise DataSetError(f"{INDEX}: sample {key} is said to lie outside of {name}")
+        raise DatasetError(f"{INDEX}: sample {key} is said to lie outside of {name}")
     members = {member["name"]: (member["offset"], member["size"]) for member in row["members"]}
     if len(row["members"]) != len(FIELDS) or set(members) != {f"{key}.{field}" for field in FIELDS}:
-        raise DataSetError(f"{INDEX}: sample {key} has other members than the format says")
+        raise DatasetError(f"{INDEX}: sample {key} has other members than the format says")
     for member, (offset, size) in members.items():
         if size < 0 or offset < start or offset + size > end:
-            raise DataSetError(f"{INDEX}: member {member} is said to lie outside of its sample")
+            raise DatasetError(f"{INDEX}: member {member} is said to lie outside of its sample")
     return SampleRange(
         key=key,
         split=shard.split,
@@ -216,24 +216,24 @@ def decode_sample(place: SampleRange, data: bytes) -> Sample:
     """A sample from the bytes of its range, checked against its digests.
 
     Raises:
-        DataSetError: naming the damaged member.
+        DatasetError: naming the damaged member.
     """
     if len(data) != place.length:
-        raise DataSetError(f"{place.shard} ends within sample {place.key}")
+        raise DatasetError(f"{place.shard} ends within sample {place.key}")
     parts = {
         field: data[offset - place.offset : offset - place.offset + size]
         for field, (offset, size) in place.members.items()
     }
     text = parts[JSON_FIELD]
     if sha256_hex(text) != place.json_sha256:
-        raise DataSetError(f"{place.shard}: member {place.key}.{JSON_FIELD} is damaged: its sha256 is wrong")
+        raise DatasetError(f"{place.shard}: member {place.key}.{JSON_FIELD} is damaged: its sha256 is wrong")
     record = decode_record(text)
     if record.key != place.key:
-        raise DataSetError(f"{place.shard}: member {place.key}.{JSON_FIELD} is the record of {record.key}")
+        raise DatasetError(f"{place.shard}: member {place.key}.{JSON_FIELD} is the record of {record.key}")
     for number, image in enumerate(record.images):
         for field, digest in ((IMAGE_FIELDS[number], image.sha256), (MASK_FIELDS[number], image.mask_sha256)):
             if sha256_hex(parts[field]) != digest:
-                raise DataSetError(
+                raise DatasetError(
                     f"{place.shard}: member {place.key}.{field} is damaged: its sha256 is wrong"
                 )
     return Sample(
@@ -247,15 +247,15 @@ def decode_record(data: bytes) -> IdentityRecord:
     """The record from a sample's JSON member; fields that a newer minor version added are ignored.
 
     Raises:
-        DataSetError: it does not follow the format.
+        DatasetError: it does not follow the format.
     """
     try:
         value: Any = json.loads(data)
         version = value["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataSetError(f"a sample's JSON member cannot be read: {error}") from error
+        raise DatasetError(f"a sample's JSON member cannot be read: {error}") from error
     newer_minor = check_version(version)
     try:
         return IdentityRecord.model_validate(value, extra="ignore" if newer_minor else "forbid")
     except ValidationError as error:
-        raise DataSetError(f"a sample's JSON member does not follow the format: {brief(error)}") from error
+        raise DatasetError(f"a sample's JSON member does not follow the format: {brief(error)}") from error

@@ -18,7 +18,7 @@ FACE = 255
 
 @dataclass(frozen=True)
 class Sample:
-    """One identity of the data set.
+    """One identity of the dataset.
 
     Attributes:
         record: the JSON member.
@@ -57,29 +57,29 @@ class Sample:
             )
         for number, image in enumerate(self.record.images):
             for field, data, digest, check in (
-                (IMAGE_FIELDS[number], self.images[number], image.sha256, jpeg_problem),
-                (MASK_FIELDS[number], self.masks[number], image.mask_sha256, mask_problem),
+                (IMAGE_FIELDS[number], self.images[number], image.sha256, validate_jpeg),
+                (MASK_FIELDS[number], self.masks[number], image.mask_sha256, validate_mask),
             ):
                 if sha256_hex(data) != digest:
                     raise ValueError(f"{key}.{field}: its bytes have another sha256 than its record says")
-                if problem := check(data, decode=False):
-                    raise ValueError(f"{key}.{field}: {problem}")
+                if error := check(data, decode=False):
+                    raise ValueError(f"{key}.{field}: {error}")
 
 
-def jpeg_problem(data: bytes, *, decode: bool = True) -> str | None:
+def validate_jpeg(data: bytes, *, decode: bool = True) -> str | None:
     """What is wrong with an image member; None when it is a 512 x 512 RGB JPEG."""
-    return _problem(data, "JPEG", ("RGB",), decode=decode)
+    return _image_error(data, "JPEG", ("RGB",), decode=decode)
 
 
-def mask_problem(data: bytes, *, decode: bool = True) -> str | None:
+def validate_mask(data: bytes, *, decode: bool = True) -> str | None:
     """What is wrong with a mask member; None when it is a 512 x 512 PNG of one grey channel, black and white.
 
     One bit or eight bits a pixel; eight-bit files hold 0 and 255 only.
     """
-    return _problem(data, "PNG", ("1", "L"), decode=decode, values=(0, FACE))
+    return _image_error(data, "PNG", ("1", "L"), decode=decode, values=(0, FACE))
 
 
-def _problem(
+def _image_error(
     data: bytes, form: str, modes: tuple[str, ...], *, decode: bool, values: tuple[int, ...] | None = None
 ) -> str | None:
     try:

@@ -8,14 +8,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from shards.canonical import compact_json, sha256_hex
-from shards.evidence import Evidence
+from shards.findings import Check, Findings
 from shards.layout import FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MASK_FIELDS, VIDEOS, split_member
-from shards.manifest import DataSetError
-from shards.problems import Findings, Kind
+from shards.metadata import DatasetError
 from shards.reader import decode_record
-from shards.rules import record_problems, sample_problems
-from shards.sample import jpeg_problem, mask_problem
+from shards.record_checks import validate_record, validate_sample
+from shards.sample import validate_jpeg, validate_mask
 from shards.schema import IdentityRecord, Split
+from shards.stored_tables import StoredTables
 from shards.tables import Row, image_rows
 from shards.tarwalk import Member
 from shards.ustar import BLOCK, padding
@@ -36,14 +36,14 @@ class FoundSample:
 
 
 def check_sample(
-    found: FoundSample, evidence: Evidence, findings: Findings, pool: Executor
+    found: FoundSample, stored: StoredTables, findings: Findings, pool: Executor
 ) -> IdentityRecord | None:
     """Check one sample against the format, its own record and the tables.
 
     Args:
         found: the sample.
-        evidence: the tables.
-        findings: takes the problems.
+        stored: the tables.
+        findings: collects what fails.
         pool: decodes the images, which is nearly all the work.
 
     Returns:
@@ -53,16 +53,16 @@ def check_sample(
     record = None
     if JSON_FIELD in data:
         record = _check_record(found, data[JSON_FIELD], findings)
-    if evidence.index is not None:
-        _check_index(found, evidence.index.rows(found.key), findings)
+    if stored.index is not None:
+        _check_index(found, stored.index.rows(found.key), findings)
     rows: list[Row] = []
-    if evidence.images is not None:
-        rows = evidence.images.rows(found.key)
+    if stored.images is not None:
+        rows = stored.images.rows(found.key)
         if record is not None:
             _compare_rows(record, rows, findings)
     _check_images(found, data, _digests(record, rows), findings, pool)
-    if record is not None and evidence.videos is not None:
-        _check_video(record, evidence, findings)
+    if record is not None and stored.videos is not None:
+        _check_video(record, stored, findings)
     return record
 
 
@@ -71,15 +71,15 @@ def _check_names(found: FoundSample, findings: Findings) -> dict[str, bytes]:
     for member in found.members:
         _, field = split_member(member.name)
         if field in data:
-            findings.add(Kind.EXTRA_MEMBER, f"{found.shard}:{member.name}", "occurs twice")
+            findings.add(Check.EXTRA_MEMBER, f"{found.shard}:{member.name}", "occurs twice")
         else:
             data[field] = member.data
     for field in FIELDS:
         if field not in data:
-            findings.add(Kind.MISSING_MEMBER, found.where(field), "is not there")
+            findings.add(Check.MISSING_MEMBER, found.where(field), "is not there")
     if list(data) != [field for field in FIELDS if field in data]:
         findings.add(
-            Kind.MEMBER_ORDER, f"{found.shard}:{found.key}", "its members are not in canonical order"
+            Check.MEMBER_ORDER, f"{found.shard}:{found.key}", "its members are not in canonical order"
         )
     return data
 
@@ -89,17 +89,17 @@ def _check_record(found: FoundSample, data: bytes, findings: Findings) -> Identi
     try:
         record = decode_record(data)
         canonical = compact_json(json.loads(data)) == data
-    except (DataSetError, ValueError, RecursionError) as error:
-        findings.add(Kind.BAD_RECORD, where, str(error))
+    except (DatasetError, ValueError, RecursionError) as error:
+        findings.add(Check.BAD_RECORD, where, str(error))
         return None
     if not canonical:
-        findings.add(Kind.BAD_RECORD, where, "is not canonical JSON")
-    for problem in record_problems(record):
-        findings.add(Kind.BAD_RECORD, where, problem)
+        findings.add(Check.BAD_RECORD, where, "is not canonical JSON")
+    for message in validate_record(record):
+        findings.add(Check.BAD_RECORD, where, message)
     if record.key != found.key:
-        findings.add(Kind.BAD_RECORD, where, f"is the record of {record.key}")
+        findings.add(Check.BAD_RECORD, where, f"is the record of {record.key}")
     if record.split is not found.split:
-        findings.add(Kind.WRONG_SPLIT, where, f"says split {record.split} in a shard of {found.split}")
+        findings.add(Check.WRONG_SPLIT, where, f"says split {record.split} in a shard of {found.split}")
     return record
 
 
@@ -107,7 +107,7 @@ def _check_index(found: FoundSample, rows: Sequence[Row], findings: Findings) ->
     where = f"{INDEX}:{found.key}"
     if len(rows) != 1:
         message = f"has {len(rows)} rows for a sample of {found.shard}, expected 1"
-        findings.add(Kind.INDEX_DISAGREES, where, message)
+        findings.add(Check.INDEX_DISAGREES, where, message)
         return
     row = rows[0]
     start, last = found.members[0].offset - BLOCK, found.members[-1]
@@ -116,16 +116,16 @@ def _check_index(found: FoundSample, rows: Sequence[Row], findings: Findings) ->
     for column, value in actual.items():
         if row[column] != value:
             message = f"{column} is {row[column]!r}, in the shard it is {value!r}"
-            findings.add(Kind.INDEX_DISAGREES, where, message)
+            findings.add(Check.INDEX_DISAGREES, where, message)
     lie = [
         {"name": member.name, "offset": member.offset, "size": len(member.data)} for member in found.members
     ]
     if row["members"] != lie:
-        findings.add(Kind.INDEX_DISAGREES, where, "its members are others, or lie elsewhere in the shard")
+        findings.add(Check.INDEX_DISAGREES, where, "its members are others, or lie elsewhere in the shard")
     for member in found.members:
         if member.name == f"{found.key}.{JSON_FIELD}" and sha256_hex(member.data) != row["json_sha256"]:
             message = f"has another sha256 than {INDEX} says"
-            findings.add(Kind.MEMBER_DIGEST, f"{found.shard}:{member.name}", message)
+            findings.add(Check.MEMBER_DIGEST, f"{found.shard}:{member.name}", message)
 
 
 def _digests(record: IdentityRecord | None, rows: Sequence[Row]) -> dict[str, str]:
@@ -148,37 +148,37 @@ def _check_images(
 ) -> None:
     fields = [field for field in (*IMAGE_FIELDS, *MASK_FIELDS) if field in data]
     results = pool.map(_check_image, fields, [data[field] for field in fields], map(digests.get, fields))
-    for field, (wrong_digest, problem) in zip(fields, results, strict=True):
+    for field, (wrong_digest, error) in zip(fields, results, strict=True):
         if wrong_digest:
             message = "has another sha256 than its record says"
-            findings.add(Kind.MEMBER_DIGEST, found.where(field), message)
-        if problem is not None:
-            kind = Kind.BAD_MASK if field in MASK_FIELDS else Kind.BAD_IMAGE
-            findings.add(kind, found.where(field), problem)
+            findings.add(Check.MEMBER_DIGEST, found.where(field), message)
+        if error is not None:
+            kind = Check.BAD_MASK if field in MASK_FIELDS else Check.BAD_IMAGE
+            findings.add(kind, found.where(field), error)
 
 
 def _check_image(field: str, data: bytes, digest: str | None) -> tuple[bool, str | None]:
-    check = mask_problem if field in MASK_FIELDS else jpeg_problem
+    check = validate_mask if field in MASK_FIELDS else validate_jpeg
     return digest is not None and sha256_hex(data) != digest, check(data)
 
 
 def _compare_rows(record: IdentityRecord, rows: Sequence[Row], findings: Findings) -> None:
     where = f"{IMAGES}:{record.key}"
     if not rows:
-        findings.add(Kind.IMAGES_DISAGREE, where, "has no rows")
+        findings.add(Check.IMAGES_DISAGREE, where, "has no rows")
     for expected, row in zip(image_rows(record), rows, strict=False):
         columns = [column for column, value in expected.items() if row[column] != value]
         if columns:
             message = f"image {expected['index']} differs from the sample's record in {', '.join(columns)}"
-            findings.add(Kind.IMAGES_DISAGREE, where, message)
+            findings.add(Check.IMAGES_DISAGREE, where, message)
 
 
-def _check_video(record: IdentityRecord, evidence: Evidence, findings: Findings) -> None:
+def _check_video(record: IdentityRecord, stored: StoredTables, findings: Findings) -> None:
     where = f"{VIDEOS}:{record.video_id}"
-    video = (evidence.videos or {}).get(record.video_id)
+    video = (stored.videos or {}).get(record.video_id)
     if video is None:
         message = f"has no readable row, but sample {record.key} was cut from it"
-        findings.add(Kind.VIDEOS_DISAGREE, where, message)
+        findings.add(Check.VIDEOS_DISAGREE, where, message)
         return
-    for problem in sample_problems(record, video):
-        findings.add(Kind.VIDEOS_DISAGREE, where, f"sample {record.key}: {problem}")
+    for message in validate_sample(record, video):
+        findings.add(Check.VIDEOS_DISAGREE, where, f"sample {record.key}: {message}")

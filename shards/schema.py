@@ -1,4 +1,4 @@
-"""The records of an MFHQ data set, as they stand in its files.
+"""The records of an MFHQ dataset, as they stand in its files.
 
 Everything that crosses from the pipeline to the trainer is typed here and nowhere else. Two kinds of unit
 occur: `_px` are pixels of the source frame as a player shows it (rotation metadata applied), `_crop_px` are
@@ -90,7 +90,7 @@ FAILURES = frozenset(
 
 
 class Split(StrEnum):
-    """Which part of the data set a sample belongs to."""
+    """Which part of the dataset a sample belongs to."""
 
     TRAIN = "train"
     TEST = "test"
@@ -138,7 +138,7 @@ class IdentityRecord(Record):
     split: Split
     person_id: str = Field(description="same for records judged to show the same person")
     video_id: str
-    source: str = Field(description="name of the source data set")
+    source: str = Field(description="name of the source dataset")
     origin: str | None = Field(default=None, description="what the video was cut from, such as a YouTube id")
     licence: str | None = None
     track: int = Field(ge=0, description="number of the track within its video")

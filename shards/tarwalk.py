@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from shards.problems import Kind
+from shards.findings import Check
 from shards.ustar import BLOCK, END, header, padding, parse
 
 MAX_MEMBER = 64 * 2**20
@@ -49,7 +49,7 @@ class Member:
 class Fault:
     """Something that is not as the format says, at `offset`; `name` is that of the member, when known."""
 
-    kind: Kind
+    check: Check
     offset: int
     name: str | None
     message: str
@@ -100,7 +100,7 @@ def walk(reader: HashingReader, known: Mapping[int, tuple[str, int]]) -> Iterato
         block = reader.read(BLOCK)
         if len(block) < BLOCK:
             if not lost or block:
-                yield Fault(Kind.TAR_END, start, None, "the archive ends without its two zero blocks")
+                yield Fault(Check.TAR_END, start, None, "the archive ends without its two zero blocks")
             return
         expected = known.get(start + BLOCK)
         found = parse(block)
@@ -108,7 +108,7 @@ def walk(reader: HashingReader, known: Mapping[int, tuple[str, int]]) -> Iterato
             yield from _end(reader, start)
             return
         if found is None and not lost:
-            yield Fault(Kind.TAR_HEADER, start, expected and expected[0], "no canonical ustar header")
+            yield Fault(Check.TAR_HEADER, start, expected and expected[0], "no canonical ustar header")
         found = found or expected
         lost = found is None
         if found is None:
@@ -116,31 +116,31 @@ def walk(reader: HashingReader, known: Mapping[int, tuple[str, int]]) -> Iterato
         name, size = found
         if parse(block) is not None and block != header(name, size):
             fields = _differing_fields(block, header(name, size))
-            yield Fault(Kind.TAR_HEADER, start, name, f"header is not canonical: {fields}")
+            yield Fault(Check.TAR_HEADER, start, name, f"header is not canonical: {fields}")
         yield from _member(reader, name, size)
 
 
 def _member(reader: HashingReader, name: str, size: int) -> Iterator[Member | Fault]:
     start = reader.offset
     if size > MAX_MEMBER:
-        yield Fault(Kind.TAR_HEADER, start, name, f"claims {size:,} bytes, more than any member has")
+        yield Fault(Check.TAR_HEADER, start, name, f"claims {size:,} bytes, more than any member has")
         reader.skip(size + padding(size))
         return
     data = reader.read(size)
     rest = reader.read(padding(size))
     if len(data) + len(rest) < size + padding(size):
-        yield Fault(Kind.TAR_END, start, name, "the archive ends within this member")
+        yield Fault(Check.TAR_END, start, name, "the archive ends within this member")
     if len(data) == size:
         yield Member(name, start, data)
     if any(rest):
-        yield Fault(Kind.TAR_PADDING, start + size, name, "the bytes after its data are not zero")
+        yield Fault(Check.TAR_PADDING, start + size, name, "the bytes after its data are not zero")
 
 
 def _end(reader: HashingReader, start: int) -> Iterator[Fault]:
     if reader.read(len(END) - BLOCK) != END[BLOCK:]:
-        yield Fault(Kind.TAR_END, start, None, "the archive does not end with two zero blocks")
+        yield Fault(Check.TAR_END, start, None, "the archive does not end with two zero blocks")
     if left := reader.drain():
-        yield Fault(Kind.TAR_END, start, None, f"{left:,} bytes follow the end of the archive")
+        yield Fault(Check.TAR_END, start, None, f"{left:,} bytes follow the end of the archive")
 
 
 def _differing_fields(block: bytes, canonical: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Checks a data set from end to end, and reports everything that is wrong instead of the first thing.
+"""Checks a dataset from end to end, and reports everything that is wrong instead of the first thing.
 
 Each byte is covered: tar headers, padding and ends must be the canonical ones, images and masks match the
 digests in their records, records match the index, tables match dataset.json, and dataset.json its own digest.
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
-from shards.evidence import Evidence
+from shards.findings import Check, Finding, Findings
 from shards.layout import (
+    DATASET_JSON,
     IMAGES,
     INDEX,
-    MANIFEST,
     TABLES,
     VIDEOS,
     is_member_name,
@@ -25,51 +25,51 @@ from shards.layout import (
     split_member,
     split_of,
 )
-from shards.manifest import (
-    DataSetError,
-    DatasetManifest,
+from shards.metadata import (
+    DatasetError,
+    DatasetMetadata,
     ShardEntry,
     UnsupportedVersion,
     check_version,
 )
-from shards.problems import Findings, Kind, Problem
-from shards.reader import read_manifest
+from shards.reader import read_metadata
 from shards.sample_checks import FoundSample, check_sample
 from shards.schema import IMAGES_PER_IDENTITY, IdentityRecord, Split
+from shards.stored_tables import StoredTables
 from shards.tarwalk import Fault, HashingReader, Member, walk
 
 
-def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Problem]:
-    """Everything that is wrong with the data set in `root`; empty when it is sound.
+def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Finding]:
+    """Everything that is wrong with the dataset in `root`; empty when it is sound.
 
     Damaged data never raises: it is reported. When dataset.json itself is damaged, tables and samples are
     still checked against each other.
 
     Args:
-        root: folder of the data set.
+        root: folder of the dataset.
         progress: called after each sample with the number checked so far.
     """
     findings = Findings()
-    manifest: DatasetManifest | None = None
+    metadata: DatasetMetadata | None = None
     try:
-        manifest = read_manifest(root)
+        metadata = read_metadata(root)
     except UnsupportedVersion as error:
-        return [Problem(Kind.UNSUPPORTED_VERSION, MANIFEST, str(error))]
-    except (DataSetError, OSError) as error:
-        findings.add(Kind.BAD_MANIFEST, MANIFEST, str(error))
-    newer_minor = manifest is not None and check_version(manifest.format_version)
-    evidence = Evidence(root, findings, newer_minor=newer_minor)
-    entries = {entry.name: entry for entry in manifest.shards} if manifest else {}
-    shards = _shards(root, manifest, findings)
+        return [Finding(Check.UNSUPPORTED_VERSION, DATASET_JSON, str(error))]
+    except (DatasetError, OSError) as error:
+        findings.add(Check.BAD_MANIFEST, DATASET_JSON, str(error))
+    newer_minor = metadata is not None and check_version(metadata.format_version)
+    stored = StoredTables(root, findings, newer_minor=newer_minor)
+    entries = {entry.name: entry for entry in metadata.shards} if metadata else {}
+    shards = _shards(root, metadata, findings)
     with ThreadPoolExecutor() as pool:
-        walker = _Walker(root, evidence, findings, pool, progress=progress)
+        walker = _Walker(root, stored, findings, pool, progress=progress)
         for name in shards:
             walker.check(name, entries.get(name))
     walker.check_across()
-    if manifest is not None:
-        _check_tables(root, manifest, evidence, findings)
-        _check_counts(manifest, walker, evidence, findings)
-    return findings.problems
+    if metadata is not None:
+        _check_tables(root, metadata, stored, findings)
+        _check_counts(metadata, walker, stored, findings)
+    return findings.found
 
 
 class _Walker:
@@ -78,14 +78,14 @@ class _Walker:
     def __init__(
         self,
         root: Path,
-        evidence: Evidence,
+        stored: StoredTables,
         findings: Findings,
         pool: Executor,
         *,
         progress: Callable[[int], None] | None,
     ) -> None:
         self._root = root
-        self._evidence = evidence
+        self._stored = stored
         self._findings = findings
         self._pool = pool
         self._progress = progress
@@ -103,18 +103,16 @@ class _Walker:
                 samples = self._check_members(name, reader)
                 sha256, size = reader.sha256(), reader.offset
         except OSError as error:
-            self._findings.add(Kind.UNREADABLE_FILE, name, str(error))
+            self._findings.add(Check.UNREADABLE_FILE, name, str(error))
             return
         if entry is None:
             return
         if (sha256, size) != (entry.sha256, entry.bytes):
-            message = (
-                f"{size:,} bytes with sha256 {sha256}; {MANIFEST} says {entry.bytes:,} with {entry.sha256}"
-            )
-            self._findings.add(Kind.FILE_DIGEST, name, message)
+            message = f"{size:,} bytes, sha256 {sha256}; {DATASET_JSON} says {entry.bytes:,}, {entry.sha256}"
+            self._findings.add(Check.FILE_DIGEST, name, message)
         if samples != entry.samples:
             self._findings.add(
-                Kind.WRONG_COUNT, name, f"holds {samples} samples, {MANIFEST} says {entry.samples}"
+                Check.WRONG_COUNT, name, f"holds {samples} samples, {DATASET_JSON} says {entry.samples}"
             )
 
     def _check_members(self, shard: str, reader: HashingReader) -> int:
@@ -133,13 +131,13 @@ class _Walker:
         return samples
 
     def _members(self, shard: str, reader: HashingReader) -> Iterator[Member]:
-        for item in walk(reader, self._evidence.members_of(shard)):
+        for item in walk(reader, self._stored.members_of(shard)):
             if isinstance(item, Fault):
                 where = f"{shard}:{item.name}" if item.name else shard
-                self._findings.add(item.kind, where, f"{item.message} (byte {item.offset:,})")
+                self._findings.add(item.check, where, f"{item.message} (byte {item.offset:,})")
             elif not is_member_name(item.name):
                 message = "is no member that a sample has"
-                self._findings.add(Kind.EXTRA_MEMBER, f"{shard}:{item.name}", message)
+                self._findings.add(Check.EXTRA_MEMBER, f"{shard}:{item.name}", message)
             else:
                 yield item
 
@@ -147,15 +145,17 @@ class _Walker:
         split = split_of(shard)
         where = f"{shard}:{key}"
         if key in self._at:
-            self._findings.add(Kind.DUPLICATE_KEY, where, f"is a second sample of the key in {self._at[key]}")
+            self._findings.add(
+                Check.DUPLICATE_KEY, where, f"is a second sample of the key in {self._at[key]}"
+            )
         if key <= self._last.get(split, ""):
             self._findings.add(
-                Kind.SAMPLE_ORDER, where, f"comes after {self._last[split]}: not sorted by key"
+                Check.SAMPLE_ORDER, where, f"comes after {self._last[split]}: not sorted by key"
             )
         self._last[split] = key
         self._at.setdefault(key, shard)
         found = FoundSample(shard, split, key, members)
-        record = check_sample(found, self._evidence, self._findings, self._pool)
+        record = check_sample(found, self._stored, self._findings, self._pool)
         self.identities[split] += 1
         self._note(key, split, record)
         if self._progress is not None:
@@ -164,7 +164,7 @@ class _Walker:
     def _note(self, key: str, split: Split, record: IdentityRecord | None) -> None:
         if record is not None:
             person, video = record.person_id, record.video_id
-        elif self._evidence.images is not None and (rows := self._evidence.images.rows(key)):
+        elif self._stored.images is not None and (rows := self._stored.images.rows(key)):
             person, video = rows[0]["person_id"], rows[0]["video_id"]
         else:
             return
@@ -175,22 +175,22 @@ class _Walker:
         """Report what only shows when all samples have been seen."""
         for person, splits in sorted(self.splits_of_person.items()):
             if len(splits) > 1:
-                self._findings.add(Kind.SPLIT_LEAKAGE, f"person:{person}", "has samples in both splits")
+                self._findings.add(Check.SPLIT_LEAKAGE, f"person:{person}", "has samples in both splits")
         for table, kind, name in (
-            (self._evidence.index, Kind.INDEX_DISAGREES, INDEX),
-            (self._evidence.images, Kind.IMAGES_DISAGREE, IMAGES),
+            (self._stored.index, Check.INDEX_DISAGREES, INDEX),
+            (self._stored.images, Check.IMAGES_DISAGREE, IMAGES),
         ):
             for key in table.keys() if table is not None else ():
                 if key not in self._at:
                     self._findings.add(kind, f"{name}:{key}", "is a sample that no shard has")
-        for video_id, video in (self._evidence.videos or {}).items():
+        for video_id, video in (self._stored.videos or {}).items():
             missing = {track.key for track in video.tracks if track.key} - self._of_video.get(video_id, set())
             for key in sorted(missing):
                 message = f"names sample {key}, which no shard has for it"
-                self._findings.add(Kind.VIDEOS_DISAGREE, f"{VIDEOS}:{video_id}", message)
+                self._findings.add(Check.VIDEOS_DISAGREE, f"{VIDEOS}:{video_id}", message)
 
 
-def _shards(root: Path, manifest: DatasetManifest | None, findings: Findings) -> list[str]:
+def _shards(root: Path, metadata: DatasetMetadata | None, findings: Findings) -> list[str]:
     """Names of the shards to walk; missing and extra files are reported."""
     present = set()
     for split in Split:
@@ -199,31 +199,31 @@ def _shards(root: Path, manifest: DatasetManifest | None, findings: Findings) ->
             present |= {f"{split.value}/{path.name}" for path in folder.iterdir()}
     for name in sorted(present):
         if not is_shard_name(name):
-            findings.add(Kind.EXTRA_FILE, name, "is no part of a data set")
+            findings.add(Check.EXTRA_FILE, name, "is no part of a dataset")
     shards = {name for name in present if is_shard_name(name)}
-    if manifest is None:
+    if metadata is None:
         return sorted(shards)
-    listed = [entry.name for entry in manifest.shards]
+    listed = [entry.name for entry in metadata.shards]
     if listed != sorted(set(listed)):
-        findings.add(Kind.BAD_MANIFEST, MANIFEST, "does not list its shards once each, sorted by name")
-    for entry in manifest.shards:
+        findings.add(Check.BAD_MANIFEST, DATASET_JSON, "does not list its shards once each, sorted by name")
+    for entry in metadata.shards:
         if entry.split is not split_of(entry.name):
-            findings.add(Kind.WRONG_SPLIT, entry.name, f"is listed in {MANIFEST} as {entry.split}")
+            findings.add(Check.WRONG_SPLIT, entry.name, f"is listed in {DATASET_JSON} as {entry.split}")
     for split in Split:
         names = [name for name in listed if split_of(name) is split]
         for expected in {shard_name(split, number) for number in range(len(names))} - set(names):
-            findings.add(Kind.BAD_MANIFEST, expected, f"is skipped in the numbers of {MANIFEST}")
+            findings.add(Check.BAD_MANIFEST, expected, f"is skipped in the numbers of {DATASET_JSON}")
     for name in sorted(set(listed) - shards):
-        findings.add(Kind.MISSING_FILE, name, "is not there")
+        findings.add(Check.MISSING_FILE, name, "is not there")
     for name in sorted(shards - set(listed)):
-        findings.add(Kind.EXTRA_FILE, name, f"is not listed in {MANIFEST}")
+        findings.add(Check.EXTRA_FILE, name, f"is not listed in {DATASET_JSON}")
     return sorted(set(listed) & shards)
 
 
-def _check_tables(root: Path, manifest: DatasetManifest, evidence: Evidence, findings: Findings) -> None:
-    rows = evidence.rows()
+def _check_tables(root: Path, metadata: DatasetMetadata, stored: StoredTables, findings: Findings) -> None:
+    rows = stored.rows()
     for name in TABLES:
-        entry, path = manifest.tables[name], root / name
+        entry, path = metadata.tables[name], root / name
         if not path.is_file():
             continue
         try:
@@ -231,33 +231,35 @@ def _check_tables(root: Path, manifest: DatasetManifest, evidence: Evidence, fin
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 size = file.tell()
         except OSError as error:
-            findings.add(Kind.UNREADABLE_FILE, name, str(error))
+            findings.add(Check.UNREADABLE_FILE, name, str(error))
             continue
         if (sha256, size) != (entry.sha256, entry.bytes):
-            message = (
-                f"{size:,} bytes with sha256 {sha256}; {MANIFEST} says {entry.bytes:,} with {entry.sha256}"
-            )
-            findings.add(Kind.FILE_DIGEST, name, message)
+            message = f"{size:,} bytes, sha256 {sha256}; {DATASET_JSON} says {entry.bytes:,}, {entry.sha256}"
+            findings.add(Check.FILE_DIGEST, name, message)
         if rows[name] not in {None, entry.rows}:
-            findings.add(Kind.WRONG_COUNT, name, f"has {rows[name]} rows, {MANIFEST} says {entry.rows}")
+            findings.add(Check.WRONG_COUNT, name, f"has {rows[name]} rows, {DATASET_JSON} says {entry.rows}")
 
 
-def _check_counts(manifest: DatasetManifest, walker: _Walker, evidence: Evidence, findings: Findings) -> None:
-    counts = manifest.counts
+def _check_counts(
+    metadata: DatasetMetadata, walker: _Walker, stored: StoredTables, findings: Findings
+) -> None:
+    counts = metadata.counts
     identities = {split: walker.identities[split] for split in Split}
     pairs: list[tuple[str, object, object]] = [
         ("identities", counts.identities, identities),
         ("images", counts.images, IMAGES_PER_IDENTITY * sum(identities.values())),
         ("persons", counts.persons, len(walker.splits_of_person)),
     ]
-    if evidence.videos is not None:
-        pairs.append(("videos", counts.videos, evidence.videos_by_status()))
-    for name, said, counted in pairs:
-        if said != counted:
-            findings.add(Kind.WRONG_COUNT, f"{MANIFEST}:counts.{name}", f"says {said}, counted {counted}")
-    for entry in manifest.shards:
-        over = entry.samples > manifest.limits.max_samples or (
-            entry.samples > 1 and entry.bytes > manifest.limits.max_bytes
+    if stored.videos is not None:
+        pairs.append(("videos", counts.videos, stored.videos_by_status()))
+    for name, stated, counted in pairs:
+        if stated != counted:
+            findings.add(
+                Check.WRONG_COUNT, f"{DATASET_JSON}:counts.{name}", f"says {stated}, counted {counted}"
+            )
+    for entry in metadata.shards:
+        over = entry.samples > metadata.limits.max_samples or (
+            entry.samples > 1 and entry.bytes > metadata.limits.max_bytes
         )
         if over:
-            findings.add(Kind.WRONG_COUNT, entry.name, f"is larger than the limits in {MANIFEST} allow")
+            findings.add(Check.WRONG_COUNT, entry.name, f"is larger than the limits in {DATASET_JSON} allow")

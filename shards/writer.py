@@ -1,4 +1,4 @@
-"""Writes a data set: shards in canonical order, the three tables, and dataset.json last.
+"""Writes a dataset: shards in canonical order, the three tables, and dataset.json last.
 
 Nothing here depends on the clock, the machine or what stood in the folder before, so equal samples give equal
 bytes. A folder has no dataset.json from the first change until all else is on the disk under its final name.
@@ -16,17 +16,17 @@ from typing import BinaryIO
 
 from shards.atomic import TEMPORARY, open_atomic, remove_file, remove_temporaries, write_bytes
 from shards.canonical import model_json, sha256_hex
-from shards.layout import IMAGES, INDEX, MANIFEST, TABLES, VIDEOS, is_shard_name, shard_name
-from shards.manifest import (
+from shards.layout import DATASET_JSON, IMAGES, INDEX, TABLES, VIDEOS, is_shard_name, shard_name
+from shards.metadata import (
     Counts,
-    DatasetManifest,
+    DatasetMetadata,
     Provenance,
     ShardEntry,
     ShardLimits,
     TableEntry,
-    encode_manifest,
+    encode_metadata,
 )
-from shards.rules import record_problems, sample_problems, video_problems
+from shards.record_checks import validate_record, validate_sample, validate_video
 from shards.sample import Sample
 from shards.schema import FORMAT_VERSION, IMAGES_PER_IDENTITY, IdentityRecord, Split, Status, VideoOutcome
 from shards.tables import (
@@ -51,17 +51,17 @@ def write_dataset(
     *,
     name: str = "mfhq",
     progress: Callable[[int], None] | None = None,
-) -> DatasetManifest:
-    """Write a whole data set into `root`, in place of one that is there.
+) -> DatasetMetadata:
+    """Write a whole dataset into `root`, in place of one that is there.
 
     Args:
-        root: made when missing. Files that are no part of a data set stay, except that `train` and `test` may
+        root: made when missing. Files that are no part of a dataset stay, except that `train` and `test` may
             hold nothing else.
         samples: sorted by (split, key), so `test` before `train`; read once, two held in memory at most.
         videos: one outcome for each input video, in any order.
         provenance: what made the samples.
         limits: where to cut shards.
-        name: of the data set; it does not change the names of files.
+        name: of the dataset; it does not change the names of files.
         progress: called after each sample with the number written so far.
 
     Returns:
@@ -69,7 +69,7 @@ def write_dataset(
 
     Raises:
         ValueError: samples or videos contradict their records, each other or the order; `root` then holds no
-            data set, unless the fault was found in `videos`, which is before anything is touched.
+            dataset, unless the fault was found in `videos`, which is before anything is touched.
         FileExistsError: `train` or `test` holds files that are no shards.
         OutOfSpace: the disk or the quota is full.
     """
@@ -98,7 +98,7 @@ def write_dataset(
         _add_all(rows, (video_row(by_id[video_id]) for video_id in sorted(by_id)))
     table_rows = {INDEX: index.rows, IMAGES: images.rows, VIDEOS: rows.rows}
     statuses = Counter(video.status for video in videos)
-    manifest = DatasetManifest(
+    metadata = DatasetMetadata(
         name=name,
         limits=limits,
         counts=Counts(
@@ -111,8 +111,8 @@ def write_dataset(
         tables={table: _table_entry(root / table, table_rows[table]) for table in TABLES},
         provenance=provenance,
     )
-    write_bytes(root / MANIFEST, encode_manifest(manifest))
-    return manifest
+    write_bytes(root / DATASET_JSON, encode_metadata(metadata))
+    return metadata
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _Encoded:
 
 
 class _Tally:
-    """What was written so far, as far as the manifest and the checks across samples need it."""
+    """What was written so far, as far as the metadata and the checks across samples need it."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -180,8 +180,8 @@ def _checked_videos(videos: Sequence[VideoOutcome]) -> dict[str, VideoOutcome]:
     for video in videos:
         if video.video_id in by_id:
             raise ValueError(f"video {video.video_id} has more than one outcome")
-        if problems := video_problems(video):
-            raise ValueError(f"video {video.video_id}: {'; '.join(problems)}")
+        if errors := validate_video(video):
+            raise ValueError(f"video {video.video_id}: {'; '.join(errors)}")
         by_id[video.video_id] = video
     return by_id
 
@@ -199,8 +199,8 @@ def _checked_samples(
         video = videos.get(record.video_id)
         if video is None:
             raise ValueError(f"sample {record.key}: its video {record.video_id} has no outcome")
-        if problems := record_problems(record) + sample_problems(record, video):
-            raise ValueError(f"sample {record.key}: {'; '.join(problems)}")
+        if errors := validate_record(record) + validate_sample(record, video):
+            raise ValueError(f"sample {record.key}: {'; '.join(errors)}")
         sample.check()
         yield _Encoded(record, list(sample.members()))
 
@@ -253,7 +253,7 @@ class _Tar:
         }
 
     def end(self) -> ShardEntry:
-        """Write the end of the archive; returns the shard's entry in the manifest."""
+        """Write the end of the archive; returns the shard's entry in the metadata."""
         self._write(END)
         return ShardEntry(
             name=self._name,
@@ -278,10 +278,10 @@ def _clear(root: Path) -> None:
             shards.append(path)
         elif not TEMPORARY.match(path.name):
             raise FileExistsError(
-                f"{path} is no part of a data set: move it away or choose another output folder"
+                f"{path} is no part of a dataset: move it away or choose another output folder"
             )
     if root.is_dir():
-        remove_file(root / MANIFEST)
+        remove_file(root / DATASET_JSON)
     for folder in (root, *folders):
         remove_temporaries(folder)
     for path in [*shards, *(root / table for table in TABLES)]:

@@ -198,12 +198,12 @@ class _errors_in_words:  # noqa: N801 - reads as a statement
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         from settings.section import ConfigError
         from shards.atomic import OutOfSpace
-        from shards.manifest import DataSetError
+        from shards.metadata import DatasetError
         from training.errors import RunEnded, TrainingError
 
         if isinstance(error, KeyboardInterrupt):
             sys.exit(130)
-        if not isinstance(error, ConfigError | TrainingError | OutOfSpace | DataSetError):
+        if not isinstance(error, ConfigError | TrainingError | OutOfSpace | DatasetError):
             return
         rank = int(os.environ.get("RANK", "0"))
         if not (self._silent or (isinstance(error, RunEnded) and rank != 0)):

@@ -1,1 +1,1 @@
-"""The self-contained HTML report over a finished data set."""
+"""The self-contained HTML report over a finished dataset."""

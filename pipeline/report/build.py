@@ -1,4 +1,4 @@
-"""Writes the report over a finished data set: one HTML file that opens anywhere, without a network."""
+"""Writes the report over a finished dataset: one HTML file that opens anywhere, without a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_report(root: Path, seconds: Seconds | None = None) -> Path:
     """Write `<root>/report/index.html`.
 
     Args:
-        root: folder of a finished data set.
+        root: folder of a finished dataset.
         seconds: video -> step -> seconds, kept as `<root>/report/timings.json`; when not given, those that
             an earlier report kept are shown, if there are any.
 
@@ -27,7 +27,7 @@ def write_report(root: Path, seconds: Seconds | None = None) -> Path:
         The page's path.
 
     Raises:
-        DataSetError: no finished data set, or its tables or the kept timings cannot be read.
+        DatasetError: no finished dataset, or its tables or the kept timings cannot be read.
         OutOfSpace: the disk is full; an earlier report stays as it was.
     """
     from pipeline.report.content import gather, read
@@ -42,7 +42,7 @@ def write_report(root: Path, seconds: Seconds | None = None) -> Path:
         timings.keep(kept, seconds)
     tables = read(dataset, timings.kept(kept))
     content = gather(dataset, tables)
-    drawn = draw(dataset.manifest, tables, content["gates"])
+    drawn = draw(dataset.metadata, tables, content["gates"])
     html = render(content | drawn.content, drawn.figures)
     page = root / FOLDER / PAGE
     write_bytes(page, html.encode("utf-8"))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from shards.manifest import DataSetError
+from shards.metadata import DatasetError
 from shards.reader import Dataset
 from shards.sample import Sample
 from shards.schema import IMAGE_SIDE, IdentityRecord, Pose
@@ -43,12 +43,12 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Row:
-    """One identity of a sheet; `problem` says why there are no thumbnails."""
+    """One identity of a sheet; `error` says why there are no thumbnails."""
 
     key: str
     record: IdentityRecord | None
     thumbnails: list[Thumbnail]
-    problem: str | None = None
+    error: str | None = None
 
     @property
     def quality(self) -> float:
@@ -70,7 +70,7 @@ def sheet(dataset: Dataset, keys: list[str]) -> list[Row]:
 def _row(dataset: Dataset, key: str) -> Row:
     try:
         sample = dataset.sample(key)
-    except (DataSetError, OSError) as error:
+    except (DatasetError, OSError) as error:
         return Row(key, None, [], str(error))
     return Row(key, sample.record, thumbnails(sample))
 

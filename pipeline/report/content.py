@@ -1,4 +1,4 @@
-"""Gathers what the report says, section by section, from the tables and the manifest of a data set."""
+"""Gathers what the report says, section by section, from the tables and the metadata of a dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.report import contact_sheet, outcomes, provenance
 from pipeline.report.distributions import Identities, identities, random_keys, worst_keys
 from pipeline.report.timings import Seconds, Timings, tabulate
 from shards.layout import IMAGES, VIDEOS
-from shards.manifest import DatasetManifest
+from shards.metadata import DatasetMetadata
 from shards.reader import Dataset, read_table
 from shards.schema import IMAGES_PER_IDENTITY, Split, Status
 from shards.tables import IMAGES_SCHEMA, VIDEOS_SCHEMA
@@ -37,7 +37,7 @@ _IMAGE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Tables:
-    """A data set's tables, as far as the report needs them.
+    """A dataset's tables, as far as the report needs them.
 
     Attributes:
         videos: columns of videos.parquet.
@@ -64,11 +64,11 @@ def read(dataset: Dataset, seconds: Seconds | None) -> Tables:
     """Read the tables.
 
     Raises:
-        DataSetError: a table does not follow the format.
+        DatasetError: a table does not follow the format.
     """
     videos = read_table(dataset.root / VIDEOS, _part(VIDEOS_SCHEMA, _VIDEO_COLUMNS))
     images = read_table(dataset.root / IMAGES, _part(IMAGES_SCHEMA, _IMAGE_COLUMNS))
-    weight = provenance.number(dataset.manifest.provenance, "selection", "roll_weight")
+    weight = provenance.number(dataset.metadata.provenance, "selection", "roll_weight")
     roll_weight = 1.0 if weight is None else weight
     metrics = Counter(
         {pair["values"]: pair["counts"] for pair in pc.value_counts(images["quality_metric"]).to_pylist()}
@@ -89,16 +89,16 @@ def read(dataset: Dataset, seconds: Seconds | None) -> Tables:
 
 def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
     """Everything that the page's template names, except figures."""
-    manifest, videos = dataset.manifest, tables.videos
+    metadata, videos = dataset.metadata, tables.videos
     lost, lost_total = outcomes.unaccepted(videos, UNACCEPTED_ROWS)
-    networks = provenance.networks(manifest.provenance)
-    libraries = provenance.libraries(manifest.provenance)
+    networks = provenance.networks(metadata.provenance)
+    libraries = provenance.libraries(metadata.provenance)
     identity_count = len(tables.identities.keys)
     return {
-        "name": manifest.name,
-        "manifest": manifest,
+        "name": metadata.name,
+        "metadata": metadata,
         "per_identity": IMAGES_PER_IDENTITY,
-        "key_figures": _key_figures(manifest),
+        "key_figures": _key_figures(metadata),
         "sections": SECTIONS,
         "video_count": len(videos),
         "gates": outcomes.funnel(videos),
@@ -106,7 +106,7 @@ def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
         "faces": outcomes.face_balance(videos),
         "lost_rows": lost.to_pylist(),
         "lost_total": lost_total,
-        "failed_total": manifest.counts.videos.get(Status.FAILED, 0),
+        "failed_total": metadata.counts.videos.get(Status.FAILED, 0),
         "sources": outcomes.by_source(videos, tables.images),
         "identity_count": identity_count,
         "roll_weight": tables.roll_weight,
@@ -122,9 +122,9 @@ def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
         "networks": networks,
         "libraries": libraries,
         "restricted": [network.name for network in networks if network.restricted],
-        "configuration": provenance.configuration(manifest.provenance),
-        "files": _files(manifest),
-        "files_left_out": max(0, len(manifest.shards) - LISTED_SHARDS),
+        "configuration": provenance.configuration(metadata.provenance),
+        "files": _files(metadata),
+        "files_left_out": max(0, len(metadata.shards) - LISTED_SHARDS),
     }
 
 
@@ -145,14 +145,14 @@ def _part(schema: pa.Schema, columns: tuple[str, ...]) -> pa.Schema:
     return pa.schema([schema.field(name) for name in columns])
 
 
-def _key_figures(manifest: DatasetManifest) -> list[dict[str, object]]:
-    counts = manifest.counts
+def _key_figures(metadata: DatasetMetadata) -> list[dict[str, object]]:
+    counts = metadata.counts
     videos = sum(counts.videos.values())
     accepted = counts.videos.get(Status.ACCEPTED, 0)
     of_split = {split: counts.identities.get(split, 0) for split in Split}
     identity_count = sum(of_split.values())
     yield_note = f"{accepted / videos:.1%} of the videos" if videos else "of none"
-    size = sum(shard.bytes for shard in manifest.shards)
+    size = sum(shard.bytes for shard in metadata.shards)
     again = identity_count - counts.persons
     return [
         {
@@ -173,9 +173,9 @@ def _key_figures(manifest: DatasetManifest) -> list[dict[str, object]]:
             "id": "images",
             "label": "images",
             "value": counts.images,
-            "note": f"{size / 1e9:,.2f} GB in {len(manifest.shards):,} shards"
+            "note": f"{size / 1e9:,.2f} GB in {len(metadata.shards):,} shards"
             if size >= 1e8
-            else f"{size / 1e6:,.1f} MB in {len(manifest.shards):,} shards",
+            else f"{size / 1e6:,.1f} MB in {len(metadata.shards):,} shards",
         },
         {
             "id": "persons",
@@ -214,13 +214,13 @@ def _times(tables: Tables, identity_count: int) -> dict[str, Any] | None:
     }
 
 
-def _files(manifest: DatasetManifest) -> list[Mapping[str, object]]:
+def _files(metadata: DatasetMetadata) -> list[Mapping[str, object]]:
     tables = [
         {"name": name, "entries": table.rows, "megabytes": table.bytes / 1e6, "sha256": table.sha256}
-        for name, table in sorted(manifest.tables.items())
+        for name, table in sorted(metadata.tables.items())
     ]
     shards = [
         {"name": shard.name, "entries": shard.samples, "megabytes": shard.bytes / 1e6, "sha256": shard.sha256}
-        for shard in manifest.shards[:LISTED_SHARDS]
+        for shard in metadata.shards[:LISTED_SHARDS]
     ]
     return [*tables, *shards]

@@ -1,6 +1,6 @@
 """What the images are like: histograms and per-identity figures, computed before anything is drawn.
 
-A data set has a million images; the page gets counts per bin, never values per image.
+A dataset has a million images; the page gets counts per bin, never values per image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.stages.select import pose_points
-from shards.manifest import DataSetError
+from shards.metadata import DatasetError
 from shards.schema import IMAGES_PER_IDENTITY
 
 Values = NDArray[np.float64]
@@ -133,18 +133,18 @@ def identities(images: pa.Table, roll_weight: float) -> Identities:
         roll_weight: of the pose distance, as in the selection of images.
 
     Raises:
-        DataSetError: the images of an identity do not stand together.
+        DatasetError: the images of an identity do not stand together.
     """
     names = images["key"].combine_chunks().dictionary_encode()
     codes = names.indices.to_numpy()
     if len(codes) % IMAGES_PER_IDENTITY or len(names.dictionary) * IMAGES_PER_IDENTITY != len(codes):
-        raise DataSetError(
-            f"images.parquet has not {IMAGES_PER_IDENTITY} rows for each key: verify the data set"
+        raise DatasetError(
+            f"images.parquet has not {IMAGES_PER_IDENTITY} rows for each key: verify the dataset"
         )
     grouped = codes.reshape(-1, IMAGES_PER_IDENTITY)
     if (grouped != grouped[:, :1]).any():
-        raise DataSetError(
-            "images.parquet: the images of an identity do not stand together: verify the data set"
+        raise DatasetError(
+            "images.parquet: the images of an identity do not stand together: verify the dataset"
         )
     pose = np.stack([column(images, name) for name in ("yaw", "pitch", "roll")], axis=-1)
     pose = pose.reshape(-1, IMAGES_PER_IDENTITY, 3)

@@ -14,7 +14,7 @@ from pipeline.report.content import Tables
 from pipeline.report.distributions import Histogram, Values, column, histogram, pose_map
 from pipeline.report.outcomes import Gate
 from pipeline.report.provenance import number
-from shards.manifest import DatasetManifest
+from shards.metadata import DatasetMetadata
 
 PAPER_MIN_PX = 448.0
 """Least face size of the paper, in pixels."""
@@ -28,7 +28,7 @@ class Drawing:
     content: dict[str, Any]
 
 
-def draw(manifest: DatasetManifest, tables: Tables, gates: Sequence[Gate]) -> Drawing:
+def draw(metadata: DatasetMetadata, tables: Tables, gates: Sequence[Gate]) -> Drawing:
     """Draw all figures; those without data are left out."""
     drawn: dict[str, Any] = {}
     if len(tables.videos):
@@ -40,7 +40,7 @@ def draw(manifest: DatasetManifest, tables: Tables, gates: Sequence[Gate]) -> Dr
         content["pose_log"] = bool(poses.counts.max() > figures.LOG_COUNTS_FROM)
         content["pose_beyond"] = poses.beyond
         drawn |= _pose_spread(tables)
-        for name, (figure, caption) in _distributions(manifest, tables).items():
+        for name, (figure, caption) in _distributions(metadata, tables).items():
             drawn[name] = figure
             content["distributions"].append((name, caption))
     if tables.times is not None:
@@ -81,7 +81,7 @@ def _same_bins(parts: list[tuple[str, Values]]) -> list[tuple[str, Histogram]]:
     return [(name, found) for name, found in made if found is not None]
 
 
-def _distributions(manifest: DatasetManifest, tables: Tables) -> dict[str, tuple[Any, str]]:
+def _distributions(metadata: DatasetMetadata, tables: Tables) -> dict[str, tuple[Any, str]]:
     images = tables.images
     made: dict[str, tuple[Any, str]] = {}
     for place, metric in enumerate(sorted(set(pc.unique(images["quality_metric"]).to_pylist()))):
@@ -90,7 +90,7 @@ def _distributions(manifest: DatasetManifest, tables: Tables) -> dict[str, tuple
         made[f"fig-quality-{place}" if place else "fig-quality"] = _one(
             column(part, "quality"), f"{metric} ({direction} is better)", f"Image quality by {metric}"
         )
-    least = number(manifest.provenance, "faces", "min_px")
+    least = number(metadata.provenance, "faces", "min_px")
     marks = [(PAPER_MIN_PX, f"{PAPER_MIN_PX:.0f} px (the paper's least)")]
     if least is not None and least != PAPER_MIN_PX:
         marks.append((least, f"{least:g} px (configured)"))

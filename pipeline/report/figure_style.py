@@ -1,4 +1,4 @@
-"""How the report's figures look: colours, grid, fonts, and text from the data set made harmless.
+"""How the report's figures look: colours, grid, fonts, and text from the dataset made harmless.
 
 What depends on the reader's light or dark mode is set in the page; what is set here is legible on both.
 """

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.report.reasons import STAGES, order
+from pipeline.report.reasons import FUNNEL_STEPS, order
 from shards.schema import Status
 
 
@@ -35,13 +35,13 @@ class Balance:
 
     @property
     def unaccounted(self) -> int:
-        """What no reason explains; 0 in a data set without contradictions."""
+        """What no reason explains; 0 in a dataset without contradictions."""
         return self.total - self.kept - sum(self.lost.values())
 
 
 @dataclass(frozen=True)
 class SourceRow:
-    """The share of one source data set."""
+    """The share of one source dataset."""
 
     source: str
     videos: int
@@ -60,7 +60,7 @@ def funnel(videos: pa.Table) -> list[Gate]:
     counts = _counts(videos["reason"])
     left = len(videos)
     gates = []
-    for stage in STAGES:
+    for stage in FUNNEL_STEPS:
         found = {reason.value: counts.pop(reason.value, 0) for reason in stage.reasons}
         gates.append(_gate(stage.name, stage.passed, left, found))
         left = gates[-1].left

@@ -1,7 +1,7 @@
 """Turns the report's content into one HTML file that needs nothing else.
 
 All text is escaped by the template engine. A content security policy forbids every request and every script
-but the two of the page itself, so that nothing a data set holds could run or call home even if it got through.
+but the two of the page itself, so that nothing a dataset holds could run or call home even if it got through.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What made the data set: networks with their licences, configuration, versions."""
+"""What made the dataset: networks with their licences, configuration, versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from faces.catalogue import MODELS
-from shards.manifest import Provenance
+from shards.metadata import Provenance
 
 ROLES = {
     "detector": "face detection",
@@ -24,7 +24,7 @@ _RESTRICTING = ("noncommercial", "non-commercial")
 
 @dataclass(frozen=True)
 class Network:
-    """A network that the data set was made with."""
+    """A network that the dataset was made with."""
 
     name: str
     role: str

@@ -8,7 +8,7 @@ from shards.schema import FAILURES, Reason
 
 
 @dataclass(frozen=True)
-class Stage:
+class FunnelStep:
     """A gate that videos pass, and the reasons for which they do not.
 
     Attributes:
@@ -22,15 +22,15 @@ class Stage:
     reasons: tuple[Reason, ...]
 
 
-STAGES = (
-    Stage("readable", "File could be read", tuple(reason for reason in Reason if reason in FAILURES)),
-    Stage(
+FUNNEL_STEPS = (
+    FunnelStep("readable", "File could be read", tuple(reason for reason in Reason if reason in FAILURES)),
+    FunnelStep(
         "moving picture",
         "Long enough moving picture",
         (Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT),
     ),
-    Stage("face seen", "Shows a face", (Reason.NO_FACE,)),
-    Stage(
+    FunnelStep("face seen", "Shows a face", (Reason.NO_FACE,)),
+    FunnelStep(
         "usable faces",
         "Enough usable faces of one person",
         (
@@ -38,8 +38,10 @@ STAGES = (
             *(Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT),
         ),
     ),
-    Stage("eight poses", "Eight good images in different poses", (Reason.TOO_FEW_POSES, Reason.LOW_QUALITY)),
-    Stage("accepted", "No duplicate: accepted", (Reason.DUPLICATE_VIDEO, Reason.DUPLICATE_PERSON)),
+    FunnelStep(
+        "eight poses", "Eight good images in different poses", (Reason.TOO_FEW_POSES, Reason.LOW_QUALITY)
+    ),
+    FunnelStep("accepted", "No duplicate: accepted", (Reason.DUPLICATE_VIDEO, Reason.DUPLICATE_PERSON)),
 )
 """The gates in the order of the pipeline; every reason belongs to exactly one."""
 
@@ -72,7 +74,8 @@ MEANING = {
 }
 
 _ORDER = {
-    reason.value: place for place, reason in enumerate(reason for stage in STAGES for reason in stage.reasons)
+    reason.value: place
+    for place, reason in enumerate(reason for step in FUNNEL_STEPS for reason in step.reasons)
 }
 
 

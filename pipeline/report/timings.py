@@ -1,4 +1,4 @@
-"""Where the time of a build went: kept beside the report, because the data set itself holds no times."""
+"""Where the time of a build went: kept beside the report, because the dataset itself holds no times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from shards.atomic import write_bytes
 from shards.canonical import compact_json
-from shards.manifest import DataSetError, brief
+from shards.metadata import DatasetError, brief
 
 Seconds = Mapping[str, Mapping[str, float]]
 """Video -> step -> seconds."""
@@ -63,24 +63,24 @@ def kept(path: Path) -> Seconds | None:
     """The timings that an earlier report kept, if there are any.
 
     Raises:
-        DataSetError: the file is damaged.
+        DatasetError: the file is damaged.
     """
     try:
         return _KEPT.validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise DataSetError(
+        raise DatasetError(
             f"{path} cannot be read: {brief(error)}. Without the file, the report is made without timings"
         ) from error
 
 
 def tabulate(seconds: Seconds, videos: list[str]) -> Timings | None:
-    """The timings of a data set's videos as a table; None when there are none.
+    """The timings of a dataset's videos as a table; None when there are none.
 
     Args:
         seconds: may name further videos, such as those erased since.
-        videos: ids of the data set.
+        videos: ids of the dataset.
     """
     timed = [video for video in videos if seconds.get(video)]
     names = {step for video in timed for step in seconds[video]}

@@ -1,1 +1,1 @@
-"""One adapter per data set: each lists its videos as manifest rows."""
+"""One adapter per dataset: each lists its videos as manifest rows."""

@@ -12,7 +12,7 @@ from pipeline.sources.manifest import Manifest, SourceError, Video, printable
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
 )
-"""Files that must be accounted for. Others (annotations, thumbnails) are counted and left aside."""
+"""Files that must be accounted for. Others (annotations, thumbnails) are counted and ignored."""
 
 
 def list_folder(source: Source) -> Manifest:

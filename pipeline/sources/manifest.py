@@ -65,7 +65,7 @@ class Video(Record):
 
 
 class Manifest(Record):
-    """All videos of a build, sorted by id, and what was left aside while listing them."""
+    """All videos of a build, sorted by id, and the files that were ignored while listing them."""
 
     videos: list[Video]
     ignored: dict[str, int]

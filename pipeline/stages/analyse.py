@@ -11,17 +11,18 @@ import numpy as np
 
 from faces.landmarks import FaceLandmarker
 from faces.profiles import load_detector, load_embedder
-from faces.registry import ResolvedModel
+from faces.registry import Weights
 from pipeline.config import Config
 from pipeline.records import Analysis, CandidateTrack
+from pipeline.rejection import Rejection
 from pipeline.sources.manifest import Video
-from pipeline.stages.candidate import candidate_track, frame_table, mask_png
+from pipeline.stages.candidates import candidate_track, frame_table, mask_png
 from pipeline.stages.decode import DecodeError, decode, plan_frames
-from pipeline.stages.judge import JudgedTrack, judge_track
 from pipeline.stages.observe import FaceObserver
-from pipeline.stages.probe import Probe, Refusal, file_sha256, probe
+from pipeline.stages.probe import Probe, file_sha256, probe
 from pipeline.stages.select import candidates
 from pipeline.stages.track import ShotCuts, Track, Tracker
+from pipeline.stages.track_filter import FilteredTrack, filter_track
 from pipeline.stopwatch import Stopwatch
 from shards.schema import (
     FAILURES,
@@ -47,22 +48,22 @@ class VideoAnalyser:
 
     Args:
         config: of the build.
-        models: the networks' files, by name.
+        weights: the networks' files, by name.
     """
 
-    def __init__(self, config: Config, models: dict[str, ResolvedModel]) -> None:
+    def __init__(self, config: Config, weights: Weights) -> None:
         device = config.run.device
         self._config = config
         self._observer = FaceObserver(
             load_detector(
                 config.models.detector,
-                models,
+                weights,
                 device,
                 size=config.faces.detection_side,
                 min_score=config.faces.min_score,
             ),
-            FaceLandmarker(models[config.models.landmarker].path),
-            load_embedder(config.models.embedder, models, device),
+            FaceLandmarker(weights[config.models.landmarker].path),
+            load_embedder(config.models.embedder, weights, device),
             config.faces,
             config.shards.jpeg_quality,
         )
@@ -78,13 +79,13 @@ class VideoAnalyser:
         if isinstance(found, Probe):
             facts |= _facts(found)
             if found.frames < IMAGES_PER_IDENTITY:
-                found = Refusal(Reason.TOO_SHORT, f"{found.frames} frames, {IMAGES_PER_IDENTITY} needed")
-        if isinstance(found, Refusal):
-            return _refused(video, found, facts, watch)
+                found = Rejection(Reason.TOO_SHORT, f"{found.frames} frames, {IMAGES_PER_IDENTITY} needed")
+        if isinstance(found, Rejection):
+            return _rejected(video, found, facts, watch)
         try:
             tracks, counts = self._track(path, found, watch)
         except DecodeError as error:
-            return _refused(video, Refusal(Reason.DECODE_ERROR, str(error)), facts, watch)
+            return _rejected(video, Rejection(Reason.DECODE_ERROR, str(error)), facts, watch)
         return self._judge(video, tracks, facts | counts, watch)
 
     def _track(self, path: Path, found: Probe, watch: Stopwatch) -> tuple[list[Track], dict[str, int]]:
@@ -109,10 +110,10 @@ class VideoAnalyser:
         dropped: Counter[Reason] = Counter()
         for number, track in enumerate(tracks):
             with watch.step("select"):
-                verdict = judge_track(track, self._config.faces, self._config.tracking)
+                verdict = filter_track(track, self._config.faces, self._config.tracking)
                 picks = self._candidates(verdict.result)
             dropped.update(verdict.dropped)
-            refusal = picks if isinstance(picks, Refusal) else None
+            rejection = picks if isinstance(picks, Rejection) else None
             outcomes.append(
                 TrackOutcome(
                     track=number,
@@ -120,11 +121,11 @@ class VideoAnalyser:
                     end_s=round(track.last.time_s, 3),
                     frames=len(track.observations),
                     usable_frames=verdict.usable_frames,
-                    reason=refusal.reason if refusal else None,
-                    detail=refusal.detail if refusal else None,
+                    reason=rejection.reason if rejection else None,
+                    detail=rejection.detail if rejection else None,
                 )
             )
-            if isinstance(picks, list) and isinstance(verdict.result, JudgedTrack):
+            if isinstance(picks, list) and isinstance(verdict.result, FilteredTrack):
                 judged = verdict.result
                 kept.append(candidate_track(number, judged, picks, self._config.selection))
                 jpegs += [judged.faces[row].jpeg for row, _ in picks]
@@ -140,51 +141,51 @@ class VideoAnalyser:
             Analysis(outcome=outcome, tracks=kept, seconds=dict(watch.seconds)), jpegs, masks
         )
 
-    def _candidates(self, result: JudgedTrack | Refusal) -> list[tuple[int, int]] | Refusal:
-        if isinstance(result, Refusal):
+    def _candidates(self, result: FilteredTrack | Rejection) -> list[tuple[int, int]] | Rejection:
+        if isinstance(result, Rejection):
             return result
         selection = self._config.selection
         sharpness = np.array([face.sharpness for face in result.faces])
         return candidates(frame_table(result, selection), sharpness, selection)
 
 
-def failed(video: Video, refusal: Refusal) -> AnalysedVideo:
+def failed(video: Video, rejection: Rejection) -> AnalysedVideo:
     """The outcome of a video whose analysis did not come to an end."""
-    return _refused(video, refusal, {}, Stopwatch())
+    return _rejected(video, rejection, {}, Stopwatch())
 
 
-def video_verdict(tracks: list[TrackOutcome]) -> Refusal | None:
+def video_rejection(tracks: list[TrackOutcome]) -> Rejection | None:
     """Why a video gave nothing: the reason of its best track; None when one gave an identity."""
     if any(track.reason is None for track in tracks):
         return None
     if not tracks:
-        return Refusal(Reason.NO_FACE, "no face was found in any analysed frame")
+        return Rejection(Reason.NO_FACE, "no face was found in any analysed frame")
     best = max(tracks, key=lambda track: (track.usable_frames, track.frames))
     assert best.reason is not None  # noqa: S101 - the first line of this function
     more = f" (the best of {len(tracks)} tracks)" if len(tracks) > 1 else ""
-    return Refusal(best.reason, f"{best.detail}{more}")
+    return Rejection(best.reason, f"{best.detail}{more}")
 
 
 def _verdict(tracks: list[TrackOutcome]) -> dict[str, Any]:
-    refusal = video_verdict(tracks)
-    if refusal is None:
+    rejection = video_rejection(tracks)
+    if rejection is None:
         return {
             "status": Status.ACCEPTED,
             "identities": sum(track.reason is None for track in tracks),
         }
-    return {"status": Status.REJECTED, "reason": refusal.reason, "detail": refusal.detail}
+    return {"status": Status.REJECTED, "reason": rejection.reason, "detail": rejection.detail}
 
 
-def _refused(video: Video, refusal: Refusal, facts: dict[str, Any], watch: Stopwatch) -> AnalysedVideo:
-    status = Status.FAILED if refusal.reason in FAILURES else Status.REJECTED
+def _rejected(video: Video, rejection: Rejection, facts: dict[str, Any], watch: Stopwatch) -> AnalysedVideo:
+    status = Status.FAILED if rejection.reason in FAILURES else Status.REJECTED
     outcome = VideoOutcome(
-        **_identity_of(video), **facts, status=status, reason=refusal.reason, detail=refusal.detail
+        **_identity_of(video), **facts, status=status, reason=rejection.reason, detail=rejection.detail
     )
     return AnalysedVideo(Analysis(outcome=outcome, seconds=dict(watch.seconds)), [], [])
 
 
-def _unread(found: Probe | Refusal) -> bool:
-    return isinstance(found, Refusal) and found.reason is Reason.UNREADABLE
+def _unread(found: Probe | Rejection) -> bool:
+    return isinstance(found, Rejection) and found.reason is Reason.UNREADABLE
 
 
 def _identity_of(video: Video) -> dict[str, Any]:

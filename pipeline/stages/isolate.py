@@ -16,12 +16,12 @@ from typing import Any
 
 import cv2
 
-from faces.registry import ResolvedModel
+from faces.registry import Weights
 from pipeline.config import Config
 from pipeline.errors import MachineFault
+from pipeline.rejection import Rejection
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import AnalysedVideo, VideoAnalyser, failed
-from pipeline.stages.probe import Refusal
 from shards.schema import Reason
 
 START_TIMEOUT_S = 300.0
@@ -36,7 +36,7 @@ KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 """Exit codes of a process that somebody else ended: not the video's doing, so it is tried again more often."""
 MOST_KILLS = 5
 
-Answer = AnalysedVideo | Refusal | MachineFault
+Answer = AnalysedVideo | Rejection | MachineFault
 
 
 class _DiedError(Exception):
@@ -55,15 +55,15 @@ class IsolatedAnalyser:
 
     Args:
         config: of the build.
-        models: the networks' files, by name.
+        weights: the networks' files, by name.
 
     Raises:
         RuntimeError: the networks cannot be loaded.
     """
 
-    def __init__(self, config: Config, models: dict[str, ResolvedModel]) -> None:
+    def __init__(self, config: Config, weights: Weights) -> None:
         self._config = config
-        self._models = models
+        self._weights = weights
         self._start()
 
     def analyse(self, video: Video) -> AnalysedVideo:
@@ -81,17 +81,17 @@ class IsolatedAnalyser:
                 answer = self._ask(video, run.video_timeout_s)
             except TimeoutError:
                 limit = f"longer than {run.video_timeout_s:g} s (run.video_timeout_s)"
-                return failed(video, Refusal(Reason.TIMEOUT, f"{limit}; --retry-failed tries again"))
+                return failed(video, Rejection(Reason.TIMEOUT, f"{limit}; --retry-failed tries again"))
             except _DiedError:
                 exit_code = self._process.exitcode or 0
                 kills += exit_code in KILLED
                 crashes += exit_code not in KILLED
                 if crashes > run.crash_retries or kills > MOST_KILLS:
-                    return failed(video, Refusal(Reason.WORKER_CRASHED, _death(exit_code)))
+                    return failed(video, Rejection(Reason.WORKER_CRASHED, _death(exit_code)))
                 continue
             if isinstance(answer, MachineFault):
                 raise answer
-            return failed(video, answer) if isinstance(answer, Refusal) else answer
+            return failed(video, answer) if isinstance(answer, Rejection) else answer
 
     def close(self) -> None:
         """End the process; one that waits for a dead disk does not even die, and is left behind."""
@@ -101,21 +101,21 @@ class IsolatedAnalyser:
 
     def _start(self) -> None:
         self._connection, theirs = _SPAWN.Pipe()
-        arguments = (theirs, self._config, self._models)
+        arguments = (theirs, self._config, self._weights)
         self._process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         # The child has its own copy; ours would keep the pipe open when it dies.
         theirs.close()
-        refusal = "the process that analyses videos could not load its networks"
+        rejection = "the process that analyses videos could not load its networks"
         try:
             loaded = self._receive(START_TIMEOUT_S)
         except TimeoutError as error:
-            raise RuntimeError(f"{refusal} within {START_TIMEOUT_S:g} s") from error
+            raise RuntimeError(f"{rejection} within {START_TIMEOUT_S:g} s") from error
         except _DiedError as error:
-            raise RuntimeError(f"{refusal}: {_death(self._process.exitcode or 0)}") from error
+            raise RuntimeError(f"{rejection}: {_death(self._process.exitcode or 0)}") from error
         if isinstance(loaded, _NotLoaded):
             self.close()
-            raise RuntimeError(f"{refusal}: {loaded.why}")
+            raise RuntimeError(f"{rejection}: {loaded.why}")
 
     def _ask(self, video: Video, timeout_s: float) -> Answer:
         try:
@@ -139,12 +139,12 @@ class IsolatedAnalyser:
         raise TimeoutError
 
 
-def _serve(connection: Connection, config: Config, models: dict[str, ResolvedModel]) -> None:
+def _serve(connection: Connection, config: Config, weights: Weights) -> None:
     """The child's life: load the networks, say so, answer videos until the parent is gone."""
     _die_with_parent()
     cv2.setNumThreads(1)  # one process a CPU: more threads than that only get in each other's way
     try:
-        analyser = VideoAnalyser(config, models)
+        analyser = VideoAnalyser(config, weights)
         import sklearn.cluster  # noqa: F401 - takes seconds, which are not the first video's
     except Exception as error:
         connection.send(_NotLoaded(" ".join(f"{type(error).__name__}: {error}".split())))
@@ -164,7 +164,7 @@ def _serve(connection: Connection, config: Config, models: dict[str, ResolvedMod
 
 def _answer(analyser: VideoAnalyser, video: Video, memory_gb: float) -> Answer:
     limit = f"more than {memory_gb:g} GB (run.video_memory_gb); --retry-failed tries again"
-    out_of_memory = Refusal(Reason.OUT_OF_MEMORY, limit)
+    out_of_memory = Rejection(Reason.OUT_OF_MEMORY, limit)
     try:
         return analyser.analyse(video)
     except MachineFault as fault:
@@ -174,7 +174,7 @@ def _answer(analyser: VideoAnalyser, video: Video, memory_gb: float) -> Answer:
     except Exception as error:  # whatever it is, it belongs to this video's row
         if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
             return out_of_memory
-        return Refusal(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        return Rejection(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
 
 def _die_with_parent() -> None:

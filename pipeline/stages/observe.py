@@ -98,7 +98,7 @@ class FaceObserver:
         if is_extreme(landmarks.pose, config):
             return Reason.EXTREME_POSE
         with watch.step("filter"):
-            picture = look_of(image, detection.box, config)
+            picture = check_picture(image, detection.box, config)
         if isinstance(picture, Reason):
             return picture
         with watch.step("embed"):
@@ -110,7 +110,7 @@ class FaceObserver:
         return UsableFace(landmarks, picture, embedding, square, jpeg)
 
 
-def look_of(image: Image, box: Floats, config: Faces) -> float | Reason:
+def check_picture(image: Image, box: Floats, config: Faces) -> float | Reason:
     """Sharpness of a face, or what is wrong with its picture.
 
     Noise comes before sharpness because it passes for it: a noisy frame would make its sound neighbours look

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MachineFault
+from pipeline.rejection import Rejection
 from shards.schema import Reason
 
 LOST_SHARE = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
@@ -25,14 +26,6 @@ LOST_SHARE = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN
 STILL_CONTAINERS = ("image2", "_pipe", "gif", "apng")
 COMPLETE = 0.95
 """Least share of the promised frames or seconds that must be there; edit lists and rounding cost a few."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why something goes no further."""
-
-    reason: Reason
-    detail: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def probe(path: Path) -> Probe | Refusal:
+def probe(path: Path) -> Probe | Rejection:
     """Look at a video file without decoding more than its first frame.
 
     Raises:
@@ -93,7 +86,7 @@ def probe(path: Path) -> Probe | Refusal:
 
     try:
         if path.stat().st_size == 0:
-            return Refusal(Reason.EMPTY_FILE, "0 bytes")
+            return Rejection(Reason.EMPTY_FILE, "0 bytes")
         with path.open("rb"):
             pass
     except OSError as error:
@@ -102,18 +95,18 @@ def probe(path: Path) -> Probe | Refusal:
                 f"{path} cannot be reached ({error.strerror}); is the source mounted on every node? The same "
                 "command again continues"
             ) from error
-        return Refusal(Reason.UNREADABLE, error.strerror)
+        return Rejection(Reason.UNREADABLE, error.strerror)
     try:
         index = _read_index(path)
     except MemoryError as error:
         raise MemoryError(_message(error)) from error
     except (av.FFmpegError, ValueError) as error:
-        return Refusal(Reason.UNREADABLE, _message(error))
-    if isinstance(index, Refusal):
+        return Rejection(Reason.UNREADABLE, _message(error))
+    if isinstance(index, Rejection):
         return index
     found = _describe_first_frame(path, index.times_s)
     if isinstance(found, Probe) and found.duration_s < COMPLETE * index.promised_s - 1.0:
-        return Refusal(
+        return Rejection(
             Reason.TRUNCATED_FILE, f"{found.duration_s:.1f} of {index.promised_s:.1f} seconds are in the file"
         )
     return found
@@ -132,27 +125,27 @@ class _Index:
     promised_s: float
 
 
-def _read_index(path: Path) -> _Index | Refusal:
+def _read_index(path: Path) -> _Index | Rejection:
     import av
 
     with av.open(str(path), metadata_errors="replace") as container:
         stream = best_stream(container)
         if stream is None:
             kinds = sorted({stream.type for stream in container.streams})
-            return Refusal(Reason.NO_VIDEO_STREAM, f"streams: {', '.join(kinds) or 'none'}")
+            return Rejection(Reason.NO_VIDEO_STREAM, f"streams: {', '.join(kinds) or 'none'}")
         name = container.format.name
         if any(still in name for still in STILL_CONTAINERS):
-            return Refusal(Reason.STILL_IMAGE, f"container {name}")
+            return Rejection(Reason.STILL_IMAGE, f"container {name}")
         if stream.disposition & stream.disposition.attached_pic:
-            return Refusal(Reason.NO_VIDEO_STREAM, "the only picture is the cover of an audio file")
+            return Rejection(Reason.NO_VIDEO_STREAM, "the only picture is the cover of an audio file")
         packets, times = _packets(container, stream)
         promised_frames, promised_s = stream.frames, _promised_seconds(container, stream)
     if len(times) == 0:
-        return Refusal(Reason.UNREADABLE, "the video stream holds no frames")
+        return Rejection(Reason.UNREADABLE, "the video stream holds no frames")
     if packets < COMPLETE * promised_frames:
         packets = _packets_without_edits(path)
     if packets < COMPLETE * promised_frames:
-        return Refusal(Reason.TRUNCATED_FILE, f"{packets} of {promised_frames} frames are in the file")
+        return Rejection(Reason.TRUNCATED_FILE, f"{packets} of {promised_frames} frames are in the file")
     return _Index(times, promised_s)
 
 
@@ -190,7 +183,7 @@ def _promised_seconds(container: Any, stream: Any) -> float:
     return 0.0
 
 
-def _describe_first_frame(path: Path, times: NDArray[np.float64]) -> Probe | Refusal:
+def _describe_first_frame(path: Path, times: NDArray[np.float64]) -> Probe | Rejection:
     import av
 
     try:
@@ -198,7 +191,7 @@ def _describe_first_frame(path: Path, times: NDArray[np.float64]) -> Probe | Ref
             stream = best_stream(container)
             frame = next(container.decode(stream), None)
             if frame is None:
-                return Refusal(Reason.DECODE_ERROR, "no frame could be decoded")
+                return Rejection(Reason.DECODE_ERROR, "no frame could be decoded")
             aspect = stream.sample_aspect_ratio
             return Probe(
                 container=container.format.name,
@@ -213,7 +206,7 @@ def _describe_first_frame(path: Path, times: NDArray[np.float64]) -> Probe | Ref
     except MemoryError as error:
         raise MemoryError(_message(error)) from error
     except (av.FFmpegError, ValueError) as error:
-        return Refusal(Reason.DECODE_ERROR, _message(error))
+        return Rejection(Reason.DECODE_ERROR, _message(error))
 
 
 def _message(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""Quality of the candidates: the dearest step, in processes of its own, on a GPU where there is one.
+"""Quality of the candidates: the most expensive stage, in actors of its own, on a GPU where there is one.
 
 Images are decoded from the very bytes that will be stored. A batch holds candidates of one video only: the last
-bits of a score depend on an image's neighbours in its batch, and with batches across videos the data set would
+bits of a score depend on an image's neighbours in its batch, and with batches across videos the dataset would
 depend on which videos happened to meet. One video has enough candidates to fill a GPU.
 """
 
@@ -12,7 +12,7 @@ import simplejpeg
 
 from faces.align import align_512
 from faces.profiles import load_quality
-from faces.registry import ResolvedModel
+from faces.registry import Weights
 from faces.types import Image, QualityMetric
 from pipeline.config import Config
 from pipeline.errors import MachineFault
@@ -28,16 +28,16 @@ class QualityScorer:
 
     Args:
         config: of the build.
-        models: the networks' files, by name.
+        weights: the networks' files, by name.
     """
 
-    def __init__(self, config: Config, models: dict[str, ResolvedModel]) -> None:
+    def __init__(self, config: Config, weights: Weights) -> None:
         import torch
 
         torch.set_num_threads(config.run.scorer_threads)
         self._device = config.run.device
         self._metric: QualityMetric = load_quality(
-            config.models.quality, models, self._device, config.run.scorer_batch
+            config.models.quality, weights, self._device, config.run.scorer_batch
         )
 
     @property

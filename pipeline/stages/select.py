@@ -1,7 +1,7 @@
 """Choose eight images that cover a track's head poses, the best-scored of each pose.
 
 Poses are over-clustered (Omni-ID, section 3.4): more clusters than images, so that poor clusters can be left
-out. Quality is asked only of a few candidates in each cluster, because it is by far the dearest measurement.
+out. Quality is asked only of a few candidates in each cluster, by far the most expensive measurement.
 
 Distances between poses are Euclidean in (yaw, pitch, weight * roll), in degrees.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Selection
-from pipeline.stages.probe import Refusal
+from pipeline.rejection import Rejection
 from shards.schema import IMAGES_PER_IDENTITY, Reason
 
 ROUNDING = 1e-9
@@ -61,7 +61,7 @@ def are_closed(eyes_open: NDArray[np.float64], config: Selection) -> NDArray[np.
 
 def candidates(
     frames: FrameTable, sharpness: NDArray[np.float64], config: Selection
-) -> list[tuple[int, int]] | Refusal:
+) -> list[tuple[int, int]] | Rejection:
     """The frames worth scoring: a few of each pose cluster.
 
     Args:
@@ -70,7 +70,7 @@ def candidates(
         config: how many.
 
     Returns:
-        (frame, cluster) pairs in order of frame, or a refusal when the head is held so still that scoring
+        (frame, cluster) pairs in order of frame, or a rejection when the head is held so still that scoring
         would be in vain.
     """
     points = pose_points(frames.pose_deg, config.roll_weight)
@@ -93,7 +93,7 @@ def candidates(
 
 def choose(
     frames: FrameTable, clusters: NDArray[np.int64], badness: NDArray[np.float64], config: Selection
-) -> list[int] | Refusal:
+) -> list[int] | Rejection:
     """Choose eight of the scored candidates.
 
     Each cluster is represented by its best image; images with closed eyes come in only when eight poses cannot
@@ -106,7 +106,7 @@ def choose(
         config: the least separation.
 
     Returns:
-        Eight row numbers in ascending order, or a refusal.
+        Eight row numbers in ascending order, or a rejection.
     """
     points = pose_points(frames.pose_deg, config.roll_weight)
     best_first = np.lexsort((np.arange(len(badness)), badness, frames.eyes_closed))
@@ -179,8 +179,8 @@ def farthest_points(points: Points, count: int) -> tuple[list[int], float]:
     return picked, separation
 
 
-def _too_few_poses(separation: float, config: Selection) -> Refusal:
-    return Refusal(
+def _too_few_poses(separation: float, config: Selection) -> Rejection:
+    return Rejection(
         Reason.TOO_FEW_POSES,
         f"{IMAGES_PER_IDENTITY} poses are at most {separation:.1f} degrees apart, "
         f"{config.min_separation_deg:g} needed",

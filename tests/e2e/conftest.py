@@ -66,7 +66,7 @@ def demo_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(cluster: Cluster, demo_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data set of all demo clips, built by the command that data engineers use."""
+    """The dataset of all demo clips, built by the command that data engineers use."""
     output = tmp_path_factory.mktemp("undisturbed") / "mfhq"
     subprocess.run(
         [

@@ -120,7 +120,7 @@ def test_the_papers_workflow_builds_a_data_set(
     assert all(0 <= q.value <= 1 for q in qualities)
     assert min(image.face_px for image in record.images) >= 160
 
-    used = dataset.manifest.provenance.models
+    used = dataset.metadata.provenance.models
     assert used == {
         "scrfd_10g": sha256(models_dir / "detector.onnx"),
         "arcface_r50": sha256(models_dir / "embedder.onnx"),

@@ -53,7 +53,7 @@ def test_every_input_has_one_outcome_and_the_counts_add_up(
     dataset = Dataset.open(undisturbed)
     rows = list(dataset.videos())
     assert sorted(row.uri for row in rows) == sorted(truth)
-    counts = dataset.manifest.counts
+    counts = dataset.metadata.counts
     assert sum(counts.videos.values()) == len(truth)
     assert counts.videos == {s: sum(row.status is s for row in rows) for s in Status}
     assert sum(counts.identities.values()) == sum(row.identities for row in rows) == len(dataset.keys())

@@ -13,7 +13,7 @@ import pytest
 from faces.detect import Canvas, YuNet, place_on_canvas
 from faces.onnx_session import open_session
 from faces.profiles import load_detector
-from faces.registry import resolve
+from faces.registry import load_weights
 from faces.types import Detection, Detector, Image
 
 
@@ -26,12 +26,12 @@ def group() -> Image:
 
 @pytest.fixture(scope="module")
 def yunet() -> YuNet:
-    return YuNet(resolve(["yunet"], None)["yunet"].path)
+    return YuNet(load_weights(["yunet"], None)["yunet"].path)
 
 
 @pytest.fixture(scope="module")
 def scrfd(weights: Path) -> Detector:
-    return load_detector("scrfd_2.5g", resolve(["scrfd_2.5g"], weights / "insightface"))
+    return load_detector("scrfd_2.5g", load_weights(["scrfd_2.5g"], weights / "insightface"))
 
 
 @pytest.fixture(params=["yunet", pytest.param("scrfd", marks=pytest.mark.weights)])
@@ -102,7 +102,7 @@ def test_an_empty_scene_of_any_shape_has_no_face(detector, shape: tuple[int, int
 
 def test_a_higher_threshold_keeps_the_best_faces_alone(yunet: YuNet, group: Image):
     scores = [face.score for face in yunet.detect(group)]
-    strict = load_detector("yunet", resolve(["yunet"], None), min_score=(scores[2] + scores[3]) / 2)
+    strict = load_detector("yunet", load_weights(["yunet"], None), min_score=(scores[2] + scores[3]) / 2)
     assert [face.score for face in strict.detect(group)] == scores[:3]
 
 
@@ -143,9 +143,9 @@ def test_cuda_without_its_provider_says_what_to_install():
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has a CUDA provider")
     with pytest.raises(RuntimeError, match="onnxruntime-gpu"):
-        open_session(resolve(["yunet"], None)["yunet"].path, device="cuda")
+        open_session(load_weights(["yunet"], None)["yunet"].path, device="cuda")
     with pytest.raises(ValueError, match="'gpu' is not one of cpu, cuda"):
-        open_session(resolve(["yunet"], None)["yunet"].path, device="gpu")
+        open_session(load_weights(["yunet"], None)["yunet"].path, device="gpu")
 
 
 @pytest.mark.weights

@@ -17,7 +17,7 @@ from faces.align import align_112
 from faces.detect import YuNet
 from faces.embed import ArcFace, OnnxEmbedder, SFace, normalise
 from faces.profiles import load_embedder
-from faces.registry import resolve, sha256_of
+from faces.registry import load_weights, sha256_of
 from faces.types import Image
 
 FOAMLIU = {
@@ -30,12 +30,12 @@ FOAMLIU = {
 
 @pytest.fixture(scope="module")
 def detector() -> YuNet:
-    return YuNet(resolve(["yunet"], None)["yunet"].path)
+    return YuNet(load_weights(["yunet"], None)["yunet"].path)
 
 
 @pytest.fixture(scope="module")
 def sface() -> OnnxEmbedder:
-    return load_embedder("sface", resolve(["sface"], None))
+    return load_embedder("sface", load_weights(["sface"], None))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def mobilefacenet(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> On
     path = Path(shutil.copy(weights / "MobileFaceNet_foamliu.onnx", folder))
     entry = FOAMLIU | {"file": path.name, "sha256": sha256_of(path)}
     (folder / "models.json").write_text(json.dumps({"arcface_r50": entry}), encoding="utf-8")
-    return load_embedder("arcface_r50", resolve(["arcface_r50"], folder))
+    return load_embedder("arcface_r50", load_weights(["arcface_r50"], folder))
 
 
 @pytest.fixture(params=["sface", pytest.param("mobilefacenet", marks=pytest.mark.weights)])
@@ -102,7 +102,7 @@ def test_no_faces_give_no_vectors(sface: OnnxEmbedder):
 
 
 def test_folding_sface_does_not_change_what_it_computes(sface: OnnxEmbedder, six: list[Image]):
-    path = resolve(["sface"], None)["sface"].path
+    path = load_weights(["sface"], None)["sface"].path
     published = onnx.load(str(path))
     weights = [value for value in published.graph.input if value.name != "data"]
     for value in weights:
@@ -143,7 +143,7 @@ def test_a_face_that_is_not_aligned_is_refused(sface: OnnxEmbedder):
 
 
 def test_a_network_that_is_no_embedder_is_refused():
-    detector = resolve(["yunet"], None)["yunet"].path
+    detector = load_weights(["yunet"], None)["yunet"].path
     with pytest.raises(ValueError, match="one image in and one vector out"):
         ArcFace(detector)
     with pytest.raises(ValueError, match="not an SFace network"):

@@ -1,4 +1,4 @@
-"""The portraits of a photograph are what the data set's images of the same picture would be."""
+"""The portraits of a photograph are what the dataset's images of the same picture would be."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from faces.crop import CROP_SIDE, Square, cut, square_for
 from faces.mask import encode_mask_png
 from faces.photograph import read_photograph
 from faces.portraits import Portrait, PortraitFinder, find_portraits
-from faces.registry import ModelsUnavailable, sha256_of
+from faces.registry import WeightsUnavailable, sha256_of
 from faces.types import Detection, Floats, Image
 from pipeline.config import Faces
 from pipeline.demo.photographs import PEOPLE, STILL_LIFE, package_file
-from pipeline.stages.candidate import mask_png
+from pipeline.stages.candidates import mask_png
 from pipeline.stages.decode import Frame, decode
-from pipeline.stages.judge import JudgedTrack
 from pipeline.stages.observe import FaceObserver
 from pipeline.stages.probe import Probe, probe
+from pipeline.stages.track_filter import FilteredTrack
 from pipeline.stopwatch import Stopwatch
 
 NOSE_TIP = 1
@@ -221,7 +221,7 @@ def test_a_frame_gives_the_same_crop_as_a_videos_and_as_a_photographs(
     portrait = only(finder.find(read_photograph(tmp_path / "frame.png")))
     assert portrait.square == usable.square
     assert simplejpeg.encode_jpeg(portrait.image, 95, "RGB", "444") == usable.jpeg
-    track = JudgedTrack([observation], [usable], usable.embedding, np.ones(1))
+    track = FilteredTrack([observation], [usable], usable.embedding, np.ones(1))
     assert encode_mask_png(portrait.mask) == mask_png(track, 0)
     assert portrait.pose == usable.landmarks.pose
     assert abs(portrait.pose.roll) > 8
@@ -235,7 +235,7 @@ def test_an_unknown_profile_is_refused_with_the_names_of_those_there_are() -> No
 
 
 def test_missing_networks_are_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ModelsUnavailable) as caught:
+    with pytest.raises(WeightsUnavailable) as caught:
         PortraitFinder.load("paper", tmp_path, with_embedder=True)
     text = str(caught.value)
     assert "scrfd_10g: det_10g.onnx is missing" in text
@@ -244,7 +244,7 @@ def test_missing_networks_are_named_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_only_the_networks_that_are_used_need_be_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelsUnavailable) as caught:
+    with pytest.raises(WeightsUnavailable) as caught:
         PortraitFinder.load("paper", tmp_path)
     assert "arcface_r50" not in str(caught.value)
 
@@ -264,9 +264,9 @@ def test_a_missing_package_is_named_with_the_remedy() -> None:
     program = (
         "import sys; sys.modules['mediapipe'] = None\n"
         "from faces.portraits import PortraitFinder\n"
-        "from faces.registry import ModelsUnavailable\n"
+        "from faces.registry import WeightsUnavailable\n"
         "try: PortraitFinder.load()\n"
-        "except ModelsUnavailable as error: print(error)\n"
+        "except WeightsUnavailable as error: print(error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -287,8 +287,8 @@ def test_networks_of_a_folder_find_the_same_portraits(
         "scrfd_10g": {"file": "detector.onnx"},
         "arcface_r50": {"file": "embedder.onnx", "normalisation": "imagenet", "same_person_cosine": 0.4},
     }
-    (tmp_path / "detector.onnx").symlink_to(weights.resolve() / "insightface" / "det_2.5g.onnx")
-    (tmp_path / "embedder.onnx").symlink_to(weights.resolve() / "MobileFaceNet_foamliu.onnx")
+    (tmp_path / "detector.onnx").symlink_to(weights.load_weights() / "insightface" / "det_2.5g.onnx")
+    (tmp_path / "embedder.onnx").symlink_to(weights.load_weights() / "MobileFaceNet_foamliu.onnx")
     entries = {
         name: entry | {"sha256": sha256_of(tmp_path / str(entry["file"])), "licence": "for tests"}
         for name, entry in files.items()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from faces.download import pull
-from faces.registry import ModelsUnavailable, resolve
+from faces.registry import WeightsUnavailable, load_weights
 
 WEIGHTS = bytes(range(256)) * 5000
 
@@ -88,7 +88,7 @@ def test_a_pulled_file_is_what_resolve_then_finds(site: Site, tmp_path: Path):
     offer(tmp_path, {"net": {"url": f"{site.root}/net.onnx"}})
     seen: list[tuple[str, int, int | None]] = []
     assert pull(["net", "piqe"], tmp_path, lambda *step: seen.append(step)) == {"net": tmp_path / "net.onnx"}
-    assert resolve(["net"], tmp_path)["net"].path.read_bytes() == WEIGHTS
+    assert load_weights(["net"], tmp_path)["net"].path.read_bytes() == WEIGHTS
     assert left_in(tmp_path) == ["net.onnx"]
     assert seen[-1] == ("net", len(WEIGHTS), len(WEIGHTS))
 
@@ -118,7 +118,7 @@ def test_what_is_there_already_is_not_fetched_again(site: Site, tmp_path: Path):
 def test_a_file_with_another_digest_is_refused_and_leaves_nothing(site: Site, tmp_path: Path):
     site.files["/net.onnx"] = b"tampered"
     offer(tmp_path, {"net": {"url": f"{site.root}/net.onnx"}})
-    with pytest.raises(ModelsUnavailable) as error:
+    with pytest.raises(WeightsUnavailable) as error:
         pull(["net"], tmp_path)
     assert hashlib.sha256(b"tampered").hexdigest() in str(error.value)
     assert hashlib.sha256(WEIGHTS).hexdigest() in str(error.value)
@@ -129,7 +129,7 @@ def test_a_file_of_the_users_is_not_overwritten(site: Site, tmp_path: Path):
     site.files["/net.onnx"] = WEIGHTS
     (tmp_path / "net.onnx").write_bytes(b"mine")
     offer(tmp_path, {"net": {"url": f"{site.root}/net.onnx"}})
-    with pytest.raises(ModelsUnavailable, match="not overwritten"):
+    with pytest.raises(WeightsUnavailable, match="not overwritten"):
         pull(["net"], tmp_path)
     assert (tmp_path / "net.onnx").read_bytes() == b"mine"
 
@@ -151,7 +151,7 @@ def test_one_failure_does_not_keep_the_others_away_and_all_failures_are_listed(s
         },
     )
     names = ["gone", "short", "broken", "absent", "nowhere", "unserved", "good"]
-    with pytest.raises(ModelsUnavailable) as error:
+    with pytest.raises(WeightsUnavailable) as error:
         pull(names, tmp_path)
     reasons = ["404", "bytes", "not a zip file", "holds 0 members", "no address", "refused"]
     assert len(error.value.problems) == len(reasons)
@@ -167,7 +167,7 @@ def test_a_redirection_within_the_web_is_followed_and_one_out_of_it_is_not(site:
         "/evil.onnx": f"ftp://127.0.0.1{tmp_path}/secret",
     }
     offer(tmp_path, {"moved": {"url": f"{site.root}/moved.onnx"}, "evil": {"url": f"{site.root}/evil.onnx"}})
-    with pytest.raises(ModelsUnavailable, match="refused to follow a redirection") as error:
+    with pytest.raises(WeightsUnavailable, match="refused to follow a redirection") as error:
         pull(["moved", "evil"], tmp_path)
     assert len(error.value.problems) == 1
     assert left_in(tmp_path) == ["moved.onnx"]

@@ -1,4 +1,4 @@
-"""Data sets for the tests of the report: real files of plain drawings, with known counts and hostile names."""
+"""Datasets for the tests of the report: real files of plain drawings, with known counts and hostile names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from shards.manifest import DatasetManifest, Provenance, ShardLimits
+from shards.metadata import DatasetMetadata, Provenance, ShardLimits
 from shards.sample import Sample
 from shards.schema import (
     FAILURES,
@@ -45,8 +45,8 @@ LOST = {
 WITH_TRACK = {Reason.FACE_TOO_SMALL, Reason.TOO_FEW_POSES, Reason.DUPLICATE_VIDEO}
 
 
-def build(root: Path, accepted: int = 12, lost: dict[Reason, int] | None = None) -> DatasetManifest:
-    """Write a data set of `accepted` videos with an identity each, and of lost ones."""
+def build(root: Path, accepted: int = 12, lost: dict[Reason, int] | None = None) -> DatasetMetadata:
+    """Write a dataset of `accepted` videos with an identity each, and of lost ones."""
     samples = [_sample(number) for number in range(accepted)]
     samples.sort(key=lambda sample: (sample.record.split, sample.record.key))
     videos = [_accepted(sample.record) for sample in samples]

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from faces.catalogue import MODELS
-from faces.registry import ResolvedModel
+from faces.registry import WeightsFile
 from pipeline.config import Config
 from pipeline.records import StagedIdentity
 from pipeline.sources.manifest import Video
-from pipeline.stages.decide import DecidedVideo, sample_key
+from pipeline.stages.finalize import FinalizedVideo, sample_key
 from settings.loading import load_workflow
 from shards.schema import (
     FAILURES,
@@ -32,7 +32,7 @@ from shards.schema import (
 
 WORKFLOW = Path(__file__).parents[2] / "workflows" / "curate_demo.yaml"
 MODELS_USED = {
-    name: ResolvedModel(MODELS[name], Path(MODELS[name].file), MODELS[name].sha256)
+    name: WeightsFile(MODELS[name], Path(MODELS[name].file), MODELS[name].sha256)
     for name in ("yunet", "face_landmarker", "sface")
 }
 
@@ -49,12 +49,12 @@ def configured(source: Path, output: Path, *overrides: str) -> Config:
     return load_workflow(WORKFLOW, [f"source.path={source}", f"output={output}", *overrides], Config)
 
 
-def refused(video: Video, reason: Reason) -> DecidedVideo:
+def rejected(video: Video, reason: Reason) -> FinalizedVideo:
     status = Status.FAILED if reason in FAILURES else Status.REJECTED
-    return DecidedVideo(_outcome(video, status=status, reason=reason, detail="as planned"), [], [], [], {})
+    return FinalizedVideo(_outcome(video, status=status, reason=reason, detail="as planned"), [], [], [], {})
 
 
-def accepted(video: Video, people: tuple[int, ...] = (0,)) -> DecidedVideo:
+def accepted(video: Video, people: tuple[int, ...] = (0,)) -> FinalizedVideo:
     """A video with one identity for each number; equal numbers have equal faces in all videos."""
     bare = _outcome(video)
     tracks = [
@@ -85,7 +85,7 @@ def accepted(video: Video, people: tuple[int, ...] = (0,)) -> DecidedVideo:
         )
         for person, track, images in zip(people, tracks, zip(jpegs, masks, strict=True), strict=True)
     ]
-    return DecidedVideo(outcome, identities, jpegs, masks, {"probe": 0.25, "decode": 1.5})
+    return FinalizedVideo(outcome, identities, jpegs, masks, {"probe": 0.25, "decode": 1.5})
 
 
 def _outcome(video: Video, status: Status = Status.ACCEPTED, **facts: object) -> VideoOutcome:

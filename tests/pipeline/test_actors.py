@@ -9,15 +9,16 @@ import pytest
 from PIL import Image
 
 from faces.profiles import check_roles
-from pipeline.actors import Score, Stage
+from pipeline.actors import Score, SelectImages
 from pipeline.config import Config
 from pipeline.errors import MachineFault
 from pipeline.records import Analysis, Candidate, CandidateTrack
+from pipeline.rejection import Rejection
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import failed
-from pipeline.stages.probe import Refusal, probe
+from pipeline.stages.probe import probe
 from pipeline.staging import Staging
-from shards.rules import video_problems
+from shards.record_checks import validate_video
 from shards.schema import Pose, Reason, Status, TrackOutcome, VideoOutcome
 
 CONFIG = Config.model_validate(
@@ -70,7 +71,7 @@ def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Sc
     outcome = Analysis.model_validate_json(score(row)["analysis"]).outcome
     assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.INTERNAL_ERROR)
     assert outcome.detail
-    assert video_problems(outcome) == []
+    assert validate_video(outcome) == []
 
     picture = io.BytesIO()
     Image.effect_noise((512, 512), 60).convert("RGB").save(picture, "JPEG")
@@ -84,7 +85,7 @@ def test_a_source_that_is_gone_is_the_machines_fault_and_no_videos(tmp_path: Pat
     with pytest.raises(MachineFault, match="is the source mounted"):
         probe(tmp_path / "share" / "clip.mp4")
     found = probe(tmp_path / "clip.mp4")
-    assert isinstance(found, Refusal)
+    assert isinstance(found, Rejection)
     assert found.reason is Reason.UNREADABLE
 
 
@@ -92,9 +93,9 @@ def test_a_fault_of_the_machine_stages_nothing_and_reaches_the_driver(tmp_path: 
     video = Video(
         video_id="a/b.mp4", source="a", uri="b.mp4", path=str(tmp_path / "b.mp4"), bytes=1, modified_ns=1
     )
-    stage = Stage(CONFIG, Staging(tmp_path / "staging"))
+    stage = SelectImages(CONFIG, Staging(tmp_path / "staging"))
     row = {"video": video.model_dump_json(), "fault": "the share is away"}
-    assert stage(row) == {"video_id": "a/b.mp4", "status": "", "said": "", "fault": "the share is away"}
+    assert stage(row) == {"video_id": "a/b.mp4", "status": "", "message": "", "fault": "the share is away"}
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
@@ -115,7 +116,7 @@ def test_a_video_that_fails_without_being_damaged_is_told_in_one_line(
     video = Video(
         video_id="a/b.mp4", source="a", uri="b.mp4", path=str(tmp_path / "b.mp4"), bytes=1, modified_ns=1
     )
-    found = failed(video, Refusal(reason, detail)).analysis
+    found = failed(video, Rejection(reason, detail)).analysis
     row = {
         "video": video.model_dump_json(),
         "analysis": found.model_dump_json(),
@@ -124,8 +125,8 @@ def test_a_video_that_fails_without_being_damaged_is_told_in_one_line(
         "higher_is_better": False,
         "fault": "",
     }
-    told = Stage(CONFIG, Staging(tmp_path / "staging"))(row)
-    assert told == {"video_id": "a/b.mp4", "status": "failed", "said": said, "fault": ""}
+    told = SelectImages(CONFIG, Staging(tmp_path / "staging"))(row)
+    assert told == {"video_id": "a/b.mp4", "status": "failed", "message": said, "fault": ""}
 
 
 def test_a_model_in_the_wrong_role_is_refused_with_what_was_expected() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from report_factory import build as build_dataset
-from staged_videos import MODELS_USED, WORKFLOW, accepted, configured, make_source, refused
+from staged_videos import MODELS_USED, WORKFLOW, accepted, configured, make_source, rejected
 from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.plan import plan_build
 from pipeline.sources.manifest import Video
-from pipeline.stages.decide import DecidedVideo
+from pipeline.stages.finalize import FinalizedVideo
 from shards.reader import Dataset
 from shards.schema import Reason
 
@@ -43,8 +43,8 @@ def stage(source: Path, output: Path, outcome_of: dict[str, Reason | None]) -> N
         planned.staging.write(video, _decided(video, outcome_of[video.uri]))
 
 
-def _decided(video: Video, reason: Reason | None) -> DecidedVideo:
-    return accepted(video) if reason is None else refused(video, reason)
+def _decided(video: Video, reason: Reason | None) -> FinalizedVideo:
+    return accepted(video) if reason is None else rejected(video, reason)
 
 
 HELP = """
@@ -97,7 +97,7 @@ def test_the_installed_command_answers_errors_in_words(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     first, second = done.stderr.splitlines()
-    assert first == f"error: the configuration ({WORKFLOW} and the overrides) is refused:"
+    assert first == f"error: the configuration ({WORKFLOW} and the overrides) is invalid:"
     assert second.startswith("  faces.min_pixels: no such key; did you mean faces.min_px?")
     assert list(tmp_path.iterdir()) == []
 
@@ -118,7 +118,7 @@ def test_a_workflow_may_begin_with_a_dash(
     (tmp_path / "-odd.yaml").write_text("nothing: 1\n")
     code, _, stderr = run("build", *arguments, "output=x")
     assert code == 1
-    assert "-odd.yaml and the overrides) is refused:" in stderr
+    assert "-odd.yaml and the overrides) is invalid:" in stderr
     assert "nothing: no such key" in stderr
 
 
@@ -170,7 +170,7 @@ def dataset(tmp_path: Path) -> Path:
 
 def test_verify_of_a_sound_data_set_exits_with_0(dataset: Path) -> None:
     code, stdout, stderr = run("verify", dataset)
-    assert (code, stdout) == (0, f"{dataset}: whole, nothing wrong\n")
+    assert (code, stdout) == (0, f"{dataset}: valid, no errors\n")
     assert "verify: 3/3" in stderr
 
 
@@ -185,7 +185,7 @@ def test_verify_names_the_member_of_a_flipped_byte_and_exits_with_1(dataset: Pat
     code, stdout, stderr = run("verify", dataset)
     assert code == 1
     assert f"member_digest: {place.shard}:{place.key}.5.jpg" in stdout
-    assert stderr.splitlines()[-1] == f"{dataset}: {len(stdout.splitlines())} problems"
+    assert stderr.splitlines()[-1] == f"{dataset}: {len(stdout.splitlines())} errors"
 
 
 @pytest.mark.parametrize("command", ["verify", "report"])
@@ -197,7 +197,7 @@ def test_a_folder_that_is_no_data_set_is_said_to_be_none(
         (tmp_path / "dataset.json").write_bytes(content)
     code, stdout, stderr = run(command, tmp_path)
     assert code == 1
-    expected = "is no finished data set" if content is None else "dataset.json is not JSON"
+    expected = "is no finished dataset" if content is None else "dataset.json is not JSON"
     assert expected in stdout + stderr
     assert not (tmp_path / "report").exists()
 

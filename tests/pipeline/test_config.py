@@ -21,7 +21,7 @@ def load(*overrides: str) -> Config:
     return load_workflow(EMBEDDED, [*SET, *overrides], Config)
 
 
-def refusal(*overrides: str) -> str:
+def rejection(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load(*overrides)
     return str(caught.value)
@@ -80,39 +80,42 @@ def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_what_was_expected(override: str, said: str) -> None:
-    assert said in refusal(override)
+    assert said in rejection(override)
 
 
 def test_all_faults_are_named_at_once() -> None:
-    said = refusal("faces.min_px=-1", "frames.fps=3", "run.scorers=0")
+    said = rejection("faces.min_px=-1", "frames.fps=3", "run.scorers=0")
     assert all(key in said for key in ("faces.min_px:", "frames.fps:", "run.scorers:"))
     assert str(EMBEDDED) in said
 
 
 @pytest.mark.parametrize("override", ["faces.min_pixels", "=160", "--verbose", ""])
 def test_what_is_no_override_is_refused_with_an_example(override: str) -> None:
-    assert f"{override!r} is no override; expected section.key=value, such as faces.min_px=160" in refusal(
-        override
+    assert (
+        f"{override!r} is not an override; expected section.key=value, such as faces.min_px=160"
+        in rejection(override)
     )
 
 
 def test_a_key_without_a_value_comes_with_what_it_takes() -> None:
-    said = "'faces.min_px' has no value; expected faces.min_px=VALUE, VALUE being a number above 0"
-    assert refusal("faces.min_px") == said
+    said = "'faces.min_px' has no value; expected faces.min_px=VALUE, where VALUE is a number above 0"
+    assert rejection("faces.min_px") == said
 
 
 def test_a_workflow_of_the_trainer_is_said_to_be_for_another_command() -> None:
-    with pytest.raises(ConfigError, match="is for another command: stage, data, model") as caught:
+    with pytest.raises(
+        ConfigError, match="is for another command: unknown sections stage, data, model"
+    ) as caught:
         load_workflow(WORKFLOWS / "train_mtd_tiny.yaml", SET, Config)
     assert "workflows/curate_*.yaml" in str(caught.value)
 
 
 def test_an_override_below_a_value_is_refused() -> None:
-    assert "quality is a value, not a section" in refusal("models.quality.metric=piqe")
+    assert "quality is a value, not a section" in rejection("models.quality.metric=piqe")
 
 
 def test_an_override_that_is_not_yaml_is_refused() -> None:
-    assert "the value is not YAML" in refusal("source.licence=[open")
+    assert "the value is not YAML" in rejection("source.licence=[open")
 
 
 def test_a_missing_key_comes_with_the_override_that_sets_it() -> None:
@@ -135,7 +138,7 @@ def test_a_missing_section_comes_with_all_that_it_must_have(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("output", ["/data/clips", "/data/clips/out", "/data/x/../clips/out"])
 def test_an_output_inside_the_source_is_refused(output: str) -> None:
-    assert "lies inside source.path /data/clips" in refusal(f"output={output}")
+    assert "lies inside source.path /data/clips" in rejection(f"output={output}")
 
 
 def test_an_output_that_a_link_leads_into_the_source_is_refused(tmp_path: Path) -> None:
@@ -152,24 +155,24 @@ def test_an_output_beside_the_source_is_fine() -> None:
 @pytest.mark.parametrize("key", ["output", "source.path", "run.models_dir"])
 @pytest.mark.parametrize("address", ["s3://bucket/folder", "gs://bucket", "https://example.org/x"])
 def test_an_address_is_refused_where_a_folder_is_expected(key: str, address: str) -> None:
-    assert f"{key}: this is an address; expected a folder that every node of the cluster sees" in refusal(
+    assert f"{key}: this is an address; expected a folder that every node of the cluster sees" in rejection(
         f"{key}={address}"
     )
 
 
 def test_a_tilde_is_refused_because_nothing_replaces_it() -> None:
-    assert "output: `~` is not replaced here; write the whole path" in refusal("output=~/mfhq")
+    assert "output: `~` is not replaced here; write the whole path" in rejection("output=~/mfhq")
 
 
 @pytest.mark.parametrize("clusters", [1, 8])
 def test_there_must_be_more_pose_clusters_than_images(clusters: int) -> None:
-    assert "selection.clusters: expected a whole number above 8 and up to 256" in refusal(
+    assert "selection.clusters: expected a whole number above 8 and up to 256" in rejection(
         f"selection.clusters={clusters}"
     )
 
 
 def test_rejoining_a_track_may_not_ask_for_less_than_staying_on_it() -> None:
-    assert "tracking.rejoin_cosine: 0.2 is below min_cosine 0.3" in refusal("tracking.rejoin_cosine=0.2")
+    assert "tracking.rejoin_cosine: 0.2 is below min_cosine 0.3" in rejection("tracking.rejoin_cosine=0.2")
 
 
 @pytest.mark.parametrize(
@@ -177,8 +180,8 @@ def test_rejoining_a_track_may_not_ask_for_less_than_staying_on_it() -> None:
     [
         (b"faces: [1", "is not YAML"),
         (b"\xff\xfe", "is not YAML"),
-        (b"", "holds no sections"),
-        (b"just text", "holds no sections"),
+        (b"", "is not a mapping of sections"),
+        (b"just text", "is not a mapping of sections"),
         (b"!!python/object/apply:os.getcwd []", "is not YAML"),
     ],
 )

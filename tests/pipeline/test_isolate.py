@@ -18,7 +18,7 @@ import av
 import cv2
 import pytest
 
-from faces.registry import ResolvedModel, resolve
+from faces.registry import WeightsFile, load_weights
 from pipeline.config import Config
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
@@ -63,12 +63,12 @@ def config(folder: Path) -> Config:
 
 
 @pytest.fixture(scope="module")
-def models(config: Config) -> dict[str, ResolvedModel]:
-    return resolve([name for name in config.models.names if name != "piqe"], None)
+def models(config: Config) -> dict[str, WeightsFile]:
+    return load_weights([name for name in config.models.names if name != "piqe"], None)
 
 
 @pytest.fixture(scope="module")
-def analyser(config: Config, models: dict[str, ResolvedModel]) -> Iterator[IsolatedAnalyser]:
+def analyser(config: Config, models: dict[str, WeightsFile]) -> Iterator[IsolatedAnalyser]:
     analyser = IsolatedAnalyser(config, models)
     yield analyser
     analyser.close()
@@ -222,7 +222,7 @@ def test_a_process_that_dies_between_two_videos_is_replaced_and_costs_none(
 
 
 def test_a_video_that_takes_too_much_memory_is_one_failed_row_and_its_process_goes_on(
-    folder: Path, models: dict[str, ResolvedModel], videos: dict[str, Video]
+    folder: Path, models: dict[str, WeightsFile], videos: dict[str, Video]
 ) -> None:
     frugal = IsolatedAnalyser(settings(folder, "run.video_memory_gb=0.05"), models)
     outcome = frugal.analyse(videos["huge"]).analysis.outcome
@@ -244,7 +244,7 @@ def test_no_process_stays_when_the_parent_is_killed(folder: Path) -> None:
 
 
 def test_networks_that_cannot_be_loaded_are_an_error_at_once(
-    config: Config, models: dict[str, ResolvedModel], tmp_path: Path
+    config: Config, models: dict[str, WeightsFile], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     broken = models | {
@@ -256,7 +256,7 @@ def test_networks_that_cannot_be_loaded_are_an_error_at_once(
 
 def _wait_to_be_killed(folder: Path) -> None:
     config = settings(folder)
-    analyser = IsolatedAnalyser(config, resolve([n for n in config.models.names if n != "piqe"], None))
+    analyser = IsolatedAnalyser(config, load_weights([n for n in config.models.names if n != "piqe"], None))
     print(child_of(os.getpid()), flush=True)
     time.sleep(600)
     analyser.close()

@@ -11,7 +11,7 @@ import simplejpeg
 
 from faces.landmarks import FaceLandmarker
 from faces.profiles import load_detector, load_embedder
-from faces.registry import resolve
+from faces.registry import load_weights
 from faces.types import HeadPose, Image
 from pipeline.config import Config, Faces
 from pipeline.records import Analysis, Candidate, CandidateTrack
@@ -34,7 +34,7 @@ def portrait() -> Image:
 
 @pytest.fixture(scope="module")
 def networks() -> tuple[object, ...]:
-    models = resolve(["yunet", "face_landmarker", "sface"], None)
+    models = load_weights(["yunet", "face_landmarker", "sface"], None)
     detector = load_detector("yunet", models, min_score=0.6)
     return detector, FaceLandmarker(models["face_landmarker"].path), load_embedder("sface", models)
 

@@ -1,4 +1,4 @@
-"""From finished videos to a data set: whole, the same bytes every time, settled by all videos together."""
+"""From finished videos to a dataset: whole, the same bytes every time, settled by all videos together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from staged_videos import MODELS_USED, accepted, configured, make_source, refused
+from staged_videos import MODELS_USED, accepted, configured, make_source, rejected
 
 from pipeline.errors import BuildError
 from pipeline.pack import pack
@@ -16,8 +16,8 @@ from pipeline.plan import BuildPlan, plan_build
 from pipeline.progress import Reporter
 from pipeline.provenance import LIBRARIES
 from pipeline.report.build import write_report
-from pipeline.stages.decide import DecidedVideo
-from shards.manifest import DatasetManifest
+from pipeline.stages.finalize import FinalizedVideo
+from shards.metadata import DatasetMetadata
 from shards.reader import Dataset
 from shards.schema import Reason, Split, Status
 from shards.verify import verify
@@ -32,25 +32,25 @@ def source(tmp_path: Path) -> Path:
     return make_source(tmp_path / "clips", dict.fromkeys((*PEOPLE, *LOST), 10))
 
 
-def decided(planned: BuildPlan) -> Iterable[DecidedVideo]:
+def finalized(planned: BuildPlan) -> Iterable[FinalizedVideo]:
     for video in planned.manifest.videos:
         reason = LOST.get(video.uri)
-        yield refused(video, reason) if reason else accepted(video, PEOPLE[video.uri])
+        yield rejected(video, reason) if reason else accepted(video, PEOPLE[video.uri])
 
 
 def packed(
     source: Path, output: Path, *overrides: str, backwards: bool = False
-) -> tuple[DatasetManifest, BuildPlan, str]:
+) -> tuple[DatasetMetadata, BuildPlan, str]:
     """Finish what is unfinished and pack; also returns the plan and the log."""
     config = configured(source, output, *overrides)
     planned = plan_build(config, MODELS_USED, replace=True, retry_failed=False)
-    finished = list(zip(planned.manifest.videos, decided(planned), strict=True))
+    finished = list(zip(planned.manifest.videos, finalized(planned), strict=True))
     for video, outcome in reversed(finished) if backwards else finished:
         if video in planned.todo:
             planned.staging.write(video, outcome)
     log = io.StringIO()
-    manifest = pack(config, MODELS_USED, planned, Reporter(Console(file=log)))
-    return manifest, planned, log.getvalue()
+    metadata = pack(config, MODELS_USED, planned, Reporter(Console(file=log)))
+    return metadata, planned, log.getvalue()
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -63,12 +63,12 @@ def uri(video_id: str) -> str:
 
 
 def test_finished_videos_become_a_data_set_that_verifies(source: Path, tmp_path: Path) -> None:
-    manifest, _, log = packed(source, tmp_path / "mfhq")
+    metadata, _, log = packed(source, tmp_path / "mfhq")
     assert verify(tmp_path / "mfhq") == []
-    assert manifest.counts.videos == {Status.ACCEPTED: 5, Status.REJECTED: 1, Status.FAILED: 1}
-    assert sum(manifest.counts.identities.values()) == 6
-    assert manifest.counts.images == 48
-    assert manifest.counts.persons == 5
+    assert metadata.counts.videos == {Status.ACCEPTED: 5, Status.REJECTED: 1, Status.FAILED: 1}
+    assert sum(metadata.counts.identities.values()) == 6
+    assert metadata.counts.images == 48
+    assert metadata.counts.persons == 5
     assert "pack: 6/6" in log
 
 
@@ -76,7 +76,7 @@ def test_the_images_of_each_identity_are_its_own(source: Path, tmp_path: Path) -
     _, planned, _ = packed(source, tmp_path / "mfhq")
     kept = {
         identity.key: (tuple(jpegs), tuple(masks))
-        for outcome in decided(planned)
+        for outcome in finalized(planned)
         for identity, jpegs, masks in zip(outcome.identities, outcome.jpegs, outcome.masks, strict=True)
     }
     samples = {s.record.key: (s.images, s.masks) for s in Dataset.open(tmp_path / "mfhq").samples()}
@@ -84,13 +84,13 @@ def test_the_images_of_each_identity_are_its_own(source: Path, tmp_path: Path) -
 
 
 def test_licence_source_and_weights_reach_the_records(source: Path, tmp_path: Path) -> None:
-    manifest, _, _ = packed(source, tmp_path / "mfhq", "source.name=ours", "source.licence=CC BY 4.0")
+    metadata, _, _ = packed(source, tmp_path / "mfhq", "source.name=ours", "source.licence=CC BY 4.0")
     dataset = Dataset.open(tmp_path / "mfhq")
     for record in [s.record for s in dataset.samples()]:
         assert (record.source, record.licence) == ("ours", "CC BY 4.0")
         assert record.video_id.startswith("ours/")
     assert {(video.source, video.licence) for video in dataset.videos()} == {("ours", "CC BY 4.0")}
-    provenance = manifest.provenance
+    provenance = metadata.provenance
     assert provenance.models == {name: model.sha256 for name, model in MODELS_USED.items()}
     assert sorted(provenance.libraries) == sorted(LIBRARIES)
     assert "run" not in provenance.config
@@ -122,33 +122,33 @@ def test_one_person_in_two_videos_is_in_one_split(source: Path, tmp_path: Path) 
 
 def test_other_settings_of_splits_and_people_need_no_new_curation(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "mfhq"
-    manifest, _, _ = packed(source, output, "split.test_videos=0")
-    assert manifest.counts.identities == {Split.TRAIN: 6, Split.TEST: 0}
+    metadata, _, _ = packed(source, output, "split.test_videos=0")
+    assert metadata.counts.identities == {Split.TRAIN: 6, Split.TEST: 0}
 
-    manifest, planned, _ = packed(source, output, "split.test_videos=1", "split.max_test_fraction=0.5")
+    metadata, planned, _ = packed(source, output, "split.test_videos=1", "split.max_test_fraction=0.5")
     assert planned.todo == []
-    assert manifest.counts.identities[Split.TEST] in {1, 2}
+    assert metadata.counts.identities[Split.TEST] in {1, 2}
     assert verify(output) == []
 
-    manifest, planned, _ = packed(source, output, "split.test_videos=0", "people.keep=best")
+    metadata, planned, _ = packed(source, output, "split.test_videos=0", "people.keep=best")
     assert planned.todo == []
-    assert sum(manifest.counts.identities.values()) == manifest.counts.persons == 5
-    assert manifest.counts.videos[Status.ACCEPTED] == 4
+    assert sum(metadata.counts.identities.values()) == metadata.counts.persons == 5
+    assert metadata.counts.videos[Status.ACCEPTED] == 4
     dropped = {uri(v.video_id): v.reason for v in Dataset.open(output).videos()}["c.mp4"]
     assert dropped is Reason.DUPLICATE_PERSON
     assert verify(output) == []
 
 
 def test_shards_are_cut_where_the_configuration_says(source: Path, tmp_path: Path) -> None:
-    manifest, _, _ = packed(source, tmp_path / "mfhq", "shards.max_samples=2", "split.test_videos=0")
-    assert [shard.samples for shard in manifest.shards] == [2, 2, 2]
+    metadata, _, _ = packed(source, tmp_path / "mfhq", "shards.max_samples=2", "split.test_videos=0")
+    assert [shard.samples for shard in metadata.shards] == [2, 2, 2]
 
 
 def test_a_build_without_a_single_identity_is_a_data_set_that_says_why(tmp_path: Path) -> None:
     source = make_source(tmp_path / "clips", dict.fromkeys(LOST, 10))
-    manifest, _, _ = packed(source, tmp_path / "mfhq")
-    assert manifest.shards == []
-    assert manifest.counts.videos == {Status.ACCEPTED: 0, Status.REJECTED: 1, Status.FAILED: 1}
+    metadata, _, _ = packed(source, tmp_path / "mfhq")
+    assert metadata.shards == []
+    assert metadata.counts.videos == {Status.ACCEPTED: 0, Status.REJECTED: 1, Status.FAILED: 1}
     assert verify(tmp_path / "mfhq") == []
     page = write_report(tmp_path / "mfhq", {}).read_text(encoding="utf-8")
     assert "x.mp4" in page
@@ -186,7 +186,7 @@ def test_an_output_that_cannot_be_written_any_more_is_named(source: Path, tmp_pa
     (output / "index.parquet").mkdir()
     with pytest.raises(BuildError) as caught:
         pack(configured(source, output), MODELS_USED, planned, Reporter(Console(file=io.StringIO())))
-    assert f"cannot write the data set: {output}/index.parquet" in str(caught.value)
+    assert f"cannot write the dataset: {output}/index.parquet" in str(caught.value)
     assert "continues with all finished videos" in str(caught.value)
 
 

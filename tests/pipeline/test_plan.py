@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from staged_videos import MODELS_USED, accepted, configured, make_source, refused
+from staged_videos import MODELS_USED, accepted, configured, make_source, rejected
 
-from faces.registry import ResolvedModel
+from faces.registry import WeightsFile
 from pipeline.build_mfhq import run
 from pipeline.errors import BuildError
 from pipeline.plan import BuildPlan, plan_build, unstaged
@@ -36,7 +36,7 @@ def plan(
     source: Path,
     output: Path,
     *overrides: str,
-    models: dict[str, ResolvedModel] = MODELS_USED,
+    models: dict[str, WeightsFile] = MODELS_USED,
     replace: bool = False,
     retry_failed: bool = False,
 ) -> BuildPlan:
@@ -48,7 +48,7 @@ def names(plan: BuildPlan) -> list[str]:
     return [video.uri for video in plan.todo]
 
 
-def refusal(source: Path, output: Path, *overrides: str, replace: bool = False) -> str:
+def rejection(source: Path, output: Path, *overrides: str, replace: bool = False) -> str:
     with pytest.raises(BuildError) as caught:
         plan(source, output, *overrides, replace=replace)
     return str(caught.value)
@@ -58,7 +58,7 @@ def finish(planned: BuildPlan, **reasons: Reason) -> None:
     """Finish all videos of a plan; those named (without ending) end with a reason."""
     for video in planned.todo:
         reason = reasons.get(Path(video.uri).stem)
-        planned.staging.write(video, refused(video, reason) if reason else accepted(video))
+        planned.staging.write(video, rejected(video, reason) if reason else accepted(video))
 
 
 def test_the_largest_videos_come_first_and_equal_ones_by_name(source: Path, output: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_damaged_part_is_tried_again_with_the_failed_ones(source: Path, output
 def test_another_configuration_is_refused_naming_every_key_that_differs(source: Path, output: Path) -> None:
     finish(plan(source, output))
     before = (output / ".staging/settings.json").read_bytes()
-    said = refusal(source, output, "faces.min_px=200", "split.seed=7")
+    said = rejection(source, output, "faces.min_px=200", "split.seed=7")
     assert f"{output} holds a build of another configuration" in said
     assert "faces.min_px: 160.0 -> 200.0" in said
     assert "split.seed: 0 -> 7" in said
@@ -164,14 +164,14 @@ def test_how_the_machine_runs_may_change_between_runs(source: Path, output: Path
     ("file", "said"),
     [
         ("thesis.tex", "files that no build has left there, such as thesis.tex"),
-        ("dataset.json", "a data set, but not what it was built from (.staging/settings.json is missing)"),
+        ("dataset.json", "a dataset, but not what it was built from (.staging/settings.json is missing)"),
     ],
 )
 def test_an_output_with_files_of_others_is_refused(source: Path, output: Path, file: str, said: str) -> None:
     output.mkdir()
     (output / file).write_text("{}")
-    assert said in refusal(source, output)
-    assert "--replace" in refusal(source, output)
+    assert said in rejection(source, output)
+    assert "--replace" in rejection(source, output)
     assert [path.name for path in output.iterdir()] == [file]
 
     assert len(plan(source, output, replace=True).todo) == 4
@@ -183,7 +183,7 @@ def test_files_where_shards_will_lie_are_refused_before_the_work_and_not_after(
 ) -> None:
     (output / "train").mkdir(parents=True)
     (output / "train" / "notes.txt").write_text("mine")
-    assert f"{output}/train/notes.txt is no part of a data set: move it away" in refusal(
+    assert f"{output}/train/notes.txt is no part of a dataset: move it away" in rejection(
         source, output, replace=True
     )
 
@@ -200,7 +200,7 @@ def test_damaged_settings_are_named_and_replacing_keeps_finished_videos(
     finish(plan(source, output))
     settings = output / ".staging" / "settings.json"
     settings.write_bytes(content)
-    said = refusal(source, output)
+    said = rejection(source, output)
     assert f"{settings} is damaged" in said
     assert "--replace" in said
     assert names(plan(source, output, replace=True)) == []
@@ -209,10 +209,12 @@ def test_damaged_settings_are_named_and_replacing_keeps_finished_videos(
 
 def test_a_source_without_videos_is_refused_in_words(tmp_path: Path, output: Path) -> None:
     empty = make_source(tmp_path / "empty", {"notes.txt": 5})
-    assert f"source.path {empty} holds no video file (looked for .3gp, .avi" in refusal(empty, output)
-    assert f"source.path {tmp_path}/none is no folder" in refusal(tmp_path / "none", output)
+    assert f"source.path {empty} holds no video file (looked for .3gp, .avi" in rejection(empty, output)
+    assert f"source.path {tmp_path}/none is no folder" in rejection(tmp_path / "none", output)
     file = empty / "notes.txt"
-    assert f"source.path {file} is no folder; give the folder that holds the videos" in refusal(file, output)
+    assert f"source.path {file} is no folder; give the folder that holds the videos" in rejection(
+        file, output
+    )
     assert not output.exists()
 
 
@@ -222,14 +224,14 @@ def test_an_output_that_cannot_be_a_folder_is_refused_in_words(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     for replace in (False, True):
-        said = refusal(source, tmp_path / place, replace=replace)
+        said = rejection(source, tmp_path / place, replace=replace)
         assert f"output {tmp_path / place} cannot be used: " in said
         assert f"{tmp_path}/file" in said
         assert "give a folder that can be written to" in said
 
 
 def test_an_output_that_must_not_be_written_is_refused_in_words(source: Path) -> None:
-    said = refusal(source, Path("/proc/mfhq"))
+    said = rejection(source, Path("/proc/mfhq"))
     assert said.startswith("output /proc/mfhq cannot be used: /proc/mfhq: ")
 
 

@@ -20,13 +20,14 @@ from video_files import (
     known,
     number_of,
     numbered_frame,
-    refused,
+    rejected,
     write_audio,
     write_video,
 )
 
+from pipeline.rejection import Rejection
 from pipeline.stages.decode import decode
-from pipeline.stages.probe import Probe, Refusal, file_sha256, probe
+from pipeline.stages.probe import Probe, file_sha256, probe
 from shards.schema import Reason
 
 
@@ -163,7 +164,7 @@ def damaged_from_the_first_frame(folder: Path) -> Path:
 def test_a_file_that_gives_no_video_is_refused_with_its_reason(
     tmp_path: Path, make: Callable[[Path], Path], reason: Reason, detail: str
 ) -> None:
-    found = refused(make(tmp_path))
+    found = rejected(make(tmp_path))
     assert found.reason is reason
     assert found.detail is not None
     assert re.match(detail, found.detail), found.detail
@@ -214,7 +215,7 @@ def test_every_real_clip_is_known_or_refused_for_what_it_is(clips: Path) -> None
         name = row[columns["name"]]
         found = probe(clips / name)
         if name in REFUSED_CLIPS:
-            assert isinstance(found, Refusal), name
+            assert isinstance(found, Rejection), name
             assert found.reason is REFUSED_CLIPS[name]
             continue
         assert isinstance(found, Probe), (name, found)

@@ -45,5 +45,5 @@ def test_a_terminal_gets_a_bar_with_counts_and_note(total: int | None, end: str)
 
 def test_messages_are_printed_as_they_are_brackets_and_all() -> None:
     text = io.StringIO()
-    Reporter(Console(file=text, soft_wrap=True)).say("[bold]clip[/bold].mp4 " + "x" * 300)
+    Reporter(Console(file=text, soft_wrap=True)).message("[bold]clip[/bold].mp4 " + "x" * 300)
     assert text.getvalue() == "[bold]clip[/bold].mp4 " + "x" * 300 + "\n"

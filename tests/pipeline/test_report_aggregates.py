@@ -11,8 +11,8 @@ import report_factory as factory
 
 from pipeline.report import outcomes, timings
 from pipeline.report.distributions import histogram, identities, pose_map, random_keys, worst_keys
-from pipeline.report.reasons import MEANING, STAGES, meaning
-from shards.manifest import DataSetError
+from pipeline.report.reasons import FUNNEL_STEPS, MEANING, meaning
+from shards.metadata import DatasetError
 from shards.reader import Dataset, read_table
 from shards.schema import Reason
 from shards.tables import VIDEOS_SCHEMA
@@ -31,7 +31,7 @@ def videos(dataset: Dataset) -> pa.Table:
 
 
 def test_every_reason_belongs_to_one_gate_and_has_a_meaning() -> None:
-    assert sorted(reason for stage in STAGES for reason in stage.reasons) == sorted(Reason)
+    assert sorted(reason for stage in FUNNEL_STEPS for reason in stage.reasons) == sorted(Reason)
     assert set(MEANING) == set(Reason)
     assert meaning("from_the_future") == "not known to this version of the report"
 
@@ -48,7 +48,7 @@ def test_the_funnel_loses_each_video_once_and_ends_with_the_accepted(
         (2, 13),
         (1, 12),
     ]
-    assert gates[-1].left == dataset.manifest.counts.videos["accepted"]
+    assert gates[-1].left == dataset.metadata.counts.videos["accepted"]
     assert {reason: n for gate in gates for reason, n in gate.reasons.items()} == factory.LOST
 
 
@@ -136,9 +136,9 @@ def test_pose_distances_weigh_roll_as_the_selection_does(dataset: Dataset) -> No
 def test_images_of_an_identity_that_stand_apart_are_refused(dataset: Dataset) -> None:
     images = dataset.images()
     order = [*range(7), 8, 7, *range(9, len(images))]
-    with pytest.raises(DataSetError, match="do not stand together"):
+    with pytest.raises(DatasetError, match="do not stand together"):
         identities(images.take(order), 1.0)
-    with pytest.raises(DataSetError, match="8 rows for each key"):
+    with pytest.raises(DatasetError, match="8 rows for each key"):
         identities(images.slice(1), 1.0)
 
 
@@ -174,5 +174,5 @@ def test_timings_keep_the_order_of_the_steps_and_leave_strangers_out(tmp_path: P
 def test_damaged_timings_are_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "timings.json"
     path.write_text(text)
-    with pytest.raises(DataSetError, match=r"timings\.json cannot be read"):
+    with pytest.raises(DatasetError, match=r"timings\.json cannot be read"):
         timings.kept(path)

@@ -12,7 +12,7 @@ import pytest
 import report_factory as factory
 
 from pipeline.report.build import write_report
-from shards.manifest import DatasetManifest
+from shards.metadata import DatasetMetadata
 from shards.reader import Dataset
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -93,7 +93,7 @@ def opened(browser: object, root: Path) -> Opened:
 def test_the_page_asks_for_nothing_and_reports_no_error(opened: Opened) -> None:
     assert opened.requests == []
     assert opened.errors == []
-    assert opened.evaluate("document.title") == "mfhq: data set report"
+    assert opened.evaluate("document.title") == "mfhq: dataset report"
 
 
 def test_every_figure_is_drawn(opened: Opened) -> None:
@@ -126,16 +126,16 @@ def test_every_thumbnail_is_a_picture_and_outlines_can_be_shown(opened: Opened) 
 
 
 def test_the_numbers_shown_are_those_of_the_data_set(opened: Opened, root: Path) -> None:
-    manifest: DatasetManifest = Dataset.open(root).manifest
+    metadata: DatasetMetadata = Dataset.open(root).metadata
     shown = opened.evaluate(
         "Object.fromEntries([...document.querySelectorAll('[id^=key-]')].map((e) => [e.id, +e.textContent]))"
     )
     assert shown == {
-        "key-videos": sum(manifest.counts.videos.values()),
-        "key-accepted": manifest.counts.videos["accepted"],
-        "key-identities": sum(manifest.counts.identities.values()),
-        "key-images": manifest.counts.images,
-        "key-persons": manifest.counts.persons,
+        "key-videos": sum(metadata.counts.videos.values()),
+        "key-accepted": metadata.counts.videos["accepted"],
+        "key-identities": sum(metadata.counts.identities.values()),
+        "key-images": metadata.counts.images,
+        "key-persons": metadata.counts.persons,
     }
     left = opened.evaluate(
         "[...document.querySelectorAll('#video-funnel tbody tr')].map((row) => +row.cells[2].textContent)"

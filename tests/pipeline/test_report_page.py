@@ -12,7 +12,7 @@ import report_factory as factory
 
 from pipeline.report.build import write_report
 from pipeline.report.page import clip, degrees, figure, script_safe_json, share
-from shards.manifest import DataSetError
+from shards.metadata import DatasetError
 from shards.schema import Reason
 
 
@@ -143,7 +143,7 @@ def test_a_sample_that_cannot_be_read_is_named_in_its_place(tmp_path: Path) -> N
 
 
 def test_a_folder_without_a_finished_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataSetError, match=r"has no dataset\.json"):
+    with pytest.raises(DatasetError, match=r"has no dataset\.json"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

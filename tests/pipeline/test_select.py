@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
 from pipeline.config import Selection
-from pipeline.stages.probe import Refusal
+from pipeline.rejection import Rejection
 from pipeline.stages.select import (
     FrameTable,
     are_closed,
@@ -85,7 +85,7 @@ def test_a_choice_is_eight_of_the_clusters_best_far_enough_apart_or_a_refusal(
     frames = table(poses, closed)
     chosen = choose(frames, clusters, badness, config)
     assert choose(frames, clusters, badness, config) == chosen
-    if isinstance(chosen, Refusal):
+    if isinstance(chosen, Rejection):
         assert chosen.reason is Reason.TOO_FEW_POSES
         return
     assert len(chosen) == 8
@@ -136,33 +136,33 @@ def test_eyes_are_closed_when_less_open_than_usual_for_the_person() -> None:
 
 
 def test_seven_pose_clusters_are_too_few() -> None:
-    refusal = choose(table(turning(14, 10)), np.arange(14) % 7, np.zeros(14), Selection())
-    assert isinstance(refusal, Refusal)
-    assert refusal.reason is Reason.TOO_FEW_POSES
+    rejection = choose(table(turning(14, 10)), np.arange(14) % 7, np.zeros(14), Selection())
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason is Reason.TOO_FEW_POSES
 
 
 def test_too_few_clusters_are_refused_also_when_no_separation_is_asked_for() -> None:
     assert isinstance(
-        choose(table(turning(5, 10)), np.arange(5), np.zeros(5), Selection(min_separation_deg=0)), Refusal
+        choose(table(turning(5, 10)), np.arange(5), np.zeros(5), Selection(min_separation_deg=0)), Rejection
     )
 
 
 def test_no_candidates_at_all_are_too_few() -> None:
-    refusal = choose(table([]), np.zeros(0, np.int64), np.zeros(0), Selection())
-    assert isinstance(refusal, Refusal)
+    rejection = choose(table([]), np.zeros(0, np.int64), np.zeros(0), Selection())
+    assert isinstance(rejection, Rejection)
 
 
 def test_a_still_head_is_refused_before_it_is_scored_with_the_figures() -> None:
     still = [(0.01 * number, 0.0, 0.0) for number in range(50)]
-    refusal = candidates(table(still), sharp(50), Selection(min_separation_deg=1.5))
-    assert isinstance(refusal, Refusal)
-    assert refusal.reason is Reason.TOO_FEW_POSES
-    assert refusal.detail == "8 poses are at most 0.1 degrees apart, 1.5 needed"
+    rejection = candidates(table(still), sharp(50), Selection(min_separation_deg=1.5))
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason is Reason.TOO_FEW_POSES
+    assert rejection.detail == "8 poses are at most 0.1 degrees apart, 1.5 needed"
 
 
 def test_a_head_that_only_rolls_shows_no_new_poses_when_roll_does_not_count() -> None:
     rolling = table([(0.0, 0.0, 3.0 * number) for number in range(30)])
-    assert isinstance(candidates(rolling, sharp(30), Selection(roll_weight=0)), Refusal)
+    assert isinstance(candidates(rolling, sharp(30), Selection(roll_weight=0)), Rejection)
     assert isinstance(candidates(rolling, sharp(30), Selection(roll_weight=1)), list)
 
 

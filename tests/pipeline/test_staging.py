@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from staged_videos import accepted, configured, make_source, refused
+from staged_videos import accepted, configured, make_source, rejected
 
 from pipeline.errors import BuildError
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
-from pipeline.staging import DamagedPart, Staging
+from pipeline.staging import DamagedStagedFile, Staging
 from shards.schema import Reason
 
 
@@ -52,7 +52,7 @@ def test_a_finished_video_comes_back_as_it_was_kept(
 
 
 def test_a_video_that_gave_nothing_is_finished_too(staging: Staging, videos: list[Video]) -> None:
-    kept = refused(videos[0], Reason.NO_FACE)
+    kept = rejected(videos[0], Reason.NO_FACE)
     staging.write(videos[0], kept)
     assert staging.outcome(videos[0]) == kept.outcome
     assert staging.identities(videos[0]) == []
@@ -116,11 +116,11 @@ def test_what_a_killed_writer_left_counts_for_nothing_and_goes_once_it_is_old(
     (left,) = target.parent.glob(".*.tmp-*")
     assert staging.finished(videos) == [videos[1]]
 
-    staging.tidy()
+    staging.remove_temporary_files()
     assert left.exists(), "another driver's worker may still be writing it"
     two_hours_ago = time.time() - 7200
     os.utime(left, (two_hours_ago, two_hours_ago))
-    staging.tidy()
+    staging.remove_temporary_files()
     assert not left.exists()
     assert staging.finished(videos) == [videos[1]]
 
@@ -130,7 +130,7 @@ def test_tidying_leaves_the_parts_of_other_configurations(
 ) -> None:
     others = Staging.of(tmp_path / "mfhq", "fedcba9876543210" * 4)
     others.write(videos[0], accepted(videos[0]))
-    staging.tidy()
+    staging.remove_temporary_files()
     assert others.finished(videos) == [videos[0]]
     assert staging.finished(videos) == []
 
@@ -154,12 +154,12 @@ def test_a_damaged_part_is_found_and_named(
 ) -> None:
     staging.write(videos[0], accepted(videos[0]))
     path = staging.path(videos[0])
-    assert staging.is_sound(videos[0])
+    assert staging.is_readable(videos[0])
 
     path.write_bytes(damage(path.read_bytes()))
 
-    assert not staging.is_sound(videos[0])
-    with pytest.raises(DamagedPart) as caught:
+    assert not staging.is_readable(videos[0])
+    with pytest.raises(DamagedStagedFile) as caught:
         staging.images(videos[0])
     assert "demo/a.mp4" in str(caught.value)
     assert str(path) in str(caught.value)
@@ -170,13 +170,13 @@ def test_a_part_of_another_schema_is_damaged(staging: Staging, videos: list[Vide
     table = pq.read_table(staging.path(videos[0]), partitioning=None)
     strange = pc.replace_substring(table["outcome"], '"status":"accepted"', '"status":"wonderful"')
     pq.write_table(table.set_column(0, "outcome", strange), staging.path(videos[0]))
-    with pytest.raises(DamagedPart, match=r"demo/a\.mp4"):
+    with pytest.raises(DamagedStagedFile, match=r"demo/a\.mp4"):
         staging.outcome(videos[0])
 
 
 def test_a_share_that_is_away_is_not_taken_for_damage(staging: Staging, videos: list[Video]) -> None:
     with pytest.raises(BuildError, match="No such file or directory") as caught:
         staging.outcome(videos[0])
-    assert not isinstance(caught.value, DamagedPart)
+    assert not isinstance(caught.value, DamagedStagedFile)
     with pytest.raises(BuildError, match="No such file or directory"):
-        staging.is_sound(videos[0])
+        staging.is_readable(videos[0])

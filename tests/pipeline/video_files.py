@@ -10,8 +10,9 @@ import av
 import numpy as np
 
 from faces.types import Image
+from pipeline.rejection import Rejection
 from pipeline.stages.decode import Frame, decode
-from pipeline.stages.probe import Probe, Refusal, probe
+from pipeline.stages.probe import Probe, probe
 
 NUMBER_STEP = 8
 """Grey levels between the frames of a video; far above what encoding changes."""
@@ -119,9 +120,9 @@ def known(path: Path) -> Probe:
     return found
 
 
-def refused(path: Path) -> Refusal:
+def rejected(path: Path) -> Rejection:
     found = probe(path)
-    assert isinstance(found, Refusal), found
+    assert isinstance(found, Rejection), found
     return found
 
 

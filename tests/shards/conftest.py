@@ -14,7 +14,7 @@ from shards.writer import write_dataset
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished data set that no test may change."""
+    """A finished dataset that no test may change."""
     root = tmp_path_factory.mktemp("pristine") / "mfhq"
     factory.build(root)
     return root
@@ -22,7 +22,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """A data set of two identities, for tests that verify it many times."""
+    """A dataset of two identities, for tests that verify it many times."""
     root = tmp_path / "tiny"
     samples = [factory.sample("clip-b_1", Split.TEST), factory.sample("clip-a_0", Split.TRAIN)]
     write_dataset(root, samples, factory.videos(samples), factory.PROVENANCE, factory.LIMITS)
@@ -31,7 +31,7 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def root(pristine: Path, tmp_path: Path) -> Path:
-    """A copy of the finished data set to plant problems in."""
+    """A copy of the finished dataset to plant findings in."""
     copy = tmp_path / "mfhq"
     shutil.copytree(pristine, copy)
     return copy

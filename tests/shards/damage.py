@@ -1,4 +1,4 @@
-"""Ways to damage a data set on purpose, and what the verifier says of it."""
+"""Ways to damage a dataset on purpose, and what the verifier says of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import shards_factory as factory
 
-from shards.problems import Kind
+from shards.findings import Check
 from shards.verify import verify
 
 TEST, TRAIN_0, TRAIN_1 = (
@@ -20,8 +20,8 @@ TEST, TRAIN_0, TRAIN_1 = (
 )
 
 
-def found(root: Path) -> set[tuple[Kind, str]]:
-    return {(problem.kind, problem.where) for problem in verify(root)}
+def found(root: Path) -> set[tuple[Check, str]]:
+    return {(finding.check, finding.where) for finding in verify(root)}
 
 
 def flip(path: Path, offset: int) -> None:

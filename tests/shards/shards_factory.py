@@ -1,4 +1,4 @@
-"""Small data sets for the tests of the container: real JPEG and PNG files of noise, real records."""
+"""Small datasets for the tests of the container: real JPEG and PNG files of noise, real records."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shards.atomic import write_parquet
-from shards.manifest import (
-    DatasetManifest,
+from shards.metadata import (
+    DatasetMetadata,
     Provenance,
     ShardEntry,
     ShardLimits,
     TableEntry,
-    decode_manifest,
-    encode_manifest,
+    decode_metadata,
+    encode_metadata,
 )
 from shards.sample import Sample
 from shards.schema import (
@@ -207,8 +207,8 @@ def videos(of: Iterable[Sample] | None = None) -> list[VideoOutcome]:
     ]
 
 
-def build(root: Path, limits: ShardLimits = LIMITS) -> DatasetManifest:
-    """Write the small data set."""
+def build(root: Path, limits: ShardLimits = LIMITS) -> DatasetMetadata:
+    """Write the small dataset."""
     return write_dataset(root, samples(), videos(), PROVENANCE, limits)
 
 
@@ -244,7 +244,7 @@ class Shard:
 
 
 def reseal(root: Path) -> None:
-    """Make index, image table and manifest say what the shards hold, as somebody would who hides a change."""
+    """Make index, image table and metadata say what the shards hold, as somebody would who hides a change."""
     names = sorted(path.relative_to(root).as_posix() for path in root.glob("t*/mfhq-*.tar"))
     index, images, entries, records = [], [], [], []
     for name in names:
@@ -298,24 +298,24 @@ def reseal(root: Path) -> None:
 def reseal_manifest(
     root: Path, shards: list[ShardEntry] | None = None, counts: dict[str, object] | None = None
 ) -> None:
-    """Make the manifest agree with the three tables as they are, and with the given shards and counts."""
-    manifest = decode_manifest((root / "dataset.json").read_bytes())
+    """Make the metadata agree with the three tables as they are, and with the given shards and counts."""
+    metadata = decode_metadata((root / "dataset.json").read_bytes())
     tables = {}
-    for name in manifest.tables:
+    for name in metadata.tables:
         data = (root / name).read_bytes()
         tables[name] = TableEntry(
             sha256=hashlib.sha256(data).hexdigest(),
             bytes=len(data),
             rows=pq.ParquetFile(root / name).metadata.num_rows,
         )
-    changed = manifest.model_copy(
+    changed = metadata.model_copy(
         update={
             "tables": tables,
-            "shards": shards or manifest.shards,
-            "counts": manifest.counts.model_copy(update=counts or {}),
+            "shards": shards or metadata.shards,
+            "counts": metadata.counts.model_copy(update=counts or {}),
         }
     )
-    (root / "dataset.json").write_bytes(encode_manifest(changed))
+    (root / "dataset.json").write_bytes(encode_metadata(changed))
 
 
 def change_rows(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:

@@ -1,4 +1,4 @@
-"""Other people's tools read the data set as README.md says; its examples are run as they stand there."""
+"""Other people's tools read the dataset as README.md says; its examples are run as they stand there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from faces.crop import Square
 from faces.pose import rotation_from_pose
 from faces.types import HeadPose
 from shards.layout import FIELDS, SHARD_PATTERN
-from shards.manifest import DIGEST_FIELD, DatasetManifest
+from shards.metadata import DIGEST_FIELD, DatasetMetadata
 from shards.schema import (
     FAILURES,
     FORMAT_VERSION,
@@ -58,7 +58,7 @@ def run(title: str, number: int = 0) -> dict[str, Any]:
 
 @pytest.fixture
 def mfhq(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder has the data set as `mfhq`."""
+    """The working folder has the dataset as `mfhq`."""
     (tmp_path / "mfhq").symlink_to(pristine)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "mfhq"
@@ -172,7 +172,7 @@ def test_the_package_reads_and_verifies(mfhq: Path) -> None:
     assert seen["sample"] == FIRST_TRAIN
     assert seen["poses"] == [image.pose for image in FIRST_TRAIN.record.images]
     assert seen["outcomes"]["clip-nobody"] is Status.REJECTED
-    assert seen["problems"] == []
+    assert seen["findings"] == []
 
 
 @pytest.mark.parametrize("angles", [(30, 0, 0), (0, 20, 0), (0, 0, 15), (-40, 12, 25), (70, -30, -60)])
@@ -199,10 +199,10 @@ def test_the_crop_coordinates_of_the_format_are_those_of_the_pipeline() -> None:
 
 @pytest.mark.parametrize(
     ("title", "model"),
-    [("Identity", IdentityRecord), ("Image", ImageRecord), ("dataset.json", DatasetManifest)],
+    [("Identity", IdentityRecord), ("Image", ImageRecord), ("dataset.json", DatasetMetadata)],
 )
 def test_every_json_field_is_documented(title: str, model: type[BaseModel]) -> None:
-    extra = {DIGEST_FIELD} if model is DatasetManifest else set()
+    extra = {DIGEST_FIELD} if model is DatasetMetadata else set()
     assert set(table(title)) == set(model.model_fields) | extra
 
 
@@ -229,5 +229,5 @@ def test_every_reason_is_documented_under_its_status() -> None:
 
 
 def test_the_version_and_the_shard_names_are_those_of_the_code() -> None:
-    assert README.startswith(f"# The MFHQ data set format, version {FORMAT_VERSION}\n")
+    assert README.startswith(f"# The MFHQ dataset format, version {FORMAT_VERSION}\n")
     assert SHARD_PATTERN.replace("?:", "") in README

@@ -9,7 +9,7 @@ import pytest
 import shards_factory as factory
 from damage import TEST, TRAIN_0, TRAIN_1, change_shard, flip, found, offset_of
 
-from shards.problems import Kind
+from shards.findings import Check
 from shards.verify import verify
 
 
@@ -29,13 +29,17 @@ def test_taking_a_data_set_apart_and_together_changes_nothing(root: Path) -> Non
 
 @pytest.mark.parametrize(
     ("member", "kind"),
-    [("clip-b_0.5.jpg", Kind.BAD_IMAGE), ("clip-b_0.5.mask.png", Kind.BAD_MASK)],
+    [("clip-b_0.5.jpg", Check.BAD_IMAGE), ("clip-b_0.5.mask.png", Check.BAD_MASK)],
 )
-def test_a_flipped_byte_of_an_image_names_the_member(root: Path, member: str, kind: Kind) -> None:
+def test_a_flipped_byte_of_an_image_names_the_member(root: Path, member: str, kind: Check) -> None:
     shard = root / TRAIN_0
     flip(shard, offset_of(shard, member)[1])
     where = f"{TRAIN_0}:{member}"
-    assert found(root) == {(Kind.FILE_DIGEST, TRAIN_0), (Kind.MEMBER_DIGEST, where), (kind, where)}
+    assert found(root) == {
+        (Check.FILE_DIGEST, TRAIN_0),
+        (Check.MEMBER_DIGEST, where),
+        (kind, where),
+    }
 
 
 def test_a_flipped_digit_of_a_record_names_the_member(root: Path) -> None:
@@ -45,20 +49,29 @@ def test_a_flipped_digit_of_a_record_names_the_member(root: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[place] = ord("1") + (data[place] == ord("1"))
     shard.write_bytes(data)
-    assert found(root) == {(Kind.FILE_DIGEST, TRAIN_0), (Kind.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.json")}
+    assert found(root) == {
+        (Check.FILE_DIGEST, TRAIN_0),
+        (Check.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.json"),
+    }
 
 
 @pytest.mark.parametrize("byte", [0, 130, 150, 258, 511])
 def test_a_flipped_byte_of_a_header_names_the_member(root: Path, byte: int) -> None:
     shard = root / TRAIN_0
     flip(shard, offset_of(shard, "clip-b_0.5.jpg")[0] + byte)
-    assert found(root) == {(Kind.FILE_DIGEST, TRAIN_0), (Kind.TAR_HEADER, f"{TRAIN_0}:clip-b_0.5.jpg")}
+    assert found(root) == {
+        (Check.FILE_DIGEST, TRAIN_0),
+        (Check.TAR_HEADER, f"{TRAIN_0}:clip-b_0.5.jpg"),
+    }
 
 
 def test_a_flipped_byte_of_the_padding_names_the_member(root: Path) -> None:
     shard = root / TRAIN_0
     flip(shard, offset_of(shard, "clip-b_0.5.jpg")[2])
-    assert found(root) == {(Kind.FILE_DIGEST, TRAIN_0), (Kind.TAR_PADDING, f"{TRAIN_0}:clip-b_0.5.jpg")}
+    assert found(root) == {
+        (Check.FILE_DIGEST, TRAIN_0),
+        (Check.TAR_PADDING, f"{TRAIN_0}:clip-b_0.5.jpg"),
+    }
 
 
 @pytest.mark.parametrize("from_end", [1, 1024])
@@ -66,14 +79,14 @@ def test_a_flipped_byte_of_the_end_of_an_archive_is_found(root: Path, from_end: 
     shard = root / TRAIN_0
     flip(shard, shard.stat().st_size - from_end)
     kinds = {kind for kind, where in found(root) if where == TRAIN_0}
-    assert Kind.FILE_DIGEST in kinds
-    assert kinds & {Kind.TAR_END, Kind.TAR_HEADER}
+    assert Check.FILE_DIGEST in kinds
+    assert kinds & {Check.TAR_END, Check.TAR_HEADER}
 
 
 def test_bytes_after_the_end_of_an_archive_are_found(root: Path) -> None:
     with (root / TRAIN_0).open("ab") as file:
         file.write(bytes(512))
-    assert found(root) == {(Kind.FILE_DIGEST, TRAIN_0), (Kind.TAR_END, TRAIN_0)}
+    assert found(root) == {(Check.FILE_DIGEST, TRAIN_0), (Check.TAR_END, TRAIN_0)}
 
 
 def test_a_truncated_shard_loses_only_what_was_cut(root: Path) -> None:
@@ -82,10 +95,10 @@ def test_a_truncated_shard_loses_only_what_was_cut(root: Path) -> None:
     with shard.open("r+b") as file:
         file.truncate(cut)
     assert found(root) >= {
-        (Kind.FILE_DIGEST, TRAIN_0),
-        (Kind.TAR_END, f"{TRAIN_0}:clip-b_0.7.mask.png"),
-        (Kind.MISSING_MEMBER, f"{TRAIN_0}:clip-b_0.7.mask.png"),
-        (Kind.MISSING_MEMBER, f"{TRAIN_0}:clip-b_0.json"),
+        (Check.FILE_DIGEST, TRAIN_0),
+        (Check.TAR_END, f"{TRAIN_0}:clip-b_0.7.mask.png"),
+        (Check.MISSING_MEMBER, f"{TRAIN_0}:clip-b_0.7.mask.png"),
+        (Check.MISSING_MEMBER, f"{TRAIN_0}:clip-b_0.json"),
     }
     assert not any("clip-b_0.6" in where or "clip-a" in where for _, where in found(root))
 
@@ -95,10 +108,10 @@ def test_a_damaged_header_without_an_index_loses_only_its_member(root: Path) -> 
     flip(shard, offset_of(shard, "clip-b_0.5.jpg")[0])
     (root / "index.parquet").unlink()
     assert found(root) == {
-        (Kind.FILE_DIGEST, TRAIN_0),
-        (Kind.MISSING_FILE, "index.parquet"),
-        (Kind.TAR_HEADER, TRAIN_0),
-        (Kind.MISSING_MEMBER, f"{TRAIN_0}:clip-b_0.5.jpg"),
+        (Check.FILE_DIGEST, TRAIN_0),
+        (Check.MISSING_FILE, "index.parquet"),
+        (Check.TAR_HEADER, TRAIN_0),
+        (Check.MISSING_MEMBER, f"{TRAIN_0}:clip-b_0.5.jpg"),
     }
 
 
@@ -115,9 +128,9 @@ def test_a_header_field_that_is_not_canonical_is_named(root: Path, field: str, v
     data[offset : offset + 512] = info.tobuf(tarfile.USTAR_FORMAT)
     (root / TRAIN_0).write_bytes(data)
     factory.reseal(root)
-    problems = verify(root)
-    assert [(problem.kind, problem.where) for problem in problems] == [
-        (Kind.TAR_HEADER, f"{TRAIN_0}:clip-b_0.5.jpg")
+    findings = verify(root)
+    assert [(finding.check, finding.where) for finding in findings] == [
+        (Check.TAR_HEADER, f"{TRAIN_0}:clip-b_0.5.jpg")
     ]
     names = {"uname": "user name", "gname": "group name"}
-    assert f"header is not canonical: {names.get(field, field)}" in problems[0].message
+    assert f"header is not canonical: {names.get(field, field)}" in findings[0].message

@@ -11,19 +11,22 @@ import pytest
 import shards_factory as factory
 from damage import TRAIN_0, TRAIN_1, change_record, change_shard, found, replace_member
 
-from shards.problems import Kind
+from shards.findings import Check
 
 
 def test_a_missing_member_is_named(root: Path) -> None:
     change_shard(root, TRAIN_0, lambda shard: shard.members.pop(shard.index("clip-b_0.5.jpg")))
     factory.reseal(root)
-    assert found(root) == {(Kind.MISSING_MEMBER, f"{TRAIN_0}:clip-b_0.5.jpg")}
+    assert found(root) == {(Check.MISSING_MEMBER, f"{TRAIN_0}:clip-b_0.5.jpg")}
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "clip-b_0.8.jpg", "../evil.jpg", "/etc/x.0.png"])
 def test_an_extra_member_is_named(root: Path, name: str) -> None:
     change_shard(root, TRAIN_0, lambda shard: shard.members.append((name, b"x")))
-    assert found(root) == {(Kind.EXTRA_MEMBER, f"{TRAIN_0}:{name}"), (Kind.FILE_DIGEST, TRAIN_0)}
+    assert found(root) == {
+        (Check.EXTRA_MEMBER, f"{TRAIN_0}:{name}"),
+        (Check.FILE_DIGEST, TRAIN_0),
+    }
 
 
 def test_a_member_that_occurs_twice_is_named(root: Path) -> None:
@@ -33,7 +36,7 @@ def test_a_member_that_occurs_twice_is_named(root: Path) -> None:
 
     change_shard(root, TRAIN_0, twice)
     factory.reseal(root)
-    assert found(root) == {(Kind.EXTRA_MEMBER, f"{TRAIN_0}:clip-b_0.5.jpg")}
+    assert found(root) == {(Check.EXTRA_MEMBER, f"{TRAIN_0}:clip-b_0.5.jpg")}
 
 
 def test_members_out_of_order_are_found(root: Path) -> None:
@@ -43,7 +46,7 @@ def test_members_out_of_order_are_found(root: Path) -> None:
 
     change_shard(root, TRAIN_0, swap)
     factory.reseal(root)
-    assert found(root) == {(Kind.MEMBER_ORDER, f"{TRAIN_0}:clip-b_0")}
+    assert found(root) == {(Check.MEMBER_ORDER, f"{TRAIN_0}:clip-b_0")}
 
 
 def test_samples_out_of_order_are_found(root: Path) -> None:
@@ -54,17 +57,17 @@ def test_samples_out_of_order_are_found(root: Path) -> None:
     )
     factory.reseal(root)
     assert found(root) == {
-        (Kind.SAMPLE_ORDER, f"{TRAIN_0}:clip-a_0"),
-        (Kind.INDEX_DISAGREES, "index.parquet:clip-a_0"),
+        (Check.SAMPLE_ORDER, f"{TRAIN_0}:clip-a_0"),
+        (Check.INDEX_DISAGREES, "index.parquet:clip-a_0"),
     }
 
 
 def test_a_missing_shard_is_named(root: Path) -> None:
     (root / TRAIN_1).unlink()
-    problems = found(root)
-    assert (Kind.MISSING_FILE, TRAIN_1) in problems
-    assert (Kind.INDEX_DISAGREES, "index.parquet:clip-c_0") in problems
-    assert (Kind.WRONG_COUNT, "dataset.json:counts.identities") in problems
+    findings = found(root)
+    assert (Check.MISSING_FILE, TRAIN_1) in findings
+    assert (Check.INDEX_DISAGREES, "index.parquet:clip-c_0") in findings
+    assert (Check.WRONG_COUNT, "dataset.json:counts.identities") in findings
 
 
 @pytest.mark.parametrize(
@@ -73,38 +76,40 @@ def test_a_missing_shard_is_named(root: Path) -> None:
 )
 def test_an_extra_file_beside_the_shards_is_named(root: Path, name: str) -> None:
     shutil.copy(root / TRAIN_0, root / name)
-    assert found(root) == {(Kind.EXTRA_FILE, name)}
+    assert found(root) == {(Check.EXTRA_FILE, name)}
 
 
 def test_a_shard_that_is_a_folder_is_reported(root: Path) -> None:
     (root / TRAIN_1).unlink()
     (root / TRAIN_1).mkdir()
-    assert (Kind.UNREADABLE_FILE, TRAIN_1) in found(root)
+    assert (Check.UNREADABLE_FILE, TRAIN_1) in found(root)
 
 
 def test_a_key_in_two_shards_is_found(root: Path) -> None:
     taken = factory.Shard.take_apart(root / TRAIN_0)
     change_shard(root, TRAIN_1, lambda shard: shard.members.extend(taken.members[17:]))
     factory.reseal(root)
-    assert (Kind.DUPLICATE_KEY, f"{TRAIN_1}:clip-b_0") in found(root)
-    assert (Kind.INDEX_DISAGREES, "index.parquet:clip-b_0") in found(root)
+    assert (Check.DUPLICATE_KEY, f"{TRAIN_1}:clip-b_0") in found(root)
+    assert (Check.INDEX_DISAGREES, "index.parquet:clip-b_0") in found(root)
 
 
 @pytest.mark.parametrize(
     ("field", "data", "kind"),
     [
-        ("2.jpg", factory.jpeg(1, (512, 511)), Kind.BAD_IMAGE),
-        ("2.jpg", factory.jpeg(1, (1024, 1024)), Kind.BAD_IMAGE),
-        ("2.jpg", factory.jpeg(1, mode="L"), Kind.BAD_IMAGE),
-        ("2.jpg", factory.mask(1, mode="RGB"), Kind.BAD_IMAGE),
-        ("2.jpg", factory.jpeg(1)[:4000], Kind.BAD_IMAGE),
-        ("2.jpg", b"", Kind.BAD_IMAGE),
-        ("2.mask.png", factory.mask(1, (256, 256)), Kind.BAD_MASK),
-        ("2.mask.png", factory.mask(1, mode="RGB"), Kind.BAD_MASK),
-        ("2.mask.png", factory.jpeg(1, mode="L"), Kind.BAD_MASK),
+        ("2.jpg", factory.jpeg(1, (512, 511)), Check.BAD_IMAGE),
+        ("2.jpg", factory.jpeg(1, (1024, 1024)), Check.BAD_IMAGE),
+        ("2.jpg", factory.jpeg(1, mode="L"), Check.BAD_IMAGE),
+        ("2.jpg", factory.mask(1, mode="RGB"), Check.BAD_IMAGE),
+        ("2.jpg", factory.jpeg(1)[:4000], Check.BAD_IMAGE),
+        ("2.jpg", b"", Check.BAD_IMAGE),
+        ("2.mask.png", factory.mask(1, (256, 256)), Check.BAD_MASK),
+        ("2.mask.png", factory.mask(1, mode="RGB"), Check.BAD_MASK),
+        ("2.mask.png", factory.jpeg(1, mode="L"), Check.BAD_MASK),
     ],
 )
-def test_an_image_of_the_wrong_kind_or_size_is_named(root: Path, field: str, data: bytes, kind: Kind) -> None:
+def test_an_image_of_the_wrong_kind_or_size_is_named(
+    root: Path, field: str, data: bytes, kind: Check
+) -> None:
     _store_image(root, field, data)
     assert found(root) == {(kind, f"{TRAIN_0}:clip-b_0.{field}")}
 
@@ -112,7 +117,7 @@ def test_an_image_of_the_wrong_kind_or_size_is_named(root: Path, field: str, dat
 def test_a_mask_of_other_greys_than_black_and_white_is_named(root: Path) -> None:
     grey = factory.png(np.full((512, 512), 128, np.uint8))
     _store_image(root, "2.mask.png", grey)
-    assert found(root) == {(Kind.BAD_MASK, f"{TRAIN_0}:clip-b_0.2.mask.png")}
+    assert found(root) == {(Check.BAD_MASK, f"{TRAIN_0}:clip-b_0.2.mask.png")}
 
 
 def test_a_mask_of_one_bit_a_pixel_is_sound(root: Path) -> None:

@@ -10,26 +10,26 @@ import pytest
 import shards_factory as factory
 from damage import TRAIN_0, change_record, flip, found, offset_of, replace_member
 
-from shards.problems import Kind
+from shards.findings import Check
 from shards.verify import verify
 
 
 def test_a_person_in_both_splits_is_named(root: Path) -> None:
     change_record(root, TRAIN_0, "clip-b_0", person_id="p-b1")
     factory.reseal(root)
-    assert found(root) == {(Kind.SPLIT_LEAKAGE, "person:p-b1")}
+    assert found(root) == {(Check.SPLIT_LEAKAGE, "person:p-b1")}
 
 
 def test_a_record_that_says_another_split_is_named(root: Path) -> None:
     change_record(root, TRAIN_0, "clip-b_0", split="test")
     factory.reseal(root)
-    assert (Kind.WRONG_SPLIT, f"{TRAIN_0}:clip-b_0.json") in found(root)
+    assert (Check.WRONG_SPLIT, f"{TRAIN_0}:clip-b_0.json") in found(root)
 
 
 def test_a_record_of_another_key_is_named(root: Path) -> None:
     change_record(root, TRAIN_0, "clip-b_0", key="clip-x_0")
     factory.reseal(root)
-    assert (Kind.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json") in found(root)
+    assert (Check.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json") in found(root)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_record_of_another_key_is_named(root: Path) -> None:
 )
 def test_a_record_that_cannot_be_read_is_named(root: Path, data: bytes) -> None:
     replace_member(root, TRAIN_0, "clip-b_0.json", data)
-    assert (Kind.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json") in found(root)
+    assert (Check.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json") in found(root)
 
 
 def test_a_record_in_another_spelling_is_named(root: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_record_in_another_spelling_is_named(root: Path) -> None:
     record = json.loads(taken.members[taken.index("clip-b_0.json")][1])
     replace_member(root, TRAIN_0, "clip-b_0.json", json.dumps(record, sort_keys=True).encode())
     factory.reseal(root)
-    assert found(root) == {(Kind.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json")}
+    assert found(root) == {(Check.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json")}
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_a_record_in_another_spelling_is_named(root: Path) -> None:
 def test_a_record_that_contradicts_itself_is_named(root: Path, changes: dict[str, Any], message: str) -> None:
     change_record(root, TRAIN_0, "clip-b_0", **changes)
     factory.reseal(root)
-    problems = verify(root)
-    assert [(problem.kind, problem.message) for problem in problems] == [(Kind.BAD_RECORD, message)]
+    findings = verify(root)
+    assert [(finding.check, finding.message) for finding in findings] == [(Check.BAD_RECORD, message)]
 
 
 def test_a_record_whose_frames_are_not_ascending_is_named(root: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_record_whose_frames_are_not_ascending_is_named(root: Path) -> None:
     images[3]["frame"] = images[2]["frame"]
     change_record(root, TRAIN_0, "clip-b_0", images=images)
     factory.reseal(root)
-    assert found(root) == {(Kind.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json")}
+    assert found(root) == {(Check.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json")}
 
 
 def test_damage_to_a_record_does_not_hide_damage_to_its_images(root: Path) -> None:
@@ -87,6 +87,6 @@ def test_damage_to_a_record_does_not_hide_damage_to_its_images(root: Path) -> No
     flip(shard, offset_of(shard, "clip-b_0.json")[1])
     flip(shard, offset_of(shard, "clip-b_0.4.jpg")[2] - 700)
     assert found(root) >= {
-        (Kind.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json"),
-        (Kind.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.4.jpg"),
+        (Check.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json"),
+        (Check.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.4.jpg"),
     }

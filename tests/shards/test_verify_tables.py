@@ -9,8 +9,8 @@ import pytest
 import shards_factory as factory
 from damage import TEST, TRAIN_0, TRAIN_1, flip, found, offset_of
 
-from shards.manifest import decode_manifest, encode_manifest
-from shards.problems import Kind
+from shards.findings import Check
+from shards.metadata import decode_metadata, encode_metadata
 from shards.schema import Reason, Split, Status
 from shards.verify import verify
 
@@ -22,7 +22,7 @@ from shards.verify import verify
 def test_an_index_that_disagrees_with_the_shards_is_found(root: Path, column: str, value: object) -> None:
     factory.change_rows(root / "index.parquet", lambda rows: rows[2].update({column: value}))
     factory.reseal_manifest(root)
-    assert (Kind.INDEX_DISAGREES, "index.parquet:clip-b_0") in found(root)
+    assert (Check.INDEX_DISAGREES, "index.parquet:clip-b_0") in found(root)
 
 
 def test_an_index_that_lacks_or_invents_a_sample_is_found(root: Path) -> None:
@@ -32,8 +32,8 @@ def test_an_index_that_lacks_or_invents_a_sample_is_found(root: Path) -> None:
     factory.change_rows(root / "index.parquet", change)
     factory.reseal_manifest(root)
     assert found(root) >= {
-        (Kind.INDEX_DISAGREES, "index.parquet:clip-d_0"),
-        (Kind.INDEX_DISAGREES, "index.parquet:clip-x_0"),
+        (Check.INDEX_DISAGREES, "index.parquet:clip-d_0"),
+        (Check.INDEX_DISAGREES, "index.parquet:clip-x_0"),
     }
 
 
@@ -46,23 +46,23 @@ def test_an_image_table_that_disagrees_with_a_record_names_the_column(
 ) -> None:
     factory.change_rows(root / "images.parquet", lambda rows: rows[17].update({column: value}))
     factory.reseal_manifest(root)
-    problems = verify(root)
-    assert [(problem.kind, problem.where) for problem in problems] == [
-        (Kind.IMAGES_DISAGREE, "images.parquet:clip-b_0")
+    findings = verify(root)
+    assert [(finding.check, finding.where) for finding in findings] == [
+        (Check.IMAGES_DISAGREE, "images.parquet:clip-b_0")
     ]
-    assert problems[0].message == f"image 1 differs from the sample's record in {column}"
+    assert findings[0].message == f"image 1 differs from the sample's record in {column}"
 
 
 def test_an_image_table_that_lacks_a_row_is_found(root: Path) -> None:
     factory.change_rows(root / "images.parquet", lambda rows: rows.pop(20))
     factory.reseal_manifest(root)
-    assert (Kind.IMAGES_DISAGREE, "images.parquet:clip-b_0") in found(root)
+    assert (Check.IMAGES_DISAGREE, "images.parquet:clip-b_0") in found(root)
 
 
 def test_an_image_table_in_another_order_is_found(root: Path) -> None:
     factory.change_rows(root / "images.parquet", lambda rows: rows.append(rows.pop(0)))
     factory.reseal_manifest(root)
-    assert (Kind.IMAGES_DISAGREE, "images.parquet:clip-b_1") in found(root)
+    assert (Check.IMAGES_DISAGREE, "images.parquet:clip-b_1") in found(root)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_video_that_contradicts_itself_or_its_samples_is_named(
 
     factory.change_rows(root / "videos.parquet", change)
     factory.reseal_manifest(root)
-    assert (Kind.VIDEOS_DISAGREE, f"videos.parquet:{video}") in found(root)
+    assert (Check.VIDEOS_DISAGREE, f"videos.parquet:{video}") in found(root)
 
 
 def test_a_video_without_a_row_or_with_two_is_named(root: Path) -> None:
@@ -101,8 +101,8 @@ def test_a_video_without_a_row_or_with_two_is_named(root: Path) -> None:
     factory.change_rows(root / "videos.parquet", change)
     factory.reseal_manifest(root)
     assert found(root) >= {
-        (Kind.VIDEOS_DISAGREE, "videos.parquet:clip-a"),
-        (Kind.VIDEOS_DISAGREE, "videos.parquet:clip-b"),
+        (Check.VIDEOS_DISAGREE, "videos.parquet:clip-a"),
+        (Check.VIDEOS_DISAGREE, "videos.parquet:clip-b"),
     }
 
 
@@ -111,9 +111,9 @@ def test_a_missing_table_is_named_and_the_rest_is_checked(root: Path, name: str)
     (root / name).unlink()
     flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-b_0.5.jpg")[2] - 700)
     assert found(root) >= {
-        (Kind.MISSING_FILE, name),
-        (Kind.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.5.jpg"),
-        (Kind.FILE_DIGEST, TRAIN_0),
+        (Check.MISSING_FILE, name),
+        (Check.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.5.jpg"),
+        (Check.FILE_DIGEST, TRAIN_0),
     }
 
 
@@ -128,15 +128,15 @@ def test_a_missing_table_is_named_and_the_rest_is_checked(root: Path, name: str)
 )
 def test_a_wrong_count_is_named(root: Path, counts: dict[str, object]) -> None:
     factory.reseal_manifest(root, counts=counts)
-    assert found(root) == {(Kind.WRONG_COUNT, f"dataset.json:counts.{next(iter(counts))}")}
+    assert found(root) == {(Check.WRONG_COUNT, f"dataset.json:counts.{next(iter(counts))}")}
 
 
 def test_a_wrong_number_of_samples_or_rows_is_named(root: Path) -> None:
-    manifest = decode_manifest((root / "dataset.json").read_bytes())
-    shards = [manifest.shards[0].model_copy(update={"samples": 2}), *manifest.shards[1:]]
-    index = manifest.tables["index.parquet"].model_copy(update={"rows": 6})
-    changed = manifest.model_copy(
-        update={"shards": shards, "tables": {**manifest.tables, "index.parquet": index}}
+    metadata = decode_metadata((root / "dataset.json").read_bytes())
+    shards = [metadata.shards[0].model_copy(update={"samples": 2}), *metadata.shards[1:]]
+    index = metadata.tables["index.parquet"].model_copy(update={"rows": 6})
+    changed = metadata.model_copy(
+        update={"shards": shards, "tables": {**metadata.tables, "index.parquet": index}}
     )
-    (root / "dataset.json").write_bytes(encode_manifest(changed))
-    assert found(root) == {(Kind.WRONG_COUNT, TEST), (Kind.WRONG_COUNT, "index.parquet")}
+    (root / "dataset.json").write_bytes(encode_metadata(changed))
+    assert found(root) == {(Check.WRONG_COUNT, TEST), (Check.WRONG_COUNT, "index.parquet")}

@@ -1,4 +1,4 @@
-"""Manifests and versions, any damage to any file, and that no problem hides another."""
+"""Manifests and versions, any damage to any file, and that no finding hides another."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import shards_factory as factory
 from damage import TEST, TRAIN_0, TRAIN_1, change_record, flip, found, offset_of
 
 from shards.atomic import write_parquet
-from shards.manifest import DataSetError
-from shards.problems import Kind
+from shards.findings import Check
+from shards.metadata import DatasetError
 from shards.reader import Dataset
 from shards.verify import verify
 
@@ -22,15 +22,15 @@ from shards.verify import verify
 def test_without_a_manifest_the_rest_is_still_checked(root: Path) -> None:
     (root / "dataset.json").unlink()
     flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-b_0.5.jpg")[2] - 700)
-    assert (Kind.BAD_MANIFEST, "dataset.json") in found(root)
-    assert (Kind.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.5.jpg") in found(root)
+    assert (Check.BAD_MANIFEST, "dataset.json") in found(root)
+    assert (Check.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.5.jpg") in found(root)
 
 
 def test_a_data_set_of_a_newer_major_version_is_only_named(root: Path) -> None:
     (root / "dataset.json").write_text('{"format_version": "2.0"}')
-    assert [str(problem) for problem in verify(root)] == [
+    assert [str(finding) for finding in verify(root)] == [
         (
-            "unsupported_version: dataset.json: the data set has format version 2.0; "
+            "unsupported_version: dataset.json: the dataset has format version 2.0; "
             "this software reads 1.x: update this software"
         )
     ]
@@ -57,14 +57,14 @@ def test_what_a_newer_minor_version_added_is_ignored(root: Path) -> None:
 
 def test_an_unknown_field_of_this_version_is_a_fault(root: Path) -> None:
     change_record(root, TRAIN_0, "clip-b_0", hair_colour="green")
-    assert (Kind.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json") in found(root)
-    with pytest.raises(DataSetError, match="clip-b_0"):
+    assert (Check.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json") in found(root)
+    with pytest.raises(DatasetError, match="clip-b_0"):
         Dataset.open(root).sample("clip-b_0")
 
 
 def test_an_empty_or_missing_folder_is_reported(tmp_path: Path) -> None:
-    assert (Kind.BAD_MANIFEST, "dataset.json") in found(tmp_path)
-    assert (Kind.BAD_MANIFEST, "dataset.json") in found(tmp_path / "nowhere")
+    assert (Check.BAD_MANIFEST, "dataset.json") in found(tmp_path)
+    assert (Check.BAD_MANIFEST, "dataset.json") in found(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_any_flipped_byte_of_any_file_is_found(tiny: Path, name: str) -> None:
         damaged = bytearray(data)
         damaged[place] ^= 1 << int(random.integers(8))
         path.write_bytes(damaged)
-        assert any(name in problem.where for problem in verify(tiny)), f"byte {place}"
+        assert any(name in finding.where for finding in verify(tiny)), f"byte {place}"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_any_truncated_file_is_found(tiny: Path, name: str) -> None:
     data = path.read_bytes()
     for length in [0, 511, len(data) // 2, len(data) - 1]:
         path.write_bytes(data[:length])
-        assert any(name in problem.where for problem in verify(tiny)), f"{length} bytes"
+        assert any(name in finding.where for finding in verify(tiny)), f"{length} bytes"
 
 
 def test_many_problems_are_all_reported_at_once(root: Path) -> None:
@@ -100,11 +100,11 @@ def test_many_problems_are_all_reported_at_once(root: Path) -> None:
     (root / "train" / "stray.txt").write_text("x")
     factory.change_rows(root / "videos.parquet", lambda rows: rows[-1].update(status="failed"))
     assert found(root) >= {
-        (Kind.MEMBER_DIGEST, f"{TRAIN_0}:clip-a_0.0.jpg"),
-        (Kind.TAR_HEADER, f"{TRAIN_0}:clip-b_0.7.mask.png"),
-        (Kind.TAR_PADDING, f"{TRAIN_1}:clip-c_0.json"),
-        (Kind.MISSING_FILE, TEST),
-        (Kind.EXTRA_FILE, "train/stray.txt"),
-        (Kind.VIDEOS_DISAGREE, "videos.parquet:clip-nobody"),
-        (Kind.FILE_DIGEST, "videos.parquet"),
+        (Check.MEMBER_DIGEST, f"{TRAIN_0}:clip-a_0.0.jpg"),
+        (Check.TAR_HEADER, f"{TRAIN_0}:clip-b_0.7.mask.png"),
+        (Check.TAR_PADDING, f"{TRAIN_1}:clip-c_0.json"),
+        (Check.MISSING_FILE, TEST),
+        (Check.EXTRA_FILE, "train/stray.txt"),
+        (Check.VIDEOS_DISAGREE, "videos.parquet:clip-nobody"),
+        (Check.FILE_DIGEST, "videos.parquet"),
     }

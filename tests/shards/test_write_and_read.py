@@ -1,4 +1,4 @@
-"""What is written is read back, in canonical order, and only whole data sets are opened."""
+"""What is written is read back, in canonical order, and only whole datasets are opened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import shards_factory as factory
 
-from shards.manifest import DataSetError, ShardLimits, encode_manifest
+from shards.metadata import DatasetError, ShardLimits, encode_metadata
 from shards.reader import Dataset
 from shards.schema import Split, Status
 from shards.writer import write_dataset
@@ -47,21 +47,21 @@ def test_the_image_table_has_one_row_an_image(pristine: Path) -> None:
 
 
 def test_the_manifest_counts_what_was_written(pristine: Path) -> None:
-    manifest = Dataset.open(pristine).manifest
-    assert manifest.counts.videos == {Status.ACCEPTED: 4, Status.REJECTED: 1, Status.FAILED: 1}
-    assert manifest.counts.identities == {Split.TRAIN: 4, Split.TEST: 1}
-    assert (manifest.counts.images, manifest.counts.persons) == (40, 5)
-    assert [(shard.name, shard.samples) for shard in manifest.shards] == [
+    metadata = Dataset.open(pristine).metadata
+    assert metadata.counts.videos == {Status.ACCEPTED: 4, Status.REJECTED: 1, Status.FAILED: 1}
+    assert metadata.counts.identities == {Split.TRAIN: 4, Split.TEST: 1}
+    assert (metadata.counts.images, metadata.counts.persons) == (40, 5)
+    assert [(shard.name, shard.samples) for shard in metadata.shards] == [
         ("test/mfhq-test-000000.tar", 1),
         ("train/mfhq-train-000000.tar", 2),
         ("train/mfhq-train-000001.tar", 2),
     ]
-    assert {name: table.rows for name, table in manifest.tables.items()} == {
+    assert {name: table.rows for name, table in metadata.tables.items()} == {
         "images.parquet": 40,
         "index.parquet": 5,
         "videos.parquet": 6,
     }
-    assert manifest.provenance == factory.PROVENANCE
+    assert metadata.provenance == factory.PROVENANCE
 
 
 def test_shards_are_cut_before_the_sample_that_would_pass_the_byte_limit(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_shards_are_cut_before_the_sample_that_would_pass_the_byte_limit(tmp_pat
 
 
 def test_the_manifest_sizes_are_those_of_the_files(pristine: Path) -> None:
-    manifest = Dataset.open(pristine).manifest
-    sizes = {entry.name: entry.bytes for entry in manifest.shards}
-    sizes |= {name: entry.bytes for name, entry in manifest.tables.items()}
+    metadata = Dataset.open(pristine).metadata
+    sizes = {entry.name: entry.bytes for entry in metadata.shards}
+    sizes |= {name: entry.bytes for name, entry in metadata.tables.items()}
     assert sizes == {name: (pristine / name).stat().st_size for name in sizes}
 
 
@@ -107,7 +107,7 @@ def test_progress_counts_the_samples_written(tmp_path: Path) -> None:
 
 def test_a_folder_without_its_manifest_is_no_data_set(root: Path) -> None:
     (root / "dataset.json").unlink()
-    with pytest.raises(DataSetError, match="is no finished data set"):
+    with pytest.raises(DatasetError, match="is no finished dataset"):
         Dataset.open(root)
 
 
@@ -120,15 +120,15 @@ def test_an_unknown_key_is_named(pristine: Path) -> None:
     ("version", "message"), [("2.0", "update this software"), ("0.9", "older software"), ("one", "expected")]
 )
 def test_another_major_version_is_refused(root: Path, version: str, message: str) -> None:
-    manifest = Dataset.open(root).manifest.model_copy(update={"format_version": version})
-    (root / "dataset.json").write_bytes(encode_manifest(manifest))
-    with pytest.raises(DataSetError, match=message):
+    metadata = Dataset.open(root).metadata.model_copy(update={"format_version": version})
+    (root / "dataset.json").write_bytes(encode_metadata(metadata))
+    with pytest.raises(DatasetError, match=message):
         Dataset.open(root)
 
 
 def test_a_newer_major_version_is_named_even_when_the_rest_is_unknown(root: Path) -> None:
     (root / "dataset.json").write_text(json.dumps({"format_version": "7.3", "parts": []}))
-    with pytest.raises(DataSetError, match=r"format version 7\.3; this software reads 1\.x"):
+    with pytest.raises(DatasetError, match=r"format version 7\.3; this software reads 1\.x"):
         Dataset.open(root)
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_member_is_named_when_its_sample_is_read(root: Path) -> None:
     data[offset + 100] ^= 1
     shard.write_bytes(data)
     dataset = Dataset.open(root)
-    with pytest.raises(DataSetError, match=r"clip-b_0\.3\.jpg is damaged"):
+    with pytest.raises(DatasetError, match=r"clip-b_0\.3\.jpg is damaged"):
         dataset.sample("clip-b_0")
     assert dataset.sample("clip-a_0") == factory.samples()[1]
 
@@ -165,7 +165,7 @@ def _write_index(root: Path, **changes: object) -> None:
 )
 def test_an_index_that_leads_out_of_the_data_set_is_refused(root: Path, shard: str) -> None:
     _write_index(root, shard=shard)
-    with pytest.raises(DataSetError, match="does not list"):
+    with pytest.raises(DatasetError, match="does not list"):
         Dataset.open(root).sample("clip-a_0")
 
 
@@ -174,14 +174,14 @@ def test_an_index_that_leads_out_of_the_data_set_is_refused(root: Path, shard: s
 )
 def test_an_index_that_leads_out_of_its_shard_is_refused(root: Path, changes: dict[str, int]) -> None:
     _write_index(root, **changes)
-    with pytest.raises(DataSetError, match="outside"):
+    with pytest.raises(DatasetError, match="outside"):
         Dataset.open(root).sample("clip-a_0")
 
 
 def test_a_manifest_that_lists_a_path_outside_is_refused(root: Path) -> None:
-    manifest = Dataset.open(root).manifest
-    entry = manifest.shards[0].model_copy(update={"name": "../outside.tar"})
-    bad = manifest.model_copy(update={"shards": [entry]})
-    (root / "dataset.json").write_bytes(encode_manifest(bad))
-    with pytest.raises(DataSetError, match="does not follow the format"):
+    metadata = Dataset.open(root).metadata
+    entry = metadata.shards[0].model_copy(update={"name": "../outside.tar"})
+    bad = metadata.model_copy(update={"shards": [entry]})
+    (root / "dataset.json").write_bytes(encode_metadata(bad))
+    with pytest.raises(DatasetError, match="does not follow the format"):
         Dataset.open(root)

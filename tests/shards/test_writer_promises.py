@@ -1,4 +1,4 @@
-"""Equal samples give equal bytes, contradictions are refused, and only whole data sets look whole."""
+"""Equal samples give equal bytes, contradictions are refused, and only whole datasets look whole."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 import shards_factory as factory
 
 from shards.atomic import OutOfSpace
-from shards.manifest import DataSetError, ShardLimits
-from shards.problems import Kind
+from shards.findings import Check
+from shards.metadata import DatasetError, ShardLimits
 from shards.reader import Dataset
 from shards.sample import Sample
 from shards.schema import Split
@@ -193,7 +193,7 @@ def test_contradicting_outcomes_are_refused_before_anything_is_touched(pristine:
 def test_a_folder_with_foreign_files_among_the_shards_is_refused_untouched(root: Path) -> None:
     (root / "train" / "thesis.docx").write_text("dear")
     before = factory.snapshot(root)
-    with pytest.raises(FileExistsError, match=r"thesis\.docx is no part of a data set"):
+    with pytest.raises(FileExistsError, match=r"thesis\.docx is no part of a dataset"):
         factory.build(root)
     assert factory.snapshot(root) == before
 
@@ -247,9 +247,9 @@ def test_kill_9_at_any_file_leaves_no_data_set_and_a_rerun_gives_the_same_bytes(
         for name, data in left.items():
             if name.endswith(".tar"):
                 assert data == whole[name]
-        with pytest.raises(DataSetError, match="is no finished data set"):
+        with pytest.raises(DatasetError, match="is no finished dataset"):
             Dataset.open(root)
-        assert Kind.BAD_MANIFEST in {problem.kind for problem in verify(root)}
+        assert Check.BAD_MANIFEST in {finding.check for finding in verify(root)}
         factory.build(root)
         assert factory.snapshot(root) == whole
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from shards.canonical import sha256_hex
-from shards.layout import IMAGE_FIELDS, INDEX, JSON_FIELD, MANIFEST, MASK_FIELDS
-from shards.manifest import DIGEST_FIELD, DataSetError, DatasetManifest, check_version, decode_manifest
+from shards.layout import DATASET_JSON, IMAGE_FIELDS, INDEX, JSON_FIELD, MASK_FIELDS
+from shards.metadata import DIGEST_FIELD, DatasetError, DatasetMetadata, check_version, decode_metadata
 from shards.reader import Index, SampleRange, decode_sample, read_table
 from shards.sample import Sample
 from shards.schema import IMAGES_PER_IDENTITY, Split
@@ -59,17 +59,17 @@ class StreamedDataset:
         self._store = store
         self._cache = cache
         self.root = store.root
-        self.manifest: DatasetManifest = decode_manifest(data)
+        self.metadata: DatasetMetadata = decode_metadata(data)
         self.digest: str = json.loads(data)[DIGEST_FIELD]
-        """The manifest's own sha256: names the data set, all bytes of it."""
-        self._plain = not check_version(self.manifest.format_version)
+        """The metadata's own sha256: names the data set, all bytes of it."""
+        self._plain = not check_version(self.metadata.format_version)
         self._index = self._open_index()
         self._check_shards()
 
     @property
     def crop_scale(self) -> float | None:
         """Side of an image in sizes of its face, where the data set says it."""
-        faces = self.manifest.provenance.config.get("faces")
+        faces = self.metadata.provenance.config.get("faces")
         found = faces.get("crop_scale") if isinstance(faces, dict) else None
         return float(found) if isinstance(found, int | float) else None
 
@@ -94,7 +94,7 @@ class StreamedDataset:
             stopped: once it is set, waits between tries end, and there are no more tries.
 
         Raises:
-            DataSetError: the index points to no place, or the shard is gone.
+            DatasetError: the index points to no place, or the shard is gone.
             TrainingError: they cannot be read.
         """
         place = self._index.locate(key)
@@ -136,7 +136,7 @@ class StreamedDataset:
         for left in range(REFETCHES, -1, -1):
             try:
                 decoded = decode(place, fetched.data)
-            except DataSetError as error:
+            except DatasetError as error:
                 if fetched.cached and self._cache is not None:
                     self._cache.drop(self._name(place.key))
                 if left == 0:
@@ -152,26 +152,26 @@ class StreamedDataset:
         return f"{self.digest}/{key}"
 
     def _open_index(self) -> Index:
-        expected = self.manifest.tables[INDEX]
+        expected = self.metadata.tables[INDEX]
         # One that was cut off would be tried again and again, as an answer that comes short is.
         found = self._store.size(INDEX)
         if found is not None and found != expected.bytes:
-            raise DataSetError(
-                f"{self.root}/{INDEX} has {found:,} bytes, {MANIFEST} says {expected.bytes:,}: it was altered, or "
-                "not copied to its end. Copy the data set again, or check it with `mfhq verify`"
+            raise DatasetError(
+                f"{self.root}/{INDEX} has {found:,} bytes, {DATASET_JSON} says {expected.bytes:,}: it was "
+                "altered, or not copied to its end. Copy the data set again, or check it with `mfhq verify`"
             )
         data = self._store.large(INDEX, expected.bytes)
         if sha256_hex(data) != expected.sha256:
-            raise DataSetError(
-                f"{self.root}/{INDEX} was altered: its sha256 is not the one in {MANIFEST}. Copy the data "
+            raise DatasetError(
+                f"{self.root}/{INDEX} was altered: its sha256 is not the one in {DATASET_JSON}. Copy the data "
                 "set again, or check it with `mfhq verify`"
             )
-        return Index(self.manifest, read_table(Path(INDEX), INDEX_SCHEMA, data))
+        return Index(self.metadata, read_table(Path(INDEX), INDEX_SCHEMA, data))
 
     def _check_shards(self) -> None:
         problems = []
         for split in Split:
-            expected = {shard.name: shard.bytes for shard in self.manifest.shards if shard.split is split}
+            expected = {shard.name: shard.bytes for shard in self.metadata.shards if shard.split is split}
             found = self._store.sizes(split.value, expected) if expected else {}
             for name, size in sorted(expected.items()):
                 if name not in found:
@@ -180,7 +180,7 @@ class StreamedDataset:
                     problems.append(f"{name} has {found[name]:,} bytes instead of {size:,}")
         if problems:
             more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-            raise DataSetError(
+            raise DatasetError(
                 f"{self.root} is not whole: {'; '.join(problems[:3])}{more}. Copy these shards again"
             )
 
@@ -189,17 +189,17 @@ def open_dataset(root: str, retry_s: float, cache: SampleCache | None = None) ->
     """Open the data set in a folder, or at an address such as s3://bucket/mfhq.
 
     Raises:
-        DataSetError: no data set, a damaged one or one of a newer version.
+        DatasetError: no data set, a damaged one or one of a newer version.
         TrainingError: it cannot be reached.
         ConfigError: the root is no address that can be read, or holds a secret.
     """
     store = Store(root, min(retry_s, OPENING_S))
     try:
-        data = store.whole(MANIFEST)
-    except DataSetError:
-        raise DataSetError(
-            f"{store.root} is no finished data set: it has no {MANIFEST}. Finish the build or the copy, or check "
-            "data.root"
+        data = store.whole(DATASET_JSON)
+    except DatasetError:
+        raise DatasetError(
+            f"{store.root} is no finished data set: it has no {DATASET_JSON}. Finish the build or the copy, or "
+            "check data.root"
         ) from None
     dataset = StreamedDataset(store, data, cache)
     store.retry_s = retry_s
@@ -220,15 +220,15 @@ def _pictures(place: SampleRange, data: Bytes) -> Pictures:
     }
     text = parts[JSON_FIELD]
     if sha256_hex(text) != place.json_sha256:
-        raise DataSetError(f"{place.shard}: member {place.key}.{JSON_FIELD} is damaged: its sha256 is wrong")
+        raise DatasetError(f"{place.shard}: member {place.key}.{JSON_FIELD} is damaged: its sha256 is wrong")
     digests = _DIGESTS.findall(text)
     if len(digests) != 2 * IMAGES_PER_IDENTITY:
-        raise DataSetError(
+        raise DatasetError(
             f"{place.shard}: member {place.key}.{JSON_FIELD} is no record of {IMAGES_PER_IDENTITY} images"
         )
     for field, digest in zip(_IN_RECORD, digests, strict=True):
         if sha256_hex(parts[field]).encode() != digest:
-            raise DataSetError(f"{place.shard}: member {place.key}.{field} is damaged: its sha256 is wrong")
+            raise DatasetError(f"{place.shard}: member {place.key}.{field} is damaged: its sha256 is wrong")
     return Pictures([parts[field] for field in IMAGE_FIELDS], [parts[field] for field in MASK_FIELDS])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from shards.manifest import DataSetError
+from shards.metadata import DatasetError
 from training.data.places import credentials_of
 from training.errors import TrainingError
 
@@ -32,7 +32,7 @@ def judged(root: str, path: str, error: Exception) -> Exception:
         # Where there is such a service it may be away for a moment.
         return Transient(f"no credentials were found: set {variables} in the environment")
     if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
-        return DataSetError(f"{root} has no {path}")
+        return DatasetError(f"{root} has no {path}")
     if isinstance(error, FileNotFoundError):
         words = f"{root}: there is no such bucket. Check data.root, and AWS_ENDPOINT_URL if it is set"
     elif isinstance(error, PermissionError):

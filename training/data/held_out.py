@@ -66,7 +66,7 @@ def held_out_batches(
     Raises:
         Stopped: a stop was asked for.
         TrainingError: a sample cannot be read.
-        DataSetError: a shard is gone, or the index points nowhere.
+        DatasetError: a shard is gone, or the index points nowhere.
     """
     keys = dataset.keys(Split.TEST)[:identities]
     batches = -(-len(keys) // per_process)

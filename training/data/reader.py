@@ -53,7 +53,7 @@ class Pending:
         Raises:
             Stopped: `stopping` said so. The reading goes on, and may be waited for again.
             TrainingError: a sample could not be read.
-            DataSetError: a shard is gone, or the index points nowhere.
+            DatasetError: a shard is gone, or the index points nowhere.
         """
         while not self._finished.wait(LOOK_S):
             if stopping():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from shards.manifest import DataSetError
+from shards.metadata import DatasetError
 from training.data.failures import Transient, judged, reason_of
 from training.data.places import Place, check_root, credentials_of, open_place
 from training.errors import Stopped, TrainingError
@@ -53,7 +53,7 @@ class Store:
 
         Raises:
             Stopped: `stopped` was set.
-            DataSetError: there is no such file.
+            DatasetError: there is no such file.
             TrainingError: it cannot be read; the reason and the remedy are in the message.
         """
 
@@ -72,7 +72,7 @@ class Store:
         """A small file as a whole.
 
         Raises:
-            DataSetError: there is no such file.
+            DatasetError: there is no such file.
             TrainingError: it cannot be read.
         """
         return self._patiently(path, lambda: self._place.whole(path))
@@ -81,7 +81,7 @@ class Store:
         """A large file of known size as a whole.
 
         Raises:
-            DataSetError: there is no such file.
+            DatasetError: there is no such file.
             TrainingError: it cannot be read.
         """
         starts = range(0, size, CHUNK)
@@ -97,7 +97,7 @@ class Store:
         """
         try:
             return self._patiently(path, lambda: self._place.size(path))
-        except DataSetError:
+        except DatasetError:
             return None
 
     def sizes(self, folder: str, paths: Iterable[str]) -> dict[str, int]:
@@ -128,7 +128,7 @@ class Store:
         try:
             return open_place(self.root)
         except NotADirectoryError:
-            raise DataSetError(
+            raise DatasetError(
                 f"{self.root} is no folder. Check data.root, and that this machine sees it"
             ) from None
         except (BaseError, ValueError) as error:

@@ -84,7 +84,7 @@ class IdentityStream:
         Raises:
             Stopped: a stop was asked for while there was something to wait for.
             TrainingError: a sample could not be read.
-            DataSetError: a shard is gone, or the index points nowhere.
+            DatasetError: a shard is gone, or the index points nowhere.
         """
         if self._reader.closed:
             raise StopIteration

@@ -18,11 +18,11 @@ import torch.distributed as dist
 
 from settings.section import ConfigError
 from shards.atomic import OutOfSpace
-from shards.manifest import DataSetError
+from shards.metadata import DatasetError
 from training.engine.processes import World
 from training.errors import RunEnded, TrainingError
 
-IN_WORDS = (TrainingError, ConfigError, DataSetError, OutOfSpace)
+IN_WORDS = (TrainingError, ConfigError, DatasetError, OutOfSpace)
 """Errors whose message is for the person; all others are bugs and keep their traceback."""
 
 T = TypeVar("T")

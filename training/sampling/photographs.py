@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from faces.crop import CROP_SCALE
 from faces.photograph import PhotographError, read_photograph
 from faces.portraits import Portrait, PortraitFinder
-from faces.registry import ModelsUnavailable
+from faces.registry import WeightsUnavailable
 from training.errors import TrainingError
 
 
@@ -38,7 +38,7 @@ def read_portraits(
     """
     try:
         finder = PortraitFinder.load(profile, models_dir)
-    except (ModelsUnavailable, ValueError) as error:
+    except (WeightsUnavailable, ValueError) as error:
         raise TrainingError(str(error)) from error
     return [_portrait(path, finder, say, crop_scale).image for path in photographs]
 

@@ -18,7 +18,7 @@ from seaweed import KEY, SECRET, S3Server
 
 from settings.section import ConfigError
 from shards.canonical import indented_json, sha256_hex
-from shards.manifest import DataSetError, decode_manifest, encode_manifest
+from shards.metadata import DatasetError, decode_metadata, encode_metadata
 from shards.schema import Split
 from training.data import dataset as dataset_module
 from training.data import places, store
@@ -40,7 +40,7 @@ def quickly() -> Iterator[None]:
     assert time.monotonic() - began < dataset_module.OPENING_S
 
 
-def refusal(root: Path | str, error: type[Exception] = DataSetError) -> str:
+def refusal(root: Path | str, error: type[Exception] = DatasetError) -> str:
     with pytest.raises(error) as caught:
         open_dataset(str(root), retry_s=300.0)
     message = str(caught.value)
@@ -54,15 +54,15 @@ def test_keys_and_digest_are_those_of_the_data_set(mfhq: Path) -> None:
     assert dataset.keys(Split.TRAIN) == small_data.TRAIN
     assert dataset.keys(Split.TEST) == small_data.TEST
     assert dataset.digest == json.loads((mfhq / "dataset.json").read_bytes())["manifest_sha256"]
-    assert dataset.manifest.counts.identities[Split.TRAIN] == 12
+    assert dataset.metadata.counts.identities[Split.TRAIN] == 12
 
 
 def test_how_closely_faces_are_cut_out_is_known_where_the_data_set_says_it(mfhq: Path, copy: Path) -> None:
     assert open_dataset(str(mfhq), retry_s=1.0).crop_scale == 1.3
     path = copy / "dataset.json"
-    manifest = decode_manifest(path.read_bytes())
-    other = manifest.provenance.model_copy(update={"config": {"faces": "as usual"}})
-    path.write_bytes(encode_manifest(manifest.model_copy(update={"provenance": other})))
+    metadata = decode_metadata(path.read_bytes())
+    other = metadata.provenance.model_copy(update={"config": {"faces": "as usual"}})
+    path.write_bytes(encode_metadata(metadata.model_copy(update={"provenance": other})))
     assert open_dataset(str(copy), retry_s=1.0).crop_scale is None
 
 

@@ -16,7 +16,7 @@ import small_data
 from small_data import TRAIN
 
 from settings.section import ConfigError
-from shards.manifest import DataSetError
+from shards.metadata import DatasetError
 from shards.sample import Sample
 from shards.schema import Split
 from shards.writer import write_dataset
@@ -163,7 +163,7 @@ def test_a_shard_that_vanishes_while_training_ends_the_stream(copy: Path) -> Non
     next(stream)
     for shard in copy.glob("train/*.tar"):
         shard.unlink()
-    with pytest.raises(DataSetError, match=r"has no train/mfhq-train-00000\d\.tar"):
+    with pytest.raises(DatasetError, match=r"has no train/mfhq-train-00000\d\.tar"):
         list(islice(stream, 6))
     assert stream.damaged == []
 

@@ -87,10 +87,10 @@ def test_a_checkpoint_of_another_configuration_names_what_differs(
     assert "model.clip: random -> weights.bin" in message
     assert "decode_threads" not in message
 
-    manifest = copy / "dataset.json"
+    metadata = copy / "dataset.json"
     other = Run(tmp_path / "other", copy)
     other.arguments[2] = f"output={run.output}"
-    assert manifest.exists()
+    assert metadata.exists()
     assert other.ended(1).processes  # the same bytes in another place are the same data set
 
 

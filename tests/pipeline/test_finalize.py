@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 
 from pipeline.config import Config
 from pipeline.records import Analysis, Candidate, CandidateTrack
-from pipeline.stages.analyse import video_verdict
-from pipeline.stages.decide import DecidedVideo, decide, sample_key
+from pipeline.stages.analyse import video_rejection
+from pipeline.stages.finalize import FinalizedVideo, finalize, sample_key
 from settings.loading import load_workflow
-from shards.rules import video_problems
+from shards.record_checks import validate_video
 from shards.schema import Key, Pose, Reason, Status, TrackOutcome, VideoOutcome
 
 WORKFLOW = Path(__file__).parents[2] / "workflows" / "curate_embedded.yaml"
@@ -85,20 +85,20 @@ def analysis_of(*tracks: CandidateTrack, refused: int = 0, uri: str = "a.mp4") -
     return Analysis(outcome=outcome, tracks=list(tracks), seconds={"decode": 1.0})
 
 
-def decided(analysis: Analysis, *overrides: str, higher_is_better: bool = False) -> DecidedVideo:
+def finalized(analysis: Analysis, *overrides: str, higher_is_better: bool = False) -> FinalizedVideo:
     count = sum(len(track.candidates) for track in analysis.tracks)
     jpegs, masks = ([b"%s %d" % (kind, n) for n in range(count)] for kind in (b"jpeg", b"mask"))
-    found = decide(analysis, jpegs, masks, config(*overrides), higher_is_better)
-    assert video_problems(found.outcome) == []
+    found = finalize(analysis, jpegs, masks, config(*overrides), higher_is_better)
+    assert validate_video(found.outcome) == []
     return found
 
 
-def frames_of(found: DecidedVideo) -> list[list[int]]:
+def frames_of(found: FinalizedVideo) -> list[list[int]]:
     return [[image.frame for image in identity.images] for identity in found.identities]
 
 
 def test_a_track_with_enough_poses_becomes_a_sample_of_eight_images_in_order_of_time() -> None:
-    found = decided(analysis_of(turning(0), refused=1))
+    found = finalized(analysis_of(turning(0), refused=1))
     assert (found.outcome.status, found.outcome.identities) == (Status.ACCEPTED, 1)
     (frames,) = frames_of(found)
     assert len(frames) == 8
@@ -114,13 +114,13 @@ def test_a_track_with_enough_poses_becomes_a_sample_of_eight_images_in_order_of_
 def test_the_direction_of_the_metric_decides_which_image_of_a_pose_is_taken(
     higher_is_better: bool, variant: int
 ) -> None:
-    found = decided(analysis_of(turning(0)), higher_is_better=higher_is_better)
+    found = finalized(analysis_of(turning(0)), higher_is_better=higher_is_better)
     assert {frame % 2 for frame in frames_of(found)[0]} == {variant}
     assert all(image.quality.higher_is_better is higher_is_better for image in found.identities[0].images)
 
 
 def test_each_record_has_the_digest_of_its_own_image_and_mask() -> None:
-    found = decided(analysis_of(turning(0), turning(1, quality=5)))
+    found = finalized(analysis_of(turning(0), turning(1, quality=5)))
     assert found.jpegs[1][0].startswith(
         b"jpeg 2"
     )  # the second track's candidates come after twenty of the first
@@ -136,13 +136,13 @@ def test_each_record_has_the_digest_of_its_own_image_and_mask() -> None:
 
 
 def test_two_people_are_two_samples_with_keys_of_their_own() -> None:
-    found = decided(analysis_of(turning(0), turning(1)))
+    found = finalized(analysis_of(turning(0), turning(1)))
     assert found.outcome.identities == 2
     assert len({identity.key for identity in found.identities}) == 2
 
 
 def test_a_person_who_keeps_still_does_not_cost_the_other_one_the_sample() -> None:
-    found = decided(analysis_of(turning(0, step_deg=0.05), turning(1)))
+    found = finalized(analysis_of(turning(0, step_deg=0.05), turning(1)))
     assert (found.outcome.status, found.outcome.identities) == (Status.ACCEPTED, 1)
     assert found.outcome.tracks[0].reason is Reason.TOO_FEW_POSES
     assert found.identities[0].track == 1
@@ -150,7 +150,7 @@ def test_a_person_who_keeps_still_does_not_cost_the_other_one_the_sample() -> No
 
 
 def test_a_video_whose_last_track_is_refused_is_rejected_with_its_reason() -> None:
-    outcome = decided(analysis_of(turning(0, step_deg=0.05), refused=2)).outcome
+    outcome = finalized(analysis_of(turning(0, step_deg=0.05), refused=2)).outcome
     assert (outcome.status, outcome.identities) == (Status.REJECTED, 0)
     assert outcome.reason is Reason.TOO_FEW_POSES
     assert outcome.detail is not None
@@ -162,14 +162,14 @@ def test_images_worse_than_the_limit_are_never_chosen_and_the_reason_says_so(
     override: str, higher_is_better: bool
 ) -> None:
     limit = f"selection.worst_quality={override}"
-    outcome = decided(analysis_of(turning(0)), limit, higher_is_better=higher_is_better).outcome
+    outcome = finalized(analysis_of(turning(0)), limit, higher_is_better=higher_is_better).outcome
     assert outcome.reason is Reason.LOW_QUALITY
     assert outcome.detail is not None
     assert outcome.detail.startswith(f"0 of 20 candidates reach {limit}; ")
 
 
 def test_a_limit_that_enough_images_reach_only_leaves_the_others_out() -> None:
-    found = decided(analysis_of(turning(0)), "selection.worst_quality=20")
+    found = finalized(analysis_of(turning(0)), "selection.worst_quality=20")
     assert {frame % 2 for frame in frames_of(found)[0]} == {0}
 
 
@@ -183,7 +183,7 @@ def test_a_video_that_failed_stays_as_it_is() -> None:
         reason=Reason.EMPTY_FILE,
         detail="0 bytes",
     )
-    found = decided(Analysis(outcome=outcome))
+    found = finalized(Analysis(outcome=outcome))
     assert (found.outcome, found.identities) == (outcome, [])
 
 
@@ -200,11 +200,11 @@ def test_a_video_gave_nothing_for_the_reason_of_its_best_track() -> None:
         )
 
     small, still = track(0, 0, Reason.FACE_TOO_SMALL), track(1, 12, Reason.TOO_FEW_POSES)
-    verdict = video_verdict([small, still])
+    verdict = video_rejection([small, still])
     assert verdict is not None
     assert (verdict.reason, verdict.detail) == (Reason.TOO_FEW_POSES, "detail 1 (the best of 2 tracks)")
-    assert video_verdict([small, track(2, 9, None)]) is None
-    nothing = video_verdict([])
+    assert video_rejection([small, track(2, 9, None)]) is None
+    nothing = video_rejection([])
     assert nothing is not None
     assert nothing.reason is Reason.NO_FACE
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from shards.findings import Check, Findings
 from shards.layout import IMAGES, INDEX, VIDEOS
-from shards.manifest import DataSetError, brief
-from shards.problems import Findings, Kind
+from shards.metadata import DatasetError, brief
 from shards.reader import read_table
-from shards.rules import video_problems
+from shards.record_checks import validate_video
 from shards.schema import IMAGES_PER_IDENTITY, Status, VideoOutcome
 from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, VIDEOS_SCHEMA, Row, rows_of, video_outcome
 
@@ -47,7 +47,7 @@ class KeyedTable:
         return self._rows.get(key, [])
 
 
-class Evidence:
+class StoredTables:
     """What the tables say. A table that cannot be read is None, and nothing is compared with it."""
 
     def __init__(self, root: Path, findings: Findings, *, newer_minor: bool) -> None:
@@ -94,16 +94,16 @@ def _load(
 ) -> pa.Table | None:
     path = root / name
     if not path.is_file():
-        findings.add(Kind.MISSING_FILE, name, "is not there")
+        findings.add(Check.MISSING_FILE, name, "is not there")
         return None
     try:
         table = read_table(path, schema)
         written = pq.read_schema(path).remove_metadata()
-    except (DataSetError, OSError, ValueError) as error:
-        findings.add(Kind.BAD_TABLE, name, str(error))
+    except (DatasetError, OSError, ValueError) as error:
+        findings.add(Check.BAD_TABLE, name, str(error))
         return None
     if not newer_minor and not written.equals(schema):
-        findings.add(Kind.BAD_TABLE, name, "has other columns or types than the format says")
+        findings.add(Check.BAD_TABLE, name, "has other columns or types than the format says")
     return table
 
 
@@ -114,17 +114,17 @@ def _outcomes(table: pa.Table, findings: Findings, *, newer_minor: bool) -> dict
         video_id = row["video_id"]
         where = f"{VIDEOS}:{video_id}"
         if video_id in outcomes:
-            findings.add(Kind.VIDEOS_DISAGREE, where, "has more than one row")
+            findings.add(Check.VIDEOS_DISAGREE, where, "has more than one row")
         elif video_id < last:
-            findings.add(Kind.VIDEOS_DISAGREE, where, "is not sorted by video_id")
+            findings.add(Check.VIDEOS_DISAGREE, where, "is not sorted by video_id")
         last = video_id
         try:
             outcome = video_outcome(row, ignore_unknown=newer_minor)
         except ValidationError as error:
-            findings.add(Kind.VIDEOS_DISAGREE, where, brief(error))
+            findings.add(Check.VIDEOS_DISAGREE, where, brief(error))
             continue
-        for problem in video_problems(outcome):
-            findings.add(Kind.VIDEOS_DISAGREE, where, problem)
+        for message in validate_video(outcome):
+            findings.add(Check.VIDEOS_DISAGREE, where, message)
         outcomes[video_id] = outcome
     return outcomes
 
@@ -133,7 +133,7 @@ def _check_order(index: pa.Table, findings: Findings) -> None:
     places = list(zip(index["split"].to_pylist(), index["key"].to_pylist(), strict=True))
     for before, after in pairwise(places):
         if before >= after:
-            findings.add(Kind.INDEX_DISAGREES, f"{INDEX}:{after[1]}", "is not sorted by (split, key)")
+            findings.add(Check.INDEX_DISAGREES, f"{INDEX}:{after[1]}", "is not sorted by (split, key)")
 
 
 def _check_images(images: KeyedTable, index: KeyedTable | None, findings: Findings) -> None:
@@ -143,10 +143,10 @@ def _check_images(images: KeyedTable, index: KeyedTable | None, findings: Findin
         where = f"{IMAGES}:{key}"
         if len(numbers) != IMAGES_PER_IDENTITY:
             findings.add(
-                Kind.IMAGES_DISAGREE, where, f"has {len(numbers)} rows, expected {IMAGES_PER_IDENTITY}"
+                Check.IMAGES_DISAGREE, where, f"has {len(numbers)} rows, expected {IMAGES_PER_IDENTITY}"
             )
         elif numbers != list(range(expected, expected + IMAGES_PER_IDENTITY)):
             findings.add(
-                Kind.IMAGES_DISAGREE, where, "its rows are not where the order of the index puts them"
+                Check.IMAGES_DISAGREE, where, "its rows are not where the order of the index puts them"
             )
         expected += len(numbers)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.config import People, Split
-from pipeline.resolve import Identity, Resolved, held_out, link_people, resolve
-from shards.rules import video_problems
+from pipeline.linking import Assignment, Identity, assign, held_out, link_identities
+from shards.record_checks import validate_video
 from shards.schema import Reason, Status, TrackOutcome, VideoOutcome
 from shards.schema import Split as SplitName
 
@@ -55,105 +55,105 @@ def outcome(video: str, identities: list[Identity], content: str | None = None) 
 
 def settle(
     identities: list[Identity], people: People | None = None, split: Split = ALL_TRAIN, **contents: str
-) -> Resolved:
+) -> Assignment:
     videos = sorted({i.video_id for i in identities})
     outcomes = [outcome(video, identities, contents.get(video)) for video in videos]
-    return resolve(outcomes, identities, people or People(), split)
+    return assign(outcomes, identities, people or People(), split)
 
 
-def consistent(resolved: Resolved) -> bool:
-    named = {track.key for o in resolved.outcomes for track in o.tracks if track.key}
-    return named == resolved.placements.keys() and not [
-        p for o in resolved.outcomes for p in video_problems(o)
+def consistent(assignment: Assignment) -> bool:
+    named = {track.key for o in assignment.outcomes for track in o.tracks if track.key}
+    return named == assignment.placements.keys() and not [
+        p for o in assignment.outcomes for p in validate_video(o)
     ]
 
 
 def test_identities_that_are_alike_are_one_person_and_others_are_not() -> None:
     identities = [identity("a", degrees=0), identity("b", degrees=50), identity("c", degrees=140)]
-    persons = link_people(identities, least_cosine=0.5)
+    persons = link_identities(identities, least_cosine=0.5)
     assert persons["a_00"] == persons["b_00"] != persons["c_00"]
 
 
 def test_likeness_is_followed_along_a_chain() -> None:
     identities = [identity(name, degrees=50.0 * number) for number, name in enumerate("abcd")]
-    assert len(set(link_people(identities, least_cosine=0.5).values())) == 1
+    assert len(set(link_identities(identities, least_cosine=0.5).values())) == 1
 
 
 def test_a_person_keeps_its_id_when_more_of_them_are_found() -> None:
-    few = link_people([identity("a"), identity("c", degrees=90)], 0.5)
-    more = link_people([identity("a"), identity("b"), identity("c", degrees=90)], 0.5)
+    few = link_identities([identity("a"), identity("c", degrees=90)], 0.5)
+    more = link_identities([identity("a"), identity("b"), identity("c", degrees=90)], 0.5)
     assert {key: more[key] for key in few} == few
 
 
 def test_the_threshold_may_be_zero_or_less() -> None:
     opposite = [identity("a", degrees=0), identity("b", degrees=100), identity("c", degrees=200)]
-    assert len(set(link_people(opposite, least_cosine=0.0).values())) == 3
-    assert len(set(link_people(opposite, least_cosine=-0.5).values())) == 1
+    assert len(set(link_identities(opposite, least_cosine=0.0).values())) == 3
+    assert len(set(link_identities(opposite, least_cosine=-0.5).values())) == 1
 
 
 def test_many_identities_are_compared_across_the_blocks_of_the_matrix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.resolve.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("pipeline.linking.ROWS_AT_ONCE", 3)
     identities = [identity(f"v{number:02d}", degrees=(number % 4) * 90) for number in range(20)]
-    persons = link_people(identities, 0.9)
+    persons = link_identities(identities, 0.9)
     assert len(set(persons.values())) == 4
     assert all(persons[f"v{n:02d}_00"] == persons[f"v{n + 4:02d}_00"] for n in range(16))
 
 
 def test_no_identities_are_no_persons() -> None:
-    assert link_people([], 0.5) == {}
-    assert resolve([], [], People(), Split()) == Resolved([], {})
+    assert link_identities([], 0.5) == {}
+    assert assign([], [], People(), Split()) == Assignment([], {})
 
 
 def test_a_file_with_the_content_of_an_earlier_one_is_set_aside_and_says_of_which() -> None:
     identities = [identity("a"), identity("b"), identity("c", degrees=90)]
-    resolved = settle(identities, a="same", b="same")
-    by_video = {o.video_id: o for o in resolved.outcomes}
+    assignment = settle(identities, a="same", b="same")
+    by_video = {o.video_id: o for o in assignment.outcomes}
     assert by_video["b"].status is Status.REJECTED
     assert by_video["b"].reason is Reason.DUPLICATE_VIDEO
     assert by_video["b"].detail == "same bytes as a"
     assert by_video["b"].tracks[0].reason is Reason.DUPLICATE_VIDEO
     assert by_video["b"].tracks[1].reason is Reason.TRACK_TOO_SHORT
-    assert resolved.placements.keys() == {"a_00", "c_00"}
-    assert consistent(resolved)
+    assert assignment.placements.keys() == {"a_00", "c_00"}
+    assert consistent(assignment)
 
 
 def test_of_a_video_that_failed_nothing_is_a_copy() -> None:
     failed = outcome("a", [], "same")
     accepted = [identity("b")]
-    resolved = resolve([failed, outcome("b", accepted, "same")], accepted, People(), ALL_TRAIN)
-    assert [o.reason for o in resolved.outcomes] == [Reason.TRACK_TOO_SHORT, None]
+    assignment = assign([failed, outcome("b", accepted, "same")], accepted, People(), ALL_TRAIN)
+    assert [o.reason for o in assignment.outcomes] == [Reason.TRACK_TOO_SHORT, None]
 
 
 def test_all_identities_of_a_person_are_kept_unless_told_otherwise() -> None:
-    resolved = settle([identity("a"), identity("b", badness=0.5)])
-    assert resolved.placements.keys() == {"a_00", "b_00"}
+    assignment = settle([identity("a"), identity("b", badness=0.5)])
+    assert assignment.placements.keys() == {"a_00", "b_00"}
 
 
 def test_only_the_best_identity_of_a_person_is_kept_on_request() -> None:
     identities = [identity("a", badness=2), identity("b", badness=1), identity("c", degrees=90, badness=9)]
-    resolved = settle(identities, People(keep="best"))
-    assert resolved.placements.keys() == {"b_00", "c_00"}
-    assert resolved.outcomes[0].reason is Reason.DUPLICATE_PERSON
-    assert resolved.outcomes[0].detail == "b_00 shows the same person better"
-    assert consistent(resolved)
+    assignment = settle(identities, People(keep="best"))
+    assert assignment.placements.keys() == {"b_00", "c_00"}
+    assert assignment.outcomes[0].reason is Reason.DUPLICATE_PERSON
+    assert assignment.outcomes[0].detail == "b_00 shows the same person better"
+    assert consistent(assignment)
 
 
 def test_a_video_that_keeps_another_identity_stays_accepted() -> None:
     identities = [identity("a", 0, badness=2), identity("a", 1, degrees=90), identity("b", badness=1)]
-    resolved = settle(identities, People(keep="best"))
-    first = resolved.outcomes[0]
+    assignment = settle(identities, People(keep="best"))
+    first = assignment.outcomes[0]
     assert (first.status, first.identities) == (Status.ACCEPTED, 1)
     assert first.tracks[0].reason is Reason.DUPLICATE_PERSON
-    assert consistent(resolved)
+    assert consistent(assignment)
 
 
 def test_a_video_that_loses_all_its_identities_is_rejected() -> None:
     identities = [identity("a", 0, badness=2), identity("a", 1, badness=3), identity("b", badness=1)]
-    resolved = settle(identities, People(keep="best"))
-    assert resolved.outcomes[0].status is Status.REJECTED
-    assert consistent(resolved)
+    assignment = settle(identities, People(keep="best"))
+    assert assignment.outcomes[0].status is Status.REJECTED
+    assert consistent(assignment)
 
 
 def test_the_wanted_number_of_videos_is_held_out_where_there_are_enough() -> None:
@@ -201,23 +201,23 @@ def test_nothing_is_in_both_splits_and_all_records_agree(
     people = People(keep=keep, same_person_cosine=0.95)  # type: ignore[arg-type]
     split = Split(test_videos=test_videos, max_test_fraction=most)
     outcomes = [outcome(video, identities, content) for video, content in contents.items()]
-    resolved = resolve(outcomes, identities, people, split)
+    assignment = assign(outcomes, identities, people, split)
     shuffled_outcomes, shuffled = list(outcomes), list(identities)
     random.shuffle(shuffled_outcomes)  # type: ignore[attr-defined]
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert resolve(shuffled_outcomes, shuffled, people, split) == resolved
-    assert [o.video_id for o in resolved.outcomes] == sorted(contents)
-    assert consistent(resolved)
+    assert assign(shuffled_outcomes, shuffled, people, split) == assignment
+    assert [o.video_id for o in assignment.outcomes] == sorted(contents)
+    assert consistent(assignment)
 
-    kept = [i for i in identities if i.key in resolved.placements]
+    kept = [i for i in identities if i.key in assignment.placements]
     for shared_by in (
-        lambda i: resolved.placements[i.key].person_id,
+        lambda i: assignment.placements[i.key].person_id,
         lambda i: i.video_id,
         lambda i: i.origin or i.key,
     ):
-        splits = {(shared_by(i), resolved.placements[i.key].split) for i in kept}
+        splits = {(shared_by(i), assignment.placements[i.key].split) for i in kept}
         assert max(Counter(name for name, _ in splits).values(), default=1) == 1
-    test = {i.video_id for i in kept if resolved.placements[i.key].split is SplitName.TEST}
+    test = {i.video_id for i in kept if assignment.placements[i.key].split is SplitName.TEST}
     assert len(test) <= min(test_videos, most * len({i.video_id for i in kept}))
     if keep == "best":
-        assert len({placement.person_id for placement in resolved.placements.values()}) == len(kept)
+        assert len({placement.person_id for placement in assignment.placements.values()}) == len(kept)

@@ -1,4 +1,4 @@
-"""What must hold between the records of a data set, in one place for the writer and the verifier."""
+"""What must hold between the records of a dataset, in one place for the writer and the verifier."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ UNIT_TOLERANCE = 1e-3
 """How far the length of an embedding may be from 1, for embeddings stored with few digits."""
 
 
-def video_problems(video: VideoOutcome) -> list[str]:
+def validate_video(video: VideoOutcome) -> list[str]:
     """Sentences on what contradicts itself within one video's outcome; empty when all is well."""
-    problems = []
+    errors = []
     try:
         model_json(video)
     except ValueError:
-        problems.append("holds NaN or an infinity")
+        errors.append("holds NaN or an infinity")
     if (video.reason is None) != (video.status == Status.ACCEPTED):
-        problems.append(f"status {video.status} with reason {video.reason}: a reason is set iff not accepted")
+        errors.append(f"status {video.status} with reason {video.reason}: a reason is set iff not accepted")
     if video.reason is not None and video.status != Status.ACCEPTED:
         expected = Status.FAILED if video.reason in FAILURES else Status.REJECTED
         if video.status != expected:
-            problems.append(f"reason {video.reason} belongs to status {expected}, not {video.status}")
+            errors.append(f"reason {video.reason} belongs to status {expected}, not {video.status}")
     if (video.identities > 0) != (video.status == Status.ACCEPTED):
-        problems.append(f"status {video.status} with {video.identities} identities")
+        errors.append(f"status {video.status} with {video.identities} identities")
     keys = [track.key for track in video.tracks if track.key is not None]
     if len(keys) != video.identities:
-        problems.append(f"{video.identities} identities, but {len(keys)} of its tracks name a sample")
-    problems += [
+        errors.append(f"{video.identities} identities, but {len(keys)} of its tracks name a sample")
+    errors += [
         f"track {track.track}: exactly one of key and reason must be set"
         for track in video.tracks
         if (track.key is None) == (track.reason is None)
     ]
-    problems += [
+    errors += [
         f"track {number} occurs {times} times"
         for number, times in Counter(track.track for track in video.tracks).items()
         if times > 1
     ]
-    return problems
+    return errors
 
 
-def record_problems(record: IdentityRecord) -> list[str]:
+def validate_record(record: IdentityRecord) -> list[str]:
     """Sentences on what contradicts itself within one sample's record."""
-    problems = []
+    errors = []
     if any(before.frame >= after.frame for before, after in pairwise(record.images)):
-        problems.append("its images are not in ascending order of their source frames")
+        errors.append("its images are not in ascending order of their source frames")
     if any(image.crop_px[2] <= 0 for image in record.images):
-        problems.append("the side of a crop is not positive")
+        errors.append("the side of a crop is not positive")
     if abs(math.hypot(*record.embedding) - 1) > UNIT_TOLERANCE:
-        problems.append(f"its embedding has length {math.hypot(*record.embedding):.4f}, not 1")
+        errors.append(f"its embedding has length {math.hypot(*record.embedding):.4f}, not 1")
     if record.track_end_s < record.track_start_s:
-        problems.append("its track ends before it starts")
-    return problems
+        errors.append("its track ends before it starts")
+    return errors
 
 
-def sample_problems(record: IdentityRecord, video: VideoOutcome) -> list[str]:
+def validate_sample(record: IdentityRecord, video: VideoOutcome) -> list[str]:
     """Sentences on what contradicts itself between a sample and its video's outcome."""
-    problems = [
+    errors = [
         f"{name} is {getattr(record, name)!r} in the sample and {getattr(video, name)!r} in {video.video_id}"
         for name in ("source", "origin", "licence")
         if getattr(record, name) != getattr(video, name)
     ]
     if record.key not in {track.key for track in video.tracks if track.track == record.track}:
-        problems.append(f"track {record.track} of {video.video_id} does not name it as its sample")
-    return problems
+        errors.append(f"track {record.track} of {video.video_id} does not name it as its sample")
+    return errors

@@ -10,10 +10,10 @@ import pytest
 from faces.crop import Square
 from faces.types import Detection, FaceLandmarks, Floats, HeadPose
 from pipeline.config import Faces, Tracking
-from pipeline.stages.judge import JudgedTrack, judge_track, near_medoid, relatively_sharp
+from pipeline.rejection import Rejection
 from pipeline.stages.observe import FaceObservation, UsableFace
-from pipeline.stages.probe import Refusal
 from pipeline.stages.track import ShotCuts, Track, Tracker, intersection_over_union
+from pipeline.stages.track_filter import FilteredTrack, filter_track, near_medoid, relatively_sharp
 from shards.schema import Reason
 
 LEFT, RIGHT = (100.0, 100.0, 200.0, 200.0), (400.0, 100.0, 500.0, 200.0)
@@ -176,8 +176,8 @@ def usable_of(count: int, **options: float) -> list[FaceObservation]:
 
 
 def test_a_good_track_is_kept_with_its_mean_embedding() -> None:
-    verdict = judge_track(track_of(usable_of(8)), Faces(), Tracking())
-    assert isinstance(verdict.result, JudgedTrack)
+    verdict = filter_track(track_of(usable_of(8)), Faces(), Tracking())
+    assert isinstance(verdict.result, FilteredTrack)
     assert verdict.usable_frames == 8
     assert verdict.dropped == {}
     np.testing.assert_allclose(verdict.result.embedding, person(0))
@@ -186,8 +186,8 @@ def test_a_good_track_is_kept_with_its_mean_embedding() -> None:
 
 def test_faces_unlike_the_medoid_are_dropped_and_do_not_bend_the_embedding() -> None:
     others = [seen(LEFT, person(1), 9.0, frame=20), seen(LEFT, person(2), 9.2, frame=21)]
-    verdict = judge_track(track_of([*usable_of(10), *others]), Faces(), Tracking())
-    assert isinstance(verdict.result, JudgedTrack)
+    verdict = filter_track(track_of([*usable_of(10), *others]), Faces(), Tracking())
+    assert isinstance(verdict.result, FilteredTrack)
     assert verdict.dropped == {Reason.OTHER_IDENTITY: 2}
     assert [frame.frame for frame in verdict.result.frames] == list(range(10))
     np.testing.assert_allclose(verdict.result.embedding, person(0), atol=1e-6)
@@ -195,30 +195,32 @@ def test_faces_unlike_the_medoid_are_dropped_and_do_not_bend_the_embedding() -> 
 
 def test_frames_blurred_compared_with_the_others_are_dropped() -> None:
     blurred = [seen(LEFT, person(0), 9.0, sharp=30.0, frame=20)]
-    verdict = judge_track(track_of([*usable_of(10), *blurred]), Faces(min_relative_sharpness=0.4), Tracking())
+    verdict = filter_track(
+        track_of([*usable_of(10), *blurred]), Faces(min_relative_sharpness=0.4), Tracking()
+    )
     assert verdict.dropped == {Reason.BLURRED: 1}
     assert verdict.usable_frames == 10
 
 
 def test_a_soft_video_is_not_blurred_compared_with_itself() -> None:
-    assert judge_track(track_of(usable_of(10, sharp=3.0)), Faces(), Tracking()).dropped == {}
+    assert filter_track(track_of(usable_of(10, sharp=3.0)), Faces(), Tracking()).dropped == {}
 
 
 def test_too_few_frames_are_a_track_too_short() -> None:
-    verdict = judge_track(track_of(usable_of(7)), Faces(), Tracking())
-    assert verdict.result == Refusal(Reason.TRACK_TOO_SHORT, "7 usable frames, 8 needed")
+    verdict = filter_track(track_of(usable_of(7)), Faces(), Tracking())
+    assert verdict.result == Rejection(Reason.TRACK_TOO_SHORT, "7 usable frames, 8 needed")
 
 
 def test_too_few_frames_because_of_one_reason_name_that_reason_with_its_count() -> None:
     turned = [seen(LEFT, None, 2 + number / 5) for number in range(6)]
-    verdict = judge_track(track_of([*usable_of(4), *turned]), Faces(), Tracking())
-    assert verdict.result == Refusal(Reason.EXTREME_POSE, "4 usable frames, 8 needed; 6 dropped for this")
+    verdict = filter_track(track_of([*usable_of(4), *turned]), Faces(), Tracking())
+    assert verdict.result == Rejection(Reason.EXTREME_POSE, "4 usable frames, 8 needed; 6 dropped for this")
     assert verdict.dropped == {Reason.EXTREME_POSE: 6}
 
 
 def test_a_track_without_a_usable_frame_names_what_it_suffered_from() -> None:
-    verdict = judge_track(track_of([seen(LEFT, None)] * 3), Faces(), Tracking())
-    assert isinstance(verdict.result, Refusal)
+    verdict = filter_track(track_of([seen(LEFT, None)] * 3), Faces(), Tracking())
+    assert isinstance(verdict.result, Rejection)
     assert verdict.result.reason is Reason.EXTREME_POSE
     assert verdict.usable_frames == 0
 

@@ -52,8 +52,8 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """The data set as it will be packed.
+class Assignment:
+    """The dataset as it will be packed.
 
     Attributes:
         outcomes: one for each video, sorted by id; some rejected here that curation accepted.
@@ -64,9 +64,9 @@ class Resolved:
     placements: dict[str, Placement]
 
 
-def resolve(
+def assign(
     outcomes: list[VideoOutcome], identities: list[Identity], people: People, split: SplitConfig
-) -> Resolved:
+) -> Assignment:
     """Settle persons, duplicates and splits.
 
     Args:
@@ -79,7 +79,7 @@ def resolve(
     for outcome, first in _copies(list(by_video.values())):
         by_video[outcome.video_id] = _reject(outcome, Reason.DUPLICATE_VIDEO, f"same bytes as {first}")
     kept = [i for i in sorted(identities, key=lambda i: i.key) if by_video[i.video_id].identities]
-    persons = link_people(kept, people.same_person_cosine)
+    persons = link_identities(kept, people.same_person_cosine)
     if people.keep == "best":
         best = {
             person: min(group, key=lambda i: (i.badness, i.key)) for person, group in _groups(kept, persons)
@@ -94,10 +94,10 @@ def resolve(
     placements = {
         i.key: Placement(persons[i.key], Split.TEST if i.key in test else Split.TRAIN) for i in kept
     }
-    return Resolved(list(by_video.values()), placements)
+    return Assignment(list(by_video.values()), placements)
 
 
-def link_people(identities: list[Identity], least_cosine: float) -> dict[str, str]:
+def link_identities(identities: list[Identity], least_cosine: float) -> dict[str, str]:
     """Person of each identity: those connected by a chain of pairs that are alike.
 
     The person's id is made from the first of its keys, so it does not depend on how many others there are.

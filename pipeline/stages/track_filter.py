@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from faces.types import Floats
 from pipeline.config import Faces, Tracking
+from pipeline.rejection import Rejection
 from pipeline.stages.observe import FaceObservation, UsableFace
-from pipeline.stages.probe import Refusal
 from pipeline.stages.track import Track
 from shards.schema import IMAGES_PER_IDENTITY, Reason
 
 
 @dataclass(frozen=True)
-class JudgedTrack:
+class FilteredTrack:
     """The frames of one person that may be chosen.
 
     Attributes:
@@ -34,15 +34,15 @@ class JudgedTrack:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FilterResult:
     """What became of a track's frames."""
 
-    result: JudgedTrack | Refusal
+    result: FilteredTrack | Rejection
     usable_frames: int
     dropped: dict[Reason, int]
 
 
-def judge_track(track: Track, faces: Faces, tracking: Tracking) -> Verdict:
+def filter_track(track: Track, faces: Faces, tracking: Tracking) -> FilterResult:
     """Drop the frames that stand out from their track, then see whether enough are left.
 
     A frame is dropped when it is blurred compared with the others, or when its face is unlike the medoid:
@@ -61,10 +61,10 @@ def judge_track(track: Track, faces: Faces, tracking: Tracking) -> Verdict:
         frames, usable, embeddings = _where(frames, keep), _where(usable, keep), embeddings[keep]
     reasons = {reason: count for reason, count in sorted(dropped.items()) if count}
     if len(usable) < IMAGES_PER_IDENTITY:
-        return Verdict(_too_few(len(usable), reasons), len(usable), reasons)
+        return FilterResult(_too_few(len(usable), reasons), len(usable), reasons)
     mean = embeddings.mean(axis=0)
     mean /= np.linalg.norm(mean)
-    return Verdict(JudgedTrack(frames, usable, mean, embeddings @ mean), len(usable), reasons)
+    return FilterResult(FilteredTrack(frames, usable, mean, embeddings @ mean), len(usable), reasons)
 
 
 def relatively_sharp(sharpness: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
@@ -82,14 +82,14 @@ def near_medoid(embeddings: Floats, least_cosine: float) -> NDArray[np.bool_]:
     return kept
 
 
-def _too_few(usable: int, dropped: dict[Reason, int]) -> Refusal:
+def _too_few(usable: int, dropped: dict[Reason, int]) -> Rejection:
     """The reason that cost the most frames, if it left none or if there had been enough without it."""
     detail = f"{usable} usable frames, {IMAGES_PER_IDENTITY} needed"
     if dropped:
         worst = max(dropped, key=lambda reason: dropped[reason])
         if usable == 0 or usable + dropped[worst] >= IMAGES_PER_IDENTITY:
-            return Refusal(worst, f"{detail}; {dropped[worst]} dropped for this")
-    return Refusal(Reason.TRACK_TOO_SHORT, detail)
+            return Rejection(worst, f"{detail}; {dropped[worst]} dropped for this")
+    return Rejection(Reason.TRACK_TOO_SHORT, detail)
 
 
 def _where(items: list, keep: NDArray[np.bool_]) -> list:  # type: ignore[type-arg]

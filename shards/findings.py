@@ -1,4 +1,4 @@
-"""What a data set can suffer from, and how that is reported."""
+"""The checks of `verify`, and the findings that it reports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
-    """Kinds of problem that `verify` finds."""
+class Check(StrEnum):
+    """What `verify` checks; a finding names the check that failed."""
 
     BAD_MANIFEST = "bad_manifest"
     UNSUPPORTED_VERSION = "unsupported_version"
@@ -37,32 +37,32 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong.
+class Finding:
+    """One check that failed in one place.
 
     Attributes:
-        kind: what it is.
+        check: which check failed.
         where: the file, relative to the root, and behind a colon the member, key, video or person.
         message: a sentence for people.
     """
 
-    kind: Kind
+    check: Check
     where: str
     message: str
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.where}: {self.message}"
+        return f"{self.check}: {self.where}: {self.message}"
 
 
 class Findings:
-    """Collects problems."""
+    """Collects findings."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.found: list[Finding] = []
 
-    def add(self, kind: Kind, where: str, message: str) -> None:
-        """Note a problem; what is not printable ASCII is escaped, for names come from outside."""
-        self.problems.append(Problem(kind, _printable(where), _printable(message)))
+    def add(self, check: Check, where: str, message: str) -> None:
+        """Add a finding; what is not printable ASCII is escaped, for names come from outside."""
+        self.found.append(Finding(check, _printable(where), _printable(message)))
 
 
 def _printable(text: str) -> str:

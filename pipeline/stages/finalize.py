@@ -10,14 +10,14 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.records import Analysis, Candidate, CandidateTrack, StagedIdentity
-from pipeline.stages.analyse import video_verdict
-from pipeline.stages.probe import Refusal
+from pipeline.rejection import Rejection
+from pipeline.stages.analyse import video_rejection
 from pipeline.stages.select import FrameTable, choose
 from shards.schema import ImageRecord, Quality, Reason, Status, TrackOutcome, VideoOutcome
 
 
 @dataclass(frozen=True)
-class DecidedVideo:
+class FinalizedVideo:
     """A video's final outcome, with the images of each identity."""
 
     outcome: VideoOutcome
@@ -27,9 +27,9 @@ class DecidedVideo:
     seconds: dict[str, float]
 
 
-def decide(
+def finalize(
     analysis: Analysis, jpegs: list[bytes], masks: list[bytes], config: Config, higher_is_better: bool
-) -> DecidedVideo:
+) -> FinalizedVideo:
     """Turn scored candidates into identities, and the tracks that give none into reasons.
 
     Args:
@@ -39,14 +39,14 @@ def decide(
         config: of the build.
         higher_is_better: the direction of the metric.
     """
-    decided = DecidedVideo(analysis.outcome, [], [], [], analysis.seconds)
+    finalized = FinalizedVideo(analysis.outcome, [], [], [], analysis.seconds)
     tracks = {track.track: track for track in analysis.outcome.tracks}
     start = 0
     for candidates in analysis.tracks:
         rows = slice(start, start := start + len(candidates.candidates))
         outcome = tracks[candidates.track]
         chosen = _choose(candidates, config, higher_is_better)
-        if isinstance(chosen, Refusal):
+        if isinstance(chosen, Rejection):
             update = {"reason": chosen.reason, "detail": chosen.detail}
         else:
             images = [jpegs[rows][row] for row in chosen]
@@ -57,12 +57,12 @@ def decide(
             ]
             key = sample_key(analysis.outcome, candidates.track)
             update = {"key": key}
-            decided.identities.append(_identity(key, outcome, candidates, records, config))
-            decided.jpegs.append(images)
-            decided.masks.append(covers)
+            finalized.identities.append(_identity(key, outcome, candidates, records, config))
+            finalized.jpegs.append(images)
+            finalized.masks.append(covers)
         tracks[candidates.track] = outcome.model_copy(update=update)
     settled = _settled(analysis.outcome.model_copy(update={"tracks": list(tracks.values())}))
-    return replace(decided, outcome=settled)
+    return replace(finalized, outcome=settled)
 
 
 def _identity(
@@ -79,7 +79,7 @@ def _identity(
     )
 
 
-def broken(analysis: Analysis, error: Exception) -> Analysis:
+def mark_failed(analysis: Analysis, error: Exception) -> Analysis:
     """The analysis of a video that failed after it: no candidates, and the error as its reason."""
     detail = f"{type(error).__name__}: {error}"
     tracks = [
@@ -106,7 +106,7 @@ def sample_key(outcome: VideoOutcome, track: int) -> str:
     return "_".join(part for part in (outcome.source, slug, digest, f"{track:02d}") if part)
 
 
-def _choose(track: CandidateTrack, config: Config, higher_is_better: bool) -> list[int] | Refusal:
+def _choose(track: CandidateTrack, config: Config, higher_is_better: bool) -> list[int] | Rejection:
     """Rows of the chosen candidates, in time order."""
     sign = -1.0 if higher_is_better else 1.0
     badness = sign * np.array([candidate.quality for candidate in track.candidates], dtype=np.float64)
@@ -119,11 +119,11 @@ def _choose(track: CandidateTrack, config: Config, higher_is_better: bool) -> li
     )
     clusters = np.array([c.cluster for c in candidates], dtype=np.int64)
     chosen = choose(table, clusters, badness[good], config.selection)
-    if not isinstance(chosen, Refusal):
+    if not isinstance(chosen, Rejection):
         return [int(good[row]) for row in chosen]
     if len(good) < len(badness):
         detail = f"{len(good)} of {len(badness)} candidates reach selection.worst_quality={worst:g}"
-        return Refusal(Reason.LOW_QUALITY, f"{detail}; {chosen.detail}")
+        return Rejection(Reason.LOW_QUALITY, f"{detail}; {chosen.detail}")
     return chosen
 
 
@@ -144,15 +144,15 @@ def _image_record(
 def _settled(outcome: VideoOutcome) -> VideoOutcome:
     if outcome.status is not Status.ACCEPTED:
         return outcome
-    refusal = video_verdict(outcome.tracks)
-    if refusal is None:
+    rejection = video_rejection(outcome.tracks)
+    if rejection is None:
         identities = sum(track.key is not None for track in outcome.tracks)
         return outcome.model_copy(update={"identities": identities})
     return outcome.model_copy(
         update={
             "status": Status.REJECTED,
-            "reason": refusal.reason,
-            "detail": refusal.detail,
+            "reason": rejection.reason,
+            "detail": rejection.detail,
             "identities": 0,
         }
     )

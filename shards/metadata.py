@@ -1,4 +1,4 @@
-"""dataset.json: what a data set holds, how it was made, and the mark that it is whole."""
+"""dataset.json: what a dataset holds, how it was made, and the mark that it is whole."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _VERSION = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
 Count = Annotated[int, Field(ge=0)]
 
 
-class DataSetError(ValueError):
-    """A folder is no data set, or one that this code cannot or must not read."""
+class DatasetError(ValueError):
+    """A folder is no dataset, or one that this code cannot or must not read."""
 
 
-class UnsupportedVersion(DataSetError):  # noqa: N818 - says what is the matter
-    """The data set is of another major version of the format."""
+class UnsupportedVersion(DatasetError):  # noqa: N818 - says what is the matter
+    """The dataset is of another major version of the format."""
 
 
 class ShardLimits(Record):
@@ -36,7 +36,7 @@ class ShardLimits(Record):
 
 
 class Provenance(Record):
-    """What made the data set. No times and no host names: the same inputs give the same bytes."""
+    """What made the dataset. No times and no host names: the same inputs give the same bytes."""
 
     config: dict[str, JsonValue] = Field(description="the resolved configuration")
     config_digest: str
@@ -72,7 +72,7 @@ class Counts(Record):
     persons: Count
 
 
-class DatasetManifest(Record):
+class DatasetMetadata(Record):
     """The content of dataset.json, less its own digest."""
 
     format_version: str = FORMAT_VERSION
@@ -84,61 +84,61 @@ class DatasetManifest(Record):
     provenance: Provenance
 
 
-def encode_manifest(manifest: DatasetManifest) -> bytes:
+def encode_metadata(metadata: DatasetMetadata) -> bytes:
     """The bytes of dataset.json.
 
     Raises:
         ValueError: the configuration holds NaN or an infinity.
     """
-    value = manifest.model_dump(mode="json")
+    value = metadata.model_dump(mode="json")
     return indented_json({**value, DIGEST_FIELD: _digest(value)})
 
 
-def decode_manifest(data: bytes) -> DatasetManifest:
+def decode_metadata(data: bytes) -> DatasetMetadata:
     """Read dataset.json; fields that a newer minor version added are ignored.
 
     Raises:
-        DataSetError: not JSON, altered, of a newer major version, or not what the format says.
+        DatasetError: not JSON, altered, of a newer major version, or not what the format says.
     """
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DataSetError(f"dataset.json is not JSON: {error}") from error
+        raise DatasetError(f"dataset.json is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise DataSetError("dataset.json does not hold a JSON object")
+        raise DatasetError("dataset.json does not hold a JSON object")
     newer_minor = check_version(value.get("format_version"))
     digest = value.pop(DIGEST_FIELD, None)
     try:
         altered = digest != _digest(value) or data != indented_json({**value, DIGEST_FIELD: digest})
     except (ValueError, RecursionError) as error:
-        raise DataSetError(f"dataset.json holds a value that JSON cannot say: {error}") from error
+        raise DatasetError(f"dataset.json holds a value that JSON cannot say: {error}") from error
     if altered:
-        raise DataSetError(f"dataset.json was altered: its bytes do not match its own {DIGEST_FIELD}")
+        raise DatasetError(f"dataset.json was altered: its bytes do not match its own {DIGEST_FIELD}")
     try:
-        manifest = DatasetManifest.model_validate(value, extra="ignore" if newer_minor else "forbid")
+        metadata = DatasetMetadata.model_validate(value, extra="ignore" if newer_minor else "forbid")
     except ValidationError as error:
-        raise DataSetError(f"dataset.json does not follow the format: {brief(error)}") from error
-    if missing := set(TABLES) - manifest.tables.keys():
-        raise DataSetError(f"dataset.json lists no {', '.join(sorted(missing))}")
-    return manifest
+        raise DatasetError(f"dataset.json does not follow the format: {brief(error)}") from error
+    if missing := set(TABLES) - metadata.tables.keys():
+        raise DatasetError(f"dataset.json lists no {', '.join(sorted(missing))}")
+    return metadata
 
 
 def check_version(version: Any) -> bool:
     """Whether `version` is of a newer minor version, whose unknown fields are to be ignored.
 
     Raises:
-        DataSetError: not a version.
+        DatasetError: not a version.
         UnsupportedVersion: of another major version.
     """
     match = _VERSION.fullmatch(version) if isinstance(version, str) else None
     if match is None:
-        raise DataSetError(f"format_version is {version!r}, expected a version such as {FORMAT_VERSION!r}")
+        raise DatasetError(f"format_version is {version!r}, expected a version such as {FORMAT_VERSION!r}")
     major, minor = int(match[1]), int(match[2])
     own_major, own_minor = map(int, FORMAT_VERSION.split("."))
     if major != own_major:
         remedy = "update this software" if major > own_major else "rebuild it or read it with older software"
         raise UnsupportedVersion(
-            f"the data set has format version {version}; this software reads {own_major}.x: {remedy}"
+            f"the dataset has format version {version}; this software reads {own_major}.x: {remedy}"
         )
     return minor > own_minor
 

@@ -10,12 +10,12 @@ from faces.mask import encode_mask_png, face_mask
 from faces.types import Floats
 from pipeline.config import Selection
 from pipeline.records import Candidate, CandidateTrack
-from pipeline.stages.judge import JudgedTrack
 from pipeline.stages.select import FrameTable, are_closed
+from pipeline.stages.track_filter import FilteredTrack
 from shards.schema import IMAGE_SIDE, Pose
 
 
-def frame_table(track: JudgedTrack, selection: Selection) -> FrameTable:
+def frame_table(track: FilteredTrack, selection: Selection) -> FrameTable:
     """What choosing needs to know of all usable frames of a track."""
     poses = [face.landmarks.pose for face in track.faces]
     eyes_open = np.array([face.landmarks.eyes_open for face in track.faces])
@@ -26,7 +26,7 @@ def frame_table(track: JudgedTrack, selection: Selection) -> FrameTable:
 
 
 def candidate_track(
-    number: int, track: JudgedTrack, picks: list[tuple[int, int]], selection: Selection
+    number: int, track: FilteredTrack, picks: list[tuple[int, int]], selection: Selection
 ) -> CandidateTrack:
     """The record of a track that is worth choosing from.
 
@@ -44,13 +44,13 @@ def candidate_track(
     )
 
 
-def mask_png(track: JudgedTrack, row: int) -> bytes:
+def mask_png(track: FilteredTrack, row: int) -> bytes:
     """The face mask of a frame's stored image."""
     face = track.faces[row]
     return encode_mask_png(face_mask(face.square.to_crop(face.landmarks.points), IMAGE_SIDE))
 
 
-def _candidate(track: JudgedTrack, row: int, cluster: int, eyes_closed: bool) -> Candidate:
+def _candidate(track: FilteredTrack, row: int, cluster: int, eyes_closed: bool) -> Candidate:
     frame, face = track.frames[row], track.faces[row]
     pose, square = face.landmarks.pose, face.square
     x0, y0, x1, y1 = _rounded(frame.detection.box, 1)
