@@ -60,9 +60,14 @@ def make_sources(clips: Path, folder: Path, frames: int = 60, side: int = 288) -
         frames: length of the encodes.
         side: of their square frames, in pixels.
     """
-    made = [cut(clips / name, folder / name, seconds) for name, seconds in CUTS.items() if (clips / name).exists()]
+    made = [
+        cut(clips / name, folder / name, seconds) for name, seconds in CUTS.items() if (clips / name).exists()
+    ]
     face = clips / FACE
-    made += [encode(face, folder / name, codec, options, frames, side) for name, (codec, options) in ENCODES.items()]
+    made += [
+        encode(face, folder / name, codec, options, frames, side)
+        for name, (codec, options) in ENCODES.items()
+    ]
     return [_source(path) for path in made]
 
 

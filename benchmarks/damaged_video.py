@@ -111,7 +111,9 @@ def decoded(path: Path, decoder: str) -> tuple[list[Frame], int, int, str]:
     return frames, found.frames, corrupt, "frames"
 
 
-def examine(source: Source, originals: Views, mutation: str, seed: int, decoder: str, folder: Path) -> Outcome:
+def examine(
+    source: Source, originals: Views, mutation: str, seed: int, decoder: str, folder: Path
+) -> Outcome:
     """Damage a file, decode it and compare."""
     outcome = Outcome(source.path.name, source.codec, mutation, seed)
     rng = np.random.default_rng([seed, *mutation.encode(), *source.path.name.encode()])
@@ -152,7 +154,9 @@ def in_child(arguments: tuple[Any, ...]) -> Outcome:
         return Outcome(**json.loads(receiver.recv_bytes()))
     except EOFError:
         child.join()
-        failed.result = f"crashed ({signal.Signals(-child.exitcode).name})" if (child.exitcode or 0) < 0 else "crashed"
+        failed.result = (
+            f"crashed ({signal.Signals(-child.exitcode).name})" if (child.exitcode or 0) < 0 else "crashed"
+        )
         return failed
     finally:
         child.join()

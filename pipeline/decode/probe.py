@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.decode.container import STILL_DEMUXERS, NotAllowed, best_stream, message_of, open_container
 from pipeline.errors import MachineFault
-from pipeline.stages.probe import Refusal as Rejection
+from pipeline.rejection import Rejection
 from shards.schema import Reason
 
 LOST_SHARE = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
@@ -128,8 +128,10 @@ def probe(path: str | Path) -> Probe | Rejection:
         raise MemoryError(message_of(error)) from error
     except NotAllowed as error:
         still = any(name in error.demuxer for name in STILL_DEMUXERS)
-        return Rejection(Reason.STILL_IMAGE, f"container {error.demuxer}") if still else Rejection(
-            Reason.UNREADABLE, str(error)
+        return (
+            Rejection(Reason.STILL_IMAGE, f"container {error.demuxer}")
+            if still
+            else Rejection(Reason.UNREADABLE, str(error))
         )
     except (av.FFmpegError, ValueError) as error:
         if is_lost_share(error):
@@ -143,7 +145,9 @@ def probe(path: str | Path) -> Probe | Rejection:
         )
     if found.color_transfer in HDR:
         name = HDR[found.color_transfer]
-        return Rejection(Reason.HDR_VIDEO, f"transfer function {found.color_transfer} ({name}); only SDR is read")
+        return Rejection(
+            Reason.HDR_VIDEO, f"transfer function {found.color_transfer} ({name}); only SDR is read"
+        )
     return found
 
 
