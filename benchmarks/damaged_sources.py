@@ -25,7 +25,7 @@ CUTS = {
 }
 FACE = "vr_3.mp4"
 ENCODES: dict[str, tuple[str, dict[str, str]]] = {
-    # Every codec with several key frames, as long videos have them; open groups of pictures where codecs have them.
+    # With several key frames each, as long videos have, and open groups of pictures where a codec has them.
     "made_h264.ts": ("libx264", {"g": "15", "bf": "2", "x264-params": "open-gop=1", "crf": "20"}),
     "made_h264.flv": ("libx264", {"g": "20", "bf": "0", "x264-params": "cabac=0", "crf": "20"}),
     "made_hevc.mp4": ("libx265", {"x265-params": "keyint=15:open-gop=1:log-level=none", "crf": "22"}),
@@ -49,25 +49,22 @@ class Source:
     codec: str
     stream_start: int
     """Offset of the first coded frame in the file."""
+    keys: tuple[int, ...]
+    """Indices of the key frames, in display order."""
 
 
-def make_sources(clips: Path, folder: Path, frames: int = 60, side: int = 288) -> list[Source]:
+def make_sources(clips: Path, folder: Path) -> list[Source]:
     """Write all clips to `folder`.
 
     Args:
         clips: directory of the real clips; those that it lacks are left out.
         folder: for the cuts and encodes.
-        frames: length of the encodes.
-        side: of their square frames, in pixels.
     """
     made = [
         cut(clips / name, folder / name, seconds) for name, seconds in CUTS.items() if (clips / name).exists()
     ]
     face = clips / FACE
-    made += [
-        encode(face, folder / name, codec, options, frames, side)
-        for name, (codec, options) in ENCODES.items()
-    ]
+    made += [encode(face, folder / name, codec, options) for name, (codec, options) in ENCODES.items()]
     return [_source(path) for path in made]
 
 
@@ -100,7 +97,9 @@ def cut(path: Path, target: Path, seconds: float, start_s: float | None = None) 
     return target
 
 
-def encode(path: Path, target: Path, codec: str, options: dict[str, str], frames: int, side: int) -> Path:
+def encode(
+    path: Path, target: Path, codec: str, options: dict[str, str], *, frames: int = 60, side: int = 288
+) -> Path:
     """Encode the first frames of a video anew; returns `target`."""
     with av.open(str(path)) as source, av.open(str(target), "w") as file:
         out: Any = file.add_stream(codec, rate=25, options=options)
@@ -118,5 +117,8 @@ def encode(path: Path, target: Path, codec: str, options: dict[str, str], frames
 def _source(path: Path) -> Source:
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
-        starts = [packet.pos for packet in file.demux(stream) if packet.size and packet.pos is not None]
-        return Source(path, stream.codec_context.codec.canonical_name, max(min(starts, default=0), 0))
+        packets = [packet for packet in file.demux(stream) if packet.size]
+    starts = [packet.pos for packet in packets if packet.pos is not None]
+    order = sorted(packets, key=lambda packet: (packet.dts if packet.pts is None else packet.pts) or 0)
+    keys = tuple(index for index, packet in enumerate(order) if packet.is_keyframe)
+    return Source(path, stream.codec_context.codec.canonical_name, max(min(starts, default=0), 0), keys)

@@ -2,11 +2,12 @@
 
     python benchmarks/damaged_video.py CLIPS [--mutations 350] [--decoder auto] [--json FILE]
 
-Short cuts of real clips (stream copies), and encodes of one of them for the codecs that no clip has, are damaged at
-random (seeded). Every frame of every damaged file that is still read as a video goes through the decoder. A frame
+Short cuts of real clips (stream copies), and encodes of one of them for the codecs that no clip has, are
+damaged at random (seeded). Every frame of every damaged file that is still read as a video goes through the decoder. A frame
 that comes out is sound when some frame of the original gives a PSNR of 28 dB or more at 128 px, for the full frame
-and for its centre. Two kinds of unsound frames are told apart: those after which the decoder reports damage (there
-must be none: it knew) and silent ones (at most 1 percent: bit flips that decode without complaint).
+and for its centre. Two kinds of unsound frames are told apart: known ones, behind damage that the decoder reports
+and before the next key frame (there must be none), and silent ones (at most 1 percent: bit flips that decode without
+complaint).
 
 The originals are decoded too: they must lose nothing. Exit status 1 when one of the three does not hold.
 """
@@ -16,25 +17,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import multiprocessing
 import signal
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import av
-import av.logging
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from damaged_sources import Source, make_sources
+from numpy.typing import NDArray
 from video_mutations import MUTATIONS
+
 from pipeline.decode.frames import CorruptFrame, DecodeError, Frame, decode
 from pipeline.decode.probe import Probe, probe
 
@@ -63,11 +59,13 @@ class Outcome:
     """Of every frame that came out, the best over the original's frames of the worse of its two views."""
     unsound: list[int] = field(default_factory=list)
     """Indices of the frames below `LEAST_PSNR`."""
+    known: int = 0
+    """How many of them stand behind a corrupt frame without a key frame in between."""
 
     @property
-    def reported(self) -> bool:
-        """Whether the decoder told of any damage."""
-        return self.corrupt > 0
+    def silent(self) -> int:
+        """How many unsound frames the decoder knows nothing of."""
+        return len(self.unsound) - self.known
 
 
 def views(frames: list[Frame]) -> Views:
@@ -93,17 +91,17 @@ def best_psnr(frames: Views, originals: Views) -> NDArray[np.float64]:
     return 10 * np.log10(255.0**2 / np.maximum(worst.min(1), 1e-3))
 
 
-def decoded(path: Path, decoder: str) -> tuple[list[Frame], int, int, str]:
-    """Every frame of a file that comes out; numbers of planned and corrupt frames; the result in a word."""
+def decoded(path: Path, decoder: str) -> tuple[list[Frame], int, list[int], str]:
+    """Every frame of a file that comes out; number of planned frames; the corrupt ones; the result in a word."""
     found = probe(path)
     if not isinstance(found, Probe):
-        return [], 0, 0, f"{found.reason}"
+        return [], 0, [], f"{found.reason}"
     frames: list[Frame] = []
-    corrupt = 0
+    corrupt: list[int] = []
     try:
         for item in decode(path, found, np.arange(found.frames), decoder):
             if isinstance(item, CorruptFrame):
-                corrupt += 1
+                corrupt.append(item.index)
             else:
                 frames.append(item)
     except DecodeError:
@@ -112,7 +110,7 @@ def decoded(path: Path, decoder: str) -> tuple[list[Frame], int, int, str]:
 
 
 def examine(
-    source: Source, originals: Views, mutation: str, seed: int, decoder: str, folder: Path
+    source: Source, originals: Views, mutation: str, seed: int, *, decoder: str, folder: Path
 ) -> Outcome:
     """Damage a file, decode it and compare."""
     outcome = Outcome(source.path.name, source.codec, mutation, seed)
@@ -120,58 +118,71 @@ def examine(
     path = folder / f"{seed}-{source.path.name}"
     path.write_bytes(MUTATIONS[mutation](source.path.read_bytes(), source.stream_start, rng))
     try:
-        frames, outcome.planned, outcome.corrupt, outcome.result = decoded(path, decoder)
+        frames, outcome.planned, corrupt, outcome.result = decoded(path, decoder)
     except MemoryError:
-        frames, outcome.result = [], "out_of_memory"
+        frames, corrupt, outcome.result = [], [], "out_of_memory"
     finally:
         path.unlink()
+    outcome.corrupt = len(corrupt)
     if frames:
         outcome.psnr = [round(float(value), 1) for value in best_psnr(views(frames), originals)]
         outcome.unsound = [f.index for f, p in zip(frames, outcome.psnr, strict=True) if p < LEAST_PSNR]
+        outcome.known = sum(_is_known(index, corrupt, source.keys) for index in outcome.unsound)
     return outcome
 
 
-def in_child(arguments: tuple[Any, ...]) -> Outcome:
-    """`examine` in a process of its own, which a damaged file may crash or stall."""
-    source, _, mutation, seed, _, _ = arguments
-    failed = Outcome(source.path.name, source.codec, mutation, seed, result="crashed")
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
+def _is_known(index: int, corrupt: list[int], keys: tuple[int, ...]) -> bool:
+    last_key = max((key for key in keys if key <= index), default=0)
+    return any(last_key <= other < index for other in corrupt)
 
-    def run() -> None:
-        sender.send_bytes(json.dumps(asdict(examine(*arguments))).encode())
-        # Without the parent's farewell, which waits for threads that a fork does not have.
-        os._exit(0)
 
-    child = context.Process(target=run)
-    child.start()
-    sender.close()
-    try:
-        if not receiver.poll(TIME_LIMIT_S):
-            failed.result = "timeout"
-            child.kill()
-            return failed
-        return Outcome(**json.loads(receiver.recv_bytes()))
-    except EOFError:
-        child.join()
-        failed.result = (
-            f"crashed ({signal.Signals(-child.exitcode).name})" if (child.exitcode or 0) < 0 else "crashed"
-        )
-        return failed
-    finally:
-        child.join()
+Job = tuple[Source, Views, str, int]
+
+
+def run_all(jobs: list[Job], decoder: str, folder: Path, processes: int) -> list[Outcome]:
+    """`examine` every job in a process of its own, which a damaged file may crash or stall."""
+    waiting, outcomes = list(reversed(jobs)), []
+    running: dict[int, tuple[Job, int, float]] = {}
+    while waiting or running:
+        while waiting and len(running) < processes:
+            job = waiting.pop()
+            reader, writer = os.pipe()
+            child = os.fork()
+            if not child:
+                answer = examine(*job, decoder=decoder, folder=folder)
+                os.write(writer, json.dumps(asdict(answer)).encode())
+                os._exit(0)
+            os.close(writer)
+            running[child] = (job, reader, time.monotonic())
+        for child, (job, reader, start) in list(running.items()):
+            late = time.monotonic() - start > TIME_LIMIT_S
+            if late:
+                os.kill(child, signal.SIGKILL)
+            if os.waitpid(child, 0 if late else os.WNOHANG)[0]:
+                outcomes.append(_answer(job, reader, "timeout" if late else "crashed"))
+                del running[child]
+        time.sleep(0.01)
+    return outcomes
+
+
+def _answer(job: Job, reader: int, otherwise: str) -> Outcome:
+    with os.fdopen(reader, "rb") as file:
+        answer = file.read()
+    source, _, mutation, seed = job
+    if not answer:
+        return Outcome(source.path.name, source.codec, mutation, seed, result=otherwise)
+    return Outcome(**json.loads(answer))
 
 
 def tally(outcomes: list[Outcome], by: str) -> Iterator[str]:
     """A table by codec or by kind of damage."""
-    yield f"{by:<14} {'files':>6} {'frames':>7} {'corrupt':>8} {'unsound':>8} {'of them known':>14} {'silent %':>9}"
+    yield f"{by:<14} {'files':>6} {'frames':>7} {'corrupt':>8} {'unsound':>8} {'known':>6} {'silent':>7} {'silent %':>9}"
     for name in [*sorted({getattr(o, by) for o in outcomes}), "all"]:
         rows = [o for o in outcomes if name in (getattr(o, by), "all")]
         frames = sum(len(o.psnr) for o in rows)
-        silent = sum(len(o.unsound) for o in rows if not o.reported)
-        known = sum(len(o.unsound) for o in rows if o.reported)
+        silent, known = sum(o.silent for o in rows), sum(o.known for o in rows)
         yield (
-            f"{name:<14} {len(rows):>6} {frames:>7} {sum(o.corrupt for o in rows):>8} {silent + known:>8} {known:>14} "
+            f"{name:<14} {len(rows):>6} {frames:>7} {sum(o.corrupt for o in rows):>8} {silent + known:>8} {known:>6} {silent:>7} "
             f"{100 * silent / max(frames, 1):>9.2f}"
         )
 
@@ -187,7 +198,6 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write every outcome to this file")
     options = parser.parse_args()
-    av.logging.set_level(av.logging.PANIC)
     cv2.setNumThreads(1)
     start = time.monotonic()
 
@@ -199,17 +209,17 @@ def main() -> int:
         for source in sources:
             frames, planned, corrupt, _ = decoded(source.path, options.decoder)
             originals[source.path.name] = views(frames)
-            lost += corrupt
+            lost += len(corrupt)
             if corrupt:
-                print(f"{source.path.name}: {corrupt} of {planned} frames of an intact clip are lost")
+                print(f"{source.path.name}: {len(corrupt)} of {planned} frames of an intact clip are lost")
         jobs = []
         kinds = list(MUTATIONS)
         for number in range(options.mutations):
             source = sources[number % len(sources)]
-            kind = kinds[(number // len(sources) + number) % len(kinds)]
-            jobs.append((source, originals[source.path.name], kind, number, options.decoder, folder))
-        with ThreadPoolExecutor(options.processes) as pool:
-            outcomes = list(pool.map(in_child, jobs))
+            # Each round over the sources shifts the kinds by one, so that every source meets every kind.
+            kind = kinds[(number % len(sources) + number // len(sources)) % len(kinds)]
+            jobs.append((source, originals[source.path.name], kind, number))
+        outcomes = run_all(jobs, options.decoder, folder, options.processes)
     if options.json:
         options.json.write_text(json.dumps([asdict(o) for o in outcomes]))
 
@@ -217,8 +227,8 @@ def main() -> int:
         print("\n".join(tally(outcomes, by)), end="\n\n")
     print("outcomes:", dict(Counter(o.result for o in outcomes).most_common()))
     frames_out = sum(len(o.psnr) for o in outcomes)
-    known = sum(len(o.unsound) for o in outcomes if o.reported)
-    silent = sum(len(o.unsound) for o in outcomes if not o.reported) / max(frames_out, 1)
+    known = sum(o.known for o in outcomes)
+    silent = sum(o.silent for o in outcomes) / max(frames_out, 1)
     print(f"{len(outcomes)} damaged files of {len(sources)} clips in {time.monotonic() - start:.0f} s")
     print(f"frames lost of intact clips: {lost} (must be 0)")
     print(f"unsound frames where the decoder reports damage: {known} (must be 0)")

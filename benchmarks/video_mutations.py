@@ -10,7 +10,7 @@ Mutation = Callable[[bytes, int, np.random.Generator], bytes]
 """From the file, the offset of its first coded frame and a generator to the damaged file."""
 
 
-def random_bytes(data: bytes, stream: int, rng: np.random.Generator) -> bytes:
+def random_bytes(data: bytes, _stream: int, rng: np.random.Generator) -> bytes:
     """Overwrite 1 to 20 single bytes anywhere."""
     out = bytearray(data)
     for at in rng.integers(0, len(out), rng.integers(1, 21)):
@@ -53,7 +53,7 @@ def zeros(data: bytes, stream: int, rng: np.random.Generator) -> bytes:
     return _overwrite(data, start, bytes(int(rng.integers(64, 4097))))
 
 
-def truncation(data: bytes, stream: int, rng: np.random.Generator) -> bytes:
+def truncation(data: bytes, _stream: int, rng: np.random.Generator) -> bytes:
     """Keep the first 40 to 99.5 percent."""
     return data[: int(len(data) * rng.uniform(0.4, 0.995))]
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.decode.strict import listening
+
 if TYPE_CHECKING:
     import av
 
@@ -64,12 +66,14 @@ def open_container(path: str | Path, **options: str) -> av.container.InputContai
     allowed = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file"}
     # An absolute path is never read as the name of a protocol.
     name = str(Path(path).absolute())
-    try:
-        return av.open(name, options=allowed | options, metadata_errors="replace")
-    except av.ArgumentError as error:
-        if error.log and "whitelist" in error.log[2]:
-            raise NotAllowed(error.log[1]) from error
-        raise
+    with listening() as messages:
+        try:
+            return av.open(name, options=allowed | options, metadata_errors="replace")
+        except av.ArgumentError as error:
+            refused = [demuxer for _, demuxer, text in messages if "whitelist" in text]
+            if refused:
+                raise NotAllowed(refused[0]) from error
+            raise
 
 
 def best_stream(container: Any) -> Any:

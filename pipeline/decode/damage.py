@@ -1,15 +1,15 @@
 """Which frames are corrupt, given which packets are damaged.
 
-A frame is predicted from frames that are decoded before it, back to the last key frame. So one damaged packet makes
-corrupt every frame that is decoded from it on, until a key frame is intact. The rule speaks of two orders:
+A frame is predicted from frames that are decoded before it, back to the last key frame. So one damaged packet
+makes corrupt every frame that is decoded from it on, until a key frame is intact. Two orders matter:
 
 - Damage travels in *decode order*, the order of packets.
 - A key frame ends it for the frames *shown* after it. Leading pictures (decoded after a key frame, shown before
   it) may be predicted from the frames before the key frame too, as open groups of pictures do.
 
-Hence the rule: a frame is sound when a key frame that is itself intact has been shown before it, and no packet from
-that key frame up to its own, in decode order, is damaged or missing. Frames before the first key frame are corrupt:
-a cut without re-encoding begins with them.
+Hence the rule: a frame is sound when a key frame that is itself intact has been shown before it, and no packet
+from that key frame up to its own, in decode order, is damaged or missing. Frames before the first key frame are
+corrupt: a cut without re-encoding begins with them.
 """
 
 from __future__ import annotations

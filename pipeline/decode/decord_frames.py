@@ -1,7 +1,8 @@
 """Decodes with decord where a pass of PyAV finds no damage.
 
-decord says nothing of damage, so its frames are never taken on trust: PyAV decodes the file first and judges every
-frame. The cost is both decoders' time. A file in which PyAV finds damage is left to PyAV altogether, because decord
+decord says nothing of damage, so its frames are never taken on trust: PyAV decodes the file first and judges
+every frame. The cost is both decoders' time.
+A file in which PyAV finds damage is left to PyAV altogether, because decord
 may count the frames of a damaged file differently.
 
 decord guesses the container by itself and takes no allow-list. It is only given files whose first bytes are the
@@ -28,12 +29,19 @@ UNKNOWN_CODECS = frozenset({"av1", "libdav1d", "vvc"})
 
 
 def decord_reads(path: str | Path, probe: Probe) -> bool:
-    """Whether decord can be given the file."""
+    """Whether decord can be given the file.
+
+    Raises:
+        DecodeError: the file cannot be opened.
+    """
     # Of several streams, decord's older FFmpeg may take another for the best.
     if probe.video_streams > 1 or probe.codec in UNKNOWN_CODECS or probe.container not in DECORD_CONTAINERS:
         return False
-    with Path(path).open("rb") as file:
-        return _has_signature(file.read(12), probe.container)
+    try:
+        with Path(path).open("rb") as file:
+            return _has_signature(file.read(12), probe.container)
+    except OSError as error:
+        raise DecodeError(f"decord: {error.strerror}") from error
 
 
 def _has_signature(head: bytes, container: str) -> bool:
@@ -47,8 +55,8 @@ def _has_signature(head: bytes, container: str) -> bool:
 def decord_frames(path: str | Path, wanted: Sequence[int]) -> Iterator[tuple[int, Image]]:
     """Read every frame in order, and give the wanted ones with their rotation applied.
 
-    decord's random access is one frame off behind the key frames of some HEVC files, and `skip_frames` can hang near
-    the end of a file.
+    decord's random access is one frame off behind the key frames of some HEVC files, and `skip_frames` can hang
+    near the end of a file.
 
     Args:
         path: of the file.

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.decode.container import STILL_DEMUXERS, NotAllowed, best_stream, message_of, open_container
+from pipeline.decode.strict import listening
 from pipeline.errors import MachineFault
 from pipeline.rejection import Rejection
 from shards.schema import Reason
@@ -120,35 +121,19 @@ def probe(path: str | Path) -> Probe | Rejection:
     if unfit is not None:
         return unfit
     try:
-        index = _read_index(path)
-        if isinstance(index, Rejection):
-            return index
-        found = _describe(path, index)
+        with listening():
+            return _look_at(path)
     except MemoryError as error:
         raise MemoryError(message_of(error)) from error
     except NotAllowed as error:
         still = any(name in error.demuxer for name in STILL_DEMUXERS)
-        return (
-            Rejection(Reason.STILL_IMAGE, f"container {error.demuxer}")
-            if still
-            else Rejection(Reason.UNREADABLE, str(error))
-        )
+        if still:
+            return Rejection(Reason.STILL_IMAGE, f"container {error.demuxer}")
+        return Rejection(Reason.UNREADABLE, str(error))
     except (av.FFmpegError, ValueError) as error:
         if is_lost_share(error):
             raise lost_share(error) from error
         return Rejection(Reason.UNREADABLE, message_of(error))
-    if isinstance(found, Rejection):
-        return found
-    if found.duration_s < COMPLETE * index.promised_s - 1.0:
-        return Rejection(
-            Reason.TRUNCATED_FILE, f"{found.duration_s:.1f} of {index.promised_s:.1f} seconds are in the file"
-        )
-    if found.color_transfer in HDR:
-        name = HDR[found.color_transfer]
-        return Rejection(
-            Reason.HDR_VIDEO, f"transfer function {found.color_transfer} ({name}); only SDR is read"
-        )
-    return found
 
 
 def is_lost_share(error: BaseException) -> bool:
@@ -159,8 +144,8 @@ def is_lost_share(error: BaseException) -> bool:
 def lost_share(error: BaseException, path: Path | None = None) -> MachineFault:
     """The error for a share that is away."""
     return MachineFault(
-        f"{path or 'The video'} cannot be reached ({message_of(error)}). Check that the source is mounted on every "
-        "node; the same command again continues"
+        f"{path or 'The video'} cannot be reached ({message_of(error)}). Check that the source is mounted on "
+        "every node; the same command again continues"
     )
 
 
@@ -178,6 +163,25 @@ def _not_a_file(path: Path) -> Rejection | None:
         if is_lost_share(error) or not path.parent.is_dir():
             raise lost_share(error, path) from error
         return Rejection(Reason.UNREADABLE, error.strerror)
+
+
+def _look_at(path: Path) -> Probe | Rejection:
+    index = _read_index(path)
+    if isinstance(index, Rejection):
+        return index
+    found = _describe(path, index)
+    if isinstance(found, Rejection):
+        return found
+    if found.duration_s < COMPLETE * index.promised_s - 1.0:
+        return Rejection(
+            Reason.TRUNCATED_FILE, f"{found.duration_s:.1f} of {index.promised_s:.1f} seconds are in the file"
+        )
+    if found.color_transfer in HDR:
+        name = HDR[found.color_transfer]
+        return Rejection(
+            Reason.HDR_VIDEO, f"transfer function {found.color_transfer} ({name}); only SDR is read"
+        )
+    return found
 
 
 @dataclass(frozen=True)
