@@ -107,4 +107,4 @@ class SelectImages:
 def _message(outcome: VideoOutcome) -> str:
     if outcome.reason is None or outcome.reason not in UNEXPECTED:
         return ""
-    return f"{outcome.uri} is one failed video ({outcome.reason.value}): {outcome.detail}"
+    return f"{outcome.uri} is one failed video ({outcome.reason}): {outcome.detail}"

@@ -92,7 +92,7 @@ def demo_clips(
 def list_models(
     models_dir: Annotated[Path | None, typer.Option(help="Folder of weights")] = None,
 ) -> None:
-    """Show every known network: its file, checksum, licence and whether it is there."""
+    """Show every known network: its file, checksum, license and whether it is there."""
     from pipeline.models_table import models_table
 
     with user_errors():

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from settings.section import Section
+from shards.metadata import SemanticVersion
 from shards.schema import IMAGES_PER_IDENTITY
 
 Degrees = Annotated[float, Field(ge=0, le=180)]
@@ -48,7 +49,7 @@ class Source(Section):
     name: Name = "folder"
     """Name of the dataset in keys, records and the report."""
     path: Folder
-    licence: str | None = None
+    license: str | None = None
     """Written into every record of this source."""
 
 
@@ -168,6 +169,8 @@ class Shards(Section):
     max_samples: Annotated[int, Field(ge=1)] = 256
     max_bytes: Annotated[int, Field(ge=2**20)] = 2**30
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
+    store_embeddings: bool = True
+    """Whether records hold the identity's embedding: without it, faces cannot be searched for in the dataset."""
 
 
 class Run(Section):
@@ -203,6 +206,8 @@ class Config(Section):
     shipped = "workflows/curate_*.yaml"
 
     name: Name = "mfhq"
+    version: SemanticVersion = "1.0.0"
+    """Version of the dataset, for people to cite."""
     source: Source
     output: Folder
     models: Models

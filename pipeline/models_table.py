@@ -44,7 +44,7 @@ def _paragraph(model: ModelFile, models_dir: Path | None) -> str:
         f"{model.name}\n"
         f"  file     {model.file}\n"
         f"  sha256   {pin(model).removeprefix('sha256 ')}\n"
-        f"  licence  {model.licence}\n"
+        f"  license  {model.license}\n"
         f"  from     {origin(model)}\n"
         f"  here     {_here(model, models_dir)}"
     )

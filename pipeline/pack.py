@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from shards.atomic import OutOfSpace
 from shards.metadata import DatasetError, DatasetMetadata, Provenance, ShardLimits
 from shards.reader import Dataset
 from shards.sample import Sample
-from shards.schema import IdentityRecord, VideoOutcome
+from shards.schema import FromSource, IdentityRecord, VideoOutcome
 from shards.writer import write_dataset
 
 
@@ -65,9 +66,9 @@ def pack(
 
 def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> DatasetMetadata:
     staged = {video.video_id: video for video in plan.manifest.videos}
-    # A licence changes no image, so it is the one of now and not of when a video was curated.
+    # A license changes no image, so it is the present one and not that of when a video was curated.
     outcomes = [
-        plan.staging.outcome(video).model_copy(update={"licence": video.licence})
+        plan.staging.outcome(video).model_copy(update={"license": video.license})
         for video in plan.manifest.videos
     ]
     identities = [
@@ -88,6 +89,8 @@ def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter)
     of_video = {identity.key: staged[identity.video_id] for identity in identities}
     order = sorted(assignment.placements, key=lambda key: (assignment.placements[key].split, key))
     samples = _samples(order, of_video, assignment.placements, assignment.outcomes, plan.staging)
+    if not config.shards.store_embeddings:
+        samples = map(_without_embedding, samples)
     limits = ShardLimits(max_samples=config.shards.max_samples, max_bytes=config.shards.max_bytes)
     there = _what_is_there(config.output, provenance, limits, assignment.outcomes)
     if there is not None:
@@ -101,6 +104,7 @@ def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter)
             provenance,
             limits,
             name=config.name,
+            version=config.version,
             progress=lambda done: advance(done, ""),
         )
 
@@ -108,7 +112,7 @@ def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter)
 def _what_is_there(
     output: Path, provenance: Provenance, limits: ShardLimits, outcomes: list[VideoOutcome]
 ) -> DatasetMetadata | None:
-    """The dataset in the output folder, if it is the one that would be written: readers may be using it."""
+    """The dataset in the output directory, if it is the one that would be written: readers may be using it."""
     try:
         dataset = Dataset.open(output)
         same = (dataset.metadata.provenance, dataset.metadata.limits) == (provenance, limits)
@@ -151,11 +155,16 @@ def _samples(
         outcome, placement = by_id[video.video_id], placements[key]
         record = IdentityRecord(
             **identity.model_dump(),
+            **outcome.model_dump(include=set(FromSource.model_fields)),
             split=placement.split,
             person_id=placement.person_id,
             video_id=outcome.video_id,
-            source=outcome.source,
-            origin=outcome.origin,
-            licence=outcome.licence,
         )
         yield Sample(record, jpegs, masks)
+
+
+def _without_embedding(sample: Sample) -> Sample:
+    """The sample as it is stored when embeddings are not."""
+    images = [image.model_copy(update={"identity_cosine": None}) for image in sample.record.images]
+    update = {"embedder": None, "embedding": None, "images": images}
+    return replace(sample, record=sample.record.model_copy(update=update))

@@ -16,9 +16,8 @@ from pipeline.report.distributions import Identities, identities, random_keys, w
 from pipeline.report.timings import Seconds, Timings, tabulate
 from shards.layout import IMAGES, VIDEOS
 from shards.metadata import DatasetMetadata
-from shards.reader import Dataset, read_table
+from shards.reader import Dataset
 from shards.schema import IMAGES_PER_IDENTITY, Split, Status
-from shards.tables import IMAGES_SCHEMA, VIDEOS_SCHEMA
 
 RANDOM_IDENTITIES, WORST_IDENTITIES = 24, 12
 SEED = 20
@@ -26,7 +25,7 @@ UNACCEPTED_ROWS = 500
 LISTED_SHARDS = 200
 
 _VIDEO_COLUMNS = (
-    *("video_id", "source", "uri", "licence", "bytes", "status", "reason", "detail", "width", "height"),
+    *("video_id", "source", "uri", "license", "bytes", "status", "reason", "detail", "width", "height"),
     *("duration_s", "faces_seen", "frame_reasons", "tracks", "identities"),
 )
 _IMAGE_COLUMNS = (
@@ -40,8 +39,8 @@ class Tables:
     """A dataset's tables, as far as the report needs them.
 
     Attributes:
-        videos: columns of videos.parquet.
-        images: columns of images.parquet.
+        videos: columns of the videos table.
+        images: columns of the images table.
         identities: figures of each identity.
         roll_weight: of the pose distance.
         roll_weight_known: whether it is that of the configuration.
@@ -66,8 +65,8 @@ def read(dataset: Dataset, seconds: Seconds | None) -> Tables:
     Raises:
         DatasetError: a table does not follow the format.
     """
-    videos = read_table(dataset.root / VIDEOS, _part(VIDEOS_SCHEMA, _VIDEO_COLUMNS))
-    images = read_table(dataset.root / IMAGES, _part(IMAGES_SCHEMA, _IMAGE_COLUMNS))
+    videos = dataset.table(VIDEOS, _VIDEO_COLUMNS)
+    images = dataset.table(IMAGES, _IMAGE_COLUMNS)
     weight = provenance.number(dataset.metadata.provenance, "selection", "roll_weight")
     roll_weight = 1.0 if weight is None else weight
     metrics = Counter(
@@ -141,10 +140,6 @@ SECTIONS = (
 )
 
 
-def _part(schema: pa.Schema, columns: tuple[str, ...]) -> pa.Schema:
-    return pa.schema([schema.field(name) for name in columns])
-
-
 def _key_figures(metadata: DatasetMetadata) -> list[dict[str, object]]:
     counts = metadata.counts
     videos = sum(counts.videos.values())
@@ -216,8 +211,8 @@ def _times(tables: Tables, identity_count: int) -> dict[str, Any] | None:
 
 def _files(metadata: DatasetMetadata) -> list[Mapping[str, object]]:
     tables = [
-        {"name": name, "entries": table.rows, "megabytes": table.bytes / 1e6, "sha256": table.sha256}
-        for name, table in sorted(metadata.tables.items())
+        {"name": table.name, "entries": table.rows, "megabytes": table.bytes / 1e6, "sha256": table.sha256}
+        for _, table in sorted(metadata.tables.items())
     ]
     shards = [
         {"name": shard.name, "entries": shard.samples, "megabytes": shard.bytes / 1e6, "sha256": shard.sha256}

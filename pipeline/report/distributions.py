@@ -61,7 +61,7 @@ class PoseMap:
 
 @dataclass(frozen=True)
 class Identities:
-    """Per-identity figures of N identities, in the order of images.parquet.
+    """Per-identity figures of N identities, in the order of the images table.
 
     Attributes:
         keys: (N,).
@@ -129,7 +129,7 @@ def identities(images: pa.Table, roll_weight: float) -> Identities:
     """Figures of each identity.
 
     Args:
-        images: rows of images.parquet, the 8 of an identity one after the other.
+        images: rows of the images table, the 8 of an identity one after the other.
         roll_weight: of the pose distance, as in the selection of images.
 
     Raises:
@@ -139,12 +139,12 @@ def identities(images: pa.Table, roll_weight: float) -> Identities:
     codes = names.indices.to_numpy()
     if len(codes) % IMAGES_PER_IDENTITY or len(names.dictionary) * IMAGES_PER_IDENTITY != len(codes):
         raise DatasetError(
-            f"images.parquet has not {IMAGES_PER_IDENTITY} rows for each key: verify the dataset"
+            f"the images table has not {IMAGES_PER_IDENTITY} rows for each key: verify the dataset"
         )
     grouped = codes.reshape(-1, IMAGES_PER_IDENTITY)
     if (grouped != grouped[:, :1]).any():
         raise DatasetError(
-            "images.parquet: the images of an identity do not stand together: verify the dataset"
+            "the images table: the images of an identity do not stand together: verify the dataset"
         )
     pose = np.stack([column(images, name) for name in ("yaw", "pitch", "roll")], axis=-1)
     pose = pose.reshape(-1, IMAGES_PER_IDENTITY, 3)

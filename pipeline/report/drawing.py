@@ -103,11 +103,13 @@ def _distributions(metadata: DatasetMetadata, tables: Tables) -> dict[str, tuple
     made["fig-eyes"] = _one(
         column(images, "eyes_open"), "openness of the less open eye", "Eyes open: 0 is closed, 1 is wide open"
     )
-    made["fig-cosine"] = _one(
-        column(images, "identity_cosine"),
-        "cosine",
-        "Likeness of each image to its identity: cosine to the mean embedding",
-    )
+    embedded = images.filter(pc.is_valid(images["identity_cosine"]))
+    if len(embedded):
+        made["fig-cosine"] = _one(
+            column(embedded, "identity_cosine"),
+            "cosine",
+            "Likeness of each image to its identity: cosine to the mean embedding",
+        )
     return made
 
 

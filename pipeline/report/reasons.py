@@ -26,16 +26,20 @@ FUNNEL_STEPS = (
     FunnelStep("readable", "File could be read", tuple(reason for reason in Reason if reason in FAILURES)),
     FunnelStep(
         "moving picture",
-        "Long enough moving picture",
-        (Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT),
+        "Long enough moving picture, sound and of a kind that is read",
+        (
+            *(Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT, Reason.FRAME_TOO_LARGE),
+            *(Reason.HDR_VIDEO, Reason.CORRUPT_FRAME),
+        ),
     ),
     FunnelStep("face seen", "Shows a face", (Reason.NO_FACE,)),
     FunnelStep(
         "usable faces",
         "Enough usable faces of one person",
         (
-            *(Reason.FACE_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS, Reason.EXTREME_POSE),
-            *(Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT),
+            *(Reason.FACE_TOO_SMALL, Reason.CROP_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS),
+            *(Reason.EXTREME_POSE, Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.OTHER_IDENTITY),
+            Reason.TRACK_TOO_SHORT,
         ),
     ),
     FunnelStep(
@@ -47,9 +51,13 @@ FUNNEL_STEPS = (
 
 MEANING = {
     Reason.EMPTY_FILE: "the file holds no bytes",
+    Reason.NOT_A_REGULAR_FILE: "a named pipe, a device or a directory, and no file",
+    Reason.UNSUPPORTED_CONTAINER: "the container is not one of those that are opened",
     Reason.UNREADABLE: "the file cannot be opened as a video",
     Reason.TRUNCATED_FILE: "the file ends early",
     Reason.DECODE_ERROR: "the decoder reported an error",
+    Reason.DECODER_CRASHED: "the process that decoded it died",
+    Reason.SANDBOX_VIOLATION: "the decoder did what the sandbox forbids",
     Reason.WORKER_CRASHED: "the process that worked on it died",
     Reason.TIMEOUT: "took longer than allowed",
     Reason.OUT_OF_MEMORY: "needed more memory than allowed",
@@ -57,7 +65,10 @@ MEANING = {
     Reason.NO_VIDEO_STREAM: "the file holds no moving picture",
     Reason.STILL_IMAGE: "one picture only",
     Reason.TOO_SHORT: "too few frames",
-    Reason.DUPLICATE_VIDEO: "same bytes as another video",
+    Reason.FRAME_TOO_LARGE: "its frames have more pixels than allowed",
+    Reason.HDR_VIDEO: "high dynamic range, which is not converted",
+    Reason.CORRUPT_FRAME: "frames that are damaged, or depend on damaged ones",
+    Reason.DUPLICATE_VIDEO: "same content as another video",
     Reason.NO_FACE: "no face found",
     Reason.FACE_TOO_SMALL: "face smaller than the least size",
     Reason.FACE_CUT_OFF: "face reaches beyond the frame",

@@ -39,7 +39,7 @@ def list_folder(source: Source) -> Manifest:
                 source=source.name,
                 uri=uri,
                 path=str(path),
-                licence=source.licence,
+                license=source.license,
                 bytes=facts.st_size,
                 modified_ns=facts.st_mtime_ns,
             )

@@ -59,7 +59,7 @@ class Video(Record):
     path: FilePath
     """Absolute path, as all nodes of the cluster see it."""
     origin: str | None = None
-    licence: str | None = None
+    license: str | None = None
     bytes: int
     modified_ns: int
 

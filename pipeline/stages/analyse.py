@@ -189,7 +189,7 @@ def _unread(found: Probe | Rejection) -> bool:
 
 
 def _identity_of(video: Video) -> dict[str, Any]:
-    return video.model_dump(include={"video_id", "source", "uri", "origin", "licence", "bytes"})
+    return video.model_dump(include={"video_id", "source", "uri", "origin", "license", "bytes"})
 
 
 def _facts(found: Probe) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def _sample(number: int) -> Sample:
         person_id=f"person_{1 if number == 2 else number:03d}",
         video_id=f"video-{number}",
         source="celebv-hq" if number % 3 else "vfhq",
-        licence=None if number % 3 else "research only",
+        license=None if number % 3 else "research only",
         track=0,
         track_start_s=0,
         track_end_s=4,
@@ -154,7 +154,7 @@ def _sample(number: int) -> Sample:
 def _accepted(record: IdentityRecord) -> VideoOutcome:
     return VideoOutcome(
         **_file(record.video_id, record.source, f"clips/<b>{record.video_id}</b>.mp4"),
-        licence=record.licence,
+        license=record.license,
         status=Status.ACCEPTED,
         analysed_frames=60,
         faces_seen=70,
@@ -176,7 +176,7 @@ def _lost(reason: Reason, number: int) -> VideoOutcome:
     track = TrackOutcome(track=0, start_s=0, end_s=4, frames=30, usable_frames=12, reason=reason)
     return VideoOutcome(
         **_file(video_id, "vfhq", uri, probed=not failed),
-        licence="research only",
+        license="research only",
         status=Status.FAILED if failed else Status.REJECTED,
         reason=reason,
         detail=f"what was found: {HOSTILE}",

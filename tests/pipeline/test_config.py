@@ -42,7 +42,7 @@ def test_an_override_wins_over_the_file_and_is_read_as_yaml() -> None:
 
 
 def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
-    assert load("source.licence=CC BY=NC").source.licence == "CC BY=NC"
+    assert load("source.license=CC BY=NC").source.license == "CC BY=NC"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_an_override_below_a_value_is_refused() -> None:
 
 
 def test_an_override_that_is_not_yaml_is_refused() -> None:
-    assert "the value is not YAML" in rejection("source.licence=[open")
+    assert "the value is not YAML" in rejection("source.license=[open")
 
 
 def test_a_missing_key_comes_with_the_override_that_sets_it() -> None:
@@ -207,7 +207,7 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
         "shards.max_samples=9",
         "source.path=/mnt/same-clips",
         "name=other",
-        "source.licence=own",
+        "source.license=own",
     ],
 )
 def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str) -> None:

@@ -22,7 +22,7 @@ def make(root: Path, *names: str) -> None:
 
 
 def listed(root: Path) -> Manifest:
-    return list_folder(Source(name="clips", path=root, licence="own"))
+    return list_folder(Source(name="clips", path=root, license="own"))
 
 
 def uris(root: Path) -> list[str]:
@@ -38,7 +38,7 @@ def test_videos_of_all_subfolders_are_listed_by_id(tmp_path: Path) -> None:
         "clips/a/z.MKV",
         "clips/b.mp4",
     ]
-    assert all(video.source == "clips" and video.licence == "own" for video in videos)
+    assert all(video.source == "clips" and video.license == "own" for video in videos)
 
 
 def test_a_video_is_listed_with_its_size_and_time_of_change(tmp_path: Path) -> None:

@@ -41,13 +41,13 @@ def listed(*arguments: object) -> dict[str, dict[str, str]]:
     return table
 
 
-def test_every_network_is_shown_with_file_checksum_licence_and_address() -> None:
+def test_every_network_is_shown_with_file_checksum_license_and_address() -> None:
     table = listed()
     assert sorted(table) == sorted([*MODELS, "piqe"])
     for name, model in MODELS.items():
         assert table[name]["file"] == model.file
         assert model.sha256 in table[name]["sha256"]
-        assert table[name]["licence"] == model.licence
+        assert table[name]["license"] == model.license
         assert model.url is not None
         assert table[name]["from"].startswith(model.url)
     assert table["scrfd_10g"]["sha256"] == MODELS["scrfd_10g"].sha256
@@ -67,7 +67,7 @@ def test_it_is_shown_whether_a_file_is_here_and_the_right_one(tmp_path: Path) ->
 
 def test_own_networks_are_shown_too(tmp_path: Path) -> None:
     (tmp_path / "own.onnx").write_bytes(NET)
-    entry = {"kind": "scrfd", "file": "own.onnx", "sha256": sha256(NET), "licence": "own"}
+    entry = {"kind": "scrfd", "file": "own.onnx", "sha256": sha256(NET), "license": "own"}
     (tmp_path / "models.json").write_text(json.dumps({"own": entry}))
     own = listed("--models-dir", tmp_path)["own"]
     assert own["here"] == str(tmp_path / "own.onnx")
@@ -131,7 +131,7 @@ def weights(tmp_path: Path, site: Site) -> Path:
 
 def own(kind: str, file: str, content: bytes, site: Site) -> dict[str, object]:
     url = f"{site.root}/{file}"
-    return {"kind": kind, "file": file, "sha256": sha256(content), "licence": "own", "url": url}
+    return {"kind": kind, "file": file, "sha256": sha256(content), "license": "own", "url": url}
 
 
 def sha256(content: bytes) -> str:

@@ -83,13 +83,13 @@ def test_the_images_of_each_identity_are_its_own(source: Path, tmp_path: Path) -
     assert samples == kept
 
 
-def test_licence_source_and_weights_reach_the_records(source: Path, tmp_path: Path) -> None:
-    metadata, _, _ = packed(source, tmp_path / "mfhq", "source.name=ours", "source.licence=CC BY 4.0")
+def test_license_source_and_weights_reach_the_records(source: Path, tmp_path: Path) -> None:
+    metadata, _, _ = packed(source, tmp_path / "mfhq", "source.name=ours", "source.license=CC BY 4.0")
     dataset = Dataset.open(tmp_path / "mfhq")
     for record in [s.record for s in dataset.samples()]:
-        assert (record.source, record.licence) == ("ours", "CC BY 4.0")
+        assert (record.source, record.license) == ("ours", "CC BY 4.0")
         assert record.video_id.startswith("ours/")
-    assert {(video.source, video.licence) for video in dataset.videos()} == {("ours", "CC BY 4.0")}
+    assert {(video.source, video.license) for video in dataset.videos()} == {("ours", "CC BY 4.0")}
     provenance = metadata.provenance
     assert provenance.models == {name: model.sha256 for name, model in MODELS_USED.items()}
     assert sorted(provenance.libraries) == sorted(LIBRARIES)
@@ -182,11 +182,11 @@ def test_an_output_that_cannot_be_written_any_more_is_named(source: Path, tmp_pa
     output = tmp_path / "mfhq"
     packed(source, output)
     planned = plan_build(configured(source, output), MODELS_USED, replace=False, retry_failed=False)
-    (output / "index.parquet").unlink()
-    (output / "index.parquet").mkdir()
+    (output / "index-g0000.parquet").unlink()
+    (output / "index-g0000.parquet").mkdir()
     with pytest.raises(BuildError) as caught:
         pack(configured(source, output), MODELS_USED, planned, Reporter(Console(file=io.StringIO())))
-    assert f"cannot write the dataset: {output}/index.parquet" in str(caught.value)
+    assert f"cannot write the dataset: {output}/index-g0000.parquet" in str(caught.value)
     assert "continues with all finished videos" in str(caught.value)
 
 

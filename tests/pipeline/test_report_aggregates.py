@@ -27,7 +27,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def videos(dataset: Dataset) -> pa.Table:
-    return read_table(dataset.root / "videos.parquet", VIDEOS_SCHEMA)
+    return read_table(dataset.root / "videos-g0000.parquet", VIDEOS_SCHEMA)
 
 
 def test_every_reason_belongs_to_one_gate_and_has_a_meaning() -> None:
@@ -83,7 +83,7 @@ def test_sources_share_out_all_videos(dataset: Dataset, videos: pa.Table) -> Non
         ("celebv-hq", 8, 8, 0, 0),
     ]
     assert [(row.identities, row.persons) for row in rows] == [(4, 4), (8, 7)]
-    assert [row.licences for row in rows] == [("research only",), ("",)]
+    assert [row.licenses for row in rows] == [("research only",), ("",)]
 
 
 def test_a_capped_list_of_lost_videos_keeps_some_of_every_reason(videos: pa.Table) -> None:

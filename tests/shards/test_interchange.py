@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from faces.crop import Square
 from faces.pose import rotation_from_pose
 from faces.types import HeadPose
-from shards.layout import FIELDS, SHARD_PATTERN
+from shards.layout import FIELDS, IMAGES, INDEX, SHARD_PATTERN, TABLE_PATTERN, TOMBSTONES, VIDEOS
 from shards.metadata import DIGEST_FIELD, DatasetMetadata
 from shards.schema import (
     FAILURES,
@@ -28,7 +28,7 @@ from shards.schema import (
     Split,
     Status,
 )
-from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, VIDEOS_SCHEMA
+from shards.tables import SCHEMAS
 from shards.writer import write_dataset
 
 README = (Path(__file__).parents[2] / "shards" / "README.md").read_text(encoding="utf-8")
@@ -209,9 +209,10 @@ def test_every_json_field_is_documented(title: str, model: type[BaseModel]) -> N
 @pytest.mark.parametrize(
     ("title", "schema"),
     [
-        ("index.parquet", INDEX_SCHEMA),
-        ("images.parquet", IMAGES_SCHEMA),
-        ("videos.parquet", VIDEOS_SCHEMA),
+        ("The index table", SCHEMAS[INDEX]),
+        ("The images table", SCHEMAS[IMAGES]),
+        ("The videos table", SCHEMAS[VIDEOS]),
+        ("The tombstones table", SCHEMAS[TOMBSTONES]),
     ],
 )
 def test_every_column_is_documented_with_its_type(title: str, schema: pa.Schema) -> None:
@@ -220,14 +221,11 @@ def test_every_column_is_documented_with_its_type(title: str, schema: pa.Schema)
 
 
 def test_every_reason_is_documented_under_its_status() -> None:
-    text = section("videos.parquet")
-    failed, rejected = re.search(
-        r"The reasons of status `failed`(.*?)The reasons of status `rejected`(.*?)All three", text, re.DOTALL
-    ).groups()  # type: ignore[union-attr]
-    assert set(re.findall(r"`(\w+)`", failed)) == set(FAILURES)
-    assert re.findall(r"`(\w+)`", rejected) == [reason for reason in Reason if reason not in FAILURES]
+    rows = re.findall(r"^\| `(\w+)` \| (failed|rejected) \|", section("Status and reasons"), re.MULTILINE)
+    assert rows == [(reason, "failed" if reason in FAILURES else "rejected") for reason in Reason]
 
 
 def test_the_version_and_the_shard_names_are_those_of_the_code() -> None:
     assert README.startswith(f"# The MFHQ dataset format, version {FORMAT_VERSION}\n")
-    assert SHARD_PATTERN.replace("?:", "") in README
+    assert f"`{SHARD_PATTERN.replace('?:', '')}`" in README
+    assert f"`{TABLE_PATTERN}`" in README

@@ -20,49 +20,49 @@ from shards.verify import verify
     [("offset", 512), ("length", 1024), ("shard", TRAIN_1), ("split", "test"), ("members", [])],
 )
 def test_an_index_that_disagrees_with_the_shards_is_found(root: Path, column: str, value: object) -> None:
-    factory.change_rows(root / "index.parquet", lambda rows: rows[2].update({column: value}))
+    factory.change_rows(root / "index-g0000.parquet", lambda rows: rows[2].update({column: value}))
     factory.reseal_manifest(root)
-    assert (Check.INDEX_DISAGREES, "index.parquet:clip-b_0") in found(root)
+    assert (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-b_0") in found(root)
 
 
 def test_an_index_that_lacks_or_invents_a_sample_is_found(root: Path) -> None:
     def change(rows: list[dict[str, Any]]) -> None:
         rows[4]["key"] = "clip-x_0"
 
-    factory.change_rows(root / "index.parquet", change)
+    factory.change_rows(root / "index-g0000.parquet", change)
     factory.reseal_manifest(root)
     assert found(root) >= {
-        (Check.INDEX_DISAGREES, "index.parquet:clip-d_0"),
-        (Check.INDEX_DISAGREES, "index.parquet:clip-x_0"),
+        (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-d_0"),
+        (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-x_0"),
     }
 
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("yaw", 1.5), ("frame", 9), ("sha256", "ab" * 32), ("licence", None), ("person_id", "p")],
+    [("yaw", 1.5), ("frame", 9), ("sha256", "ab" * 32), ("license", None), ("person_id", "p")],
 )
 def test_an_image_table_that_disagrees_with_a_record_names_the_column(
     root: Path, column: str, value: object
 ) -> None:
-    factory.change_rows(root / "images.parquet", lambda rows: rows[17].update({column: value}))
+    factory.change_rows(root / "images-g0000.parquet", lambda rows: rows[17].update({column: value}))
     factory.reseal_manifest(root)
     findings = verify(root)
     assert [(finding.check, finding.where) for finding in findings] == [
-        (Check.IMAGES_DISAGREE, "images.parquet:clip-b_0")
+        (Check.IMAGES_DISAGREE, "images-g0000.parquet:clip-b_0")
     ]
     assert findings[0].message == f"image 1 differs from the sample's record in {column}"
 
 
 def test_an_image_table_that_lacks_a_row_is_found(root: Path) -> None:
-    factory.change_rows(root / "images.parquet", lambda rows: rows.pop(20))
+    factory.change_rows(root / "images-g0000.parquet", lambda rows: rows.pop(20))
     factory.reseal_manifest(root)
-    assert (Check.IMAGES_DISAGREE, "images.parquet:clip-b_0") in found(root)
+    assert (Check.IMAGES_DISAGREE, "images-g0000.parquet:clip-b_0") in found(root)
 
 
 def test_an_image_table_in_another_order_is_found(root: Path) -> None:
-    factory.change_rows(root / "images.parquet", lambda rows: rows.append(rows.pop(0)))
+    factory.change_rows(root / "images-g0000.parquet", lambda rows: rows.append(rows.pop(0)))
     factory.reseal_manifest(root)
-    assert (Check.IMAGES_DISAGREE, "images.parquet:clip-b_1") in found(root)
+    assert (Check.IMAGES_DISAGREE, "images-g0000.parquet:clip-b_1") in found(root)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,12 @@ def test_an_image_table_in_another_order_is_found(root: Path) -> None:
         ("clip-a", {"status": Status.REJECTED}),
         ("clip-a", {"reason": Reason.NO_FACE}),
         ("clip-a", {"tracks": []}),
-        ("clip-a", {"licence": "other"}),
+        ("clip-a", {"license": "other"}),
         ("clip-nobody", {"reason": None}),
         ("clip-nobody", {"status": Status.FAILED}),
         ("clip-nobody", {"status": Status.ACCEPTED}),
         ("clip-nobody", {"identities": 1}),
-        ("clip-nobody", {"reason": "bad_luck"}),
+        ("clip-nobody", {"reason": "Bad luck"}),
         ("clip-nobody", {"fps": float("nan")}),
         ("clip-broken", {"status": Status.REJECTED}),
     ],
@@ -89,24 +89,24 @@ def test_a_video_that_contradicts_itself_or_its_samples_is_named(
     def change(rows: list[dict[str, Any]]) -> None:
         next(row for row in rows if row["video_id"] == video).update(changes)
 
-    factory.change_rows(root / "videos.parquet", change)
+    factory.change_rows(root / "videos-g0000.parquet", change)
     factory.reseal_manifest(root)
-    assert (Check.VIDEOS_DISAGREE, f"videos.parquet:{video}") in found(root)
+    assert (Check.VIDEOS_DISAGREE, f"videos-g0000.parquet:{video}") in found(root)
 
 
 def test_a_video_without_a_row_or_with_two_is_named(root: Path) -> None:
     def change(rows: list[dict[str, Any]]) -> None:
         rows[0] = rows[1]
 
-    factory.change_rows(root / "videos.parquet", change)
+    factory.change_rows(root / "videos-g0000.parquet", change)
     factory.reseal_manifest(root)
     assert found(root) >= {
-        (Check.VIDEOS_DISAGREE, "videos.parquet:clip-a"),
-        (Check.VIDEOS_DISAGREE, "videos.parquet:clip-b"),
+        (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-a"),
+        (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-b"),
     }
 
 
-@pytest.mark.parametrize("name", ["index.parquet", "images.parquet", "videos.parquet"])
+@pytest.mark.parametrize("name", ["index-g0000.parquet", "images-g0000.parquet", "videos-g0000.parquet"])
 def test_a_missing_table_is_named_and_the_rest_is_checked(root: Path, name: str) -> None:
     (root / name).unlink()
     flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-b_0.5.jpg")[2] - 700)
@@ -134,9 +134,7 @@ def test_a_wrong_count_is_named(root: Path, counts: dict[str, object]) -> None:
 def test_a_wrong_number_of_samples_or_rows_is_named(root: Path) -> None:
     metadata = decode_metadata((root / "dataset.json").read_bytes())
     shards = [metadata.shards[0].model_copy(update={"samples": 2}), *metadata.shards[1:]]
-    index = metadata.tables["index.parquet"].model_copy(update={"rows": 6})
-    changed = metadata.model_copy(
-        update={"shards": shards, "tables": {**metadata.tables, "index.parquet": index}}
-    )
+    index = metadata.tables["index"].model_copy(update={"rows": 6})
+    changed = metadata.model_copy(update={"shards": shards, "tables": {**metadata.tables, "index": index}})
     (root / "dataset.json").write_bytes(encode_metadata(changed))
-    assert found(root) == {(Check.WRONG_COUNT, TEST), (Check.WRONG_COUNT, "index.parquet")}
+    assert found(root) == {(Check.WRONG_COUNT, TEST), (Check.WRONG_COUNT, "index-g0000.parquet")}

@@ -22,32 +22,32 @@ from shards.verify import verify
 def test_without_a_manifest_the_rest_is_still_checked(root: Path) -> None:
     (root / "dataset.json").unlink()
     flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-b_0.5.jpg")[2] - 700)
-    assert (Check.BAD_MANIFEST, "dataset.json") in found(root)
+    assert (Check.BAD_METADATA, "dataset.json") in found(root)
     assert (Check.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.5.jpg") in found(root)
 
 
 def test_a_data_set_of_a_newer_major_version_is_only_named(root: Path) -> None:
-    (root / "dataset.json").write_text('{"format_version": "2.0"}')
+    (root / "dataset.json").write_text('{"format_version": "3.0"}')
     assert [str(finding) for finding in verify(root)] == [
         (
-            "unsupported_version: dataset.json: the dataset has format version 2.0; "
-            "this software reads 1.x: update this software"
+            "unsupported_version: dataset.json: the dataset has format version 3.0; "
+            "this software reads 2.x: update this software"
         )
     ]
 
 
 def test_what_a_newer_minor_version_added_is_ignored(root: Path) -> None:
-    change_record(root, TRAIN_0, "clip-b_0", format_version="1.7", hair_colour="green")
+    change_record(root, TRAIN_0, "clip-b_0", format_version="2.7", hair_colour="green")
     factory.reseal(root)
-    table = pq.read_table(root / "videos.parquet")
+    table = pq.read_table(root / "videos-g0000.parquet")
     added = table.append_column("weather", pa.array(["fair"] * table.num_rows))
-    write_parquet(root / "videos.parquet", added)
+    write_parquet(root / "videos-g0000.parquet", added)
     factory.reseal_manifest(root)
     unsealed = json.loads((root / "dataset.json").read_bytes())
-    del unsealed["manifest_sha256"]
-    unsealed |= {"format_version": "1.7", "tombstones": []}
+    del unsealed["metadata_sha256"]
+    unsealed |= {"format_version": "2.7", "weather": []}
     compact = json.dumps(unsealed, sort_keys=True, separators=(",", ":")).encode()
-    sealed = {**unsealed, "manifest_sha256": factory.sha256(compact)}
+    sealed = {**unsealed, "metadata_sha256": factory.sha256(compact)}
     (root / "dataset.json").write_text(json.dumps(sealed, sort_keys=True, indent=2) + "\n")
     dataset = Dataset.open(root)
     assert dataset.sample("clip-b_0").record.images == factory.samples()[2].record.images
@@ -63,12 +63,13 @@ def test_an_unknown_field_of_this_version_is_a_fault(root: Path) -> None:
 
 
 def test_an_empty_or_missing_folder_is_reported(tmp_path: Path) -> None:
-    assert (Check.BAD_MANIFEST, "dataset.json") in found(tmp_path)
-    assert (Check.BAD_MANIFEST, "dataset.json") in found(tmp_path / "nowhere")
+    assert (Check.BAD_METADATA, "dataset.json") in found(tmp_path)
+    assert (Check.BAD_METADATA, "dataset.json") in found(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
-    "name", ["dataset.json", "images.parquet", "index.parquet", "videos.parquet", TEST, TRAIN_0]
+    "name",
+    ["dataset.json", "images-g0000.parquet", "index-g0000.parquet", "videos-g0000.parquet", TEST, TRAIN_0],
 )
 def test_any_flipped_byte_of_any_file_is_found(tiny: Path, name: str) -> None:
     path = tiny / name
@@ -82,7 +83,8 @@ def test_any_flipped_byte_of_any_file_is_found(tiny: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["dataset.json", "images.parquet", "index.parquet", "videos.parquet", TEST, TRAIN_0]
+    "name",
+    ["dataset.json", "images-g0000.parquet", "index-g0000.parquet", "videos-g0000.parquet", TEST, TRAIN_0],
 )
 def test_any_truncated_file_is_found(tiny: Path, name: str) -> None:
     path = tiny / name
@@ -98,13 +100,13 @@ def test_many_problems_are_all_reported_at_once(root: Path) -> None:
     flip(root / TRAIN_1, offset_of(root / TRAIN_1, "clip-c_0.json")[2])
     (root / TEST).unlink()
     (root / "train" / "stray.txt").write_text("x")
-    factory.change_rows(root / "videos.parquet", lambda rows: rows[-1].update(status="failed"))
+    factory.change_rows(root / "videos-g0000.parquet", lambda rows: rows[-1].update(status="failed"))
     assert found(root) >= {
         (Check.MEMBER_DIGEST, f"{TRAIN_0}:clip-a_0.0.jpg"),
         (Check.TAR_HEADER, f"{TRAIN_0}:clip-b_0.7.mask.png"),
         (Check.TAR_PADDING, f"{TRAIN_1}:clip-c_0.json"),
         (Check.MISSING_FILE, TEST),
         (Check.EXTRA_FILE, "train/stray.txt"),
-        (Check.VIDEOS_DISAGREE, "videos.parquet:clip-nobody"),
-        (Check.FILE_DIGEST, "videos.parquet"),
+        (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-nobody"),
+        (Check.FILE_DIGEST, "videos-g0000.parquet"),
     }
