@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from pipeline.errors import BuildError
-from pipeline.records import StagedIdentity
+from pipeline.records import StagedIdentity, Timeline
 from pipeline.sources.manifest import Video
 from pipeline.stages.finalize import FinalizedVideo
 from shards.atomic import remove_temporaries, write_parquet
@@ -39,6 +39,7 @@ _SCHEMA = pa.schema(
         pa.field("identities", pa.list_(pa.string()), nullable=False),
         pa.field("jpegs", _IMAGES, nullable=False),
         pa.field("masks", _IMAGES, nullable=False),
+        pa.field("timeline", pa.string(), nullable=False),
     ]
 )
 _SECONDS = TypeAdapter(dict[str, float])
@@ -95,6 +96,7 @@ class Staging:
                 "identities": [[identity.model_dump_json() for identity in finalized.identities]],
                 "jpegs": [finalized.jpegs],
                 "masks": [finalized.masks],
+                "timeline": [finalized.timeline.model_dump_json(exclude_defaults=True)],
             },
             schema=_SCHEMA,
         )
@@ -133,10 +135,16 @@ class Staging:
         jpegs, masks = self._read(video, "jpegs", "masks")
         return [(tuple(images), tuple(covers)) for images, covers in zip(jpegs, masks, strict=True)]
 
+    def timeline(self, video: Video) -> Timeline:
+        """What the analysis of a finished video saw, frame by frame."""
+        (text,) = self._read(video, "timeline")
+        with _damage_named(video, self.path(video)):
+            return Timeline.model_validate_json(text)
+
     def is_readable(self, video: Video) -> bool:
         """Whether all that was kept of a finished video can be read back."""
         try:
-            self._read(video, *_SCHEMA.names)
+            self._read(video, *(name for name in _SCHEMA.names if name != "timeline"))
             self.outcome(video)
             self.identities(video)
         except DamagedStagedFile:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.records import Analysis, Candidate, CandidateTrack, StagedIdentity
+from pipeline.records import Analysis, Candidate, CandidateTrack, StagedIdentity, Timeline
 from pipeline.rejection import Rejection
 from pipeline.stages.analyse import video_rejection
 from pipeline.stages.select import FrameTable, choose
+from pipeline.stages.timeline import settled_timeline
 from shards.schema import ImageRecord, Quality, Reason, Status, TrackOutcome, VideoOutcome
 
 
@@ -25,6 +26,7 @@ class FinalizedVideo:
     jpegs: list[list[bytes]]
     masks: list[list[bytes]]
     seconds: dict[str, float]
+    timeline: Timeline = field(default_factory=Timeline)
 
 
 def finalize(
@@ -62,7 +64,8 @@ def finalize(
             finalized.masks.append(covers)
         tracks[candidates.track] = outcome.model_copy(update=update)
     settled = _settled(analysis.outcome.model_copy(update={"tracks": list(tracks.values())}))
-    return replace(finalized, outcome=settled)
+    timeline = settled_timeline(analysis, finalized.identities)
+    return replace(finalized, outcome=settled, timeline=timeline)
 
 
 def _identity(
