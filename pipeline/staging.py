@@ -183,3 +183,56 @@ def _damage_named(video: Video, path: Path) -> Iterator[None]:
                 f"file: {video.video_id} is then curated again"
             ) from error
         raise DamagedStagedFile(video, path, str(error).splitlines()[0]) from error
+
+
+@dataclass(frozen=True)
+class StagedVideo:
+    """All that a staged file holds of a video, found by the file's path alone.
+
+    Attributes:
+        outcome: of the video.
+        timeline: what the analysis saw; None in files of an older version.
+        identities: those that were chosen.
+        jpegs: the images of each identity.
+    """
+
+    outcome: VideoOutcome
+    timeline: Timeline | None
+    identities: list[StagedIdentity]
+    jpegs: list[list[bytes]]
+
+
+def read_staged_outcome(path: Path) -> VideoOutcome:
+    """The outcome in a staged file.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    return VideoOutcome.model_validate_json(_columns(path, ["outcome"])["outcome"])
+
+
+def read_staged_video(path: Path) -> StagedVideo:
+    """All that a staged file holds.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    there = [
+        name for name in ("outcome", "identities", "jpegs", "timeline") if name in pq.read_schema(path).names
+    ]
+    row = _columns(path, there)
+    return StagedVideo(
+        outcome=VideoOutcome.model_validate_json(row["outcome"]),
+        timeline=Timeline.model_validate_json(row["timeline"]) if "timeline" in row else None,
+        identities=[StagedIdentity.model_validate_json(text) for text in row["identities"]],
+        jpegs=row["jpegs"],
+    )
+
+
+def _columns(path: Path, names: list[str]) -> dict[str, Any]:
+    with path.open("rb") as file:
+        (row,) = pq.read_table(file, columns=names, page_checksum_verification=True).to_pylist()
+    columns: dict[str, Any] = row
+    return columns
