@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,14 +75,14 @@ def strip(path: Path, timeline: Timeline, decoder: str | None) -> list[StripFram
     ]
 
 
-def read_frames(path: Path, frames: Sequence[int], decoder: str | None) -> list[Frame]:
-    """Decode some frames of a video; the only place here that opens the file.
+def read_frames(path: Path, frames: Sequence[int], decoder: str | None) -> Iterator[Frame]:
+    """Decode some frames of a video, one at a time; the only place here that opens the file.
 
     Raises:
         NoFrames: the file cannot be decoded.
     """
     if not frames:
-        return []
+        return
     found = probe(path)
     if isinstance(found, Rejection):
         raise NoFrames(f"{found.reason}: {found.detail}")
@@ -90,8 +90,8 @@ def read_frames(path: Path, frames: Sequence[int], decoder: str | None) -> list[
     if indices[-1] >= len(found.times_s):
         raise NoFrames(f"the file holds {len(found.times_s)} frames, and frame {indices[-1]} was analysed")
     try:
-        return list(decode(path, found, indices, decoder or Frames().decoder))
-    except DecodeError as error:
+        yield from decode(path, found, indices, decoder or Frames().decoder)
+    except (DecodeError, MemoryError) as error:
         raise NoFrames(str(error)) from error
 
 
@@ -114,7 +114,7 @@ def frames_to_show(timeline: Timeline, most: int = MOST_FRAMES) -> list[int]:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Rows of a list in an order in which every beginning is spread evenly: first, last, middle, quarters, …"""
+    """Rows of a list in an order in which every beginning is spread evenly: first, last, middle, quarters."""
     order: dict[int, None] = {}
     parts = 1
     while len(order) < min(count, most) and count:
