@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pipeline.explain.facts import pitch, yaw
-from pipeline.explain.runs import NO_FACE, USABLE, TrackFaces, frame_runs, state
+from pipeline.explain.runs import FACES, NO_FACE, USABLE, TrackFaces, frame_runs, state
 from pipeline.records import Timeline, TimelineFace
 
 COLOURS = {
@@ -26,8 +27,9 @@ COLOURS = {
     "other_identity": "#d55e00",
     "corrupt_frame": "#b2182b",
     NO_FACE: "#c3c9d0",
+    FACES: "#8fb7dd",
 }
-"""After Okabe and Ito, told apart by colour-blind readers as far as so many can be; the text names each as well."""
+"""After Okabe and Ito, told apart by colour-blind readers as far as so many can be; the text names each too."""
 OTHER = "#5f6670"
 
 WIDTH, LEFT, RIGHT = 1000.0, 44.0, 14.0
@@ -156,7 +158,7 @@ def lanes(timeline: Timeline, tracks: Sequence[TrackFaces]) -> Lanes:
             x(run.start_s),
             TOP,
             max(1.5, x(run.end_s + step) - x(run.start_s)),
-            run.state if run.state in COLOURS else USABLE,
+            run.state,
             f"{run.start_s:.2f} to {run.end_s:.2f} s: {run.state}",
         )
         for run in frame_runs(timeline)
@@ -196,7 +198,7 @@ def _scale(start_s: float, end_s: float) -> Callable[[float], float]:
 
 def _step(times: Sequence[float]) -> float:
     """Usual distance of two analysed frames, in seconds."""
-    gaps = sorted(after - before for before, after in zip(times, times[1:], strict=False))
+    gaps = sorted(after - before for before, after in pairwise(times))
     return gaps[len(gaps) // 2] if gaps else 0.1
 
 

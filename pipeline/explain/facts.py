@@ -10,7 +10,7 @@ from pipeline.records import TimelineFace
 from pipeline.report.reasons import meaning
 from shards.schema import TrackOutcome, VideoOutcome
 
-DASH = "\N{EN DASH}"
+DASH = "-"
 
 
 def verdict(outcome: VideoOutcome) -> str:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pipeline.explain import chart, facts
 from pipeline.explain.explanation import Explanation
-from pipeline.explain.runs import NO_FACE, USABLE, Run, TrackFaces, frame_runs, state, tracks_of
+from pipeline.explain.runs import FACES, USABLE, Run, TrackFaces, frame_runs, state, tracks_of
 from pipeline.explain.strip import NoFrames, StripFrame, data_uri, strip
 from pipeline.records import TimelineFace
 from pipeline.report.page import TEMPLATE as REPORT_TEMPLATE
@@ -90,14 +90,14 @@ def as_page(found: Explanation) -> str:
 
 def state_meaning(name: str) -> str:
     """What a state of a face or a frame means."""
-    return "passed every check" if name == USABLE else meaning(name)
+    known = {USABLE: "passed every check", FACES: "the frame shows a face or more"}
+    return known.get(name) or meaning(name)
 
 
 def shown_states(found: Explanation, tracks: list[TrackFaces]) -> list[str]:
     """The states that occur, `usable` first and then in the order of the colours, unknown ones last."""
     there = {run.state for track in tracks for run in track.runs}
-    there |= {run.state for run in frame_runs(found.timeline) if run.state == NO_FACE}
-    there |= {frame.reason for frame in found.timeline.frames if frame.reason}
+    there |= {run.state for run in frame_runs(found.timeline)}
     places = {name: place for place, name in enumerate(chart.COLOURS)}
     return sorted(there, key=lambda name: (places.get(name, len(places)), name))
 

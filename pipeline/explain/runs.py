@@ -10,6 +10,7 @@ from pipeline.records import Timeline, TimelineFace
 
 USABLE = "usable"
 NO_FACE = "no_face"
+FACES = "faces"
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,9 @@ def tracks_of(timeline: Timeline) -> list[TrackFaces]:
 
 
 def frame_runs(timeline: Timeline) -> list[Run]:
-    """What the whole frames showed: the reason for which they were dropped, `no_face`, or how many faces."""
-    faces: dict[int, int] = {}
-    for face in timeline.faces:
-        faces[face.frame] = faces.get(face.frame, 0) + 1
-
-    def shows(count: int) -> str:
-        return NO_FACE if count == 0 else "1 face" if count == 1 else f"{count} faces"
-
-    return runs((frame.time_s, frame.reason or shows(faces.get(frame.frame, 0))) for frame in timeline.frames)
+    """What the whole frames showed: the reason for which they were dropped, `no_face` or `faces`."""
+    seen = {face.frame for face in timeline.faces}
+    return runs(
+        (frame.time_s, frame.reason or (FACES if frame.frame in seen else NO_FACE))
+        for frame in timeline.frames
+    )

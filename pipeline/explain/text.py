@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.explain import facts
 from pipeline.explain.explanation import Explanation
-from pipeline.explain.runs import Run, frame_runs, tracks_of
+from pipeline.explain.runs import FACES, Run, frame_runs, tracks_of
 
 MOST_RUNS = 40
 """Stretches shown of one track; a flickering detection has hundreds."""
@@ -79,7 +79,7 @@ def _timeline(found: Explanation) -> list[str]:
             lines.append(
                 f"    {face.time_s:7.2f} s  frame {face.frame:<6} {angles}  quality {face.quality:g}"
             )
-    if found.whole and any(run.state not in ("1 face",) for run in frame_runs(found.timeline)):
+    if found.whole and any(run.state != FACES for run in frame_runs(found.timeline)):
         lines += ["", "whole frames", *_runs(frame_runs(found.timeline))]
     return lines
 
