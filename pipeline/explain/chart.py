@@ -9,9 +9,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
 from pipeline.explain.facts import pitch, yaw
-from pipeline.explain.runs import FACES, NO_FACE, USABLE, TrackFaces, frame_runs, state
+from pipeline.explain.runs import FACES, NO_FACE, USABLE, TrackFaces, frame_states, state
 from pipeline.records import Timeline, TimelineFace
 
 COLOURS = {
@@ -98,7 +99,7 @@ class PoseChart:
 
 @dataclass(frozen=True)
 class Lanes:
-    """All tracks along the time of the video, a lane each; the first lane holds the whole frames."""
+    """All tracks along the time of the video, a lane each; a first one for frames without a face, if any."""
 
     height: float
     boxes: list[Box]
@@ -113,10 +114,15 @@ def colour(name: str) -> str:
     return COLOURS.get(name, OTHER)
 
 
-def pose_chart(track: TrackFaces) -> PoseChart:
-    """The figure of one track."""
+def pose_chart(track: TrackFaces, step: float) -> PoseChart:
+    """The figure of one track.
+
+    Args:
+        track: the track.
+        step: usual distance of two analysed frames, in seconds.
+    """
     faces = track.faces
-    x = _scale(faces[0].time_s, faces[-1].time_s)
+    x = _scale(faces[0].time_s, faces[-1].time_s, step)
     posed = [face for face in faces if face.pose]
     values = [angle(face) for face in posed for angle in (yaw, pitch)]
     low, high, step = _angle_range(values)
@@ -137,7 +143,7 @@ def pose_chart(track: TrackFaces) -> PoseChart:
         yaw=_path(faces, x, lambda face: y(yaw(face))),
         pitch=_path(faces, x, lambda face: y(pitch(face))),
         points=points,
-        lane=_pieces([(face.time_s, state(face), title(face)) for face in faces], x, lane_y),
+        lane=_pieces([(face.time_s, state(face), title(face)) for face in faces], x, lane_y, step),
         chosen=[(x(face.time_s), numbers[face.frame]) for face in track.chosen],
         times=_time_ticks(faces[0].time_s, faces[-1].time_s, x),
         angles=[
@@ -149,28 +155,24 @@ def pose_chart(track: TrackFaces) -> PoseChart:
 def lanes(timeline: Timeline, tracks: Sequence[TrackFaces]) -> Lanes:
     """The figure of the whole video; the shortest tracks are left out where there are many."""
     times = [frame.time_s for frame in timeline.frames]
-    x = _scale(times[0], times[-1])
+    step = usual_step(timeline)
+    x = _scale(times[0], times[-1], step)
     shown = sorted(tracks, key=lambda track: -len(track.faces))[:MOST_LANES]
     shown.sort(key=lambda track: track.number)
-    step = _step(times)
-    boxes = [
-        Box(
-            x(run.start_s),
-            TOP,
-            max(1.5, x(run.end_s + step) - x(run.start_s)),
-            run.state,
-            f"{run.start_s:.2f} to {run.end_s:.2f} s: {run.state}",
-        )
-        for run in frame_runs(timeline)
-    ]
-    labels, chosen = [Tick(TOP + LANE - 3, "all")], []
-    for row, track in enumerate(shown, 1):
-        y = TOP + row * LANE_STEP
+    boxes: list[Box] = []
+    labels: list[Tick] = []
+    chosen: list[tuple[float, float]] = []
+    whole = [(at, name, f"{at:.2f} s: {name}") for at, name in frame_states(timeline)]
+    if any(name != FACES for _, name, _ in whole):
+        labels.append(Tick(TOP + LANE - 3, "all"))
+        boxes += _pieces(whole, x, TOP, step)
+    for track in shown:
+        y = TOP + len(labels) * LANE_STEP
         labels.append(Tick(y + LANE - 3, str(track.number)))
         faces = [(face.time_s, state(face), title(face)) for face in track.faces]
         boxes += _pieces(faces, x, y, step)
-        chosen += [(round(x(face.time_s) + (x(step) - x(0)) / 2, 1), y + LANE / 2) for face in track.chosen]
-    height = TOP + (len(shown) + 1) * LANE_STEP + 20
+        chosen += [(round(x(face.time_s + step / 2), 1), y + LANE / 2) for face in track.chosen]
+    height = TOP + len(labels) * LANE_STEP + 20
     return Lanes(height, boxes, labels, chosen, _time_ticks(times[0], times[-1], x), len(tracks) - len(shown))
 
 
@@ -180,7 +182,7 @@ def title(face: TimelineFace) -> str:
         f"{face.time_s:.2f} s, frame {face.frame}, track {face.track}: {state(face)}",
         f"face {face.face_px:.0f} px",
         f"crop {face.crop_px[2]:.0f} px" if face.crop_px else None,
-        f"yaw {face.pose.yaw:+.0f} pitch {face.pose.pitch:+.0f} roll {face.pose.roll:+.0f}"
+        f"yaw {round(face.pose.yaw):+d} pitch {round(face.pose.pitch):+d} roll {round(face.pose.roll):+d}"
         if face.pose
         else None,
         f"sharpness {face.sharpness:.0f}" if face.sharpness is not None else None,
@@ -190,26 +192,27 @@ def title(face: TimelineFace) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _scale(start_s: float, end_s: float) -> Callable[[float], float]:
-    """From seconds to the x axis."""
-    span = max(end_s - start_s, 1e-3)
-    return lambda time_s: round(LEFT + (WIDTH - LEFT - RIGHT - 8) * (time_s - start_s) / span, 1)
+def usual_step(timeline: Timeline) -> float:
+    """Median distance of two analysed frames, in seconds."""
+    gaps = [after.time_s - before.time_s for before, after in pairwise(timeline.frames)]
+    return median(gaps) if gaps else 0.1
 
 
-def _step(times: Sequence[float]) -> float:
-    """Usual distance of two analysed frames, in seconds."""
-    gaps = sorted(after - before for before, after in pairwise(times))
-    return gaps[len(gaps) // 2] if gaps else 0.1
+def _scale(start_s: float, end_s: float, step: float) -> Callable[[float], float]:
+    """From seconds to the x axis, with room for the piece of the last frame."""
+    span = max(end_s + step - start_s, 1e-3)
+    return lambda time_s: round(LEFT + (WIDTH - LEFT - RIGHT) * (time_s - start_s) / span, 1)
 
 
 def _pieces(
-    frames: Sequence[tuple[float, str, str]], x: Callable[[float], float], y: float, step: float | None = None
+    frames: Sequence[tuple[float, str, str]], x: Callable[[float], float], y: float, step: float
 ) -> list[Box]:
-    """One piece of a lane for each frame, as wide as frames usually lie apart."""
-    width = step if step is not None else _step([time_s for time_s, _, _ in frames])
+    """One piece of a lane for each frame, up to the next one or as wide as `step`, the usual distance."""
+    times = [time_s for time_s, _, _ in frames]
+    ends = [after if after - time_s < 1.5 * step else time_s + step for time_s, after in pairwise(times)]
     return [
-        Box(x(time_s), y, round(max(1.5, min(x(time_s + width) - x(time_s), 20.0)), 1), name, text)
-        for time_s, name, text in frames
+        Box(x(time_s), y, round(max(1.5, x(end) - x(time_s)), 1), name, text)
+        for (time_s, name, text), end in zip(frames, [*ends, times[-1] + step], strict=True)
     ]
 
 

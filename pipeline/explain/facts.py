@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import median
 
 from pipeline.explain.runs import TrackFaces
 from pipeline.records import TimelineFace
@@ -62,12 +61,7 @@ def crops(faces: Sequence[TimelineFace]) -> str:
 
 def angles(faces: Sequence[TimelineFace], angle: Callable[[TimelineFace], float]) -> str:
     """Range of an angle in degrees, where the pose is known."""
-    return spread([angle(face) for face in faces if face.pose], "{:+.0f}", "..")
-
-
-def middle(values: Sequence[float]) -> str:
-    """The median, or a dash."""
-    return f"{median(values):.0f}" if values else DASH
+    return spread([round(angle(face)) for face in faces if face.pose], "{:+d}", "..")
 
 
 def spread(values: Sequence[float], form: str, to: str = DASH) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import jinja2
@@ -21,7 +22,7 @@ from shards.schema import TrackOutcome
 
 TEMPLATE = Path(__file__).parent / "template"
 MOST_TRACKS = 12
-"""Tracks with a figure of their own, those with the most usable frames; the table lists all."""
+"""Tracks with a section of their own, those with the most usable frames; the table lists all."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'"
 
 
@@ -97,30 +98,33 @@ def state_meaning(name: str) -> str:
 def shown_states(found: Explanation, tracks: list[TrackFaces]) -> list[str]:
     """The states that occur, `usable` first and then in the order of the colours, unknown ones last."""
     there = {run.state for track in tracks for run in track.runs}
-    there |= {run.state for run in frame_runs(found.timeline)}
+    whole_frames = {run.state for run in frame_runs(found.timeline)}
+    there |= whole_frames if whole_frames != {FACES} else set()
     places = {name: place for place, name in enumerate(chart.COLOURS)}
     return sorted(there, key=lambda name: (places.get(name, len(places)), name))
 
 
 def _sections(found: Explanation, tracks: list[TrackFaces]) -> list[TrackSection]:
+    """The best tracks; of one that never passed the first checks, the table and the lanes tell all."""
     by_number = {track.number: track for track in tracks}
+    step = chart.usual_step(found.timeline)
     best = sorted(
         found.outcome.tracks,
         key=lambda track: (track.key is None, -track.usable_frames, -track.frames, track.track),
     )
     sections = []
-    for outcome in best[:MOST_TRACKS]:
-        track = by_number.get(outcome.track)
+    for outcome in best:
+        track = by_number.get(outcome.track, TrackFaces(outcome.track, []))
         images = [data_uri(jpeg) for jpeg in found.images.get(outcome.track, [])]
-        chosen: list[TimelineFace | None] = list(track.chosen) if track else []
-        if len(chosen) != len(images):
-            chosen = [None] * len(images)
-        sections.append(
-            TrackSection(
-                outcome=outcome,
-                figure=chart.pose_chart(track) if track and found.whole else None,
-                runs=track.runs if track and found.whole else [],
-                images=list(zip(chosen, images, strict=True)),
+        has_pose = found.whole and any(face.pose for face in track.faces)
+        if has_pose or images:
+            faces: list[TimelineFace | None] = list(track.chosen)
+            sections.append(
+                TrackSection(
+                    outcome=outcome,
+                    figure=chart.pose_chart(track, step) if has_pose else None,
+                    runs=track.runs if found.whole else [],
+                    images=list(zip_longest(faces[: len(images)], images)),
+                )
             )
-        )
-    return sections
+    return sections[:MOST_TRACKS]

@@ -65,10 +65,15 @@ def tracks_of(timeline: Timeline) -> list[TrackFaces]:
     return [TrackFaces(number, sorted(faces, key=lambda f: f.time_s)) for number, faces in by_track]
 
 
-def frame_runs(timeline: Timeline) -> list[Run]:
-    """What the whole frames showed: the reason for which they were dropped, `no_face` or `faces`."""
+def frame_states(timeline: Timeline) -> list[tuple[float, str]]:
+    """(time, what the whole frame showed): the reason for which it was dropped, `no_face` or `faces`."""
     seen = {face.frame for face in timeline.faces}
-    return runs(
+    return [
         (frame.time_s, frame.reason or (FACES if frame.frame in seen else NO_FACE))
         for frame in timeline.frames
-    )
+    ]
+
+
+def frame_runs(timeline: Timeline) -> list[Run]:
+    """The stretches of `frame_states`."""
+    return runs(frame_states(timeline))

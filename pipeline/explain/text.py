@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from pipeline.explain import facts
 from pipeline.explain.explanation import Explanation
 from pipeline.explain.runs import FACES, Run, frame_runs, tracks_of
+from pipeline.records import TimelineFace
 
+WIDTH = 110
+GLUE = "\N{NO-BREAK SPACE}"
 MOST_RUNS = 40
 """Stretches shown of one track; a flickering detection has hundreds."""
 
@@ -66,29 +70,39 @@ def _tracks(found: Explanation) -> list[str]:
 
 
 def _timeline(found: Explanation) -> list[str]:
-    lines = []
-    for track in tracks_of(found.timeline):
-        lines += ["", f"track {track.number}"]
-        if found.whole:
-            lines += _runs(track.runs)
+    lines: list[str] = []
+    tracks = tracks_of(found.timeline)
+    if found.whole and found.timeline.frames:
+        lines += ["", "timeline  seconds, state, frames"]
+        whole_frames = frame_runs(found.timeline)
+        if any(run.state != FACES for run in whole_frames):
+            lines += _runs("all", whole_frames)
+        for track in tracks:
+            lines += _runs(str(track.number), track.runs)
+    for track in tracks:
         if track.chosen:
-            lines.append("  chosen")
-        for face in track.chosen:
-            pose = face.pose
-            angles = f"yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}" if pose else ""
-            lines.append(
-                f"    {face.time_s:7.2f} s  frame {face.frame:<6} {angles}  quality {face.quality:g}"
-            )
-    if found.whole and any(run.state != FACES for run in frame_runs(found.timeline)):
-        lines += ["", "whole frames", *_runs(frame_runs(found.timeline))]
+            lines += ["", f"chosen from track {track.number}", *map(_chosen, track.chosen)]
     return lines
 
 
-def _runs(stretches: Sequence[Run]) -> list[str]:
-    lines = [
-        f"  {run.start_s:7.2f}{facts.DASH}{run.end_s:<7.2f} s  {run.state:<16} {run.frames:>4}"
-        for run in stretches[:MOST_RUNS]
-    ]
+def _runs(name: str, stretches: Sequence[Run]) -> list[str]:
+    """The stretches of a track, as many on a line as fit."""
+    parts = [f"{run.start_s:.1f}-{run.end_s:.1f} s {run.state} {run.frames}" for run in stretches[:MOST_RUNS]]
     if len(stretches) > MOST_RUNS:
-        lines.append(f"  … and {len(stretches) - MOST_RUNS} more stretches; --json lists every frame")
-    return lines
+        parts.append(f"and {len(stretches) - MOST_RUNS} more stretches (--json lists every frame)")
+    return textwrap.wrap(
+        ", ".join(parts),
+        WIDTH,
+        initial_indent=f"{name:>5}  ",
+        subsequent_indent=" " * 7,
+        break_long_words=False,
+    )
+
+
+def _chosen(face: TimelineFace) -> str:
+    pose = face.pose
+    angles = (
+        f"yaw {round(pose.yaw):+d} pitch {round(pose.pitch):+d} roll {round(pose.roll):+d}" if pose else ""
+    )
+    quality = f"quality {face.quality:g}" if face.quality is not None else ""
+    return f"{face.time_s:9.2f} s  frame {face.frame:<6} {angles:<30} {quality}".rstrip()

@@ -149,11 +149,10 @@ def test_the_text_lists_the_stretches_of_a_track(finished: Path) -> None:
         Run(3.52, 3.84, "too_dark", 3),
     ]
     lines = [re.sub(r" +", " ", line).strip() for line in text.splitlines()]
-    assert "0.00-1.44 s usable 10" in lines
-    assert "1.60-2.08 s blurred 4" in lines
+    assert "0 0.0-1.4 s usable 10, 1.6-2.1 s blurred 4, 2.2-3.4 s usable 8, 3.5-3.8 s too_dark 3" in lines
     assert "outcome accepted: 1 identity" in lines
     assert sum(" frame " in line for line in lines) == 8
-    assert "whole frames" not in lines
+    assert not any(line.startswith("all") for line in lines)
 
 
 def test_the_text_of_a_rejected_video_starts_with_the_reason(finished: Path) -> None:
@@ -164,7 +163,8 @@ def test_the_text_of_a_rejected_video_starts_with_the_reason(finished: Path) -> 
     ]
     assert "gates faces.min_px=160" in lines
     assert "0 0.5-1.9 10 0 24 - - - face_too_small: 0 usable frames, 8 needed; 10 dropped for this" in lines
-    assert "0.00-0.32 s no_face 3" in lines
+    assert "all 0.0-0.3 s no_face 3, 0.5-1.9 s faces 10, 2.1-3.8 s no_face 12" in lines
+    assert "0 0.5-1.9 s face_too_small 10" in lines
 
 
 def test_frames_of_the_strip_are_the_chosen_ones_the_middles_and_an_even_spread() -> None:
