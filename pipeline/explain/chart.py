@@ -125,7 +125,7 @@ def pose_chart(track: TrackFaces, step: float) -> PoseChart:
     x = _scale(faces[0].time_s, faces[-1].time_s, step)
     posed = [face for face in faces if face.pose]
     values = [angle(face) for face in posed for angle in (yaw, pitch)]
-    low, high, step = _angle_range(values)
+    low, high, apart = _angle_range(values)
 
     def y(degrees: float) -> float:
         return round(TOP + PLOT * (high - degrees) / (high - low), 1)
@@ -147,7 +147,7 @@ def pose_chart(track: TrackFaces, step: float) -> PoseChart:
         chosen=[(x(face.time_s), numbers[face.frame]) for face in track.chosen],
         times=_time_ticks(faces[0].time_s, faces[-1].time_s, x),
         angles=[
-            Tick(y(degrees), f"{degrees:+d}°" if degrees else "0°") for degrees in range(low, high + 1, step)
+            Tick(y(degrees), f"{degrees:+d}°" if degrees else "0°") for degrees in range(low, high + 1, apart)
         ],
     )
 

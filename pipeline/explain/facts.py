@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pipeline.explain.runs import TrackFaces
 from pipeline.records import TimelineFace
@@ -40,6 +41,14 @@ def analysed(outcome: VideoOutcome) -> str:
         f"{outcome.analysed_frames} frames, {outcome.faces_seen} faces: {outcome.faces_seen - dropped} usable"
     )
     return ", ".join([text, *(f"{count} {reason}" for reason, count in outcome.frame_reasons.items())])
+
+
+def gates(settings: Mapping[str, Any]) -> list[str]:
+    """Configuration keys with their values, as they are written on a command line."""
+    return [
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in settings.items()
+    ]
 
 
 def track_result(track: TrackOutcome) -> str:

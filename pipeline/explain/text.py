@@ -27,7 +27,7 @@ def as_text(found: Explanation) -> str:
                 ("detail", outcome.detail or ""),
                 ("picture", facts.picture(outcome)),
                 ("analysed", facts.analysed(outcome) if outcome.analysed_frames else ""),
-                ("gates", "  ".join(f"{key}={value}" for key, value in found.settings.items())),
+                ("gates", "  ".join(facts.gates(found.settings))),
                 ("file", str(found.file or "")),
                 *(("note", note) for note in found.notes),
             ]
@@ -90,13 +90,11 @@ def _runs(name: str, stretches: Sequence[Run]) -> list[str]:
     parts = [f"{run.start_s:.1f}-{run.end_s:.1f} s {run.state} {run.frames}" for run in stretches[:MOST_RUNS]]
     if len(stretches) > MOST_RUNS:
         parts.append(f"and {len(stretches) - MOST_RUNS} more stretches (--json lists every frame)")
-    return textwrap.wrap(
-        ", ".join(parts),
-        WIDTH,
-        initial_indent=f"{name:>5}  ",
-        subsequent_indent=" " * 7,
-        break_long_words=False,
+    glued = ", ".join(part.replace(" ", GLUE) for part in parts)  # a line ends between stretches only
+    lines = textwrap.wrap(
+        glued, WIDTH, initial_indent=f"{name:>5}  ", subsequent_indent=" " * 7, break_on_hyphens=False
     )
+    return [line.replace(GLUE, " ") for line in lines]
 
 
 def _chosen(face: TimelineFace) -> str:
