@@ -29,12 +29,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def accepted_page(browser: object, pages: Path) -> Opened:  # noqa: F811 - the fixture of that name
+def accepted_page(browser: object, pages: Path) -> Opened:
     return open_page(browser, pages / "0.html")
 
 
 @pytest.fixture(scope="module")
-def rejected_page(browser: object, pages: Path) -> Opened:  # noqa: F811 - the fixture of that name
+def rejected_page(browser: object, pages: Path) -> Opened:
     return open_page(browser, pages / "1.html")
 
 

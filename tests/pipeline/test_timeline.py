@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from test_finalize import analysis_of, config, turning
 from test_track_and_filter import LEFT, person, seen
 
 from faces.crop import Square
+from faces.registry import load_weights
 from faces.types import HeadPose
 from pipeline.config import Faces, Tracking
 from pipeline.records import Timeline, TimelineFace
 from pipeline.rejection import Rejection
 from pipeline.sources.folder import list_folder
+from pipeline.sources.manifest import Video
+from pipeline.stages.analyse import VideoAnalyser
 from pipeline.stages.finalize import finalize
 from pipeline.stages.observe import Measured
 from pipeline.stages.timeline import timeline_faces
@@ -136,3 +140,33 @@ def test_four_hundred_frames_of_three_faces_take_less_than_one_image(tmp_path: P
         Staging.of(folder, "0" * 64).write(video, replace(accepted(video), timeline=kept))
     sizes = [sum(p.stat().st_size for p in folder.rglob("*.parquet")) for folder in (without, with_it)]
     assert sizes[1] - sizes[0] < 64_000
+
+
+@pytest.mark.clips
+@pytest.mark.parametrize("name", ["fr_hamilton.mp4", "keep_r3.mp4"])
+def test_the_timeline_of_real_people_adds_up_to_the_outcome(clips: Path, tmp_path: Path, name: str) -> None:
+    facts = (clips / name).stat()
+    video = Video(
+        video_id=f"clips/{name}",
+        source="clips",
+        uri=name,
+        path=str(clips / name),
+        bytes=facts.st_size,
+        modified_ns=facts.st_mtime_ns,
+    )
+    settings = configured(clips, tmp_path / "mfhq", "faces.min_px=100")
+    weights = load_weights(["yunet", "face_landmarker", "sface"], None)
+    analysis = VideoAnalyser(settings, weights).analyse(video).analysis
+    outcome, timeline = analysis.outcome, analysis.timeline
+    assert len(timeline.frames) == outcome.analysed_frames > 30
+    assert len(timeline.faces) == outcome.faces_seen > 60
+    reasons = Counter(found.reason for found in timeline.faces if found.reason)
+    assert reasons == {str(reason): count for reason, count in outcome.frame_reasons.items()}
+    for track in outcome.tracks:
+        faces = [found for found in timeline.faces if found.track == track.track]
+        assert len(faces) == track.frames
+        assert sum(found.reason is None for found in faces) == track.usable_frames
+        assert (faces[0].time_s, faces[-1].time_s) == (track.start_s, track.end_s)
+    usable = [found for found in timeline.faces if found.reason is None]
+    assert all(found.pose and found.crop_px and found.sharpness is not None for found in usable)
+    assert sum(found.candidate for found in timeline.faces) == sum(len(t.candidates) for t in analysis.tracks)
