@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from pipeline.config import Source
 from pipeline.errors import BuildError
@@ -93,13 +94,13 @@ def _find(folder: BuildFolder, packed: dict[str, VideoOutcome], wanted: str) -> 
 
 
 def _listed(folder: BuildFolder) -> dict[str, Known]:
-    """The videos of the source; empty when it is not there."""
-    name = folder.setting("source.name")
-    if folder.source is None or not isinstance(name, str):
+    """The videos of the source; empty when it is not there, or its configuration is of another version."""
+    configured = folder.setting("source")
+    if folder.source is None or not isinstance(configured, dict):
         return {}
     try:
-        videos = list_folder(Source(name=name, path=folder.source)).videos
-    except SourceError:
+        videos = list_folder(Source.model_validate({**configured, "path": folder.source})).videos
+    except (SourceError, ValidationError):
         return {}
     return {video.video_id: Known(video.video_id, video.source, video.uri) for video in videos}
 
