@@ -63,6 +63,26 @@ def report(root: Annotated[Path, typer.Argument(help="Folder that holds dataset.
 
 
 @app.command()
+def explain(
+    output: Annotated[Path, typer.Argument(help="Output directory of a build, finished or not")],
+    video: Annotated[str, typer.Argument(help="Video id, path in the source, file name or sample key")],
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with figures and images to this file")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every frame and face as JSON")] = False,
+    source: Annotated[Path | None, typer.Option(help="Directory that holds the videos, if moved")] = None,
+) -> None:
+    """Show why one video became what it became: its tracks, and the reasons along its time.
+
+    Example: mfhq explain /data/mfhq interview.mp4 --html interview.html
+    """
+    from pipeline.explain.command import explain_video
+
+    with user_errors():
+        typer.echo(explain_video(output, video, html=html, as_json=as_json, source=source))
+
+
+@app.command()
 def demo_clips(
     folder: Annotated[Path, typer.Argument(help="Where to write the clips and truth.json")],
 ) -> None:

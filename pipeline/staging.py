@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from pipeline.errors import BuildError
-from pipeline.records import StagedIdentity
+from pipeline.records import StagedIdentity, Timeline
 from pipeline.sources.manifest import Video
 from pipeline.stages.finalize import FinalizedVideo
 from shards.atomic import remove_temporaries, write_parquet
@@ -39,6 +39,7 @@ _SCHEMA = pa.schema(
         pa.field("identities", pa.list_(pa.string()), nullable=False),
         pa.field("jpegs", _IMAGES, nullable=False),
         pa.field("masks", _IMAGES, nullable=False),
+        pa.field("timeline", pa.string(), nullable=False),
     ]
 )
 _SECONDS = TypeAdapter(dict[str, float])
@@ -95,6 +96,7 @@ class Staging:
                 "identities": [[identity.model_dump_json() for identity in finalized.identities]],
                 "jpegs": [finalized.jpegs],
                 "masks": [finalized.masks],
+                "timeline": [finalized.timeline.model_dump_json(exclude_defaults=True)],
             },
             schema=_SCHEMA,
         )
@@ -133,10 +135,16 @@ class Staging:
         jpegs, masks = self._read(video, "jpegs", "masks")
         return [(tuple(images), tuple(covers)) for images, covers in zip(jpegs, masks, strict=True)]
 
+    def timeline(self, video: Video) -> Timeline:
+        """What the analysis of a finished video saw, frame by frame."""
+        (text,) = self._read(video, "timeline")
+        with _damage_named(video, self.path(video)):
+            return Timeline.model_validate_json(text)
+
     def is_readable(self, video: Video) -> bool:
         """Whether all that was kept of a finished video can be read back."""
         try:
-            self._read(video, *_SCHEMA.names)
+            self._read(video, *(name for name in _SCHEMA.names if name != "timeline"))
             self.outcome(video)
             self.identities(video)
         except DamagedStagedFile:
@@ -175,3 +183,56 @@ def _damage_named(video: Video, path: Path) -> Iterator[None]:
                 f"file: {video.video_id} is then curated again"
             ) from error
         raise DamagedStagedFile(video, path, str(error).splitlines()[0]) from error
+
+
+@dataclass(frozen=True)
+class StagedVideo:
+    """All that a staged file holds of a video, found by the file's path alone.
+
+    Attributes:
+        outcome: of the video.
+        timeline: what the analysis saw; None in files of an older version.
+        identities: those that were chosen.
+        jpegs: the images of each identity.
+    """
+
+    outcome: VideoOutcome
+    timeline: Timeline | None
+    identities: list[StagedIdentity]
+    jpegs: list[list[bytes]]
+
+
+def read_staged_outcome(path: Path) -> VideoOutcome:
+    """The outcome in a staged file.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    return VideoOutcome.model_validate_json(_columns(path, ["outcome"])["outcome"])
+
+
+def read_staged_video(path: Path) -> StagedVideo:
+    """All that a staged file holds.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    there = [
+        name for name in ("outcome", "identities", "jpegs", "timeline") if name in pq.read_schema(path).names
+    ]
+    row = _columns(path, there)
+    return StagedVideo(
+        outcome=VideoOutcome.model_validate_json(row["outcome"]),
+        timeline=Timeline.model_validate_json(row["timeline"]) if "timeline" in row else None,
+        identities=[StagedIdentity.model_validate_json(text) for text in row["identities"]],
+        jpegs=row["jpegs"],
+    )
+
+
+def _columns(path: Path, names: list[str]) -> dict[str, Any]:
+    with path.open("rb") as file:
+        (row,) = pq.read_table(file, columns=names, page_checksum_verification=True).to_pylist()
+    columns: dict[str, Any] = row
+    return columns

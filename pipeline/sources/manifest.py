@@ -28,20 +28,22 @@ def _shown(character: str) -> str:
     return character if character.isprintable() else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _from_printable(text: str) -> str:
-    def original(match: re.Match[str]) -> str:
+def original(text: str) -> str:
+    """The file name behind a printable one."""
+
+    def character(match: re.Match[str]) -> str:
         kind, digits = match[1][0], match[1][1:]
         if kind == "\\":
             return kind
         return chr(int(digits, 16) + (0xDC00 if kind == "x" else 0))
 
-    return re.sub(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", original, text)
+    return re.sub(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", character, text)
 
 
 def _path(value: Any, info: ValidationInfo) -> str:
     if not isinstance(value, str):
         raise ValueError("a path is expected")
-    return _from_printable(value) if info.mode == "json" else value
+    return original(value) if info.mode == "json" else value
 
 
 FilePath = Annotated[str, PlainValidator(_path), PlainSerializer(printable, when_used="json")]

@@ -13,7 +13,7 @@ from faces.landmarks import FaceLandmarker
 from faces.profiles import load_detector, load_embedder
 from faces.registry import Weights
 from pipeline.config import Config
-from pipeline.records import Analysis, CandidateTrack
+from pipeline.records import AnalysedFrame, Analysis, CandidateTrack, Timeline, TimelineFace
 from pipeline.rejection import Rejection
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_track, frame_table, mask_png
@@ -21,6 +21,7 @@ from pipeline.stages.decode import DecodeError, decode, plan_frames
 from pipeline.stages.observe import FaceObserver
 from pipeline.stages.probe import Probe, file_sha256, probe
 from pipeline.stages.select import candidates
+from pipeline.stages.timeline import timeline_faces
 from pipeline.stages.track import ShotCuts, Track, Tracker
 from pipeline.stages.track_filter import FilteredTrack, filter_track
 from pipeline.stopwatch import Stopwatch
@@ -83,36 +84,47 @@ class VideoAnalyser:
         if isinstance(found, Rejection):
             return _rejected(video, found, facts, watch)
         try:
-            tracks, counts = self._track(path, found, watch)
+            tracks, analysed, counts = self._track(path, found, watch)
         except DecodeError as error:
             return _rejected(video, Rejection(Reason.DECODE_ERROR, str(error)), facts, watch)
-        return self._judge(video, tracks, facts | counts, watch)
+        return self._judge(video, tracks, analysed, facts | counts, watch)
 
-    def _track(self, path: Path, found: Probe, watch: Stopwatch) -> tuple[list[Track], dict[str, int]]:
+    def _track(
+        self, path: Path, found: Probe, watch: Stopwatch
+    ) -> tuple[list[Track], list[AnalysedFrame], dict[str, int]]:
         cuts, tracker = ShotCuts(self._config.tracking.cut_distance), Tracker(self._config.tracking)
         planned = plan_frames(found.times_s, self._config.frames)
         frames = decode(path, found, planned, self._config.frames.decoder)
+        analysed: list[AnalysedFrame] = []
         faces_seen = 0
         for frame in watch.each("decode", frames):
             observations = self._observer.observe(frame, watch)
+            analysed.append(AnalysedFrame(frame=frame.index, time_s=round(frame.time_s, 3)))
             faces_seen += len(observations)
             with watch.step("track"):
                 tracker.add(observations, frame.time_s, cuts.is_cut(frame.image))
-        return tracker.tracks, {"analysed_frames": len(planned), "faces_seen": faces_seen}
+        return tracker.tracks, analysed, {"analysed_frames": len(planned), "faces_seen": faces_seen}
 
     def _judge(
-        self, video: Video, tracks: list[Track], facts: dict[str, Any], watch: Stopwatch
+        self,
+        video: Video,
+        tracks: list[Track],
+        analysed: list[AnalysedFrame],
+        facts: dict[str, Any],
+        watch: Stopwatch,
     ) -> AnalysedVideo:
         outcomes: list[TrackOutcome] = []
         kept: list[CandidateTrack] = []
         jpegs: list[bytes] = []
         masks: list[bytes] = []
         dropped: Counter[Reason] = Counter()
+        faces: list[TimelineFace] = []
         for number, track in enumerate(tracks):
             with watch.step("select"):
                 verdict = filter_track(track, self._config.faces, self._config.tracking)
                 picks = self._candidates(verdict.result)
             dropped.update(verdict.dropped)
+            faces += timeline_faces(number, track, verdict, picks)
             rejection = picks if isinstance(picks, Rejection) else None
             outcomes.append(
                 TrackOutcome(
@@ -138,7 +150,14 @@ class VideoAnalyser:
             tracks=outcomes,
         )
         return AnalysedVideo(
-            Analysis(outcome=outcome, tracks=kept, seconds=dict(watch.seconds)), jpegs, masks
+            Analysis(
+                outcome=outcome,
+                tracks=kept,
+                seconds=dict(watch.seconds),
+                timeline=Timeline(frames=analysed, faces=faces),
+            ),
+            jpegs,
+            masks,
         )
 
     def _candidates(self, result: FilteredTrack | Rejection) -> list[tuple[int, int]] | Rejection:

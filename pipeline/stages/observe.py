@@ -34,6 +34,15 @@ class UsableFace:
     """The stored image. Encoding all usable faces is cheap, and saves decoding the video a second time."""
 
 
+@dataclass
+class Measured:
+    """What was measured on a face that was dropped, before it was dropped."""
+
+    pose: HeadPose | None = None
+    square: Square | None = None
+    sharpness: float | None = None
+
+
 @dataclass(frozen=True)
 class FaceObservation:
     """One face in one frame."""
@@ -44,6 +53,8 @@ class FaceObservation:
     usable: UsableFace | None = None
     reason: Reason | None = None
     """Why it is not usable."""
+    measured: Measured | None = None
+    """Of a face that is not usable."""
 
 
 class FaceObserver:
@@ -78,12 +89,15 @@ class FaceObserver:
         return [self._observe(frame, detection, watch) for detection in detections]
 
     def _observe(self, frame: Frame, detection: Detection, watch: Stopwatch) -> FaceObservation:
-        found = self._measure(frame, detection, watch)
+        measured = Measured()
+        found = self._measure(frame, detection, measured, watch)
         if isinstance(found, Reason):
-            return FaceObservation(frame.index, frame.time_s, detection, reason=found)
+            return FaceObservation(frame.index, frame.time_s, detection, reason=found, measured=measured)
         return FaceObservation(frame.index, frame.time_s, detection, usable=found)
 
-    def _measure(self, frame: Frame, detection: Detection, watch: Stopwatch) -> UsableFace | Reason:
+    def _measure(
+        self, frame: Frame, detection: Detection, measured: Measured, watch: Stopwatch
+    ) -> UsableFace | Reason:
         config, image = self._config, frame.image
         height, width = image.shape[:2]
         if detection.face_px < config.min_px:
@@ -93,6 +107,7 @@ class FaceObserver:
         if landmarks is None:
             return Reason.NO_LANDMARKS
         square = square_for(landmarks.points, width, height, config.crop_scale)
+        measured.pose, measured.square = landmarks.pose, square
         if not shows_whole_face(landmarks.points, square, width, height):
             return Reason.FACE_CUT_OFF
         if is_extreme(landmarks.pose, config):
@@ -100,6 +115,7 @@ class FaceObserver:
         with watch.step("filter"):
             picture = check_picture(image, detection.box, config)
         if isinstance(picture, Reason):
+            measured.sharpness = sharpness(image, detection.box)
             return picture
         with watch.step("embed"):
             embedding = self._embedder.embed([align_112(image, detection.keypoints)])[0]

@@ -40,6 +40,8 @@ class FilterResult:
     result: FilteredTrack | Rejection
     usable_frames: int
     dropped: dict[Reason, int]
+    outliers: dict[int, Reason]
+    """Frame -> reason, of the usable faces that stood out from their track."""
 
 
 def filter_track(track: Track, faces: Faces, tracking: Tracking) -> FilterResult:
@@ -53,18 +55,21 @@ def filter_track(track: Track, faces: Faces, tracking: Tracking) -> FilterResult
     usable = [o.usable for o in frames if o.usable is not None]
     keep = relatively_sharp(np.array([face.sharpness for face in usable]), faces.min_relative_sharpness)
     dropped[Reason.BLURRED] += int((~keep).sum())
+    outliers = {o.frame: Reason.BLURRED for o in _where(frames, ~keep)}
     frames, usable = _where(frames, keep), _where(usable, keep)
     if usable:
         embeddings = np.stack([face.embedding for face in usable])
         keep = near_medoid(embeddings, tracking.min_outlier_cosine)
         dropped[Reason.OTHER_IDENTITY] += int((~keep).sum())
+        outliers |= {o.frame: Reason.OTHER_IDENTITY for o in _where(frames, ~keep)}
         frames, usable, embeddings = _where(frames, keep), _where(usable, keep), embeddings[keep]
     reasons = {reason: count for reason, count in sorted(dropped.items()) if count}
     if len(usable) < IMAGES_PER_IDENTITY:
-        return FilterResult(_too_few(len(usable), reasons), len(usable), reasons)
+        return FilterResult(_too_few(len(usable), reasons), len(usable), reasons, outliers)
     mean = embeddings.mean(axis=0)
     mean /= np.linalg.norm(mean)
-    return FilterResult(FilteredTrack(frames, usable, mean, embeddings @ mean), len(usable), reasons)
+    kept = FilteredTrack(frames, usable, mean, embeddings @ mean)
+    return FilterResult(kept, len(usable), reasons, outliers)
 
 
 def relatively_sharp(sharpness: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
