@@ -1,12 +1,13 @@
-"""Everything there is to know of each face in one frame, and the first reason to drop it.
+"""Measures each face in one frame, and finds the first reason to drop it.
 
-The checks stand in order of cost, and a face that fails one is not measured further: a crowd of small faces
-costs one detection.
+The checks run in order of cost, and a face that fails one is not measured further: a crowd of small faces costs one
+detection. One measurement is made for the report alone: the head crop of a face that is below the gate, but not
+below every gate that the report compares.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import simplejpeg
@@ -18,6 +19,7 @@ from faces.quality import brightness, noise, sharpness
 from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, HeadPose, Image
 from pipeline.config import Faces
 from pipeline.stages.decode import Frame
+from pipeline.stages.gate import GATES_PX, largest_crop
 from pipeline.stopwatch import Stopwatch
 from shards.schema import Reason
 
@@ -44,6 +46,8 @@ class FaceObservation:
     usable: UsableFace | None = None
     reason: Reason | None = None
     """Why it is not usable."""
+    crop_px: int | None = None
+    """Side of its head crop in source pixels; None without landmarks, and for crops below all gates."""
 
 
 class FaceObserver:
@@ -78,21 +82,31 @@ class FaceObserver:
         return [self._observe(frame, detection, watch) for detection in detections]
 
     def _observe(self, frame: Frame, detection: Detection, watch: Stopwatch) -> FaceObservation:
-        found = self._measure(frame, detection, watch)
-        if isinstance(found, Reason):
-            return FaceObservation(frame.index, frame.time_s, detection, reason=found)
-        return FaceObservation(frame.index, frame.time_s, detection, usable=found)
-
-    def _measure(self, frame: Frame, detection: Detection, watch: Stopwatch) -> UsableFace | Reason:
         config, image = self._config, frame.image
         height, width = image.shape[:2]
-        if detection.face_px < config.min_px:
-            return Reason.FACE_TOO_SMALL
+        seen = FaceObservation(frame.index, frame.time_s, detection)
+        small_box = config.min_px is not None and detection.face_px < config.min_px
+        reachable = largest_crop(detection.face_px, width, height, config.crop_scale)
+        if reachable < min(config.min_crop_px, *GATES_PX):
+            return replace(seen, reason=Reason.FACE_TOO_SMALL if small_box else Reason.CROP_TOO_SMALL)
         with watch.step("landmarks"):
             landmarks = self._landmarker.find(image, detection.box)
         if landmarks is None:
-            return Reason.NO_LANDMARKS
+            return replace(seen, reason=Reason.FACE_TOO_SMALL if small_box else Reason.NO_LANDMARKS)
         square = square_for(landmarks.points, width, height, config.crop_scale)
+        seen = replace(seen, crop_px=square.side)
+        if small_box:
+            return replace(seen, reason=Reason.FACE_TOO_SMALL)
+        if square.side < config.min_crop_px:
+            return replace(seen, reason=Reason.CROP_TOO_SMALL)
+        found = self._measure(image, detection, landmarks, square, watch)
+        return replace(seen, reason=found) if isinstance(found, Reason) else replace(seen, usable=found)
+
+    def _measure(
+        self, image: Image, detection: Detection, landmarks: FaceLandmarks, square: Square, watch: Stopwatch
+    ) -> UsableFace | Reason:
+        config = self._config
+        height, width = image.shape[:2]
         if not shows_whole_face(landmarks.points, square, width, height):
             return Reason.FACE_CUT_OFF
         if is_extreme(landmarks.pose, config):
