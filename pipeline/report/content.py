@@ -31,8 +31,8 @@ _VIDEO_COLUMNS = (
     *("duration_s", "faces_seen", "frame_reasons", "tracks", "identities"),
 )
 _IMAGE_COLUMNS = (
-    *("key", "source", "person_id", "face_px", "crop_side_px", "yaw", "pitch", "roll", "eyes_open", "identity_cosine"),
-    *("quality_metric", "quality", "quality_higher_is_better"),
+    *("key", "source", "person_id", "crop_side_px", "face_px", "yaw", "pitch", "roll", "eyes_open"),
+    *("identity_cosine", "quality_metric", "quality", "quality_higher_is_better"),
 )
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from shards.schema import IMAGES_PER_IDENTITY
 
 GATES_PX = (256, 320, 384, 448, 512)
-"""The gates that the report compares, in source pixels. Crops are measured down to the smallest of them, also where
-`faces.min_crop_px` is larger, so that one build answers what another gate would keep."""
+"""The gates that the report compares, in source pixels. Crops are measured down to the smallest of them, also
+where `faces.min_crop_px` is larger, so that one build answers what another gate would keep."""
 
 MOST_LANDMARKS_PER_FACE = 2.0
 """PLACEHOLDER"""

@@ -1,8 +1,8 @@
 """Measures each face in one frame, and finds the first reason to drop it.
 
-The checks run in order of cost, and a face that fails one is not measured further: a crowd of small faces costs one
-detection. One measurement is made for the report alone: the head crop of a face that is below the gate, but not
-below every gate that the report compares.
+The checks run in order of cost, and a face that fails one is not measured further: a crowd of small faces costs
+one detection. One measurement is made for the report alone: the head crop of a face that is below the gate, but
+not below every gate that the report compares.
 """
 
 from __future__ import annotations

@@ -91,8 +91,9 @@ def test_all_faults_are_named_at_once() -> None:
 
 @pytest.mark.parametrize("override", ["faces.min_pixels", "=160", "--verbose", ""])
 def test_what_is_no_override_is_refused_with_an_example(override: str) -> None:
-    assert f"{override!r} is no override; expected section.key=value, such as faces.min_crop_px=256" in rejection(
-        override
+    assert (
+        f"{override!r} is no override; expected section.key=value, such as faces.min_crop_px=256"
+        in rejection(override)
     )
 
 

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-import pytest
-
-from faces.crop import CROP_SCALE, square_for
-from faces.landmarks import FaceLandmarker
-from faces.profiles import load_detector
-from faces.registry import load_weights
-from pipeline.config import Frames
-from pipeline.stages.decode import decode, plan_frames
+from faces.crop import CROP_SCALE
 from pipeline.stages.gate import eighth_largest, largest_crop
-from pipeline.stages.probe import Probe, probe
 
 
 def test_eight_frames_pass_the_eighth_largest_size() -> None:
