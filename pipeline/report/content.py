@@ -1,4 +1,4 @@
-"""Gathers what the report says, section by section, from the tables and the metadata of a dataset."""
+"""The content of the report, section by section, from the tables and the metadata of a dataset."""
 
 from __future__ import annotations
 

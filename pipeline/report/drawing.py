@@ -19,7 +19,7 @@ from shards.metadata import DatasetMetadata
 
 @dataclass(frozen=True)
 class Drawing:
-    """Figures as plain values by id, and what the template says about them."""
+    """Figures as plain values by id, and the values that the template shows with them."""
 
     figures: dict[str, dict[str, Any]]
     content: dict[str, Any]

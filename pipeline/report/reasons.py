@@ -1,4 +1,4 @@
-"""The reasons of `shards.schema.Reason` in the reader's words, and the stage of the pipeline each belongs to."""
+"""What each reason of `shards.schema.Reason` means, and at which step of the funnel it stops a video."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from shards.schema import FAILURES, Reason
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """A gate that videos pass, and the reasons for which they do not.
+    """A check that videos pass, and the reasons for which they do not.
 
     Attributes:
-        name: for figures, where room is short.
-        passed: what can be said of the videos that passed it.
+        name: short, for figures.
+        passed: describes the videos that passed.
         reasons: those that stop a video here.
     """
 

@@ -137,7 +137,7 @@ def test_pose_distances_weigh_roll_as_the_selection_does(dataset: Dataset) -> No
 def test_images_of_an_identity_that_stand_apart_are_refused(dataset: Dataset) -> None:
     images = dataset.images()
     order = [*range(7), 8, 7, *range(9, len(images))]
-    with pytest.raises(DatasetError, match="do not stand together"):
+    with pytest.raises(DatasetError, match="are not consecutive"):
         identities(images.take(order), 1.0)
     with pytest.raises(DatasetError, match="8 rows for each key"):
         identities(images.slice(1), 1.0)

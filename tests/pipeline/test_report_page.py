@@ -103,7 +103,7 @@ def test_gates_are_compared_and_none_is_called_the_papers(html: str) -> None:
     assert "box none 18 18" in text
     assert "448 12 (66.7%) 0 (0.0%) 512" in text
     assert (
-        "none of these columns is claimed to be it. This dataset was built with faces.min_crop_px=448."
+        "does not claim that any of these columns is it. This dataset was built with faces.min_crop_px=448."
         in text
     )
     assert "the paper's least" not in html
