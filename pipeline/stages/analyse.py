@@ -18,6 +18,7 @@ from pipeline.rejection import Rejection
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_track, frame_table, mask_png
 from pipeline.stages.decode import DecodeError, decode, plan_frames
+from pipeline.stages.gate import eighth_largest
 from pipeline.stages.observe import FaceObserver
 from pipeline.stages.probe import Probe, file_sha256, probe
 from pipeline.stages.select import candidates
@@ -133,6 +134,8 @@ class VideoAnalyser:
                     end_s=round(track.last.time_s, 3),
                     frames=len(track.observations),
                     usable_frames=verdict.usable_frames,
+                    crop_px=eighth_largest(seen.crop_px for seen in track.observations),
+                    face_px=eighth_largest(seen.detection.face_px for seen in track.observations),
                     reason=rejection.reason if rejection else None,
                     detail=rejection.detail if rejection else None,
                 )
@@ -182,7 +185,7 @@ def video_rejection(tracks: list[TrackOutcome]) -> Rejection | None:
     best = max(tracks, key=lambda track: (track.usable_frames, track.frames))
     assert best.reason is not None  # noqa: S101 - the first line of this function
     more = f" (the best of {len(tracks)} tracks)" if len(tracks) > 1 else ""
-    return Rejection(best.reason, f"{best.detail}{more}")
+    return Rejection(Reason(best.reason), f"{best.detail}{more}")
 
 
 def _verdict(tracks: list[TrackOutcome]) -> dict[str, Any]:

@@ -5,8 +5,6 @@ Nothing here takes part in a decision, and nothing of it enters the dataset.
 
 from __future__ import annotations
 
-from faces.crop import Square
-from faces.types import HeadPose
 from pipeline.records import Analysis, StagedIdentity, Timeline, TimelineFace
 from pipeline.rejection import Rejection
 from pipeline.stages.observe import FaceObservation
@@ -53,7 +51,7 @@ def settled_timeline(analysis: Analysis, identities: list[StagedIdentity]) -> Ti
 
 
 def _face(track: int, seen: FaceObservation, outlier: str | None, candidate: bool) -> TimelineFace:
-    pose, square, sharpness = _measurements(seen)
+    pose, square, sharpness = seen.pose, seen.square, seen.sharpness
     x0, y0, x1, y1 = (round(float(value), 1) for value in seen.detection.box)
     return TimelineFace(
         frame=seen.frame,
@@ -69,11 +67,3 @@ def _face(track: int, seen: FaceObservation, outlier: str | None, candidate: boo
         reason=outlier or seen.reason,
         candidate=candidate,
     )
-
-
-def _measurements(seen: FaceObservation) -> tuple[HeadPose | None, Square | None, float | None]:
-    if seen.usable is not None:
-        return seen.usable.landmarks.pose, seen.usable.square, seen.usable.sharpness
-    if seen.measured is not None:
-        return seen.measured.pose, seen.measured.square, seen.measured.sharpness
-    return None, None, None

@@ -23,7 +23,6 @@ from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import VideoAnalyser
 from pipeline.stages.finalize import finalize
-from pipeline.stages.observe import Measured
 from pipeline.stages.timeline import timeline_faces
 from pipeline.stages.track import Track
 from pipeline.stages.track_filter import filter_track
@@ -69,10 +68,8 @@ def test_reasons_are_noted_also_where_too_few_frames_are_left() -> None:
 
 def test_what_was_measured_before_a_face_was_dropped_is_kept() -> None:
     dropped = seen(LEFT, None)
-    measured = Measured(HeadPose(80.04, -3, 1), Square(4, 5, 300), 12.34)
-    first, second = noted(
-        track_of(replace(dropped, measured=measured), dropped), Rejection(Reason.EXTREME_POSE)
-    )
+    measured = replace(dropped, pose=HeadPose(80.04, -3, 1), square=Square(4, 5, 300), sharpness=12.34)
+    first, second = noted(track_of(measured, dropped), Rejection(Reason.EXTREME_POSE))
     assert (first.pose, first.crop_px, first.sharpness) == (
         Pose(yaw=80.0, pitch=-3, roll=1),
         (4, 5, 300),
