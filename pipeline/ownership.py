@@ -121,10 +121,13 @@ def _another_build(
             differences(owner, ours)
         )
     finished, again = lost()
-    return (
-        f"{facts}\nGive another output, or --replace to build over it: {again} of {finished} finished videos are "
-        "then curated again."
-    )
+    if not finished:
+        cost = "no video is finished there yet."
+    elif not again:
+        cost = f"all {finished} finished videos are then used."
+    else:
+        cost = f"{again} of {finished} finished videos are then curated again."
+    return f"{facts}\nGive another output, or --replace to build over it: {cost}"
 
 
 def _files_of_others(directory: Path, names: list[str]) -> str:

@@ -56,10 +56,13 @@ class StagedCuration(BaseModel):
 
 @dataclass(frozen=True)
 class _Other:
-    """A folder whose videos were finished with the same settings on other libraries or another device."""
+    """A folder whose videos were finished with the same settings on other libraries or another device.
+
+    `found` is None when what they were finished with cannot be read; then they cannot be kept.
+    """
 
     folder: Path
-    found: StagedCuration
+    found: StagedCuration | None
     videos: list[Video]
 
 
@@ -95,11 +98,10 @@ def take_up(
     ]
     if others and choice is None:
         raise BuildError(_question(others, curation, finished, len(videos)))
-    names = [other.folder.name for other in others]
-    if choice == "keep":
-        ours = ours.model_copy(update={"keeps": [*ours.keeps, *names]})
-    elif choice == "redo":
-        ours = ours.model_copy(update={"redoes": names})
+    keeps = [other.folder.name for other in others if choice == "keep" and other.found]
+    redoes = [other.folder.name for other in others if other.folder.name not in keeps]
+    if choice is not None:
+        ours = ours.model_copy(update={"keeps": [*ours.keeps, *keeps], "redoes": redoes})
     write_bytes(staging.folder / CURATION_JSON, indented_json(ours.model_dump()))
     return replace(staging, kept=_existing(staging, ours.keeps))
 
@@ -158,9 +160,9 @@ def _others(staging: Staging, curation: dict[str, Any], videos: list[Video]) -> 
     found: list[_Other] = []
     for folder in _neighbours(staging):
         other = read_curation(folder)
-        if folder == staging.folder or other is None:
+        if folder == staging.folder:
             continue
-        if _settings(other.curation) == _settings(curation):
+        if other is None or _settings(other.curation) == _settings(curation):
             found.append(_Other(folder, other, Staging(folder).finished(videos)))
     return found
 
@@ -179,15 +181,26 @@ def _question(others: list[_Other], curation: dict[str, Any], finished: set[str]
         for other in others
         for line in (
             f"{_affected(other, finished)} of {total} videos are finished, but with:",
-            *(f"  {line.removeprefix('libraries.')}" for line in differences(other.found.curation, curation)),
+            *(f"  {line.removeprefix('libraries.')}" for line in _changes(other, curation)),
         )
     ]
+    choices = [f"  --redo         curate these videos again; nothing in {FOLDER} is deleted"]
+    if any(other.found for other in others):
+        choices.insert(
+            0, "  --keep-staged  use these videos as they are; dataset.json lists all versions used"
+        )
     return "\n".join(
         (
             *lines,
-            "Other library versions or devices can change the last digits of a result. Choose:",
-            "  --keep-staged  use these finished videos as they are; dataset.json lists all versions used",
-            "  --redo         curate these videos again",
-            f"Nothing in {FOLDER} is deleted in either case. The choice is remembered for the next run.",
+            "Another version or device can change the last digits of a result. Choose, once:",
+            *choices,
         )
     )
+
+
+def _changes(other: _Other, curation: dict[str, Any]) -> list[str]:
+    if other.found is None:
+        return [
+            f"unknown versions ({other.folder / CURATION_JSON} is missing or damaged), so only --redo is possible"
+        ]
+    return differences(other.found.curation, curation)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,26 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
+
+
+@pytest.fixture
+def read_only_parent(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a read-only file system, with a writable one mounted at `mfhq`."""
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    if mount("-t", "tmpfs", "tmpfs", str(parent)):
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        (parent / "mfhq").mkdir()
+        assert mount("-t", "tmpfs", "tmpfs", str(parent / "mfhq")) == 0
+        assert mount("-o", "remount,ro", str(parent)) == 0
+        yield parent
+    finally:
+        subprocess.run(["umount", "--recursive", str(parent)], check=True)
+
+
+def mount(*arguments: str) -> int:
+    return subprocess.run(["mount", *arguments], check=False, capture_output=True).returncode
 
 
 def rejection(output: Path) -> str:
@@ -88,6 +109,15 @@ def test_the_lock_lies_inside_so_that_a_mount_point_needs_no_writable_parent(tmp
     with output_lock(output):
         assert [path.name for path in tmp_path.iterdir()] == ["mfhq"]
         assert (output / ".staging" / "lock").exists()
+    assert list(output.iterdir()) == []
+
+
+def test_a_mount_point_under_a_read_only_parent_can_be_locked(read_only_parent: Path) -> None:
+    output = read_only_parent / "mfhq"
+    with pytest.raises(OSError, match="Read-only file system"):
+        (read_only_parent / "beside").touch()
+    with output_lock(output):
+        assert "Another build is writing" in rejection(output)
     assert list(output.iterdir()) == []
 
 

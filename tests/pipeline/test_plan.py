@@ -123,8 +123,15 @@ def test_another_configuration_is_refused_naming_every_key_that_differs(source: 
     assert "faces.min_px: 160.0 -> 200.0" in said
     assert "split.seed: 0 -> 7" in said
     assert "--replace to build over it: 4 of 4 finished videos are then curated again" in said
-    assert "0 of 4 finished videos are then curated again" in rejection(source, output, "split.seed=7")
+    assert "--replace to build over it: all 4 finished videos are then used" in rejection(
+        source, output, "split.seed=7"
+    )
     assert (output / ".staging/settings.json").read_bytes() == before
+
+
+def test_an_output_where_nothing_is_finished_costs_nothing_to_replace(source: Path, output: Path) -> None:
+    plan(source, output)
+    assert "no video is finished there yet" in rejection(source, output, "faces.max_yaw=60")
 
 
 def test_other_weights_of_the_same_name_are_refused_as_well(source: Path, output: Path) -> None:

@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-from staged_videos import MODELS_USED, accepted, configured, make_source, rejected
+from staged_videos import MODELS_USED, WORKFLOW, accepted, configured, make_source, rejected
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.config import digest
 from pipeline.errors import BuildError
 from pipeline.plan import BuildPlan, plan_build
 from pipeline.provenance import library_versions
 from pipeline.reuse import Choice
 from pipeline.staging import Staging
+from shards.reader import Dataset
 from shards.schema import Reason
 
 NOW = library_versions()["av"]
@@ -199,3 +202,68 @@ def test_what_is_finished_now_wins_over_what_is_kept(source: Path, output: Path)
     staging.write(video, accepted(video))
     assert staging.outcome(video).reason is None
     assert Staging(older).outcome(video).reason is Reason.NO_FACE
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"{}", b"[]"])
+def test_finished_videos_of_unknown_versions_can_only_be_redone(
+    source: Path, output: Path, damage: bytes | None
+) -> None:
+    planned = plan(source, output)
+    finish(planned)
+    older = by_older_libraries(planned, av="15.0.0")
+    if damage is None:
+        (older / "curation.json").unlink()
+    else:
+        (older / "curation.json").write_bytes(damage)
+    said = question(source, output)
+    assert f"unknown versions ({older / 'curation.json'} is missing or damaged)" in said
+    assert "--redo" in said
+    assert "--keep-staged" not in said
+    assert len(plan(source, output, staged="keep").todo) == 3
+    assert len(plan(source, output).todo) == 3
+
+
+def command(source: Path, output: Path, *more: str) -> tuple[int, str]:
+    arguments = ["build", str(WORKFLOW), f"source.path={source}", f"output={output}", *more]
+    done = CliRunner().invoke(app, arguments)
+    return done.exit_code, done.stderr
+
+
+def test_the_command_asks_and_keeps_and_the_dataset_tells_both_versions(source: Path, output: Path) -> None:
+    planned = plan(source, output)
+    finish(planned)
+    by_older_libraries(planned, av="15.0.0")
+
+    code, stderr = command(source, output)
+    assert (code, f"av: 15.0.0 -> {NOW}" in stderr) == (1, True)
+    assert not (output / "dataset.json").exists()
+    code, stderr = command(source, output, "--keep-staged", "--redo")
+    assert (code, "--keep-staged and --redo exclude each other" in stderr) == (1, True)
+
+    code, stderr = command(source, output, "--keep-staged")
+    assert (code, "3 videos, 3 finished by an earlier run" in stderr) == (0, True)
+    assert Dataset.open(output).metadata.provenance.libraries["av"] == f"15.0.0, {NOW}"
+    code, stderr = command(source, output)
+    assert (code, "the dataset is packed already" in stderr) == (0, True)
+
+
+def test_after_an_interrupted_replace_the_first_command_finds_its_dataset_whole(
+    source: Path, output: Path
+) -> None:
+    finish(plan(source, output))
+    assert command(source, output)[0] == 0
+    before = (output / "dataset.json").read_bytes()
+    plan(source, output, "faces.max_yaw=60", replace=True)  # and is interrupted
+
+    code, stderr = command(source, output)
+    assert (code, "the dataset is packed already" in stderr) == (0, True)
+    assert (output / "dataset.json").read_bytes() == before
+
+
+def test_a_replacing_build_that_has_packed_owns_the_output(source: Path, output: Path) -> None:
+    finish(plan(source, output))
+    assert command(source, output)[0] == 0
+    assert command(source, output, "people.keep=best", "--replace")[0] == 0
+    code, stderr = command(source, output)
+    assert (code, "people.keep: best -> all" in stderr) == (1, True)
+    assert command(source, output, "people.keep=best")[0] == 0
