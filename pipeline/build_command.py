@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from pipeline.errors import BuildError
 from pipeline.progress import Reporter
 from pipeline.user_errors import user_errors
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.reuse import Choice
     from pipeline.summary import Build
 
 Overrides = Annotated[
@@ -27,7 +29,9 @@ Overrides = Annotated[
 class RunBuild(Protocol):
     """`pipeline.build_mfhq.run`, or a function that imports it first."""
 
-    def __call__(self, config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool) -> Build:
+    def __call__(
+        self, config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool, staged: Choice | None
+    ) -> Build:
         """Build a dataset."""
         ...
 
@@ -38,12 +42,20 @@ def build_command(run: RunBuild) -> Callable[..., None]:
     def build(
         workflow: Annotated[Path, typer.Argument(help="YAML file, such as workflows/curate_embedded.yaml")],
         overrides: Overrides = None,
+        *,
         replace: Annotated[
             bool, typer.Option("--replace", help="Build over what another configuration left in the output.")
         ] = False,
         retry_failed: Annotated[
             bool, typer.Option("--retry-failed", help="Curate videos again that failed in an earlier run.")
         ] = False,
+        keep_staged: Annotated[
+            bool,
+            typer.Option(
+                "--keep-staged", help="Use videos that other library versions or another device finished."
+            ),
+        ] = False,
+        redo: Annotated[bool, typer.Option("--redo", help="Curate those videos again.")] = False,
     ) -> None:
         """Build a dataset; the same command continues a build that was stopped.
 
@@ -67,10 +79,17 @@ def build_command(run: RunBuild) -> Callable[..., None]:
         from settings.loading import load_workflow
 
         with user_errors():
+            staged = _choice(keep_staged=keep_staged, redo=redo)
             config = load_workflow(workflow, overrides or [], Config)
-            made = run(config, Reporter(), replace=replace, retry_failed=retry_failed)
+            made = run(config, Reporter(), replace=replace, retry_failed=retry_failed, staged=staged)
             typer.echo(summary(config.output, made))
             if text := warning(config.output, made.metadata):
                 typer.echo(text, err=True)
 
     return build
+
+
+def _choice(*, keep_staged: bool, redo: bool) -> Choice | None:
+    if keep_staged and redo:
+        raise BuildError("--keep-staged and --redo exclude each other. Give one of them.")
+    return "keep" if keep_staged else "redo" if redo else None

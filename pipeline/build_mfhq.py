@@ -19,12 +19,15 @@ from pipeline import cluster
 from pipeline.actors import Analyse, Score, SelectImages
 from pipeline.build_command import build_command
 from pipeline.config import Config
+from pipeline.devices import check_device
 from pipeline.errors import BuildError
 from pipeline.lock import output_lock
+from pipeline.ownership import confirm
 from pipeline.pack import pack
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
 from pipeline.report.build import write_report
+from pipeline.reuse import Choice
 from pipeline.summary import Build
 from shards.layout import DATASET_JSON
 from shards.metadata import DatasetMetadata
@@ -32,7 +35,14 @@ from shards.schema import Status
 from shards.verify import verify
 
 
-def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_failed: bool = False) -> Build:
+def run(
+    config: Config,
+    reporter: Reporter,
+    *,
+    replace: bool = False,
+    retry_failed: bool = False,
+    staged: Choice | None = None,
+) -> Build:
     """Build a dataset.
 
     Args:
@@ -40,6 +50,7 @@ def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_fail
         reporter: shows progress.
         replace: build over what another configuration left in the output folder.
         retry_failed: curate videos again that failed in an earlier run.
+        staged: keep or redo videos that other library versions or another device have finished; None asks.
 
     Raises:
         BuildError: what is wrong and what to do; before any work where that can be known.
@@ -47,13 +58,13 @@ def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_fail
     # The weights first: that one is missing must be known before hours of work, not after.
     weights = load_build_weights(config)
 
-    with output_lock(config.output):
-        return _run(config, weights, reporter, replace=replace, retry_failed=retry_failed)
+    with output_lock(config.output, reporter.message):
+        # What there is to do: the source's videos, less those that an earlier run has finished.
+        plan = plan_build(config, weights, replace=replace, retry_failed=retry_failed, staged=staged)
+        return _run(config, weights, plan, reporter)
 
 
-def _run(config: Config, weights: Weights, reporter: Reporter, *, replace: bool, retry_failed: bool) -> Build:
-    # What there is to do: the source's videos, less those that an earlier run has finished.
-    plan = plan_build(config, weights, replace=replace, retry_failed=retry_failed)
+def _run(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> Build:
     reporter.message(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
     if plan.manifest.ignored:
         ignored = ", ".join(f"{ending}: {count}" for ending, count in plan.manifest.ignored.items())
@@ -67,6 +78,7 @@ def _run(config: Config, weights: Weights, reporter: Reporter, *, replace: bool,
 
     # All outcomes together decide on persons and splits; then the shards, in canonical order.
     metadata = pack(config, weights, plan, reporter)
+    confirm(config.output)
 
     # Nothing is called done that a reader has not checked.
     check(config.output, metadata, reporter)
@@ -85,6 +97,7 @@ def load_build_weights(config: Config) -> Weights:
         names = required_files(config.models.names, config.run.models_dir)
         weights = load_weights(names, config.run.models_dir)
         check_roles(config.models.model_dump(), weights)
+        check_device(config.run, config.models, weights)
         return weights
     except (WeightsUnavailable, ValueError) as error:
         raise BuildError(str(error)) from error

@@ -15,6 +15,7 @@ from settings.version import add_version
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.reuse import Choice
     from pipeline.summary import Build
 
 app = typer.Typer(
@@ -29,10 +30,12 @@ app.add_typer(models_app, name="models")
 add_version(app)
 
 
-def _run_build(config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool) -> Build:
+def _run_build(
+    config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool, staged: Choice | None
+) -> Build:
     from pipeline.build_mfhq import run  # takes seconds to import; a mistyped key is reported before that
 
-    return run(config, reporter, replace=replace, retry_failed=retry_failed)
+    return run(config, reporter, replace=replace, retry_failed=retry_failed, staged=staged)
 
 
 app.command("build")(build_command(_run_build))

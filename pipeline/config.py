@@ -177,7 +177,7 @@ class Shards(Section):
 
 
 class Run(Section):
-    """How the machine runs the build. What can touch the bits of a result is part of the curation's digest."""
+    """How the machines run the build; only `device` can touch a result, so only it is part of the curation."""
 
     models_dir: Folder | None = None
     """Folder of weights, for models that do not ship in a wheel."""
@@ -187,13 +187,9 @@ class Run(Section):
     analyser_cpus: Positive = 0.9
     analyser_gpus: Annotated[float, Field(ge=0)] = 0.0
     scorers: Annotated[int, Field(ge=1)] = 1
-    """Processes that hold the quality network."""
+    """Processes that hold the quality network: one a GPU, or several on CPUs, because each runs on one thread."""
     scorer_cpus: Positive = 0.1
     scorer_gpus: Annotated[float, Field(ge=0)] = 0.0
-    scorer_threads: Annotated[int, Field(ge=1)] = 1
-    """CPU threads of the quality network."""
-    scorer_batch: Annotated[int, Field(ge=1)] = 8
-    """Images of a video that the quality network sees at once."""
     video_timeout_s: Positive = 600.0
     """A video that takes longer is one failed row."""
     video_memory_gb: Positive = 8.0
@@ -234,22 +230,28 @@ class Config(Section):
         """The part of the configuration that shapes the dataset: not how it is run, nor where anything lies."""
         return self.model_dump(mode="json", exclude={"run": True, "output": True, "source": {"path"}})
 
-    def curation_digest(self, models: dict[str, str], libraries: dict[str, str]) -> str:
-        """Names what curation makes of one video.
+    def curation(self, weights: dict[str, str], libraries: dict[str, str]) -> dict[str, Any]:
+        """All that decides what curation makes of one video, as a JSON object.
 
-        The steps after it (linking people, split, sharding) may change without curating again.
+        The steps after it (linking people, split, sharding) may change without curating again, and so may every
+        key of `run` except the device.
 
         Args:
-            models: sha256 of each network.
+            weights: sha256 of each network.
             libraries: version of each library that shapes the result.
         """
         sections = {"models", "frames", "faces", "tracking", "selection"}
         settings = self.model_dump(mode="json", include=sections)
         settings["shards"] = {"jpeg_quality": self.shards.jpeg_quality}
         settings["source"] = {"name": self.source.name}
-        settings["run"] = self.run.model_dump(include={"device", "scorer_threads", "scorer_batch"})
-        parts = {"settings": settings, "models": models, "libraries": libraries}
-        return digest(parts | {"curation_version": CURATION_VERSION})
+        return {
+            "settings": settings,
+            "weights": weights,
+            "curation_version": CURATION_VERSION,
+            # Another device or library changes last bits, so it is another curation; its user may say otherwise.
+            "device": self.run.device,
+            "libraries": libraries,
+        }
 
 
 CURATION_VERSION = 2

@@ -15,7 +15,7 @@ from pipeline.errors import BuildError
 from pipeline.linking import Identity, Placement, assign
 from pipeline.plan import BuildPlan
 from pipeline.progress import Reporter
-from pipeline.provenance import code_version, library_versions
+from pipeline.provenance import code_version
 from pipeline.records import StagedIdentity
 from pipeline.sources.manifest import Video
 from pipeline.staging import DamagedStagedFile, Staging
@@ -84,7 +84,7 @@ def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter)
         config_digest=digest(defining),
         models={name: model.sha256 for name, model in sorted(weights.items())},
         code_version=code_version(),
-        libraries=library_versions(),
+        libraries=plan.libraries(),
     )
     of_video = {identity.key: staged[identity.video_id] for identity in identities}
     order = sorted(assignment.placements, key=lambda key: (assignment.placements[key].split, key))

@@ -2,6 +2,8 @@
 
     <output>/.staging/<curation digest>/<2 hex>/<32 hex>.parquet
 
+`pipeline/reuse.py` says when the files of another curation are used as well.
+
 One file holds one video's outcome and images, and appears whole or not at all, so that its existence says that
 the video is done. Its name comes from the video's id, size and time of change: a file that was replaced is
 curated again, and what two workers write twice differs in its timings only.
@@ -64,13 +66,15 @@ class DamagedStagedFile(BuildError):  # noqa: N818 - says what is the matter
 
 @dataclass(frozen=True)
 class Staging:
-    """The finished videos of one configuration of the curation.
+    """The finished videos of one curation.
 
     Attributes:
-        folder: where they lie.
+        folder: their directory.
+        kept: directories of other curations; a video that is not in `folder` is taken from the first that has it.
     """
 
     folder: Path
+    kept: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, output: Path, curation_digest: str) -> Staging:
@@ -78,10 +82,12 @@ class Staging:
         return cls(output / FOLDER / curation_digest[:16])
 
     def path(self, video: Video) -> Path:
-        """Where a video's outcome lies once it is finished."""
-        text = f"{video.video_id}\0{video.bytes}\0{video.modified_ns}"
-        name = hashlib.sha256(text.encode()).hexdigest()
-        return self.folder / name[:2] / f"{name[2:34]}.parquet"
+        """The file of a video that is finished, or will be."""
+        name = _name(video)
+        own = self.folder / name
+        if not self.kept or own.exists():
+            return own
+        return next((folder / name for folder in self.kept if (folder / name).exists()), own)
 
     def write(self, video: Video, finalized: FinalizedVideo) -> None:
         """Keep a finished video.
@@ -100,12 +106,22 @@ class Staging:
             },
             schema=_SCHEMA,
         )
-        write_parquet(self.path(video), table)
+        write_parquet(self.folder / _name(video), table)
 
     def finished(self, videos: list[Video]) -> list[Video]:
         """Those of `videos` that are done."""
-        there = {path.relative_to(self.folder).as_posix() for path in self.folder.glob("??/*.parquet")}
-        return [v for v in videos if self.path(v).relative_to(self.folder).as_posix() in there]
+        there = set[str]().union(*map(_names, (self.folder, *self.kept)))
+        return [video for video in videos if _name(video) in there]
+
+    def folders_of(self, videos: list[Video]) -> list[Path]:
+        """The directories that hold at least one of the finished `videos`, the own one first."""
+        missing = {_name(video) for video in videos}
+        holding: list[Path] = []
+        for folder in (self.folder, *self.kept):
+            found = missing & _names(folder)
+            missing -= found
+            holding += [folder] if found else []
+        return holding
 
     def outcome(self, video: Video) -> VideoOutcome:
         """What became of a finished video.
@@ -154,7 +170,8 @@ class Staging:
     def forget(self, videos: list[Video]) -> None:
         """Drop the outcomes of some videos, so that they are curated again."""
         for video in videos:
-            self.path(video).unlink(missing_ok=True)
+            for folder in (self.folder, *self.kept):
+                (folder / _name(video)).unlink(missing_ok=True)
 
     def remove_temporary_files(self) -> None:
         """Remove what killed writers left behind, but not what another driver's workers may be writing."""
@@ -168,6 +185,17 @@ class Staging:
             table = pq.read_table(file, columns=list(columns), page_checksum_verification=True)
             (row,) = table.to_pylist()
             return [row[column] for column in columns]
+
+
+def _name(video: Video) -> str:
+    """Path of a video's file inside a staging directory."""
+    text = f"{video.video_id}\0{video.bytes}\0{video.modified_ns}"
+    name = hashlib.sha256(text.encode()).hexdigest()
+    return f"{name[:2]}/{name[2:34]}.parquet"
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.glob("??/*.parquet")}
 
 
 @contextmanager

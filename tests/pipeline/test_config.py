@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from pipeline.config import Config
+from pipeline.config import Config, Run, digest
 from settings.loading import load_workflow
 from settings.section import ConfigError, differences
 
@@ -17,8 +18,17 @@ LIBRARIES = {"decord": "1"}
 WEIGHTS = {"yunet": "00", "sface": "11"}
 
 
+SHAPING_KEYS_OF_RUN = {"device"}
+"""Keys of `run` that can touch the bits of a result. All others must leave staged work valid."""
+
+
 def load(*overrides: str) -> Config:
     return load_workflow(EMBEDDED, [*SET, *overrides], Config)
+
+
+def curation(*overrides: str) -> str:
+    """Digest of what decides about one video."""
+    return digest(load(*overrides).curation(WEIGHTS, LIBRARIES))
 
 
 def rejection(*overrides: str) -> str:
@@ -202,7 +212,6 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "run.video_timeout_s=5",
         "output=/elsewhere",
         "people.same_person_cosine=0.7",
         "split.test_videos=3",
@@ -213,7 +222,7 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str) -> None:
-    assert load(override).curation_digest(WEIGHTS, LIBRARIES) == load().curation_digest(WEIGHTS, LIBRARIES)
+    assert curation(override) == curation()
 
 
 @pytest.mark.parametrize(
@@ -227,17 +236,39 @@ def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str)
         "models.quality=topiq_nr-face",
         "shards.jpeg_quality=90",
         "source.name=celebvhq",
-        "run.device=cuda",
-        "run.scorer_threads=2",
-        "run.scorer_batch=2",
     ],
 )
 def test_what_curation_depends_on_changes_its_digest(override: str) -> None:
-    assert load(override).curation_digest(WEIGHTS, LIBRARIES) != load().curation_digest(WEIGHTS, LIBRARIES)
+    assert curation(override) != curation()
+
+
+def other_value(name: str) -> object:
+    """A value of a key of `run` that is not its default."""
+    field = Run.model_fields[name]
+    choices = [
+        choice for kind in (field.annotation, *get_args(field.annotation)) for choice in get_args(kind)
+    ]
+    match field.default:
+        case bool():
+            return not field.default
+        case str():
+            return next(choice for choice in choices if choice != field.default)
+        case int() | float():
+            return field.default + 1
+        case _:
+            return "/models" if name.endswith("_dir") else 3
+
+
+@pytest.mark.parametrize("name", sorted(Run.model_fields))
+def test_of_the_keys_of_run_only_the_device_changes_the_curation(name: str) -> None:
+    tuned = load(f"run.{name}={other_value(name)}")
+    assert tuned.run != load().run
+    same = digest(tuned.curation(WEIGHTS, LIBRARIES)) == curation()
+    assert same == (name not in SHAPING_KEYS_OF_RUN)
 
 
 def test_other_libraries_change_the_digest() -> None:
-    assert load().curation_digest(WEIGHTS, LIBRARIES) != load().curation_digest(WEIGHTS, {"decord": "9"})
+    assert curation() != digest(load().curation(WEIGHTS, {"decord": "9"}))
 
 
 def test_where_the_source_lies_is_not_part_of_the_data_set() -> None:
@@ -249,9 +280,7 @@ def test_folders_are_absolute_because_workers_have_other_working_folders() -> No
 
 
 def test_other_weights_of_the_same_name_change_the_digest() -> None:
-    assert load().curation_digest(WEIGHTS, LIBRARIES) != load().curation_digest(
-        WEIGHTS | {"sface": "12"}, LIBRARIES
-    )
+    assert curation() != digest(load().curation(WEIGHTS | {"sface": "12"}, LIBRARIES))
 
 
 def test_how_the_machine_runs_is_not_part_of_what_defines_the_data_set() -> None:
