@@ -55,11 +55,8 @@ def _run(config: Config, weights: Weights, reporter: Reporter, *, replace: bool,
     # What there is to do: the source's videos, less those that an earlier run has finished.
     plan = plan_build(config, weights, replace=replace, retry_failed=retry_failed)
     reporter.message(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
-    if plan.manifest.ignored:
-        ignored = ", ".join(f"{ending}: {count}" for ending, count in plan.manifest.ignored.items())
-        reporter.message(
-            f"Ignored {sum(plan.manifest.ignored.values())} files that are not videos ({ignored})"
-        )
+    for message in plan.manifest.ignored.messages():
+        reporter.message(message)
 
     # One outcome for each video, in the staging area.
     if plan.todo:
