@@ -19,6 +19,7 @@ from pipeline import cluster
 from pipeline.actors import Analyse, Score, SelectImages
 from pipeline.build_command import build_command
 from pipeline.config import Config
+from pipeline.devices import check_device
 from pipeline.errors import BuildError
 from pipeline.lock import output_lock
 from pipeline.pack import pack
@@ -46,6 +47,7 @@ def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_fail
     """
     # The weights first: that one is missing must be known before hours of work, not after.
     weights = load_build_weights(config)
+    check_device(config, weights)
 
     with output_lock(config.output):
         return _run(config, weights, reporter, replace=replace, retry_failed=retry_failed)
@@ -93,8 +95,18 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
     Raises:
         BuildError: the cluster cannot carry the build, or a step failed that is no single video's fault.
     """
-    cluster.connect()
-    import ray.data  # after connect(), which sets how Ray starts
+    with cluster.session():
+        _curate(config, weights, plan, reporter)
+    if lost := unstaged(plan):
+        raise BuildError(
+            f"{len(lost)} videos, such as {lost[0].video_id}, were curated, but {config.output} does not contain "
+            "their results. Check that output is the same directory on every node, then run the same command "
+            "again."
+        )
+
+
+def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> None:
+    import ray.data  # after cluster.session() began, which sets how Ray starts
     from ray.data import ActorPoolStrategy
 
     at_first, most = cluster.analysers(config.run, len(plan.todo))
@@ -128,7 +140,7 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
         # Choose eight, write one small file.
         .map(SelectImages(config, plan.staging), num_cpus=cluster.STAGE_CPUS)
     )
-    with cluster.ray_errors(), reporter.bar("curate", len(plan.todo)) as advance:
+    with reporter.bar("curate", len(plan.todo)) as advance:
         counts: Counter[str] = Counter()
         for outcome in outcomes.iter_rows():
             if outcome["fault"]:
@@ -137,12 +149,6 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
                 reporter.message(outcome["message"])
             counts[outcome["status"]] += 1
             advance(counts.total(), "  ".join(f"{counts[status]} {status.value}" for status in Status))
-    lost = unstaged(plan)
-    if lost:
-        raise BuildError(
-            f"what became of {len(lost)} videos is not to be seen in {config.output}, such as "
-            f"{lost[0].video_id}. Is it the same folder on every node? The same command again tries them again"
-        )
 
 
 def check(output: Path, metadata: DatasetMetadata, reporter: Reporter) -> None:

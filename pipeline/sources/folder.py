@@ -42,8 +42,8 @@ def list_folder(source: Source) -> Manifest:
         listing.add(path)
     if not listing.videos:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
-        nothing = f"source.path: {printable(str(root))} contains no video file ({suffixes}), subdirectories included."
-        raise SourceError(" ".join([nothing, *listing.ignored().messages()]))
+        nothing = f"{printable(str(root))} contains no video file ({suffixes}), subdirectories included."
+        raise SourceError(" ".join([f"source.path: {nothing}", *listing.ignored().messages()]))
     return Manifest(
         videos=sorted(listing.videos, key=lambda video: video.video_id), ignored=listing.ignored()
     )
