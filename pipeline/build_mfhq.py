@@ -66,11 +66,8 @@ def run(
 
 def _run(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> Build:
     reporter.message(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
-    if plan.manifest.ignored:
-        ignored = ", ".join(f"{ending}: {count}" for ending, count in plan.manifest.ignored.items())
-        reporter.message(
-            f"Ignored {sum(plan.manifest.ignored.values())} files that are not videos ({ignored})"
-        )
+    for message in plan.manifest.ignored.messages():
+        reporter.message(message)
 
     # One outcome for each video, in the staging area.
     if plan.todo:
@@ -109,8 +106,18 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
     Raises:
         BuildError: the cluster cannot carry the build, or a step failed that is no single video's fault.
     """
-    cluster.connect()
-    import ray.data  # after connect(), which sets how Ray starts
+    with cluster.session():
+        _curate(config, weights, plan, reporter)
+    if lost := unstaged(plan):
+        raise BuildError(
+            f"{len(lost)} videos, such as {lost[0].video_id}, were curated, but {config.output} does not contain "
+            "their results. Check that output is the same directory on every node, then run the same command "
+            "again."
+        )
+
+
+def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> None:
+    import ray.data  # after cluster.session() began, which sets how Ray starts
     from ray.data import ActorPoolStrategy
 
     at_first, most = cluster.analysers(config.run, len(plan.todo))
@@ -144,7 +151,7 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
         # Choose eight, write one small file.
         .map(SelectImages(config, plan.staging), num_cpus=cluster.STAGE_CPUS)
     )
-    with cluster.ray_errors(), reporter.bar("curate", len(plan.todo)) as advance:
+    with reporter.bar("curate", len(plan.todo)) as advance:
         counts: Counter[str] = Counter()
         for outcome in outcomes.iter_rows():
             if outcome["fault"]:
@@ -153,12 +160,6 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
                 reporter.message(outcome["message"])
             counts[outcome["status"]] += 1
             advance(counts.total(), "  ".join(f"{counts[status]} {status.value}" for status in Status))
-    lost = unstaged(plan)
-    if lost:
-        raise BuildError(
-            f"what became of {len(lost)} videos is not to be seen in {config.output}, such as "
-            f"{lost[0].video_id}. Is it the same folder on every node? The same command again tries them again"
-        )
 
 
 def check(output: Path, metadata: DatasetMetadata, reporter: Reporter) -> None:

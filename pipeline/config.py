@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from settings.section import Section
 from shards.metadata import SemanticVersion
@@ -42,6 +42,19 @@ def _folder_of_every_node(path: Path) -> Path:
 Folder = Annotated[Path, AfterValidator(_folder_of_every_node)]
 
 
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _relative_glob(glob: str) -> str:
+    if not glob or glob.startswith(("/", "./")):
+        raise ValueError("expected a glob of paths relative to source.path, such as train/*.mp4")
+    return glob
+
+
+Globs = Annotated[tuple[Annotated[str, AfterValidator(_relative_glob)], ...], BeforeValidator(_one_or_more)]
+
+
 class Source(Section):
     """Where the videos come from."""
 
@@ -49,6 +62,13 @@ class Source(Section):
     name: Name = "folder"
     """Name of the dataset in keys, records and the report."""
     path: Folder
+    include: Globs = ("*",)
+    """Only files that match one of these globs are listed. A glob is matched against the whole path relative to
+    `path`; `*` and `?` also match `/`, and case counts: `train/*` is everything below train, `*_front.mp4` these
+    files in all directories."""
+    exclude: Globs = ()
+    """Files that match one of these globs are not listed, whatever `include` says. One that matches a directory
+    with a `/` at its end (`raw/`, `raw/*`, `*/lost+found/`) leaves it unread."""
     license: str | None = None
     """Written into every record of this source."""
 

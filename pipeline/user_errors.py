@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 import typer
 
+INTERRUPTED = 130
+"""Exit code of a command that SIGINT ended, as shells have it."""
+
 
 class user_errors:  # noqa: N801 - reads as a statement
-    """Print the errors that a user can act on and exit with 1; other errors keep their traceback."""
+    """Print the errors that a user can act on and exit with 1; other errors keep their traceback.
+
+    Args:
+        stopped: the message after Ctrl-C, which exits with 130.
+    """
+
+    def __init__(self, stopped: str = "stopped") -> None:
+        self._stopped = stopped
 
     def __enter__(self) -> None:
         return None
@@ -21,8 +33,10 @@ class user_errors:  # noqa: N801 - reads as a statement
         from shards.metadata import DatasetError
 
         if isinstance(error, KeyboardInterrupt):
-            typer.echo("stopped; the same command again continues", err=True)
-            sys.exit(130)
+            # Libraries clean up when the interpreter exits; a second Ctrl-C must not print their tracebacks.
+            signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+            typer.echo(self._stopped, err=True)
+            sys.exit(INTERRUPTED)
         if isinstance(error, ConfigError | BuildError | WeightsUnavailable | OutOfSpace | DatasetError):
             typer.echo(f"error: {error}", err=True)
             sys.exit(1)

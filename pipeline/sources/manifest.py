@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import PlainSerializer, PlainValidator, ValidationInfo
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo
 
 from shards.schema import Record
+
+MOST_NAMED = 5
+"""Unreadable directories that a message names."""
 
 
 def printable(name: str) -> str:
@@ -42,7 +45,7 @@ def original(text: str) -> str:
 
 def _path(value: Any, info: ValidationInfo) -> str:
     if not isinstance(value, str):
-        raise ValueError("a path is expected")
+        raise ValueError("expected a path")
     return original(value) if info.mode == "json" else value
 
 
@@ -66,12 +69,55 @@ class Video(Record):
     modified_ns: int
 
 
+class Ignored(Record):
+    """What a source passes by while it lists its videos."""
+
+    suffixes: dict[str, int] = Field(default_factory=dict)
+    """Files that do not look like videos: suffix of the name -> count."""
+    hidden: int = 0
+    """Files and directories whose name begins with a dot (`._a.mp4`, `.snapshot`); hidden directories are not
+    searched."""
+    excluded: int = 0
+    """Files and directories that `source.include` or `source.exclude` leaves out."""
+    unreadable: list[str] = Field(default_factory=list)
+    """Subdirectories that this user may not list, relative to the root."""
+
+    def messages(self) -> list[str]:
+        """One sentence for each kind; none when nothing was passed by."""
+        sentences = []
+        if self.suffixes:
+            by_count = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
+            which = ", ".join(f"{suffix}: {count}" for suffix, count in by_count)
+            count = sum(self.suffixes.values())
+            what = "1 file that is not a video" if count == 1 else f"{count} files that are not videos"
+            sentences.append(f"Ignored {what} ({which}).")
+        if self.hidden:
+            names = (
+                "1 hidden file or directory"
+                if self.hidden == 1
+                else f"{self.hidden} hidden files or directories"
+            )
+            sentences.append(f"Ignored {names} (name begins with a dot).")
+        if self.excluded:
+            names = "1 file or directory" if self.excluded == 1 else f"{self.excluded} files or directories"
+            sentences.append(f"Ignored {names} by source.include and source.exclude.")
+        if self.unreadable:
+            listed = ", ".join(self.unreadable[:MOST_NAMED])
+            more = ", …" if len(self.unreadable) > MOST_NAMED else ""
+            one = len(self.unreadable) == 1
+            which = "1 unreadable directory" if one else f"{len(self.unreadable)} unreadable directories"
+            sentences.append(
+                f"warning: Skipped {which}: {listed}{more}. "
+                f"Grant read access, or add {'it' if one else 'them'} to source.exclude."
+            )
+        return sentences
+
+
 class Manifest(Record):
-    """All videos of a build, sorted by id, and the files that were ignored while listing them."""
+    """All videos of a build, sorted by id, and what was ignored while listing them."""
 
     videos: list[Video]
-    ignored: dict[str, int]
-    """Files that do not look like videos: file name ending -> count."""
+    ignored: Ignored = Ignored()
 
 
 class SourceError(ValueError):
