@@ -41,6 +41,6 @@ def warning(output: Path, metadata: DatasetMetadata) -> str | None:
     counts = metadata.counts
     if counts.videos.get(Status.ACCEPTED, 0):
         return None
-    reasons = Counter(video.reason.value for video in Dataset.open(output).videos() if video.reason)
+    reasons = Counter(str(video.reason) for video in Dataset.open(output).videos() if video.reason)
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return f"warning: none of {sum(counts.videos.values())} videos gave an identity: {why}"

@@ -1,4 +1,4 @@
-"""The reasons of `shards.schema.Reason` in the reader's words, and the stage of the pipeline each belongs to."""
+"""What the reasons of `shards.schema.Reason` mean, and the stage of the pipeline each belongs to."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FUNNEL_STEPS = (
     FunnelStep("readable", "File could be read", tuple(reason for reason in Reason if reason in FAILURES)),
     FunnelStep(
         "moving picture",
-        "Long enough moving picture, sound and of a kind that is read",
+        "Moving picture that is long enough and intact",
         (
             *(Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT, Reason.FRAME_TOO_LARGE),
             *(Reason.HDR_VIDEO, Reason.CORRUPT_FRAME),
@@ -71,6 +71,7 @@ MEANING = {
     Reason.DUPLICATE_VIDEO: "same content as another video",
     Reason.NO_FACE: "no face found",
     Reason.FACE_TOO_SMALL: "face smaller than the least size",
+    Reason.CROP_TOO_SMALL: "head crop smaller than the least size",
     Reason.FACE_CUT_OFF: "face reaches beyond the frame",
     Reason.NO_LANDMARKS: "no landmarks found in the face",
     Reason.EXTREME_POSE: "head turned further than allowed",
@@ -91,7 +92,7 @@ _ORDER = {
 
 
 def meaning(reason: str) -> str:
-    """What a reason means; one that a newer version of the format added is not known here."""
+    """What a reason means; the list of reasons is open, so one may not be known here."""
     return MEANING[Reason(reason)] if reason in _ORDER else "not known to this version of the report"
 
 

@@ -163,7 +163,7 @@ def video_rejection(tracks: list[TrackOutcome]) -> Rejection | None:
     best = max(tracks, key=lambda track: (track.usable_frames, track.frames))
     assert best.reason is not None  # noqa: S101 - the first line of this function
     more = f" (the best of {len(tracks)} tracks)" if len(tracks) > 1 else ""
-    return Rejection(best.reason, f"{best.detail}{more}")
+    return Rejection(Reason(best.reason), f"{best.detail}{more}")
 
 
 def _verdict(tracks: list[TrackOutcome]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from shards.verify import verify
 )
 def test_an_index_that_disagrees_with_the_shards_is_found(root: Path, column: str, value: object) -> None:
     factory.change_rows(root / "index-g0000.parquet", lambda rows: rows[2].update({column: value}))
-    factory.reseal_manifest(root)
+    factory.reseal_metadata(root)
     assert (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-b_0") in found(root)
 
 
@@ -30,7 +30,7 @@ def test_an_index_that_lacks_or_invents_a_sample_is_found(root: Path) -> None:
         rows[4]["key"] = "clip-x_0"
 
     factory.change_rows(root / "index-g0000.parquet", change)
-    factory.reseal_manifest(root)
+    factory.reseal_metadata(root)
     assert found(root) >= {
         (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-d_0"),
         (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-x_0"),
@@ -45,7 +45,7 @@ def test_an_image_table_that_disagrees_with_a_record_names_the_column(
     root: Path, column: str, value: object
 ) -> None:
     factory.change_rows(root / "images-g0000.parquet", lambda rows: rows[17].update({column: value}))
-    factory.reseal_manifest(root)
+    factory.reseal_metadata(root)
     findings = verify(root)
     assert [(finding.check, finding.where) for finding in findings] == [
         (Check.IMAGES_DISAGREE, "images-g0000.parquet:clip-b_0")
@@ -55,13 +55,13 @@ def test_an_image_table_that_disagrees_with_a_record_names_the_column(
 
 def test_an_image_table_that_lacks_a_row_is_found(root: Path) -> None:
     factory.change_rows(root / "images-g0000.parquet", lambda rows: rows.pop(20))
-    factory.reseal_manifest(root)
+    factory.reseal_metadata(root)
     assert (Check.IMAGES_DISAGREE, "images-g0000.parquet:clip-b_0") in found(root)
 
 
 def test_an_image_table_in_another_order_is_found(root: Path) -> None:
     factory.change_rows(root / "images-g0000.parquet", lambda rows: rows.append(rows.pop(0)))
-    factory.reseal_manifest(root)
+    factory.reseal_metadata(root)
     assert (Check.IMAGES_DISAGREE, "images-g0000.parquet:clip-b_1") in found(root)
 
 
@@ -90,7 +90,7 @@ def test_a_video_that_contradicts_itself_or_its_samples_is_named(
         next(row for row in rows if row["video_id"] == video).update(changes)
 
     factory.change_rows(root / "videos-g0000.parquet", change)
-    factory.reseal_manifest(root)
+    factory.reseal_metadata(root)
     assert (Check.VIDEOS_DISAGREE, f"videos-g0000.parquet:{video}") in found(root)
 
 
@@ -99,7 +99,7 @@ def test_a_video_without_a_row_or_with_two_is_named(root: Path) -> None:
         rows[0] = rows[1]
 
     factory.change_rows(root / "videos-g0000.parquet", change)
-    factory.reseal_manifest(root)
+    factory.reseal_metadata(root)
     assert found(root) >= {
         (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-a"),
         (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-b"),
@@ -127,7 +127,7 @@ def test_a_missing_table_is_named_and_the_rest_is_checked(root: Path, name: str)
     ],
 )
 def test_a_wrong_count_is_named(root: Path, counts: dict[str, object]) -> None:
-    factory.reseal_manifest(root, counts=counts)
+    factory.reseal_metadata(root, counts=counts)
     assert found(root) == {(Check.WRONG_COUNT, f"dataset.json:counts.{next(iter(counts))}")}
 
 

@@ -42,7 +42,7 @@ def test_what_a_newer_minor_version_added_is_ignored(root: Path) -> None:
     table = pq.read_table(root / "videos-g0000.parquet")
     added = table.append_column("weather", pa.array(["fair"] * table.num_rows))
     write_parquet(root / "videos-g0000.parquet", added)
-    factory.reseal_manifest(root)
+    factory.reseal_metadata(root)
     unsealed = json.loads((root / "dataset.json").read_bytes())
     del unsealed["metadata_sha256"]
     unsealed |= {"format_version": "2.7", "weather": []}
