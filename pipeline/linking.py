@@ -77,7 +77,7 @@ def assign(
     """
     by_video = {outcome.video_id: outcome for outcome in sorted(outcomes, key=lambda o: o.video_id)}
     for outcome, first in _copies(list(by_video.values())):
-        by_video[outcome.video_id] = _reject(outcome, Reason.DUPLICATE_VIDEO, f"same bytes as {first}")
+        by_video[outcome.video_id] = _reject(outcome, Reason.DUPLICATE_VIDEO, f"same content as {first}")
     kept = [i for i in sorted(identities, key=lambda i: i.key) if by_video[i.video_id].identities]
     persons = link_identities(kept, people.same_person_cosine)
     if people.keep == "best":

@@ -112,13 +112,25 @@ def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter)
 def _what_is_there(
     output: Path, provenance: Provenance, limits: ShardLimits, outcomes: list[VideoOutcome]
 ) -> DatasetMetadata | None:
-    """The dataset in the output directory, if it is the one that would be written: readers may be using it."""
+    """The dataset in the output directory, if it is the one that would be written: readers may be using it.
+
+    Raises:
+        BuildError: samples were erased from it, so another dataset in its place could bring them back.
+    """
     try:
         dataset = Dataset.open(output)
-        same = (dataset.metadata.provenance, dataset.metadata.limits) == (provenance, limits)
-        return dataset.metadata if same and list(dataset.videos()) == outcomes else None
+        videos = list(dataset.videos())
     except DatasetError:
         return None
+    same = (dataset.metadata.provenance, dataset.metadata.limits) == (provenance, limits)
+    if dataset.metadata.generation == 0:
+        return dataset.metadata if same and videos == outcomes else None
+    if same and [video.video_id for video in videos] == [outcome.video_id for outcome in outcomes]:
+        return dataset.metadata
+    raise BuildError(
+        f"{output} holds generation {dataset.metadata.generation} of a dataset: samples were erased from it, and "
+        "this build could bring them back. Choose another output"
+    )
 
 
 def _for_linking(identity: StagedIdentity, outcome: VideoOutcome) -> Identity:

@@ -85,7 +85,8 @@ class Reason(StrEnum):
     DUPLICATE_PERSON = "duplicate_person"
 
 
-UnknownReason = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+REASON_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
+UnknownReason = Annotated[str, Field(pattern=REASON_PATTERN)]
 AnyReason = Annotated[Reason | UnknownReason, Field(union_mode="left_to_right")]
 """A reason in a record: one of `Reason`, or the name of one that this code does not know."""
 

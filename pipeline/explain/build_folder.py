@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.explain.lookup import Known
-from pipeline.plan import SETTINGS
+from pipeline.ownership import SETTINGS
 from pipeline.sources.manifest import Video, original
 from pipeline.staging import FOLDER, Staging, read_staged_outcome
 from shards.layout import DATASET_JSON

@@ -26,7 +26,7 @@ FUNNEL_STEPS = (
     FunnelStep("readable", "File could be read", tuple(reason for reason in Reason if reason in FAILURES)),
     FunnelStep(
         "moving picture",
-        "Long enough moving picture, sound and of a kind that is read",
+        "Moving picture that is long enough and intact",
         (
             *(Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT, Reason.FRAME_TOO_LARGE),
             *(Reason.HDR_VIDEO, Reason.CORRUPT_FRAME),
@@ -92,7 +92,7 @@ _ORDER = {
 
 
 def meaning(reason: str) -> str:
-    """What a reason means; one that a newer version of the format added is not known here."""
+    """What a reason means; the list of reasons is open, so one may not be known here."""
     return MEANING[Reason(reason)] if reason in _ORDER else "not known to this version of the report"
 
 

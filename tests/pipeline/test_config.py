@@ -219,6 +219,8 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
         "source.path=/mnt/same-clips",
         "name=other",
         "source.license=own",
+        "version=1.2.3",
+        "shards.store_embeddings=false",
     ],
 )
 def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str) -> None:

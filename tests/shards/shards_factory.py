@@ -316,10 +316,10 @@ def reseal(root: Path) -> None:
         "images": 8 * len(index),
         "persons": len({record.person_id for record in records}),
     }
-    reseal_manifest(root, shards=entries, counts=counts)
+    reseal_metadata(root, shards=entries, counts=counts)
 
 
-def reseal_manifest(
+def reseal_metadata(
     root: Path, shards: list[ShardEntry] | None = None, counts: dict[str, object] | None = None
 ) -> None:
     """Make the metadata agree with the three tables as they are, and with the given shards and counts."""

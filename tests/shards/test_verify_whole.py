@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,9 @@ from damage import TEST, TRAIN_0, TRAIN_1, change_record, flip, found, offset_of
 
 from shards.atomic import write_parquet
 from shards.findings import Check
-from shards.metadata import DatasetError
+from shards.metadata import DatasetError, encode_metadata
 from shards.reader import Dataset
+from shards.schema import Split
 from shards.verify import verify
 
 
@@ -26,7 +28,7 @@ def test_without_a_manifest_the_rest_is_still_checked(root: Path) -> None:
     assert (Check.MEMBER_DIGEST, f"{TRAIN_0}:clip-b_0.5.jpg") in found(root)
 
 
-def test_a_data_set_of_a_newer_major_version_is_only_named(root: Path) -> None:
+def test_a_dataset_of_a_newer_major_version_is_only_named(root: Path) -> None:
     (root / "dataset.json").write_text('{"format_version": "3.0"}')
     assert [str(finding) for finding in verify(root)] == [
         (
@@ -42,7 +44,7 @@ def test_what_a_newer_minor_version_added_is_ignored(root: Path) -> None:
     table = pq.read_table(root / "videos-g0000.parquet")
     added = table.append_column("weather", pa.array(["fair"] * table.num_rows))
     write_parquet(root / "videos-g0000.parquet", added)
-    factory.reseal_manifest(root)
+    factory.reseal_metadata(root)
     unsealed = json.loads((root / "dataset.json").read_bytes())
     del unsealed["metadata_sha256"]
     unsealed |= {"format_version": "2.7", "weather": []}
@@ -60,6 +62,62 @@ def test_an_unknown_field_of_this_version_is_a_fault(root: Path) -> None:
     assert (Check.BAD_RECORD, f"{TRAIN_0}:clip-b_0.json") in found(root)
     with pytest.raises(DatasetError, match="clip-b_0"):
         Dataset.open(root).sample("clip-b_0")
+
+
+def test_files_of_other_generations_and_of_killed_processes_are_no_fault(root: Path) -> None:
+    (root / "train/mfhq-train-000000-g0001.tar").write_bytes(b"of a take-down that was killed")
+    (root / "train/.mfhq-train-000001-g0001.tar.tmp-0123456789abcdef").write_bytes(b"likewise")
+    (root / "index-g0001.parquet").write_bytes(b"likewise")
+    assert verify(root) == []
+    assert list(Dataset.open(root).samples()) == factory.samples()
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ({"tables": {"index": "images-g0000.parquet"}}, "the table index is named images-g0000.parquet"),
+        ({"tables": {"index": "index-g0001.parquet"}}, "is of a later generation than the dataset, 0"),
+        ({"shards": [1, 0, 2]}, "its shards are not sorted by name, each number once a split"),
+        ({"shards": [0, 0, 1, 2]}, "its shards are not sorted by name, each number once a split"),
+        ({"splits": Split.TRAIN}, "test/mfhq-test-000000-g0000.tar is listed as train"),
+    ],
+)
+def test_names_that_contradict_the_metadata_are_refused(
+    root: Path, update: dict[str, Any], message: str
+) -> None:
+    metadata = Dataset.open(root).metadata
+    tables = {
+        role: entry.model_copy(update={"name": update.get("tables", {}).get(role, entry.name)})
+        for role, entry in metadata.tables.items()
+    }
+    shards = [metadata.shards[number] for number in update.get("shards", range(3))]
+    if "splits" in update:
+        shards[0] = shards[0].model_copy(update={"split": update["splits"]})
+    changed = metadata.model_copy(update={"tables": tables, "shards": shards})
+    (root / "dataset.json").write_bytes(encode_metadata(changed))
+    with pytest.raises(DatasetError, match=message):
+        Dataset.open(root)
+    assert (Check.BAD_METADATA, "dataset.json") in found(root)
+
+
+@pytest.mark.parametrize(
+    "name", ["../index-g0000.parquet", "/etc/passwd", "index.parquet", "index-g0000.parquet\n"]
+)
+def test_a_table_outside_of_the_dataset_is_refused(root: Path, name: str) -> None:
+    metadata = Dataset.open(root).metadata
+    entry = metadata.tables["index"].model_copy(update={"name": name})
+    changed = metadata.model_copy(update={"tables": {**metadata.tables, "index": entry}})
+    (root / "dataset.json").write_bytes(encode_metadata(changed))
+    with pytest.raises(DatasetError, match="does not follow the format"):
+        Dataset.open(root)
+
+
+def test_a_number_that_a_build_skips_is_named(root: Path) -> None:
+    metadata = Dataset.open(root).metadata
+    (root / "dataset.json").write_bytes(
+        encode_metadata(metadata.model_copy(update={"shards": [metadata.shards[0], metadata.shards[2]]}))
+    )
+    assert (Check.BAD_METADATA, TRAIN_0) in found(root)
 
 
 def test_an_empty_or_missing_folder_is_reported(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_manifest_sizes_are_those_of_the_files(pristine: Path) -> None:
     assert sizes == {name: (pristine / name).stat().st_size for name in sizes}
 
 
-def test_a_data_set_without_samples_is_whole(tmp_path: Path) -> None:
+def test_a_dataset_without_samples_is_whole(tmp_path: Path) -> None:
     lost = [video for video in factory.videos() if video.status is not Status.ACCEPTED]
     write_dataset(tmp_path, [], lost, factory.PROVENANCE, factory.LIMITS)
     dataset = Dataset.open(tmp_path)
@@ -106,7 +106,7 @@ def test_progress_counts_the_samples_written(tmp_path: Path) -> None:
     assert seen == [1, 2, 3, 4, 5]
 
 
-def test_a_folder_without_its_manifest_is_no_data_set(root: Path) -> None:
+def test_a_folder_without_its_manifest_is_no_dataset(root: Path) -> None:
     (root / "dataset.json").unlink()
     with pytest.raises(DatasetError, match="is no finished dataset"):
         Dataset.open(root)
@@ -169,7 +169,7 @@ def _write_index(root: Path, **changes: object) -> None:
         "train/mfhq-train-000000-g0000.tar\n",
     ],
 )
-def test_an_index_that_leads_out_of_the_data_set_is_refused(root: Path, shard: str) -> None:
+def test_an_index_that_leads_out_of_the_dataset_is_refused(root: Path, shard: str) -> None:
     _write_index(root, shard=shard)
     with pytest.raises(DatasetError, match="does not list"):
         Dataset.open(root).sample("clip-a_0")

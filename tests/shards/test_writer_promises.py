@@ -39,7 +39,7 @@ def test_two_writes_are_byte_identical(pristine: Path, tmp_path: Path) -> None:
     assert factory.snapshot(tmp_path) == factory.snapshot(pristine)
 
 
-def test_a_rewrite_leaves_nothing_of_the_old_data_set(pristine: Path, root: Path) -> None:
+def test_a_rewrite_leaves_nothing_of_the_old_dataset(pristine: Path, root: Path) -> None:
     factory.build(root, ShardLimits(max_samples=1))
     assert len(list(root.glob("train/*.tar"))) == 4
     factory.build(root)
@@ -68,6 +68,15 @@ def test_headers_are_those_of_the_standard_library(name: str, size: int) -> None
 def test_a_header_that_ustar_cannot_hold_is_refused(name: str, size: int) -> None:
     with pytest.raises(ValueError, match=r"does not fit|ascii"):
         header(name, size)
+
+
+def test_shards_are_those_that_the_standard_library_writes(pristine: Path, tmp_path: Path) -> None:
+    for shard in Dataset.open(pristine).metadata.shards:
+        taken = factory.Shard.take_apart(pristine / shard.name)
+        taken.path = tmp_path / "again.tar"
+        taken.put_together()
+        assert taken.path.read_bytes() == (pristine / shard.name).read_bytes()
+        assert shard.bytes % 10_240 == 0
 
 
 def test_samples_are_taken_one_at_a_time(tmp_path: Path) -> None:
@@ -171,7 +180,7 @@ def _other_version(samples: list[Sample]) -> list[Sample]:
         (lambda samples: samples[:-1], "clip-d has 1 identities in its outcome, but 0 samples came"),
     ],
 )
-def test_samples_that_contradict_are_refused_and_leave_no_data_set(
+def test_samples_that_contradict_are_refused_and_leave_no_dataset(
     root: Path, plant: Callable[[list[Sample]], list[Sample]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -222,7 +231,7 @@ for number in range(renames):
 """
 
 
-def test_kill_9_at_any_file_leaves_no_data_set_and_a_rerun_gives_the_same_bytes(
+def test_kill_9_at_any_file_leaves_no_dataset_and_a_rerun_gives_the_same_bytes(
     pristine: Path, tmp_path: Path
 ) -> None:
     for number in range(RENAMES):
