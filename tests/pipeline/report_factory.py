@@ -115,7 +115,7 @@ def _sample(number: int) -> Sample:
                 time_s=0.4 * index,
                 box_px=(100, 100, 600, 700),
                 face_px=round(float(rng.normal(560, 40)), 1),
-                crop_px=(50, 50, 700),
+                crop_px=(50, 50, 640 + 10 * index),
                 pose=Pose(
                     yaw=float(yaws[index]), pitch=float(rng.normal(-3, 6)), roll=float(rng.normal(0, 5))
                 ),
