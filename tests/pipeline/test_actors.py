@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from faces.profiles import check_roles
+from faces.quality import Piqe
 from pipeline.actors import Score, SelectImages
-from pipeline.config import Config
+from pipeline.config import Config, Run
 from pipeline.errors import MachineFault
 from pipeline.records import Analysis, Candidate, CandidateTrack
 from pipeline.rejection import Rejection
@@ -65,6 +67,12 @@ def analysis() -> Analysis:
     return Analysis(outcome=outcome, tracks=tracks)
 
 
+def jpeg() -> bytes:
+    picture = io.BytesIO()
+    Image.effect_noise((512, 512), 60).convert("RGB").save(picture, "JPEG")
+    return picture.getvalue()
+
+
 @pytest.mark.slow
 def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Score) -> None:
     row = {"analysis": analysis().model_dump_json(), "jpegs": [b"not a JPEG"], "fault": ""}
@@ -73,12 +81,41 @@ def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Sc
     assert outcome.detail
     assert validate_video(outcome) == []
 
-    picture = io.BytesIO()
-    Image.effect_noise((512, 512), 60).convert("RGB").save(picture, "JPEG")
-    good = score(row | {"jpegs": [picture.getvalue()]})
+    good = score(row | {"jpegs": [jpeg()]})
     scored = Analysis.model_validate_json(good["analysis"])
     assert scored.outcome.status is Status.ACCEPTED
     assert scored.tracks[0].candidates[0].quality is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "OutOfMemoryError",
+            "Raise run.scorer_gpus (now 0.25) or run.analyser_gpus (now 0.1), so that fewer",
+        ),
+        ("RuntimeError", "The quality network failed on the GPU"),
+    ],
+)
+def test_a_gpu_that_fails_ends_the_build_and_names_only_keys_that_keep_finished_work(
+    monkeypatch: pytest.MonkeyPatch, error: str, said: str
+) -> None:
+    import torch
+
+    run = Run(device="cuda", scorer_gpus=0.25, analyser_gpus=0.1)
+    score = Score(CONFIG.model_copy(update={"run": run}), {})
+
+    def broken(*_: object) -> None:
+        kind = torch.cuda.OutOfMemoryError if error == "OutOfMemoryError" else RuntimeError
+        raise kind("CUDA error")
+
+    monkeypatch.setattr(Piqe, "score", broken)  # no GPU is here to fail
+    row = {"analysis": analysis().model_dump_json(), "jpegs": [jpeg()], "fault": ""}
+    fault = score(row)["fault"]
+    assert said in fault
+    named = set(re.findall(r"run\.(\w+)", fault))
+    assert named <= {"scorer_gpus", "analyser_gpus"}
 
 
 def test_a_source_that_is_gone_is_the_machines_fault_and_no_videos(tmp_path: Path) -> None:
