@@ -1,4 +1,4 @@
-"""Build MFHQ: from a folder of face videos to a verified dataset with a report.
+"""Build MFHQ: from a directory of face videos to a verified dataset with a report.
 
     python pipeline/build_mfhq.py workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
 
@@ -39,7 +39,7 @@ def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_fail
     Args:
         config: of the build.
         reporter: shows progress.
-        replace: build over what another configuration left in the output folder.
+        replace: build over what another configuration left in the output directory.
         retry_failed: curate videos again that failed in an earlier run.
 
     Raises:
