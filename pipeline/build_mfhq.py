@@ -1,4 +1,4 @@
-"""Build MFHQ: from a folder of face videos to a verified dataset with a report.
+"""Build MFHQ: from a directory of face videos to a verified dataset with a report.
 
     python pipeline/build_mfhq.py workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
 
@@ -48,7 +48,7 @@ def run(
     Args:
         config: of the build.
         reporter: shows progress.
-        replace: build over what another configuration left in the output folder.
+        replace: build over what another configuration left in the output directory.
         retry_failed: curate videos again that failed in an earlier run.
         staged: keep or redo videos that other library versions or another device have finished; None asks.
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pipeline.config import Run
-from pipeline.errors import BuildError
+from pipeline.errors import BuildError, Terminated
 from pipeline.ray_stderr import without_false_alarms
 
 STAGE_CPUS = 0.1
@@ -47,14 +49,15 @@ def session() -> Iterator[None]:
         BuildError: Ray does not start here, the cluster cannot be reached, or Ray fails within the block.
     """
     with without_false_alarms():
-        started = _connect()
+        connected = _connect()
+        _stop_on_sigterm()
         import ray
 
         try:
             with _ray_errors():
                 yield
         finally:
-            if started:
+            if connected:
                 ray.shutdown()
 
 
@@ -94,6 +97,16 @@ def _connect() -> bool:
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []
     return connects
+
+
+def _stop_on_sigterm() -> None:
+    """Take SIGTERM back from Ray, whose handler prints stacks."""
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
 
 
 def _address() -> str:

@@ -76,7 +76,10 @@ def test_own_networks_are_shown_too(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_none_or_an_unusable_models_json_is_named(tmp_path: Path) -> None:
     code, _, stderr = run("list", "--models-dir", tmp_path / "none")
-    assert (code, stderr) == (1, f"error: --models-dir {tmp_path}/none is no folder\n")
+    assert (code, stderr) == (
+        1,
+        f"error: --models-dir: {tmp_path}/none is not a directory. Pass the directory of the weights.\n",
+    )
     (tmp_path / "models.json").write_text("{")
     code, _, stderr = run("list", "--models-dir", tmp_path)
     assert code == 1
