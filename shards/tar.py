@@ -86,9 +86,12 @@ def members(file: BinaryIO, known: Mapping[int, tuple[str, int]]) -> Iterator[Me
         # ignore_zeros: go on behind a header that is damaged, instead of taking it for the end.
         with tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as tar:
             for info in tar:
-                if info.offset < end:
+                start = (
+                    info.offset_data - BLOCK
+                )  # an extended header before it is one that no member may have
+                if start < end:
                     continue
-                yield from _bridge(file, end, info.offset, known)
+                yield from _bridge(file, end, start, known)
                 yield from _member(file, info)
                 end = info.offset_data + (padded(info.size) if info.isreg() else 0)
     except (tarfile.TarError, ValueError, OverflowError, EOFError):
@@ -101,17 +104,13 @@ def members(file: BinaryIO, known: Mapping[int, tuple[str, int]]) -> Iterator[Me
 
 
 def _member(file: BinaryIO, info: tarfile.TarInfo) -> Iterator[Member | Fault]:
-    name, size = info.name, info.size
+    name, size, start = info.name, info.size, info.offset_data - BLOCK
     if size > MAX_MEMBER:
         message = f"claims {size:,} bytes, more than any member has"
-        yield Fault(Check.TAR_HEADER, info.offset, name, message)
+        yield Fault(Check.TAR_HEADER, start, name, message)
         return
-    if (
-        not 0 < len(name) <= 100
-        or not name.isascii()
-        or _read(file, info.offset, BLOCK) != header(name, size)
-    ):
-        yield Fault(Check.TAR_HEADER, info.offset, name, f"header is not canonical: {_differing(info)}")
+    if not 0 < len(name) <= 100 or not name.isascii() or _read(file, start, BLOCK) != header(name, size):
+        yield Fault(Check.TAR_HEADER, start, name, f"header is not canonical: {_differing(info)}")
     if info.isreg():
         yield from _data(file, name, info.offset_data, size)
 
