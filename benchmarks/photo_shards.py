@@ -56,7 +56,7 @@ from shards.writer import write_dataset
 
 SOURCE = "photographs"
 MODELS = ("yunet", "face_landmarker", "sface")
-FACES = Faces(min_px=40, min_sharpness=0)
+FACES = Faces(min_crop_px=1, min_px=40, min_sharpness=0)
 """Photographs are small; blur is not a fault of theirs that would pass with the next frame."""
 JPEG_QUALITY = 92
 MIRRORED = "_mirrored"

@@ -19,7 +19,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[SECTION.KEY=VALUE]...",
-        help="Override the workflow: faces.min_px=160; pipeline/config.py documents all keys",
+        help="Override the workflow: faces.min_crop_px=256; pipeline/config.py documents all keys",
     ),
 ]
 
@@ -53,7 +53,7 @@ def build_command(run: RunBuild) -> Callable[..., None]:
 
         First try: mfhq build workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
 
-        Smaller faces, more frames: the same with faces.min_px=160 frames.per_second=10
+        Smaller faces, more frames: the same with faces.min_crop_px=256 frames.per_second=10
 
         The paper's networks: mfhq build workflows/curate_paper.yaml run.models_dir=/data/models
         source.path=/data/clips output=/data/mfhq, after `mfhq models pull`

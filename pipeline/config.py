@@ -83,8 +83,11 @@ class Faces(Section):
     """The frame's longer side is reduced to this for detection, in pixels."""
     min_score: Fraction = 0.6
     """Least confidence of the detector."""
-    min_px: Positive = 448.0
-    """Least face size (square root of the box's area) in source pixels; the paper's 448."""
+    min_crop_px: Positive = 448.0
+    """Least side of the stored head crop in source pixels, at most the frame's shorter side. The paper asks for a
+    "face resolution larger than 448" and does not say what it measures."""
+    min_px: Positive | None = None
+    """Least face size (square root of the detector's box) in source pixels, a second gate; none when not set."""
     max_yaw: Degrees = 75.0
     max_pitch: Degrees = 50.0
     max_roll: Degrees = 45.0
@@ -199,7 +202,7 @@ class Run(Section):
 class Config(Section):
     """A whole build."""
 
-    example = "faces.min_px=160"
+    example = "faces.min_crop_px=256"
     shipped = "workflows/curate_*.yaml"
 
     name: Name = "mfhq"
@@ -244,7 +247,7 @@ class Config(Section):
         return digest(parts | {"curation_version": CURATION_VERSION})
 
 
-CURATION_VERSION = 1
+CURATION_VERSION = 2
 """Raised whenever a change of the code changes what curation makes of a video."""
 
 

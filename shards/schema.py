@@ -60,6 +60,7 @@ class Reason(StrEnum):
     # rejected: frames and tracks
     NO_FACE = "no_face"
     FACE_TOO_SMALL = "face_too_small"
+    CROP_TOO_SMALL = "crop_too_small"
     FACE_CUT_OFF = "face_cut_off"
     NO_LANDMARKS = "no_landmarks"
     EXTREME_POSE = "extreme_pose"
@@ -156,6 +157,12 @@ class TrackOutcome(Record):
     end_s: float
     frames: int = Field(description="analysed frames in which the face was seen")
     usable_frames: int = Field(description="of these, frames that passed every filter")
+    crop_px: float | None = Field(
+        default=None, description="8th largest head-crop side over the track's analysed frames, source pixels"
+    )
+    face_px: float | None = Field(
+        default=None, description="8th largest detector face size over the same frames, source pixels"
+    )
     key: Key | None = Field(default=None, description="the sample it became")
     reason: Reason | None = Field(default=None, description="why it did not become one")
     detail: str | None = None

@@ -72,6 +72,8 @@ _TRACK = pa.struct(
         _required("end_s", pa.float64()),
         _required("frames", pa.int64()),
         _required("usable_frames", pa.int64()),
+        pa.field("crop_px", pa.float64()),
+        pa.field("face_px", pa.float64()),
         pa.field("key", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),

@@ -1,4 +1,4 @@
-"""Gathers what the report says, section by section, from the tables and the metadata of a dataset."""
+"""The content of the report, section by section, from the tables and the metadata of a dataset."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.report import contact_sheet, outcomes, provenance
 from pipeline.report.distributions import Identities, identities, random_keys, worst_keys
+from pipeline.report.gate_table import gate_table
 from pipeline.report.timings import Seconds, Timings, tabulate
 from shards.layout import IMAGES, VIDEOS
 from shards.metadata import DatasetMetadata
@@ -30,8 +31,8 @@ _VIDEO_COLUMNS = (
     *("duration_s", "faces_seen", "frame_reasons", "tracks", "identities"),
 )
 _IMAGE_COLUMNS = (
-    *("key", "source", "person_id", "face_px", "yaw", "pitch", "roll", "eyes_open", "identity_cosine"),
-    *("quality_metric", "quality", "quality_higher_is_better"),
+    *("key", "source", "person_id", "crop_side_px", "face_px", "yaw", "pitch", "roll", "eyes_open"),
+    *("identity_cosine", "quality_metric", "quality", "quality_higher_is_better"),
 )
 
 
@@ -104,6 +105,8 @@ def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
         "gates": outcomes.funnel(videos),
         "tracks": outcomes.track_balance(videos),
         "faces": outcomes.face_balance(videos),
+        "gate_table": gate_table(videos),
+        "gate_setting": _gate_setting(metadata),
         "lost_rows": lost.to_pylist(),
         "lost_total": lost_total,
         "failed_total": metadata.counts.videos.get(Status.FAILED, 0),
@@ -184,6 +187,12 @@ def _key_figures(metadata: DatasetMetadata) -> list[dict[str, object]]:
             "note": f"repeated identities: {again:,}" if again else "each with one identity",
         },
     ]
+
+
+def _gate_setting(metadata: DatasetMetadata) -> str:
+    """The gates of the configuration as keys with values; empty when it has none."""
+    values = {key: provenance.number(metadata.provenance, "faces", key) for key in ("min_crop_px", "min_px")}
+    return " and ".join(f"faces.{key}={value:g}" for key, value in values.items() if value is not None)
 
 
 def _times(tables: Tables, identity_count: int) -> dict[str, Any] | None:

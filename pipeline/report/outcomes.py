@@ -1,4 +1,4 @@
-"""What became of the videos, tracks and faces: counts over videos.parquet that add up."""
+"""The outcomes of videos, tracks and faces: counts over videos.parquet that add up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reasons of `shards.schema.Reason` in the reader's words, and the stage of the pipeline each belongs to."""
+"""What each reason of `shards.schema.Reason` means, and at which step of the funnel it stops a video."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from shards.schema import FAILURES, Reason
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """A gate that videos pass, and the reasons for which they do not.
+    """A check that videos pass, and the reasons for which they do not.
 
     Attributes:
-        name: for figures, where room is short.
-        passed: what can be said of the videos that passed it.
+        name: short, for figures.
+        passed: describes the videos that passed.
         reasons: those that stop a video here.
     """
 
@@ -34,8 +34,9 @@ FUNNEL_STEPS = (
         "usable faces",
         "Enough usable faces of one person",
         (
-            *(Reason.FACE_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS, Reason.EXTREME_POSE),
-            *(Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT),
+            *(Reason.FACE_TOO_SMALL, Reason.CROP_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS),
+            *(Reason.EXTREME_POSE, Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.OTHER_IDENTITY),
+            Reason.TRACK_TOO_SHORT,
         ),
     ),
     FunnelStep(
@@ -59,7 +60,8 @@ MEANING = {
     Reason.TOO_SHORT: "too few frames",
     Reason.DUPLICATE_VIDEO: "same bytes as another video",
     Reason.NO_FACE: "no face found",
-    Reason.FACE_TOO_SMALL: "face smaller than the least size",
+    Reason.FACE_TOO_SMALL: "face smaller than faces.min_px",
+    Reason.CROP_TOO_SMALL: "head crop smaller than faces.min_crop_px",
     Reason.FACE_CUT_OFF: "face reaches beyond the frame",
     Reason.NO_LANDMARKS: "no landmarks found in the face",
     Reason.EXTREME_POSE: "head turned further than allowed",

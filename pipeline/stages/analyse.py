@@ -18,6 +18,7 @@ from pipeline.rejection import Rejection
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_track, frame_table, mask_png
 from pipeline.stages.decode import DecodeError, decode, plan_frames
+from pipeline.stages.gate import eighth_largest
 from pipeline.stages.observe import FaceObserver
 from pipeline.stages.probe import Probe, file_sha256, probe
 from pipeline.stages.select import candidates
@@ -133,6 +134,8 @@ class VideoAnalyser:
                     end_s=round(track.last.time_s, 3),
                     frames=len(track.observations),
                     usable_frames=verdict.usable_frames,
+                    crop_px=eighth_largest(seen.crop_px for seen in track.observations),
+                    face_px=eighth_largest(seen.detection.face_px for seen in track.observations),
                     reason=rejection.reason if rejection else None,
                     detail=rejection.detail if rejection else None,
                 )

@@ -1,12 +1,13 @@
-"""Everything there is to know of each face in one frame, and the first reason to drop it.
+"""Measures each face in one frame, and finds the first reason to drop it.
 
-The checks stand in order of cost, and a face that fails one is not measured further: a crowd of small faces
-costs one detection.
+The checks run in order of cost, and a face that fails one is not measured further: a crowd of small faces costs
+one detection. One measurement is made for the report alone: the head crop of a face that is below the gate, but
+not below every gate that the report compares.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import simplejpeg
@@ -18,8 +19,12 @@ from faces.quality import brightness, noise, sharpness
 from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, HeadPose, Image
 from pipeline.config import Faces
 from pipeline.stages.decode import Frame
+from pipeline.stages.gate import GATES_PX, largest_crop
 from pipeline.stopwatch import Stopwatch
 from shards.schema import Reason
+
+PICTURE_REASONS = (Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED)
+"""What `check_picture` finds wrong."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,12 @@ class UsableFace:
     """The stored image. Encoding all usable faces is cheap, and saves decoding the video a second time."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measured:
     """What was measured on a face that was dropped, before it was dropped."""
 
-    pose: HeadPose | None = None
-    square: Square | None = None
+    pose: HeadPose
+    square: Square
     sharpness: float | None = None
 
 
@@ -53,8 +58,10 @@ class FaceObservation:
     usable: UsableFace | None = None
     reason: Reason | None = None
     """Why it is not usable."""
+    crop_px: int | None = None
+    """Side of its head crop in source pixels; None without landmarks, and for crops below all gates."""
     measured: Measured | None = None
-    """Of a face that is not usable."""
+    """Of a face that is not usable, where landmarks were found."""
 
 
 class FaceObserver:
@@ -89,25 +96,36 @@ class FaceObserver:
         return [self._observe(frame, detection, watch) for detection in detections]
 
     def _observe(self, frame: Frame, detection: Detection, watch: Stopwatch) -> FaceObservation:
-        measured = Measured()
-        found = self._measure(frame, detection, measured, watch)
-        if isinstance(found, Reason):
-            return FaceObservation(frame.index, frame.time_s, detection, reason=found, measured=measured)
-        return FaceObservation(frame.index, frame.time_s, detection, usable=found)
-
-    def _measure(
-        self, frame: Frame, detection: Detection, measured: Measured, watch: Stopwatch
-    ) -> UsableFace | Reason:
         config, image = self._config, frame.image
         height, width = image.shape[:2]
-        if detection.face_px < config.min_px:
-            return Reason.FACE_TOO_SMALL
+        seen = FaceObservation(frame.index, frame.time_s, detection)
+        small_box = config.min_px is not None and detection.face_px < config.min_px
+        reachable = largest_crop(detection.face_px, width, height, config.crop_scale)
+        if reachable < min(config.min_crop_px, *GATES_PX):
+            return replace(seen, reason=Reason.FACE_TOO_SMALL if small_box else Reason.CROP_TOO_SMALL)
         with watch.step("landmarks"):
             landmarks = self._landmarker.find(image, detection.box)
         if landmarks is None:
-            return Reason.NO_LANDMARKS
+            return replace(seen, reason=Reason.FACE_TOO_SMALL if small_box else Reason.NO_LANDMARKS)
         square = square_for(landmarks.points, width, height, config.crop_scale)
-        measured.pose, measured.square = landmarks.pose, square
+        seen = replace(seen, crop_px=square.side)
+        measured = Measured(landmarks.pose, square)
+        if small_box:
+            return replace(seen, reason=Reason.FACE_TOO_SMALL, measured=measured)
+        if square.side < config.min_crop_px:
+            return replace(seen, reason=Reason.CROP_TOO_SMALL, measured=measured)
+        found = self._measure(image, detection, landmarks, square, watch)
+        if not isinstance(found, Reason):
+            return replace(seen, usable=found)
+        if found in PICTURE_REASONS:
+            measured = replace(measured, sharpness=sharpness(image, detection.box))
+        return replace(seen, reason=found, measured=measured)
+
+    def _measure(
+        self, image: Image, detection: Detection, landmarks: FaceLandmarks, square: Square, watch: Stopwatch
+    ) -> UsableFace | Reason:
+        config = self._config
+        height, width = image.shape[:2]
         if not shows_whole_face(landmarks.points, square, width, height):
             return Reason.FACE_CUT_OFF
         if is_extreme(landmarks.pose, config):
@@ -115,7 +133,6 @@ class FaceObserver:
         with watch.step("filter"):
             picture = check_picture(image, detection.box, config)
         if isinstance(picture, Reason):
-            measured.sharpness = sharpness(image, detection.box)
             return picture
         with watch.step("embed"):
             embedding = self._embedder.embed([align_112(image, detection.keypoints)])[0]

@@ -95,7 +95,7 @@ def test_the_papers_workflow_builds_a_data_set(
     made = subprocess.run(
         [
             *(str(SCRIPTS / "mfhq"), "build", WORKFLOW, f"source.path={one_clip}", f"output={output}"),
-            *(f"run.models_dir={models_dir}", "faces.min_px=160"),
+            *(f"run.models_dir={models_dir}", "faces.min_crop_px=256"),
             # The quality network takes seconds for an image on a CPU.
             *("selection.clusters=9", "selection.candidates_per_cluster=1"),
         ],

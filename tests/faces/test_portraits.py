@@ -212,7 +212,7 @@ def test_a_frame_gives_the_same_crop_as_a_videos_and_as_a_photographs(
     finder: PortraitFinder, frame: Frame, tmp_path: Path
 ) -> None:
     assert finder.embedder is not None
-    observer = FaceObserver(finder.detector, finder.landmarker, finder.embedder, Faces(min_px=60), 95)
+    observer = FaceObserver(finder.detector, finder.landmarker, finder.embedder, Faces(min_crop_px=90), 95)
     (observation,) = observer.observe(frame, Stopwatch())
     usable = observation.usable
     assert usable is not None

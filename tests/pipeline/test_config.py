@@ -35,9 +35,9 @@ def test_each_workflow_that_is_shipped_needs_only_a_source_and_an_output(workflo
 
 
 def test_an_override_wins_over_the_file_and_is_read_as_yaml() -> None:
-    config = load("models.quality=topiq_nr-face", "faces.min_px=160", "selection.worst_quality=null")
+    config = load("models.quality=topiq_nr-face", "faces.min_crop_px=160", "selection.worst_quality=null")
     assert config.models.quality == "topiq_nr-face"
-    assert config.faces.min_px == 160.0
+    assert config.faces.min_crop_px == 160.0
     assert config.selection.worst_quality is None
 
 
@@ -52,16 +52,16 @@ def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
             "faces.min_pixels=160",
             "faces.min_pixels: no such key; did you mean faces.min_px?",
         ),
-        ("face.min_px=160", "face: no such key; did you mean faces?"),
-        ("faces.min_px=large", "faces.min_px: expected a number above 0 (given: 'large')"),
-        ("faces.min_px=", "faces.min_px: expected a number above 0 (given: nothing)"),
+        ("face.min_crop_px=160", "face: no such key; did you mean faces?"),
+        ("faces.min_crop_px=large", "faces.min_crop_px: expected a number above 0 (given: 'large')"),
+        ("faces.min_crop_px=", "faces.min_crop_px: expected a number above 0 (given: nothing)"),
         (
-            "faces.min_px=yes",
-            "faces.min_px: expected a number above 0 (given: true (as YAML reads yes, no, on and off",
+            "faces.min_crop_px=yes",
+            "faces.min_crop_px: expected a number above 0 (given: true (as YAML reads yes, no, on and off",
         ),
-        ("faces.min_px=.nan", "faces.min_px: expected a number above 0 (given: nan)"),
-        ("faces.min_px=.inf", "faces.min_px: expected a number above 0 (given: inf)"),
-        ("faces.min_px=0", "faces.min_px: expected a number above 0 (given: 0)"),
+        ("faces.min_crop_px=.nan", "faces.min_crop_px: expected a number above 0 (given: nan)"),
+        ("faces.min_crop_px=.inf", "faces.min_crop_px: expected a number above 0 (given: inf)"),
+        ("faces.min_crop_px=0", "faces.min_crop_px: expected a number above 0 (given: 0)"),
         ("faces.max_yaw=181", "faces.max_yaw: expected a number from 0 to 180 (given: 181)"),
         ("frames.decoder=opencv", "frames.decoder: expected decord or pyav (given: 'opencv')"),
         ("frames.max_per_video=7", "frames.max_per_video: expected a whole number of at least 8 (given: 7)"),
@@ -84,22 +84,24 @@ def test_a_wrong_key_or_value_is_named_with_what_was_expected(override: str, sai
 
 
 def test_all_faults_are_named_at_once() -> None:
-    said = rejection("faces.min_px=-1", "frames.fps=3", "run.scorers=0")
-    assert all(key in said for key in ("faces.min_px:", "frames.fps:", "run.scorers:"))
+    said = rejection("faces.min_crop_px=-1", "frames.fps=3", "run.scorers=0")
+    assert all(key in said for key in ("faces.min_crop_px:", "frames.fps:", "run.scorers:"))
     assert str(EMBEDDED) in said
 
 
 @pytest.mark.parametrize("override", ["faces.min_pixels", "=160", "--verbose", ""])
 def test_what_is_no_override_is_refused_with_an_example(override: str) -> None:
     assert (
-        f"{override!r} is not an override; expected section.key=value, such as faces.min_px=160"
+        f"{override!r} is not an override; expected section.key=value, such as faces.min_crop_px=256"
         in rejection(override)
     )
 
 
 def test_a_key_without_a_value_comes_with_what_it_takes() -> None:
-    said = "'faces.min_px' has no value; expected faces.min_px=VALUE, where VALUE is a number above 0"
-    assert rejection("faces.min_px") == said
+    said = (
+        "'faces.min_crop_px' has no value; expected faces.min_crop_px=VALUE, where VALUE is a number above 0"
+    )
+    assert rejection("faces.min_crop_px") == said
 
 
 def test_a_workflow_of_the_trainer_is_said_to_be_for_another_command() -> None:
@@ -130,7 +132,7 @@ def test_a_missing_key_comes_with_the_override_that_sets_it() -> None:
 
 def test_a_missing_section_comes_with_all_that_it_must_have(tmp_path: Path) -> None:
     workflow = tmp_path / "workflow.yaml"
-    workflow.write_text("faces: {min_px: 300}\n")
+    workflow.write_text("faces: {min_crop_px: 300}\n")
     with pytest.raises(ConfigError) as caught:
         load_workflow(workflow, SET, Config)
     assert "models.detector=VALUE models.embedder=VALUE models.quality=VALUE" in str(caught.value)
@@ -217,7 +219,7 @@ def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str)
 @pytest.mark.parametrize(
     "override",
     [
-        "faces.min_px=160",
+        "faces.min_crop_px=160",
         "frames.per_second=5",
         "frames.decoder=pyav",
         "tracking.max_gap_s=2",
@@ -258,5 +260,5 @@ def test_how_the_machine_runs_is_not_part_of_what_defines_the_data_set() -> None
 
 
 def test_differences_name_each_key_that_changed() -> None:
-    changed = differences(load().defining(), load("faces.min_px=160", "split.seed=1").defining())
-    assert changed == ["faces.min_px: 448.0 -> 160.0", "split.seed: 0 -> 1"]
+    changed = differences(load().defining(), load("faces.min_crop_px=160", "split.seed=1").defining())
+    assert changed == ["faces.min_crop_px: 448.0 -> 160.0", "split.seed: 0 -> 1"]

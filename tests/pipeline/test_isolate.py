@@ -90,7 +90,12 @@ def undisturbed(analyser: IsolatedAnalyser, face: Video) -> AnalysedVideo:
 
 
 def settings(folder: Path, *overrides: str) -> Config:
-    fixed = [f"source.path={folder}", f"output={folder}-out", "faces.min_px=60", "run.video_timeout_s=20"]
+    fixed = [
+        f"source.path={folder}",
+        f"output={folder}-out",
+        "faces.min_crop_px=90",
+        "run.video_timeout_s=20",
+    ]
     return load_workflow(WORKFLOW, [*fixed, *overrides], Config)
 
 

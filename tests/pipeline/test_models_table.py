@@ -185,7 +185,7 @@ def test_what_could_not_be_fetched_is_named_with_address_and_remedy(
             "is neither a workflow file nor a network; known networks are arcface_r50, face_landmarker, piqe",
         ),
         ("models: [1", "is not YAML"),
-        ("faces: {min_px: 3}", "has no section models"),
+        ("faces: {min_crop_px: 3}", "has no section models"),
         ("models: {detector: yunet}", "models.embedder: Field required; models.quality: Field required"),
         (
             "models: {detector: nosuch, embedder: sface, quality: piqe}",

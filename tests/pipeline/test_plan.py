@@ -115,9 +115,9 @@ def test_a_damaged_part_is_tried_again_with_the_failed_ones(source: Path, output
 def test_another_configuration_is_refused_naming_every_key_that_differs(source: Path, output: Path) -> None:
     finish(plan(source, output))
     before = (output / ".staging/settings.json").read_bytes()
-    said = rejection(source, output, "faces.min_px=200", "split.seed=7")
+    said = rejection(source, output, "faces.min_crop_px=200", "split.seed=7")
     assert f"{output} holds a build of another configuration" in said
-    assert "faces.min_px: 160.0 -> 200.0" in said
+    assert "faces.min_crop_px: 256.0 -> 200.0" in said
     assert "split.seed: 0 -> 7" in said
     assert "--replace" in said
     assert (output / ".staging/settings.json").read_bytes() == before
@@ -137,7 +137,7 @@ def test_other_weights_of_the_same_name_are_refused_as_well(source: Path, output
         ("people.keep=best", 0),
         ("split.test_videos=1", 0),
         ("shards.max_samples=1", 0),
-        ("faces.min_px=200", 4),
+        ("faces.min_crop_px=200", 4),
         ("selection.clusters=17", 4),
     ],
 )
@@ -151,7 +151,7 @@ def test_replacing_curates_again_only_where_curation_changed(
 
 def test_going_back_to_an_earlier_configuration_finds_its_videos(source: Path, output: Path) -> None:
     finish(plan(source, output))
-    plan(source, output, "faces.min_px=200", replace=True)
+    plan(source, output, "faces.min_crop_px=200", replace=True)
     assert names(plan(source, output, replace=True)) == []
 
 
@@ -204,7 +204,7 @@ def test_damaged_settings_are_named_and_replacing_keeps_finished_videos(
     assert f"{settings} is damaged" in said
     assert "--replace" in said
     assert names(plan(source, output, replace=True)) == []
-    assert json.loads(settings.read_bytes())["faces"]["min_px"] == 160.0
+    assert json.loads(settings.read_bytes())["faces"]["min_crop_px"] == 256.0
 
 
 def test_a_source_without_videos_is_refused_in_words(tmp_path: Path, output: Path) -> None:

@@ -91,10 +91,22 @@ def test_every_figure_has_its_place_and_a_description(html: str) -> None:
         == set(figures(html))
         == {
             *("fig-funnel", "fig-pose", "fig-pose-distance", "fig-pose-range"),
-            *("fig-quality", "fig-face-size", "fig-eyes", "fig-cosine", "fig-time-steps", "fig-time-slowest"),
+            *("fig-quality", "fig-crop-size", "fig-face-size", "fig-eyes", "fig-cosine"),
+            *("fig-time-steps", "fig-time-slowest"),
         }
     )
     assert all(places.values())
+
+
+def test_gates_are_compared_and_none_is_called_the_papers(html: str) -> None:
+    text = Elements(html).text
+    assert "box none 18 18" in text
+    assert "448 12 (66.7%) 0 (0.0%) 512" in text
+    assert (
+        "does not claim that any of these columns is it. This dataset was built with faces.min_crop_px=448."
+        in text
+    )
+    assert "the paper's least" not in html
 
 
 def test_licences_that_forbid_commercial_use_are_named(html: str) -> None:
