@@ -159,7 +159,7 @@ def test_the_text_of_a_rejected_video_starts_with_the_reason(finished: Path) -> 
     lines = [re.sub(r" +", " ", line).strip() for line in as_text(explain(finished, SMALL)).splitlines()]
     assert lines[:2] == [
         "video demo/clips/small.mp4",
-        "outcome rejected: crop_too_small (face smaller than the least size)",
+        "outcome rejected: crop_too_small (head crop smaller than faces.min_crop_px)",
     ]
     assert "gates faces.min_crop_px=256" in lines
     assert "0 0.5-1.9 10 0 24 - - - crop_too_small: 0 usable frames, 8 needed; 10 dropped for this" in lines

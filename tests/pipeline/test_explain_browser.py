@@ -46,7 +46,10 @@ def test_the_pages_ask_for_nothing_and_report_no_error(accepted_page: Opened, re
 def test_the_outcome_stands_first(accepted_page: Opened, rejected_page: Opened) -> None:
     verdict = "document.getElementById('verdict').textContent"
     assert accepted_page.evaluate(verdict) == "accepted: 1 identity"
-    assert rejected_page.evaluate(verdict) == "rejected: crop_too_small (face smaller than the least size)"
+    assert (
+        rejected_page.evaluate(verdict)
+        == "rejected: crop_too_small (head crop smaller than faces.min_crop_px)"
+    )
 
 
 def test_the_lane_of_the_track_has_a_piece_of_its_colour_for_every_frame(accepted_page: Opened) -> None:
