@@ -29,7 +29,7 @@ def analysed_frames(count: int = FRAMES // STEP) -> list[AnalysedFrame]:
 
 def face(row: int, track: int = 0, reason: str | None = None, *, chosen: bool = False) -> TimelineFace:
     """A face in the analysed frame of number `row`; one that is too small was not measured further."""
-    small = reason == "face_too_small"
+    small = reason == "crop_too_small"
     x = 10.0 + 40 * track
     return TimelineFace(
         frame=STEP * row,
@@ -64,22 +64,22 @@ def seen_accepted(video: Video) -> FinalizedVideo:
 
 def seen_rejected(video: Video) -> FinalizedVideo:
     """Faces too small in the frames 3 to 12 of 25, none in the others."""
-    bare = rejected(video, Reason.FACE_TOO_SMALL)
-    faces = [face(row, reason="face_too_small") for row in range(3, 13)]
+    bare = rejected(video, Reason.CROP_TOO_SMALL)
+    faces = [face(row, reason="crop_too_small") for row in range(3, 13)]
     track = TrackOutcome(
         track=0,
         start_s=faces[0].time_s,
         end_s=faces[-1].time_s,
         frames=10,
         usable_frames=0,
-        reason=Reason.FACE_TOO_SMALL,
+        reason=Reason.CROP_TOO_SMALL,
         detail="0 usable frames, 8 needed; 10 dropped for this",
     )
     update = {
         "tracks": [track],
         "analysed_frames": 25,
         "faces_seen": 10,
-        "frame_reasons": {Reason.FACE_TOO_SMALL: 10},
+        "frame_reasons": {Reason.CROP_TOO_SMALL: 10},
     }
     outcome = bare.outcome.model_copy(update=update)
     return replace(bare, outcome=outcome, timeline=Timeline(frames=analysed_frames(), faces=faces))

@@ -73,8 +73,8 @@ def test_a_finished_dataset_adds_nothing_to_say(finished: Path) -> None:
 
 def test_a_rejected_video_shows_its_reason_and_the_gate_behind_it(finished: Path) -> None:
     found = explain(finished, SMALL)
-    assert found.outcome.reason == Reason.FACE_TOO_SMALL
-    assert found.settings == {"faces.min_px": 160}
+    assert found.outcome.reason == Reason.CROP_TOO_SMALL
+    assert found.settings == {"faces.min_crop_px": 256}
     assert [run.state for run in frame_runs(found.timeline)] == ["no_face", "faces", "no_face"]
 
 
@@ -89,7 +89,7 @@ def test_without_staging_the_tables_still_tell_the_outcome_and_the_images(finish
     assert found.notes == [
         "The staging area (.staging) was deleted: only what the dataset's tables hold is shown."
     ]
-    assert explain(finished, SMALL).outcome.reason == Reason.FACE_TOO_SMALL
+    assert explain(finished, SMALL).outcome.reason == Reason.CROP_TOO_SMALL
 
 
 def test_a_video_that_was_moved_is_said_to_be_gone_and_found_where_it_is_now(finished: Path) -> None:
@@ -159,12 +159,12 @@ def test_the_text_of_a_rejected_video_starts_with_the_reason(finished: Path) -> 
     lines = [re.sub(r" +", " ", line).strip() for line in as_text(explain(finished, SMALL)).splitlines()]
     assert lines[:2] == [
         "video demo/clips/small.mp4",
-        "outcome rejected: face_too_small (face smaller than the least size)",
+        "outcome rejected: crop_too_small (head crop smaller than faces.min_crop_px)",
     ]
-    assert "gates faces.min_px=160" in lines
-    assert "0 0.5-1.9 10 0 24 - - - face_too_small: 0 usable frames, 8 needed; 10 dropped for this" in lines
+    assert "gates faces.min_crop_px=256" in lines
+    assert "0 0.5-1.9 10 0 24 - - - crop_too_small: 0 usable frames, 8 needed; 10 dropped for this" in lines
     assert "all 0.0-0.3 s no_face 3, 0.5-1.9 s faces 10, 2.1-3.8 s no_face 12" in lines
-    assert "0 0.5-1.9 s face_too_small 10" in lines
+    assert "0 0.5-1.9 s crop_too_small 10" in lines
 
 
 def test_frames_of_the_strip_are_the_chosen_ones_the_middles_and_an_even_spread() -> None:

@@ -46,7 +46,10 @@ def test_the_pages_ask_for_nothing_and_report_no_error(accepted_page: Opened, re
 def test_the_outcome_stands_first(accepted_page: Opened, rejected_page: Opened) -> None:
     verdict = "document.getElementById('verdict').textContent"
     assert accepted_page.evaluate(verdict) == "accepted: 1 identity"
-    assert rejected_page.evaluate(verdict) == "rejected: face_too_small (face smaller than the least size)"
+    assert (
+        rejected_page.evaluate(verdict)
+        == "rejected: crop_too_small (head crop smaller than faces.min_crop_px)"
+    )
 
 
 def test_the_lane_of_the_track_has_a_piece_of_its_colour_for_every_frame(accepted_page: Opened) -> None:
@@ -112,7 +115,7 @@ def test_frames_without_a_face_are_grey_in_the_first_lane(rejected_page: Opened)
     fills = rejected_page.evaluate(
         "[...document.querySelectorAll('#lanes rect')].map((piece) => piece.getAttribute('fill'))"
     )
-    nothing, faces, small = (chart.colour(name) for name in ("no_face", "faces", "face_too_small"))
+    nothing, faces, small = (chart.colour(name) for name in ("no_face", "faces", "crop_too_small"))
     assert fills == [nothing] * 3 + [faces] * 10 + [nothing] * 12 + [small] * 10
 
 

@@ -151,7 +151,7 @@ def test_the_timeline_of_real_people_adds_up_to_the_outcome(clips: Path, tmp_pat
         bytes=facts.st_size,
         modified_ns=facts.st_mtime_ns,
     )
-    settings = configured(clips, tmp_path / "mfhq", "faces.min_px=100")
+    settings = configured(clips, tmp_path / "mfhq", "faces.min_crop_px=100")
     weights = load_weights(["yunet", "face_landmarker", "sface"], None)
     analysis = VideoAnalyser(settings, weights).analyse(video).analysis
     outcome, timeline = analysis.outcome, analysis.timeline
