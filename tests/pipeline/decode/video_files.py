@@ -10,9 +10,9 @@ import av
 import numpy as np
 
 from faces.types import Image
+from pipeline.decode.frames import CorruptFrame, Frame, decode
+from pipeline.decode.probe import Probe, probe
 from pipeline.rejection import Rejection
-from pipeline.stages.decode import Frame, decode
-from pipeline.stages.probe import Probe, probe
 
 NUMBER_STEP = 8
 """Grey levels between the frames of a video; far above what encoding changes."""
@@ -126,10 +126,26 @@ def rejected(path: Path) -> Rejection:
     return found
 
 
-def decoded(path: Path, decoder: str, indices: list[int] | None = None) -> list[Frame]:
+def items(path: Path, decoder: str, indices: list[int] | None = None) -> list[Frame | CorruptFrame]:
+    """Every frame of a file, or those at `indices`, sound and corrupt."""
     found = known(path)
     rows = np.arange(found.frames) if indices is None else np.array(indices)
     return list(decode(path, found, rows, decoder))
+
+
+def decoded(path: Path, decoder: str, indices: list[int] | None = None) -> list[Frame]:
+    """The same of a file in which no frame is corrupt."""
+    frames = items(path, decoder, indices)
+    corrupt = [frame.index for frame in frames if isinstance(frame, CorruptFrame)]
+    assert not corrupt, f"corrupt: {corrupt}"
+    return [frame for frame in frames if isinstance(frame, Frame)]
+
+
+def corrupt_and_sound(path: Path, decoder: str) -> tuple[list[int], list[int]]:
+    """Indices of the corrupt and of the sound frames."""
+    frames = items(path, decoder)
+    corrupt = [frame.index for frame in frames if isinstance(frame, CorruptFrame)]
+    return corrupt, [frame.index for frame in frames if isinstance(frame, Frame)]
 
 
 def damage(path: Path, start: float, share: float) -> Path:
