@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from pipeline.errors import MachineFault
 from pipeline.rejection import Rejection
@@ -57,7 +56,8 @@ class _Decoder:
             return protocol.write_rejection(found)
         larger = max(found.coded_width * found.coded_height, found.shown_size[0] * found.shown_size[1])
         if larger > self._ring.slot_pixels:
-            detail = f"{found.coded_width} x {found.coded_height} pixels; at most {self._ring.slot_pixels} are decoded"
+            size = f"{found.coded_width} x {found.coded_height} pixels"
+            detail = f"{size}; at most {self._ring.slot_pixels} are decoded"
             return protocol.write_rejection(Rejection(Reason.DECODE_ERROR, detail))
         self._probe = found
         self._ring.put(0, found.times_s)
@@ -66,7 +66,7 @@ class _Decoder:
     def _send_frames(self, decoder: str, count: int) -> None:
         if self._probe is None:
             self._probe = _probe_again(self._path)
-        indices = self._ring.numbers(count, np.int64)
+        indices = self._ring.indices(count)
         free = SLOTS
         slots = _turns()
         for frame in decode(self._path, self._probe, indices, decoder):

@@ -59,8 +59,8 @@ class SandboxedDecoder:
         if mode == "required" and self.enforced.missing:
             self.close()
             raise RuntimeError(
-                f"run.sandbox=required, but this machine lacks: {'; '.join(self.enforced.missing)}. Use a newer kernel, "
-                "or run.sandbox=best_effort to decode with what there is"
+                f"run.sandbox=required, but this machine lacks {'; '.join(self.enforced.missing)}. Use a newer "
+                "kernel, or run.sandbox=best_effort to decode with what there is"
             )
 
     @contextmanager

@@ -1,8 +1,8 @@
 """Messages between a build's process and a decoding one, over a socket that keeps their borders.
 
-The parent trusts nothing that comes back: a decoder that a video has taken over may send anything. A message has a
-bounded size, one of a few types, and fields of checked type and range; whatever else arrives is a `HostileMessage`.
-Pixels and frame times go through shared memory (`ring.py`). There is no pickle.
+The parent trusts nothing that comes back: a decoder that a video has taken over may send anything. A message has
+a bounded size, one of a few types, and fields of checked type and range; whatever else arrives is a
+`HostileMessage`. Pixels and frame times go through shared memory (`ring.py`). There is no pickle.
 
 | to the child | |
 |---|---|

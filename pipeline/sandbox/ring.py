@@ -1,7 +1,7 @@
-"""Shared memory between a build's process and a decoding one: a few slots for frames, written by the decoder alone.
+"""Shared memory between a build's process and a decoding one: a few slots for frames.
 
-The memory is sparse: a slot is as large as the largest frame allowed, but only pages that are written exist. Its size
-is sealed, so that the decoder cannot shrink it under the reader's feet. The reader copies a frame out before it looks
+The memory is sparse: a slot is as large as the largest frame allowed, but only pages that are written exist. Its
+size is sealed, so that the decoder cannot shrink it while it is read. The reader copies a frame out before it looks
 at it: pixels that were checked cannot change afterwards.
 """
 
@@ -56,9 +56,13 @@ class Ring:
         flat = self._bytes[start : start + height * width * CHANNELS]
         return flat.copy().reshape(height, width, CHANNELS)
 
-    def numbers(self, count: int, dtype: type[np.float64] | type[np.int64]) -> NDArray[np.generic]:
-        """A copy (count,) of the numbers at the start of the memory; the caller has checked that they fit."""
-        return self._bytes[: count * 8].copy().view(dtype)
+    def times(self, count: int) -> NDArray[np.float64]:
+        """A copy (count,) of the seconds in the first slot; the caller has checked that they fit."""
+        return self._bytes[: count * 8].copy().view(np.float64)
+
+    def indices(self, count: int) -> NDArray[np.int64]:
+        """A copy (count,) of the frame indices in the first slot."""
+        return self._bytes[: count * 8].copy().view(np.int64)
 
     def close(self) -> None:
         """Unmap the memory."""

@@ -109,35 +109,31 @@ def _program(numbers: dict[str, int], pid: int, threads: bool) -> Iterator[Instr
     if machine == "x86_64":
         yield (_AT_LEAST, 0, 1, _X32)
         yield (_RETURN, 0, 0, _RET_KILL)
+    answers = _answers(pid, threads)
     for name, number in numbers.items():
-        answer = _answer(name, pid, threads)
+        answer = answers[name]
         yield (_EQUAL, 0, len(answer), number)
         yield from answer
     yield (_RETURN, 0, 0, _DENY)
 
 
-def _answer(name: str, pid: int, threads: bool) -> list[Instruction]:
-    """What follows when the call is `name`; ends in a return on every path."""
-    if name == "openat":
-        return _if_masked(2, _O_WRITES, 0, otherwise=_DENY)
-    if name == "open":
-        return _if_masked(1, _O_WRITES, 0, otherwise=_DENY)
-    if name in {"mmap", "mprotect"}:
-        return _if_masked(2, _PROT_EXEC, 0, otherwise=_DENY)
-    if name == "fcntl":
-        return _if_one_of(1, _FCNTL_HARMLESS, otherwise=_DENY)
-    if name == "tgkill":  # abort() signals its own process
-        return _if_one_of(0, (pid,), otherwise=_RET_KILL)
-    if name == "clone":
-        # FFmpeg goes on with one thread when it gets no more, as on a machine that is full.
-        thread = _RET_ALLOW if threads else _RET_ERRNO | errno.EAGAIN
-        return _if_masked(0, _CLONE_THREAD, _CLONE_THREAD, otherwise=_RET_KILL, then=thread)
-    if name == "clone3":  # its flags lie in memory, where a filter cannot read; C libraries then use clone
-        return [(_RETURN, 0, 0, _RET_ERRNO | errno.ENOSYS)]
-    if name in _ALLOWED:
-        return [(_RETURN, 0, 0, _RET_ALLOW)]
-    assert name in _KILLED, name  # noqa: S101 - the table names nothing that has no answer
-    return [(_RETURN, 0, 0, _RET_KILL)]
+def _answers(pid: int, threads: bool) -> dict[str, list[Instruction]]:
+    """What follows when a call is recognised, by name; ends in a return on every path."""
+    # FFmpeg goes on with one thread when it gets no more, as on a machine that is full.
+    thread = _RET_ALLOW if threads else _RET_ERRNO | errno.EAGAIN
+    return {
+        **dict.fromkeys(_ALLOWED, [(_RETURN, 0, 0, _RET_ALLOW)]),
+        **dict.fromkeys(_KILLED, [(_RETURN, 0, 0, _RET_KILL)]),
+        "openat": _if_masked(2, _O_WRITES, 0, otherwise=_DENY),
+        "open": _if_masked(1, _O_WRITES, 0, otherwise=_DENY),
+        "mmap": _if_masked(2, _PROT_EXEC, 0, otherwise=_DENY),
+        "mprotect": _if_masked(2, _PROT_EXEC, 0, otherwise=_DENY),
+        "fcntl": _if_one_of(1, _FCNTL_HARMLESS, otherwise=_DENY),
+        "tgkill": _if_one_of(0, (pid,), otherwise=_RET_KILL),  # abort() signals its own process
+        "clone": _if_masked(0, _CLONE_THREAD, _CLONE_THREAD, otherwise=_RET_KILL, then=thread),
+        # Its flags lie in memory, where a filter cannot read; C libraries then use clone.
+        "clone3": [(_RETURN, 0, 0, _RET_ERRNO | errno.ENOSYS)],
+    }
 
 
 def _if_masked(

@@ -93,6 +93,6 @@ def _state(found: os.stat_result) -> tuple[int, int]:
 
 def _unreachable(path: Path, error: OSError) -> MachineFault:
     return MachineFault(
-        f"{path} cannot be read ({error.strerror}). Check that the source is mounted on every node, then run the same "
-        "command again; it continues"
+        f"{path} cannot be read ({error.strerror}). Check that the source is mounted on every node, then run the "
+        "same command again; it continues"
     )

@@ -167,7 +167,7 @@ class SandboxedVideo:
         fields, frames = protocol.read_probe_fields(message[1:])
         if frames * 8 > self._ring.slot_bytes:
             raise protocol.HostileMessage("more frame times than fit")
-        times_s = protocol.check_times(self._ring.numbers(frames, np.float64))
+        times_s = protocol.check_times(self._ring.times(frames))
         found = Probe(**fields, times_s=times_s)
         sizes = (found.coded_width * found.coded_height, found.shown_size[0] * found.shown_size[1])
         if not all(0 < size <= self._ring.slot_pixels for size in sizes):
@@ -228,8 +228,8 @@ class SandboxedVideo:
         if self._child is not None and self._child.waits_for_disk():
             self._stop()
             raise MachineFault(
-                f"a decoder waits for the storage of {self._source.path} since long. Check the storage, then run the "
-                "same command again; it continues"
+                f"{self._source.path} cannot be read: the decoder waits for its storage. Check the storage, then run "
+                "the same command again; it continues"
             ) from error
 
     def _stop(self) -> None:

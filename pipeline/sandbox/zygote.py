@@ -3,9 +3,9 @@
 A process of its own for every video costs some milliseconds this way instead of the second that imports take, and
 a decoder that a video has taken over never meets another video. It has one thread, so forking is safe.
 
-Started as `python -c … DESCRIPTOR ENTRY` by `server.py`. Over its socket come requests, each with three descriptors
-(the video, the shared memory, the child's socket); back go `started` with the process id and `ended` with the exit
-code. It ends when the socket does, and its child with it.
+`server.py` starts it. Over its socket come requests, each with three descriptors (the video, the shared memory, the
+child's socket); back go `started` with the process id and `ended` with the exit code. It ends when the socket does,
+and its child with it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,11 @@ def _wake_on_child_exit() -> int:
 
 
 def _wait(pid: int, control: socket.socket, alarm: int) -> int | None:
-    """The exit code of a child (negative: a signal), which the parent may ask to kill; None when that one is gone."""
+    """Wait for a child, which the parent may ask to kill.
+
+    Returns:
+        Its exit code, negative for a signal; None when the parent is gone.
+    """
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(alarm, select.POLLIN)
