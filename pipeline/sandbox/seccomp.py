@@ -122,8 +122,8 @@ def _answers(pid: int, threads: bool) -> dict[str, list[Instruction]]:
     # FFmpeg goes on with one thread when it gets no more, as on a machine that is full.
     thread = _RET_ALLOW if threads else _RET_ERRNO | errno.EAGAIN
     return {
-        **dict.fromkeys(_ALLOWED, [(_RETURN, 0, 0, _RET_ALLOW)]),
-        **dict.fromkeys(_KILLED, [(_RETURN, 0, 0, _RET_KILL)]),
+        **{name: [(_RETURN, 0, 0, _RET_ALLOW)] for name in _ALLOWED},
+        **{name: [(_RETURN, 0, 0, _RET_KILL)] for name in _KILLED},
         "openat": _if_masked(2, _O_WRITES, 0, otherwise=_DENY),
         "open": _if_masked(1, _O_WRITES, 0, otherwise=_DENY),
         "mmap": _if_masked(2, _PROT_EXEC, 0, otherwise=_DENY),

@@ -228,8 +228,8 @@ class SandboxedVideo:
         if self._child is not None and self._child.waits_for_disk():
             self._stop()
             raise MachineFault(
-                f"{self._source.path} cannot be read: the decoder waits for its storage. Check the storage, then run "
-                "the same command again; it continues"
+                f"{self._source.path} cannot be read: the decoder waits for its storage. Check the storage, then "
+                "run the same command again; it continues"
             ) from error
 
     def _stop(self) -> None:

@@ -3,9 +3,9 @@
 A process of its own for every video costs some milliseconds this way instead of the second that imports take, and
 a decoder that a video has taken over never meets another video. It has one thread, so forking is safe.
 
-`server.py` starts it. Over its socket come requests, each with three descriptors (the video, the shared memory, the
-child's socket); back go `started` with the process id and `ended` with the exit code. It ends when the socket does,
-and its child with it.
+`server.py` starts it. Over its socket come requests, each with three descriptors: the video, the shared memory and
+the child's socket. Back go `started` with the process id and `ended` with the exit code. It ends when the socket
+does, and its child with it.
 """
 
 from __future__ import annotations
