@@ -55,6 +55,7 @@ class Reason(StrEnum):
     # rejected: the file holds nothing for us
     NO_VIDEO_STREAM = "no_video_stream"
     STILL_IMAGE = "still_image"
+    HDR_VIDEO = "hdr_video"
     TOO_SHORT = "too_short"
     DUPLICATE_VIDEO = "duplicate_video"
     # rejected: frames and tracks

@@ -1,0 +1,83 @@
+"""Opens a video file, and only a video file: demuxers and protocols come from an allow-list.
+
+FFmpeg guesses what a file is from its content, whatever its name. Among what it guesses are playlists and scripts
+that name other files (concat, HLS, DASH, SDP, image sequences) and formats that are no video at all (fonts,
+subtitles, pictures). The allow-list is enforced by FFmpeg itself, before the demuxer reads anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import av
+
+DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2",
+    "matroska,webm",
+    "avi",
+    "mpeg",
+    "mpegts",
+    "flv",
+    "live_flv",
+    "asf",
+    "ogg",
+    "mpegvideo",
+    "m4v",
+    "h264",
+    "hevc",
+    "ivf",
+    "dv",
+    "mxf",
+)
+"""Containers and raw streams that hold video and name no other file, by FFmpeg's names."""
+STILL_DEMUXERS = ("gif", "apng", "image2", "webp_anim", "_pipe")
+"""Parts of the names of demuxers for pictures: a better reason than that the container is not allowed."""
+
+
+class NotAllowed(ValueError):  # noqa: N818 - a statement about a file, not a fault
+    """The content of the file belongs to a demuxer outside of the allow-list.
+
+    Args:
+        demuxer: FFmpeg's name of it.
+    """
+
+    def __init__(self, demuxer: str) -> None:
+        super().__init__(f"container {demuxer} is not allowed")
+        self.demuxer = demuxer
+
+
+def open_container(path: str | Path, **options: str) -> av.container.InputContainer:
+    """Open a file for reading.
+
+    Args:
+        path: of a regular file; `/proc/self/fd/N` for one that is already open.
+        **options: of FFmpeg's demuxer.
+
+    Raises:
+        NotAllowed: the content is not that of an allowed container.
+        av.FFmpegError: FFmpeg cannot read it.
+    """
+    import av
+
+    allowed = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file"}
+    # An absolute path is never read as the name of a protocol.
+    name = str(Path(path).absolute())
+    try:
+        return av.open(name, options=allowed | options, metadata_errors="replace")
+    except av.ArgumentError as error:
+        if error.log and "whitelist" in error.log[2]:
+            raise NotAllowed(error.log[1]) from error
+        raise
+
+
+def best_stream(container: Any) -> Any:
+    """The video stream that players show when there are several; None when there is none."""
+    return container.streams.best("video")
+
+
+def message_of(error: BaseException) -> str:
+    """The error without the path, which differs from machine to machine and stands in the row anyway."""
+    text = str(getattr(error, "strerror", None) or error)
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,63 @@
+"""Which frames are corrupt, given which packets are damaged.
+
+A frame is predicted from frames that are decoded before it, back to the last key frame. So one damaged packet makes
+corrupt every frame that is decoded from it on, until a key frame is intact. The rule speaks of two orders:
+
+- Damage travels in *decode order*, the order of packets.
+- A key frame ends it for the frames *shown* after it. Leading pictures (decoded after a key frame, shown before
+  it) may be predicted from the frames before the key frame too, as open groups of pictures do.
+
+Hence the rule: a frame is sound when a key frame that is itself intact has been shown before it, and no packet from
+that key frame up to its own, in decode order, is damaged or missing. Frames before the first key frame are corrupt:
+a cut without re-encoding begins with them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+
+class DamageTracker:
+    """Follows the damage through a stream. Packets are numbered in decode order, from 0."""
+
+    def __init__(self) -> None:
+        self._damaged: set[int] = set()
+        self._breaks: list[int] = []
+        self._key: int | None = None
+
+    def damage(self, packet: int) -> None:
+        """The packet is damaged: the decoder says so, or fails on it."""
+        if packet not in self._damaged:
+            self._damaged.add(packet)
+            self._break_at(packet)
+
+    def hole_before(self, packet: int) -> None:
+        """Something is missing between the packet and the one before it; the packet itself is whole."""
+        self._break_at(packet)
+
+    def _break_at(self, packet: int) -> None:
+        self._breaks.insert(bisect_right(self._breaks, packet), packet)
+
+    def show(self, packet: int, key: bool) -> bool:
+        """Show the frame of a packet; frames come in the order in which they are shown.
+
+        Args:
+            packet: number of the packet that the frame comes from.
+            key: whether the frame is predicted from no other.
+
+        Returns:
+            Whether the frame is sound.
+        """
+        if key:
+            if packet in self._damaged:
+                return False
+            self._key = packet if self._key is None else max(packet, self._key)
+            return True
+        return not self.reaches(packet)
+
+    def reaches(self, packet: int) -> bool:
+        """Whether damage reaches a frame that is predicted from others, were it shown now."""
+        if self._key is None:
+            return True
+        # The key frame's own position counts for nothing here: it is intact, and a hole before it is behind it.
+        return bisect_right(self._breaks, packet) != bisect_right(self._breaks, self._key)

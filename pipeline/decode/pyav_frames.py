@@ -1,0 +1,259 @@
+"""Decodes with PyAV (FFmpeg) and watches every sign of damage.
+
+FFmpeg conceals errors: it gives a frame for a damaged packet, made up from its neighbours or from grey, and goes on
+predicting from it. What it knows of damage is spread over four places, and all of them are read:
+
+- exceptions: a packet that cannot be decoded. Decoding goes on with the next packet; its frame is missing.
+- flags: `packet.is_corrupt` of the demuxer, `frame.is_corrupt` of the decoder.
+- the codec's messages while a packet is decoded. Concealment, missing references and gaps in the frame numbers
+  are told nowhere else. Decoding runs on one thread, so a message belongs to the packet just sent.
+- the demuxer's messages while it looks for the next packet: something between the two is lost.
+
+`damage.py` carries each sign forward to the frames that depend on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.decode.container import best_stream, message_of, open_container
+from pipeline.decode.damage import DamageTracker
+from pipeline.decode.picture import Image
+from pipeline.decode.probe import Probe, is_lost_share, lost_share
+
+if TYPE_CHECKING:
+    import av
+
+ERROR_DETECTION = "crccheck+bitstream+buffer+explode"
+"""FFmpeg's `err_detect`: check what can be checked cheaply, and raise on what is wrong instead of going on."""
+REORDER = 32
+"""Most packets that a decoder holds back before it shows a frame; codecs allow 16 frames, or 32 fields."""
+TICK = 1e-6
+"""Seconds; less than the distance between two different times."""
+
+
+class DecodeError(RuntimeError):
+    """Nothing of the file can be decoded; the message says why."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A frame that is decoded, until nothing before it in decode order can be found damaged any more."""
+
+    packet: int
+    index: int
+    key: bool
+    picture: Any
+    """The decoded frame; None when it is not wanted."""
+
+
+def pyav_frames(path: str | Path, probe: Probe, wanted: Sequence[int]) -> Iterator[tuple[int, Image | None]]:
+    """Decode the wanted frames of a file.
+
+    Args:
+        path: of the file.
+        probe: what is known of it.
+        wanted: ascending indices into `probe.times_s`.
+
+    Yields:
+        Ascending: the index, and the picture as it is coded, (height, width, 3) uint8 RGB; None where it is
+        corrupt. An index that shows no frame although nothing is damaged (VP8's alternative references) is left out.
+
+    Raises:
+        DecodeError: the file cannot be opened.
+        MachineFault: the share that the file is on is away.
+        MemoryError: FFmpeg could not get the memory that the file asks for.
+    """
+    import av
+
+    try:
+        with open_container(path) as container:
+            yield from _Pass(container, probe, wanted).frames()
+    except MemoryError as error:
+        raise MemoryError(message_of(error)) from error
+    except (av.FFmpegError, ValueError) as error:
+        if is_lost_share(error):
+            raise lost_share(error) from error
+        raise DecodeError(f"pyav: {message_of(error)}") from error
+
+
+class _Pass:
+    """One pass over a file, in decode order."""
+
+    def __init__(self, container: av.container.InputContainer, probe: Probe, wanted: Sequence[int]) -> None:
+        self._container = container
+        self._stream: Any = best_stream(container)
+        if self._stream is None:
+            raise ValueError("no video stream")
+        self._codec: Any = self._stream.codec_context
+        self._codec.thread_type, self._codec.thread_count = "NONE", 1
+        self._codec.copy_opaque = True
+        self._codec.options = {"err_detect": ERROR_DETECTION}
+        self._probe = probe
+        self._wanted = set(wanted)
+        self._pending = deque(wanted)
+        self._damage = DamageTracker()
+        self._places = _Places(probe, float(self._stream.time_base))
+        self._place_of: dict[int, int | None] = {}
+        self._packet_at: dict[int, int] = {}
+        self._open: set[int] = set()
+        self._hidden: set[int] = set()
+        self._waiting: deque[_Waiting] = deque()
+
+    def frames(self) -> Iterator[tuple[int, Image | None]]:
+        """All wanted frames."""
+        import av.logging
+
+        with av.logging.Capture() as messages:
+            number = -1
+            packets = self._container.demux(self._stream)
+            while self._pending:
+                packet = self._next_packet(packets)
+                told = _tells_of_damage(messages)
+                if packet is None or not packet.size:
+                    break
+                number += 1
+                if told:
+                    self._damage.hole_before(number)
+                yield from self._decode(packet, number, messages)
+            for frame in self._decoded(None, number, messages):
+                self._wait(frame, number)
+            self._open.clear()
+            yield from self._release()
+        while self._pending:
+            yield from self._pass_over(self._pending.popleft())
+
+    def _next_packet(self, packets: Iterator[Any]) -> Any | None:
+        """The next packet; None where the demuxer gives up, as at the end of a file."""
+        import av
+
+        try:
+            return next(packets, None)
+        except MemoryError:
+            raise
+        except av.FFmpegError as error:
+            if is_lost_share(error):
+                raise
+            return None
+
+    def _decode(
+        self, packet: Any, number: int, messages: list[Any]
+    ) -> Iterator[tuple[int, Image | None]]:
+        hidden = packet.is_discard
+        if hidden:
+            self._hidden.add(number)
+        place = None if hidden else self._places.of(packet)
+        self._place_of[number] = place
+        if place in self._wanted:
+            self._packet_at[place] = number
+        self._open.add(number)
+        self._open.discard(number - REORDER)
+        if packet.is_corrupt:
+            self._damage.damage(number)
+        for frame in self._decoded(_without_discard(packet) if hidden else packet, number, messages):
+            self._wait(frame, number)
+        yield from self._release()
+
+    def _decoded(self, packet: Any, number: int, messages: list[Any]) -> list[Any]:
+        """Send a packet (None: the end) and take the frames that come; note what is wrong with it."""
+        import av
+
+        if packet is not None:
+            packet.opaque = number
+        frames = []
+        try:
+            frames = self._codec.decode(packet)
+        except MemoryError:
+            raise
+        except (av.FFmpegError, ValueError):
+            self._damage.damage(number)
+            self._open.discard(number)
+        if _tells_of_damage(messages):
+            self._damage.damage(number)
+        return frames
+
+    def _wait(self, frame: Any, newest: int) -> None:
+        packet = frame.opaque if isinstance(frame.opaque, int) else newest
+        self._open.discard(packet)
+        if frame.is_corrupt or (frame.width, frame.height) != (self._probe.coded_width, self._probe.coded_height):
+            self._damage.damage(packet)
+        index = self._places.shown(self._place_of.pop(packet, None), hidden=packet in self._hidden)
+        wanted = index in self._wanted
+        key = bool(frame.key_frame)
+        self._waiting.append(
+            _Waiting(packet, index, key, frame if wanted else None)
+        )
+
+    def _release(self) -> Iterator[tuple[int, Image | None]]:
+        """Give the frames before which nothing is open in decode order."""
+        while self._waiting:
+            head = self._waiting[0]
+            if any(packet < head.packet for packet in self._open):
+                return
+            self._waiting.popleft()
+            sound = self._damage.show(head.packet, head.key)
+            while self._pending and self._pending[0] < head.index:
+                yield from self._pass_over(self._pending.popleft())
+            if head.picture is not None and self._pending and self._pending[0] == head.index:
+                self._pending.popleft()
+                yield head.index, head.picture.to_ndarray(format="rgb24") if sound else None
+
+    def _pass_over(self, index: int) -> Iterator[tuple[int, Image | None]]:
+        """A wanted frame that was not shown is corrupt, unless its packet is sound and shows none."""
+        packet = self._packet_at.get(index)
+        if packet is None or self._damage.reaches(packet):
+            yield index, None
+
+
+class _Places:
+    """Finds the index of a frame by the time of its packet, or by counting where packets carry no times."""
+
+    def __init__(self, probe: Probe, time_base: float) -> None:
+        self._times_s = probe.times_s
+        self._start_s = probe.start_s
+        self._time_base = time_base
+        self._used: Counter[int] = Counter()
+        self._shown = 0
+
+    def of(self, packet: Any) -> int | None:
+        """Index of the frame that a packet holds; None where only counting tells."""
+        if self._start_s is None or packet.pts is None:
+            return None
+        time_s = float(packet.pts) * self._time_base - self._start_s
+        first = int(np.searchsorted(self._times_s, time_s - TICK))
+        index = first + self._used[first]
+        self._used[first] += 1
+        return index
+
+    def shown(self, index: int | None, hidden: bool) -> int:
+        """Index of a frame that is shown, given that of its packet; -1 when an edit list hides it."""
+        if hidden:
+            return -1
+        if self._start_s is not None:
+            return -1 if index is None else index
+        self._shown += 1
+        return self._shown - 1
+
+
+def _tells_of_damage(messages: list[Any]) -> bool:
+    """Whether FFmpeg complained since the last call."""
+    told = any(level <= 16 for level, _, _ in messages)
+    messages.clear()
+    return told
+
+
+def _without_discard(packet: Any) -> Any:
+    """A copy that the decoder shows: of a hidden frame too we have to know whether it is an intact key frame."""
+    import av
+
+    copy = av.Packet(bytes(packet))
+    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+    for kind in packet.iter_sidedata():
+        copy.set_sidedata(kind)
+    return copy
