@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.decode.container import STILL_DEMUXERS, NotAllowed, best_stream, message_of, open_container
 from pipeline.errors import MachineFault
-from pipeline.stages.probe import Refusal as Rejection
+from pipeline.rejection import Rejection
 from shards.schema import Reason
 
 LOST_SHARE = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})

@@ -202,7 +202,7 @@ class _Pass:
                 yield from self._pass_over(self._pending.popleft())
             if head.picture is not None and self._pending and self._pending[0] == head.index:
                 self._pending.popleft()
-                yield head.index, head.picture.to_ndarray(format="rgb24") if sound else None
+                yield head.index, head.picture.to_ndarray(format="rgb24", threads=1) if sound else None
 
     def _pass_over(self, index: int) -> Iterator[tuple[int, Image | None]]:
         """A wanted frame that was not shown is corrupt, unless its packet is sound and shows none."""

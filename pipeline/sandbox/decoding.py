@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
 
-from pipeline.stages.decode import DecodeError, Frame, decode
-from pipeline.stages.probe import LOST_SHARE, Probe, probe
-
-
-@dataclass(frozen=True)
-class CorruptFrame:
-    """A frame that the file holds but that cannot be decoded soundly."""
-
-    index: int
-    time_s: float
+from pipeline.decode.frames import CorruptFrame, DecodeError, Frame, decode
+from pipeline.decode.probe import LOST_SHARE, Probe, probe
 
 
 def preload() -> None:
