@@ -100,14 +100,14 @@ class Attack:
         os.rename(self.argument, self.argument + ".gone")  # noqa: PTH104
 
     def change_mode(self) -> None:
-        os.chmod(self.argument, 0o777)  # noqa: PTH101
+        os.chmod(self.argument, 0o644)  # noqa: PTH101
 
     def open_own_memory(self) -> None:
         os.open("/proc/self/mem", os.O_RDONLY)
 
     def open_video_again(self) -> None:
         again = os.open(f"/proc/self/fd/{self.source}", os.O_RDONLY)
-        self.say("read " + os.read(again, 16).decode().split("\n")[0])
+        self.say("read " + os.read(again, 100).decode().split("\n")[0])
 
     # --- descriptors and shared memory
 
@@ -201,14 +201,10 @@ class Attack:
     # --- resources
 
     def allocate(self) -> None:
-        held = []
-        for _ in range(1000):
-            held.append(bytearray(64 << 20))
+        _ = [bytearray(64 << 20) for _ in range(1000)]
 
     def allocate_shared(self) -> None:
-        held = []
-        for _ in range(1000):
-            held.append(mmap.mmap(-1, 64 << 20, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS))
+        _ = [mmap.mmap(-1, 64 << 20, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) for _ in range(1000)]
 
     def allocate_until_it_ends(self) -> None:
         held = []

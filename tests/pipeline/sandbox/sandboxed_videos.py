@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.decode.frames import CorruptFrame, Frame
 from pipeline.rejection import Rejection
 from pipeline.sandbox import DecodeFailed, SandboxedDecoder
 
@@ -28,12 +29,22 @@ def attack_with(
     decoder: SandboxedDecoder, folder: Path, name: str, argument: object = "", timeout_s: float = TIMEOUT_S
 ) -> Rejection:
     """Run an attack in place of a decoder, ask for all frames, and give what the video failed with."""
-    path = write_attack(folder, name, argument)
-    with pytest.raises(DecodeFailed) as failed, decoder.open(path, timeout_s) as video:
-        found = video.probe()
-        for _ in video.frames(np.arange(found.frames), "pyav"):
-            pass
+    return failure_of(decoder, write_attack(folder, name, argument), timeout_s)
+
+
+def failure_of(decoder: SandboxedDecoder, path: Path, timeout_s: float = TIMEOUT_S) -> Rejection:
+    """What a video fails with when all of its frames are asked for."""
+    with pytest.raises(DecodeFailed) as failed:
+        decode_all(decoder, path, timeout_s)
     return failed.value.rejection
+
+
+def decode_all(
+    decoder: SandboxedDecoder, path: Path, timeout_s: float = TIMEOUT_S
+) -> list[Frame | CorruptFrame]:
+    """All frames of a video."""
+    with decoder.open(path, timeout_s) as video:
+        return list(video.frames(np.arange(video.probe().frames), "pyav"))
 
 
 def write_clip(

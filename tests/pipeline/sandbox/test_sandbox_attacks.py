@@ -49,7 +49,7 @@ def test_neither_directories_nor_memory_can_be_opened(attack: Attack, tmp_path: 
 
 
 def test_the_video_itself_can_be_opened_again(attack: Attack) -> None:
-    assert attack("open_video_again").detail == "read open_video_agai"
+    assert attack("open_video_again").detail == "read open_video_again"
 
 
 @pytest.mark.parametrize("name", ["create_file", "create_file_with_old_call"])
