@@ -44,7 +44,18 @@ _ALLOWED = (
     # signals to itself, and the end
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "exit", "exit_group"),
     # who am I
-    *("getpid", "gettid", "getuid", "getgid", "geteuid", "getegid", "uname", "sysinfo", "getrusage"),
+    *(
+        "getpid",
+        "gettid",
+        "getuid",
+        "getgid",
+        "geteuid",
+        "getegid",
+        "getcwd",
+        "uname",
+        "sysinfo",
+        "getrusage",
+    ),
 )
 _KILLED = (
     *("execve", "execveat", "fork", "vfork"),

@@ -55,6 +55,7 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "kill": (62, 129),
     "uname": (63, 160),
     "fcntl": (72, 25),
+    "getcwd": (79, 17),
     "gettimeofday": (96, 169),
     "getrusage": (98, 165),
     "sysinfo": (99, 179),

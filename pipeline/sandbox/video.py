@@ -160,7 +160,9 @@ class SandboxedVideo:
         if kind == b"L":
             raise _ReadFailed
         if kind not in kinds:
-            raise protocol.HostileMessage(f"a message of type {kind!r} instead of {' or '.join(map(repr, kinds))}")
+            raise protocol.HostileMessage(
+                f"a message of type {kind!r} instead of {' or '.join(map(repr, kinds))}"
+            )
         return message
 
     def _read_probe(self, message: bytes) -> Probe:

@@ -113,7 +113,7 @@ class Attack:
 
     def count_descriptors(self) -> None:
         found = []
-        for descriptor in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0] + 1000):
+        for descriptor in range(5000):
             try:
                 os.fstat(descriptor)
             except OSError:
@@ -138,7 +138,7 @@ class Attack:
     # --- network
 
     def connect_tcp(self) -> None:
-        socket.create_connection(("127.0.0.1", int(self.argument)))
+        socket.socket().connect(("127.0.0.1", int(self.argument)))
 
     def send_udp(self) -> None:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", int(self.argument)))
@@ -221,7 +221,10 @@ class Attack:
         os.memfd_create("more")
 
     def raise_limit(self) -> None:
-        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+        except ValueError:  # Python's for EPERM
+            raise PermissionError(errno.EPERM, "setrlimit") from None
 
     def allow_new_privileges(self) -> None:
         prctl(38, 0)

@@ -166,7 +166,8 @@ from pathlib import Path
 import numpy as np
 from pipeline.sandbox import SandboxedDecoder
 with SandboxedDecoder().open(Path(sys.argv[1]), 100.0) as video:
-    next(video.frames(np.arange(30), "pyav"))
+    frames = video.frames(np.arange(30), "pyav")
+    next(frames)
     print("decoding", flush=True)
     time.sleep(100)
 """

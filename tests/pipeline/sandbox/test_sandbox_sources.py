@@ -7,9 +7,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sandboxed_videos import TIMEOUT_S
+from sandboxed_videos import TIMEOUT_S, decode_all, failure_of
 
 from pipeline.errors import MachineFault
 from pipeline.rejection import Rejection
@@ -73,21 +72,18 @@ def test_a_read_error_is_the_machine() -> None:
 def test_a_file_that_changes_while_it_is_read_is_rejected(decoder: SandboxedDecoder, tmp_path: Path) -> None:
     path = tmp_path / "growing.mp4"
     path.write_bytes(b"no video yet")
-    with pytest.raises(DecodeFailed) as failed, decoder.open(path, TIMEOUT_S) as video:
+    with decoder.open(path, TIMEOUT_S) as video:
         path.write_bytes(b"no video yet, and more of it")
-        video.probe()
-    assert failed.value.rejection == Rejection(Reason.UNREADABLE, "the file changed while it was read")
+        with pytest.raises(DecodeFailed, match="unreadable: the file changed while it was read"):
+            video.probe()
 
 
 def test_a_script_that_names_another_file_is_no_video(decoder: SandboxedDecoder, clip: Path) -> None:
     path = clip.with_name("evil.mp4")
     path.write_text(f"ffconcat version 1.0\nfile {clip.name}\n", encoding="utf-8")
-    with pytest.raises(DecodeFailed) as failed, decoder.open(path, TIMEOUT_S) as video:
-        video.probe()
-    assert failed.value.rejection.reason is Reason.UNREADABLE
+    assert failure_of(decoder, path).reason is Reason.UNREADABLE
 
 
 def test_a_name_that_is_no_utf8_is_decoded(decoder: SandboxedDecoder, clip: Path) -> None:
     path = clip.rename(clip.with_name(os.fsdecode(b"caf\xe9.mp4")))
-    with decoder.open(path, TIMEOUT_S) as video:
-        assert len(list(video.frames(np.arange(30), "pyav"))) == 30
+    assert len(decode_all(decoder, path)) == 30
