@@ -112,15 +112,16 @@ class Attack:
     # --- descriptors and shared memory
 
     def count_descriptors(self) -> None:
+        """A descriptor is known by its inode, for mapping the shared memory duplicates its descriptor."""
+        known = {os.fstat(each).st_ino for each in (0, 1, 2, self.source, self.memory, self.parent.fileno())}
         found = []
         for descriptor in range(5000):
             try:
-                os.fstat(descriptor)
+                found.append((descriptor, os.fstat(descriptor).st_ino))
             except OSError:
                 continue
-            found.append(descriptor)
-        expected = {0, 1, 2, self.source, self.memory, self.parent.fileno()}
-        self.say("nothing else" if set(found) == expected else f"{found}, expected {expected}")
+        unknown = [descriptor for descriptor, inode in found if inode not in known]
+        self.say(f"{len(known)} known, unknown: {unknown}")
 
     def exhaust_descriptors(self) -> None:
         for _ in range(10_000):
