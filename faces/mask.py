@@ -1,23 +1,59 @@
 """The face mask: which pixels of a crop the face covers.
 
-It is the region that the reconstruction loss of the trainer looks at. The outline of the landmarks is used
-rather than a segmentation network, so that the mask follows from what is already known of the image.
+It is the region that the reconstruction loss of the trainer looks at. It follows from the landmarks, without
+a segmentation network: the landmarks are the vertices of a mesh, and the mask is everything that a triangle
+of the mesh covers. So a turned face keeps its nose, lips and near cheek. The outline of the landmarks does
+not do: on a turned head its far side lies behind nose and mouth, and what it encloses is a crescent of cheek.
+The convex hull does not do either: in profile it adds the background before brow and chin.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from faces.landmarks import FACE_OVAL, LANDMARKS
+from faces.landmarks import LANDMARKS, tessellation
 from faces.types import Floats
 
-_SUBPIXEL_BITS = 4
+_SUBPIXEL_BITS = 8
+
+# fmt: off
+_OPENINGS = (
+    ((33, 246, 161, 160, 159, 158, 157, 173, 133), (33, 7, 163, 144, 145, 153, 154, 155, 133)),
+    ((362, 398, 384, 385, 386, 387, 388, 466, 263), (362, 382, 381, 380, 374, 373, 390, 249, 263)),
+    ((78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308), (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)),
+)
+"""Upper and lower edge of each eye and of the mouth, which MediaPipe's triangulation leaves open."""
+# fmt: on
+
+
+@cache
+def face_triangles() -> NDArray[np.intp]:
+    """The surface of the face, eyes and mouth included: (N, 3) landmark indices.
+
+    The first call imports mediapipe, which holds the table; importing this module does not.
+
+    Source: MediaPipe's face tessellation; `_OPENINGS` closes its three holes.
+    """
+    triangles = [tessellation()]
+    for upper, lower in _OPENINGS:
+        triangles.append(np.stack([upper[:-1], upper[1:], lower[1:]], axis=1))
+        triangles.append(np.stack([upper[:-1], lower[1:], lower[:-1]], axis=1))
+    surface: NDArray[np.intp] = np.concatenate(triangles).astype(np.intp)
+    # Where the two edges of an opening meet, a triangle has the same corner twice.
+    a, b, c = surface.T
+    surface = surface[(a != b) & (b != c) & (c != a)]
+    surface.flags.writeable = False
+    return surface
 
 
 def face_mask(points_px: Floats, side: int) -> NDArray[np.uint8]:
-    """The area inside the face's outline.
+    """The area that the face covers, eyes and mouth included, at any head pose.
+
+    What hides the face (a hand, hair, glasses) is not cut out.
 
     Args:
         points_px: (478, 2) or (478, 3) landmarks in pixels of the crop; they may lie outside of it.
@@ -31,12 +67,15 @@ def face_mask(points_px: Floats, side: int) -> NDArray[np.uint8]:
     """
     if points_px.ndim != 2 or points_px.shape[0] != LANDMARKS or points_px.shape[1] not in (2, 3):
         raise ValueError(f"face_mask needs ({LANDMARKS}, 2 or 3) landmarks, not {points_px.shape}")
-    outline = np.asarray(points_px, np.float64)[FACE_OVAL, :2]
-    if not np.isfinite(outline).all():
+    vertices = np.asarray(points_px, np.float64)[:, :2]
+    if not np.isfinite(vertices).all():
         raise ValueError("face_mask needs finite landmarks")
     mask = np.zeros((side, side), np.uint8)
-    fixed_point = np.round(outline * (1 << _SUBPIXEL_BITS)).astype(np.int32)
-    cv2.fillPoly(mask, [fixed_point], 255, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
+    fixed_point = np.round(vertices * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    # One by one: a single call fills by the even-odd rule, which leaves out what two triangles cover. OpenCV
+    # fills the pixels of a triangle's edge as well, so that no crack stays between neighbours.
+    for triangle in fixed_point[face_triangles()]:
+        cv2.fillConvexPoly(mask, triangle, 255, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
     return mask
 
 

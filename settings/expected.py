@@ -21,7 +21,7 @@ _PLAIN: dict[Any, str] = {
 
 
 def expected(field: FieldInfo, key: str) -> str:
-    """What a key takes.
+    """What a key expects, as text.
 
     Args:
         field: that the key sets.
@@ -31,7 +31,7 @@ def expected(field: FieldInfo, key: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as the person wrote it, and not as Python would."""
+    """A value as the user wrote it in YAML, not as Python's repr."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -40,14 +40,14 @@ def shown(value: object) -> str:
 
 
 def section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a key holds, also where it may be left out (`Section | None`)."""
+    """The section class that a key holds, also when it is optional (`Section | None`)."""
     kinds = get_args(annotation) or (annotation,)
     sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return sections[0] if sections else None
 
 
 def settings_of(section: type[BaseModel], key: str) -> str:
-    """The overrides that set a section: all that it must have, or else its first key."""
+    """The overrides that set a section: all required keys, or else its first key."""
     fields = section.model_fields
     needed = [name for name, field in fields.items() if field.is_required()] or list(fields)[:1]
     return " ".join(f"{key}.{name}=VALUE" for name in needed)
@@ -56,8 +56,10 @@ def settings_of(section: type[BaseModel], key: str) -> str:
 def _words(kind: Any, limits: Iterable[Any], described: str | None, key: str) -> str:
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        told = [part.description for part in parts[1:] if isinstance(part, FieldInfo) and part.description]
-        words = _words(parts[0], [*_flat(parts[1:]), *limits], next(iter(told), described), key)
+        descriptions = [
+            part.description for part in parts[1:] if isinstance(part, FieldInfo) and part.description
+        ]
+        words = _words(parts[0], [*_flat(parts[1:]), *limits], next(iter(descriptions), described), key)
     elif origin in {Union, UnionType}:
         words = ", or ".join(_words(part, (), described, key) for part in parts)
     elif origin is Literal:

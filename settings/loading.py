@@ -1,6 +1,6 @@
-"""Read a workflow: a YAML file, with `section.key=value` overrides from the command line laid over it.
+"""Read a workflow: a YAML file, and `section.key=value` overrides from the command line applied to it.
 
-Whatever is wrong is said in the user's words: which key, what was expected, what was given, all at once.
+One error lists every invalid key, with what was expected and what was given.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def load_workflow(workflow: Path, overrides: list[str], kind: type[Config]) -> C
 
     Args:
         workflow: a YAML file.
-        overrides: laid over it in order.
-        kind: the configuration that the workflow fills.
+        overrides: applied in order.
+        kind: the class of the configuration.
 
     Raises:
-        ConfigError: the file cannot be read, or a key or value is refused; every fault is named at once.
+        ConfigError: the file cannot be read, or keys or values are invalid; all of them are listed.
     """
     tree = read_workflow(workflow)
-    _refuse_another_command_s(tree, workflow, kind)
+    _check_is_for_this_command(tree, workflow, kind)
     for override in overrides:
         _apply(tree, override, kind)
     try:
@@ -42,10 +42,10 @@ def load_workflow(workflow: Path, overrides: list[str], kind: type[Config]) -> C
 
 
 def read_workflow(workflow: Path) -> dict[str, Any]:
-    """The sections of a workflow file, not checked yet.
+    """The sections of a workflow file, not validated yet.
 
     Raises:
-        ConfigError: the file cannot be read, or holds something else.
+        ConfigError: the file cannot be read, or is not a mapping of sections.
     """
     try:
         tree = yaml.safe_load(workflow.read_text(encoding="utf-8"))
@@ -54,17 +54,19 @@ def read_workflow(workflow: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{workflow} is not YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{workflow} holds no sections; see the folder workflows for examples")
+        raise ConfigError(
+            f"{workflow} is not a mapping of sections. See the directory workflows for examples"
+        )
     return tree
 
 
-def _refuse_another_command_s(tree: dict[str, Any], workflow: Path, kind: type[Section]) -> None:
-    """What is mostly unknown is a file for something else: to list all that is wrong in it would tell less."""
+def _check_is_for_this_command(tree: dict[str, Any], workflow: Path, kind: type[Section]) -> None:
+    """A file whose keys are mostly unknown belongs to another command; listing every key would say less."""
     unknown = [str(name) for name in tree if name not in kind.model_fields]
     if len(unknown) > 1 and 2 * len(unknown) > len(tree):
         raise ConfigError(
-            f"{workflow} is for another command: {', '.join(unknown)} are no sections here, known are "
-            f"{', '.join(kind.model_fields)}. See {kind.shipped} for files that fit"
+            f"{workflow} is for another command: unknown sections {', '.join(unknown)}; known sections are "
+            f"{', '.join(kind.model_fields)}. See {kind.shipped} for examples"
         )
 
 
@@ -74,9 +76,11 @@ def _apply(tree: dict[str, Any], override: str, kind: type[Section]) -> None:
         field = _field(kind, name)
         if field is not None:
             raise ConfigError(
-                f"{name!r} has no value; expected {name}=VALUE, VALUE being {expected(field, name)}"
+                f"{name!r} has no value; expected {name}=VALUE, where VALUE is {expected(field, name)}"
             )
-        raise ConfigError(f"{override!r} is no override; expected section.key=value, such as {kind.example}")
+        raise ConfigError(
+            f"{override!r} is not an override; expected section.key=value, such as {kind.example}"
+        )
     *sections, key = name.split(".")
     for section in sections:
         branch = tree.get(section)
@@ -92,7 +96,7 @@ def _apply(tree: dict[str, Any], override: str, kind: type[Section]) -> None:
 
 
 def _readable(error: ValidationError, tree: dict[str, Any], workflow: Path, kind: type[Section]) -> str:
-    said: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for fault in error.errors():
         section, key = _place(kind, fault["loc"])
         if fault["type"] == "extra_forbidden":
@@ -109,14 +113,14 @@ def _readable(error: ValidationError, tree: dict[str, Any], workflow: Path, kind
             field = _field(kind, key)
             asked = fault["msg"] if field is None else f"expected {expected(field, key)}"
             what = f"{asked} (given: {shown(_value(tree, key))})"
-        # A key that may be of several kinds has a fault for each of them, and all say the same.
-        said.setdefault(key, what)
-    lines = [f"  {key + ': ' if key else ''}{what}" for key, what in said.items()]
-    return "\n".join([f"the configuration ({workflow} and the overrides) is refused:", *lines])
+        # A key with a union type has one error per member, all with this text.
+        messages.setdefault(key, what)
+    lines = [f"  {key + ': ' if key else ''}{what}" for key, what in messages.items()]
+    return "\n".join([f"the configuration ({workflow} and the overrides) is invalid:", *lines])
 
 
 def _our_own(message: str, key: str, section: type[BaseModel]) -> tuple[str, str]:
-    """What a section as a whole has to say begins with the key that it is about, in that section or in full."""
+    """Key and text of a message from a section's own validator, which begins with the key, relative or full."""
     about, colon, rest = message.partition(": ")
     if colon and (about == key or about.startswith(f"{key}.") or not key):
         return about, rest
@@ -126,7 +130,7 @@ def _our_own(message: str, key: str, section: type[BaseModel]) -> tuple[str, str
 
 
 def _field(kind: type[Section], key: str) -> FieldInfo | None:
-    """What a full name such as `run.per_process` sets; None when there is no such key."""
+    """The field that a full key such as `run.per_process` sets; None when there is no such key."""
     section: type[BaseModel] | None = kind
     field = None
     for name in key.split("."):
@@ -138,7 +142,7 @@ def _field(kind: type[Section], key: str) -> FieldInfo | None:
 
 
 def _meant(kind: type[Section], wrong: str) -> str | None:
-    """A key whose section was left out, or one that is written much like it."""
+    """The key that was probably meant: the same name in another section, or a close match."""
     keys = list(_keys(kind))
     namesakes = [key for key in keys if key.endswith(f".{wrong}")]
     return next(iter(namesakes or get_close_matches(wrong, keys, n=1, cutoff=0.8)), None)
@@ -160,7 +164,7 @@ def _value(tree: dict[str, Any], key: str) -> Any:
 
 
 def _place(kind: type[Section], location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
-    """The innermost section that a fault lies in, and the key, without pydantic's names of kinds in a union."""
+    """The innermost section of an error, and the key, without pydantic's names of union members."""
     section: type[BaseModel] = kind
     names: list[str] = []
     for part in map(str, location):
@@ -174,12 +178,12 @@ def _place(kind: type[Section], location: tuple[int | str, ...]) -> tuple[type[B
 
 
 def _field_of(kind: type[Section], location: tuple[int | str, ...]) -> bool:
-    """Whether a fault is about a key as a whole, and not about a part of its value."""
+    """Whether an error is about a key as a whole, and not about a part of its value."""
     return _place(kind, location)[1] == ".".join(map(str, location))
 
 
 def _example(kind: type[Section], key: str) -> str:
-    """The overrides that would set a missing key, or all that a missing section must have."""
+    """The overrides that set a missing key, or all required keys of a missing section."""
     section: type[BaseModel] = kind
     for name in key.split("."):
         below = section_in(section.model_fields[name].annotation)

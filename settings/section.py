@@ -1,4 +1,4 @@
-"""What every section of a configuration is: immutable, complete, and closed to unknown keys."""
+"""The base of all configuration sections: immutable, and closed to unknown keys."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, unknown keys refused."""
+    """Base of all sections: immutable; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     example: ClassVar[str] = "section.key=3"
-    """Of an override, in messages about one that is none."""
-    shipped: ClassVar[str] = "the folder workflows"
-    """Where to find workflows of this kind."""
+    """An example override, for messages about malformed ones."""
+    shipped: ClassVar[str] = "the directory workflows"
+    """Where to find workflows of this class."""
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_values(cls, value: object, info: ValidationInfo) -> object:
-        # YAML's yes, no, on and off would else count as 1 and 0 where a number is expected.
+        # Otherwise YAML's yes, no, on and off would count as 1 and 0 where a number is expected.
         annotation = cls.model_fields[info.field_name].annotation if info.field_name is not None else None
         if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise PydanticCustomError("truth_value", "expected a number or a text")

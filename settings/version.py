@@ -9,11 +9,11 @@ import typer
 
 
 def add_version(app: typer.Typer) -> None:
-    """Give a command the option `--version`, which says which one it is and ends."""
+    """Add the option `--version`, which prints the version and exits."""
     app.callback()(_options)
 
 
-def _say(context: typer.Context, asked: bool) -> None:
+def _print_version(context: typer.Context, asked: bool) -> None:
     if asked:
         typer.echo(f"{context.find_root().info_name} {importlib.metadata.version('omniid')}")
         raise typer.Exit
@@ -21,7 +21,8 @@ def _say(context: typer.Context, asked: bool) -> None:
 
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say, is_eager=True, help="Say the version and end.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    del version  # its callback has done what there is to do
+    del version  # the callback prints it

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from faces.landmarks import FACE_OVAL, LANDMARKS
-from faces.mask import encode_mask_png, face_mask
+from faces.mask import encode_mask_png, face_mask, face_triangles
 from faces.types import Floats
 
 
@@ -41,6 +44,20 @@ def test_an_outline_that_leaves_the_crop_is_cut_at_its_border() -> None:
 def test_landmarks_without_depth_give_the_same_mask() -> None:
     points = round_face(128, 40)
     assert (face_mask(points, 128) == face_mask(points[:, :2], 128)).all()
+
+
+def test_the_surface_of_the_face_has_no_edge_but_its_outline() -> None:
+    triangles = face_triangles()
+    edges = np.sort(triangles[:, [(0, 1), (1, 2), (2, 0)]].reshape(-1, 2), axis=1)
+    uses = Counter(map(tuple, edges.tolist()))
+    outline = np.sort(np.stack([FACE_OVAL, np.roll(FACE_OVAL, -1)], axis=1), axis=1)
+    assert set(uses.values()) == {1, 2}
+    assert {edge for edge, number in uses.items() if number == 1} == set(map(tuple, outline.tolist()))
+
+
+def test_importing_the_mask_does_not_import_the_landmarker() -> None:
+    statement = "import sys, faces.mask; sys.exit('mediapipe' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", statement], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("shape", [(468, 3), (478, 4), (478,)])

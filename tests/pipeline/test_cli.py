@@ -97,7 +97,7 @@ def test_the_installed_command_answers_errors_in_words(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     first, second = done.stderr.splitlines()
-    assert first == f"error: the configuration ({WORKFLOW} and the overrides) is refused:"
+    assert first == f"error: the configuration ({WORKFLOW} and the overrides) is invalid:"
     assert second.startswith("  faces.min_pixels: no such key; did you mean faces.min_px?")
     assert list(tmp_path.iterdir()) == []
 
@@ -118,7 +118,7 @@ def test_a_workflow_may_begin_with_a_dash(
     (tmp_path / "-odd.yaml").write_text("nothing: 1\n")
     code, _, stderr = run("build", *arguments, "output=x")
     assert code == 1
-    assert "-odd.yaml and the overrides) is refused:" in stderr
+    assert "-odd.yaml and the overrides) is invalid:" in stderr
     assert "nothing: no such key" in stderr
 
 

@@ -91,18 +91,21 @@ def test_all_faults_are_named_at_once() -> None:
 
 @pytest.mark.parametrize("override", ["faces.min_pixels", "=160", "--verbose", ""])
 def test_what_is_no_override_is_refused_with_an_example(override: str) -> None:
-    assert f"{override!r} is no override; expected section.key=value, such as faces.min_px=160" in rejection(
-        override
+    assert (
+        f"{override!r} is not an override; expected section.key=value, such as faces.min_px=160"
+        in rejection(override)
     )
 
 
 def test_a_key_without_a_value_comes_with_what_it_takes() -> None:
-    said = "'faces.min_px' has no value; expected faces.min_px=VALUE, VALUE being a number above 0"
+    said = "'faces.min_px' has no value; expected faces.min_px=VALUE, where VALUE is a number above 0"
     assert rejection("faces.min_px") == said
 
 
 def test_a_workflow_of_the_trainer_is_said_to_be_for_another_command() -> None:
-    with pytest.raises(ConfigError, match="is for another command: stage, data, model") as caught:
+    with pytest.raises(
+        ConfigError, match="is for another command: unknown sections stage, data, model"
+    ) as caught:
         load_workflow(WORKFLOWS / "train_mtd_tiny.yaml", SET, Config)
     assert "workflows/curate_*.yaml" in str(caught.value)
 
@@ -177,8 +180,8 @@ def test_rejoining_a_track_may_not_ask_for_less_than_staying_on_it() -> None:
     [
         (b"faces: [1", "is not YAML"),
         (b"\xff\xfe", "is not YAML"),
-        (b"", "holds no sections"),
-        (b"just text", "holds no sections"),
+        (b"", "is not a mapping of sections"),
+        (b"just text", "is not a mapping of sections"),
         (b"!!python/object/apply:os.getcwd []", "is not YAML"),
     ],
 )

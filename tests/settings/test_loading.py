@@ -116,6 +116,6 @@ def test_what_a_key_takes_is_said_in_plain_words(tmp_path: Path, override: str, 
 
 def test_an_override_without_a_value_gives_an_example_of_this_workflow(tmp_path: Path) -> None:
     assert refusal(tmp_path, "inputs: 3", "treads") == (
-        "'treads' is no override; expected section.key=value, such as run.threads=4"
+        "'treads' is not an override; expected section.key=value, such as run.threads=4"
     )
-    assert "VALUE being a whole number" in refusal(tmp_path, "inputs: 3", "run.threads")
+    assert "where VALUE is a whole number" in refusal(tmp_path, "inputs: 3", "run.threads")
