@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.decode.decord_frames import decord_frames, decord_reads
 from pipeline.decode.picture import Image
 from pipeline.decode.probe import Probe
 from pipeline.decode.pyav_frames import DecodeError, pyav_frames
@@ -43,19 +44,39 @@ def decode(
         path: of the file; `/proc/self/fd/N` for one that is already open.
         probe: what is known of it.
         indices: ascending indices into `probe.times_s`.
-        decoder: `auto`, `pyav` or `decord`.
+        decoder: `pyav`; `decord`, where it can read the file and PyAV finds no damage in it, else PyAV; `auto`
+            is PyAV, which reads every container and codec that is let in.
 
     Raises:
         DecodeError: the file cannot be decoded at all.
         MachineFault: the share that the file is on is away.
         MemoryError: FFmpeg could not get the memory that the file asks for.
     """
-    for index, image in pyav_frames(path, probe, indices.tolist()):
+    wanted = indices.tolist()
+    if not wanted:
+        return
+    if decoder == "decord" and decord_reads(path, probe):
+        verdicts = list(pyav_frames(path, probe, range(wanted[-1] + 1), pixels=False))
+        # A frame that is corrupt, or shows nothing, would leave the two decoders at odds over the numbers.
+        if len(verdicts) == wanted[-1] + 1 and all(image is not None for _, image in verdicts):
+            yield from _by_decord(path, probe, wanted)
+            return
+    for index, image in pyav_frames(path, probe, wanted):
         time_s = float(probe.times_s[index])
         if image is None:
             yield CorruptFrame(index, time_s)
         else:
             yield Frame(index, time_s, as_shown(image, probe, turned=False))
+
+
+def _by_decord(path: str | Path, probe: Probe, wanted: list[int]) -> Iterator[Frame]:
+    seen = 0
+    for index, image in decord_frames(path, wanted):
+        seen += 1
+        # decord applies rotation metadata by itself, PyAV leaves it to us.
+        yield Frame(index, float(probe.times_s[index]), as_shown(image, probe, turned=True))
+    if seen < len(wanted):
+        raise DecodeError(f"decord: {seen} of {len(wanted)} planned frames could be decoded")
 
 
 def as_shown(image: Image, probe: Probe, turned: bool) -> Image:

@@ -26,6 +26,8 @@ LOST_SHARE = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN
 """What a network file system says when its server is away."""
 COMPLETE = 0.95
 """Least share of the promised frames or seconds that must be there; edit lists and rounding cost a few."""
+GUESSED_TIMES = frozenset({"avi"})
+"""Containers that store only the order of decoding: the presentation times that FFmpeg gives are guesses."""
 FIRST_LOOK = 250
 """Most packets to decode in search of an intact key frame, whose size and colours are those of the video."""
 COLOR_TRANSFERS = {
@@ -75,7 +77,7 @@ class Probe:
     color_transfer: str = "unspecified"
     """FFmpeg's name of the transfer function."""
     start_s: float | None = None
-    """Time of the first frame by the container's clock; None where packets carry no presentation times."""
+    """Time of the first frame by the container's clock; None where a packet's time does not name its frame."""
 
     @property
     def frames(self) -> int:
@@ -126,8 +128,10 @@ def probe(path: str | Path) -> Probe | Rejection:
         raise MemoryError(message_of(error)) from error
     except NotAllowed as error:
         still = any(name in error.demuxer for name in STILL_DEMUXERS)
-        return Rejection(Reason.STILL_IMAGE, f"container {error.demuxer}") if still else Rejection(
-            Reason.UNREADABLE, str(error)
+        return (
+            Rejection(Reason.STILL_IMAGE, f"container {error.demuxer}")
+            if still
+            else Rejection(Reason.UNREADABLE, str(error))
         )
     except (av.FFmpegError, ValueError) as error:
         if is_lost_share(error):
@@ -141,7 +145,9 @@ def probe(path: str | Path) -> Probe | Rejection:
         )
     if found.color_transfer in HDR:
         name = HDR[found.color_transfer]
-        return Rejection(Reason.HDR_VIDEO, f"transfer function {found.color_transfer} ({name}); only SDR is read")
+        return Rejection(
+            Reason.HDR_VIDEO, f"transfer function {found.color_transfer} ({name}); only SDR is read"
+        )
     return found
 
 
@@ -203,12 +209,12 @@ def _read_index(path: Path) -> _Index | Rejection:
 
 
 def _packets(container: Any, stream: Any) -> tuple[int, NDArray[np.float64], float | None]:
-    """Number of coded frames, the times of those that are shown (an edit list may hide some), and the first time."""
+    """Number of coded frames; times of those that are shown (an edit list may hide some); `Probe.start_s`."""
     import av
 
     count = 0
     stamps: list[int | None] = []
-    shown_times = True
+    shown_times = container.format.name not in GUESSED_TIMES
     packets = container.demux(stream)
     while True:
         try:

@@ -1,7 +1,7 @@
 """Decodes with PyAV (FFmpeg) and watches every sign of damage.
 
-FFmpeg conceals errors: it gives a frame for a damaged packet, made up from its neighbours or from grey, and goes on
-predicting from it. What it knows of damage is spread over four places, and all of them are read:
+FFmpeg conceals errors: it gives a frame for a damaged packet, made up from its neighbours or from grey, and
+goes on predicting from it. What it knows of damage is spread over four places, and all of them are read:
 
 - exceptions: a packet that cannot be decoded. Decoding goes on with the next packet; its frame is missing.
 - flags: `packet.is_corrupt` of the demuxer, `frame.is_corrupt` of the decoder.
@@ -14,7 +14,7 @@ predicting from it. What it knows of damage is spread over four places, and all 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +25,17 @@ import numpy as np
 from pipeline.decode.container import best_stream, message_of, open_container
 from pipeline.decode.damage import DamageTracker
 from pipeline.decode.picture import Image
+from pipeline.decode.places import Places
 from pipeline.decode.probe import Probe, is_lost_share, lost_share
+from pipeline.decode.strict import listening, strict_decoder, tells_of_damage, without_discard
+from pipeline.decode.vpx import IS_KEY
 
 if TYPE_CHECKING:
     import av
 
-ERROR_DETECTION = "crccheck+bitstream+buffer+explode"
-"""FFmpeg's `err_detect`: check what can be checked cheaply, and raise on what is wrong instead of going on."""
 REORDER = 32
 """Most packets that a decoder holds back before it shows a frame; codecs allow 16 frames, or 32 fields."""
-TICK = 1e-6
-"""Seconds; less than the distance between two different times."""
+NO_PIXELS: Image = np.zeros((0, 0, 3), np.uint8)
 
 
 class DecodeError(RuntimeError):
@@ -53,17 +53,21 @@ class _Waiting:
     """The decoded frame; None when it is not wanted."""
 
 
-def pyav_frames(path: str | Path, probe: Probe, wanted: Sequence[int]) -> Iterator[tuple[int, Image | None]]:
+def pyav_frames(
+    path: str | Path, probe: Probe, wanted: Sequence[int], pixels: bool = True
+) -> Iterator[tuple[int, Image | None]]:
     """Decode the wanted frames of a file.
 
     Args:
         path: of the file.
         probe: what is known of it.
         wanted: ascending indices into `probe.times_s`.
+        pixels: whether pictures are wanted, or only the verdicts: then every sound picture is `NO_PIXELS`.
 
     Yields:
         Ascending: the index, and the picture as it is coded, (height, width, 3) uint8 RGB; None where it is
-        corrupt. An index that shows no frame although nothing is damaged (VP8's alternative references) is left out.
+        corrupt. An index that shows no frame although nothing is damaged (VP8's alternative
+        references) is left out.
 
     Raises:
         DecodeError: the file cannot be opened.
@@ -74,7 +78,7 @@ def pyav_frames(path: str | Path, probe: Probe, wanted: Sequence[int]) -> Iterat
 
     try:
         with open_container(path) as container:
-            yield from _Pass(container, probe, wanted).frames()
+            yield from _Pass(container, probe, wanted, pixels).frames()
     except MemoryError as error:
         raise MemoryError(message_of(error)) from error
     except (av.FFmpegError, ValueError) as error:
@@ -86,20 +90,22 @@ def pyav_frames(path: str | Path, probe: Probe, wanted: Sequence[int]) -> Iterat
 class _Pass:
     """One pass over a file, in decode order."""
 
-    def __init__(self, container: av.container.InputContainer, probe: Probe, wanted: Sequence[int]) -> None:
+    def __init__(
+        self, container: av.container.InputContainer, probe: Probe, wanted: Sequence[int], pixels: bool
+    ) -> None:
         self._container = container
         self._stream: Any = best_stream(container)
         if self._stream is None:
             raise ValueError("no video stream")
-        self._codec: Any = self._stream.codec_context
-        self._codec.thread_type, self._codec.thread_count = "NONE", 1
-        self._codec.copy_opaque = True
-        self._codec.options = {"err_detect": ERROR_DETECTION}
+        self._codec = strict_decoder(self._stream.codec_context)
+        self._is_key = IS_KEY.get(self._stream.codec_context.codec.canonical_name)
+        self._keys: set[int] = set()
         self._probe = probe
+        self._pixels = pixels
         self._wanted = set(wanted)
         self._pending = deque(wanted)
         self._damage = DamageTracker()
-        self._places = _Places(probe, float(self._stream.time_base))
+        self._places = Places(probe, float(self._stream.time_base))
         self._place_of: dict[int, int | None] = {}
         self._packet_at: dict[int, int] = {}
         self._open: set[int] = set()
@@ -108,14 +114,12 @@ class _Pass:
 
     def frames(self) -> Iterator[tuple[int, Image | None]]:
         """All wanted frames."""
-        import av.logging
-
-        with av.logging.Capture() as messages:
+        with listening() as messages:
             number = -1
             packets = self._container.demux(self._stream)
             while self._pending:
                 packet = self._next_packet(packets)
-                told = _tells_of_damage(messages)
+                told = tells_of_damage(messages)
                 if packet is None or not packet.size:
                     break
                 number += 1
@@ -142,9 +146,7 @@ class _Pass:
                 raise
             return None
 
-    def _decode(
-        self, packet: Any, number: int, messages: list[Any]
-    ) -> Iterator[tuple[int, Image | None]]:
+    def _decode(self, packet: Any, number: int, messages: list[Any]) -> Iterator[tuple[int, Image | None]]:
         hidden = packet.is_discard
         if hidden:
             self._hidden.add(number)
@@ -156,7 +158,9 @@ class _Pass:
         self._open.discard(number - REORDER)
         if packet.is_corrupt:
             self._damage.damage(number)
-        for frame in self._decoded(_without_discard(packet) if hidden else packet, number, messages):
+        if self._is_key is not None and self._is_key(bytes(packet)):
+            self._keys.add(number)
+        for frame in self._decoded(without_discard(packet) if hidden else packet, number, messages):
             self._wait(frame, number)
         yield from self._release()
 
@@ -174,21 +178,23 @@ class _Pass:
         except (av.FFmpegError, ValueError):
             self._damage.damage(number)
             self._open.discard(number)
-        if _tells_of_damage(messages):
+            self._places.lost()
+        if tells_of_damage(messages):
             self._damage.damage(number)
         return frames
 
     def _wait(self, frame: Any, newest: int) -> None:
         packet = frame.opaque if isinstance(frame.opaque, int) else newest
         self._open.discard(packet)
-        if frame.is_corrupt or (frame.width, frame.height) != (self._probe.coded_width, self._probe.coded_height):
+        if frame.is_corrupt or (frame.width, frame.height) != (
+            self._probe.coded_width,
+            self._probe.coded_height,
+        ):
             self._damage.damage(packet)
         index = self._places.shown(self._place_of.pop(packet, None), hidden=packet in self._hidden)
         wanted = index in self._wanted
-        key = bool(frame.key_frame)
-        self._waiting.append(
-            _Waiting(packet, index, key, frame if wanted else None)
-        )
+        key = packet in self._keys if self._is_key else bool(frame.key_frame)
+        self._waiting.append(_Waiting(packet, index, key, frame if wanted else None))
 
     def _release(self) -> Iterator[tuple[int, Image | None]]:
         """Give the frames before which nothing is open in decode order."""
@@ -202,58 +208,14 @@ class _Pass:
                 yield from self._pass_over(self._pending.popleft())
             if head.picture is not None and self._pending and self._pending[0] == head.index:
                 self._pending.popleft()
-                yield head.index, head.picture.to_ndarray(format="rgb24", threads=1) if sound else None
+                yield head.index, self._image(head.picture) if sound else None
+
+    def _image(self, picture: Any) -> Image:
+        image: Image = picture.to_ndarray(format="rgb24", threads=1) if self._pixels else NO_PIXELS
+        return image
 
     def _pass_over(self, index: int) -> Iterator[tuple[int, Image | None]]:
         """A wanted frame that was not shown is corrupt, unless its packet is sound and shows none."""
         packet = self._packet_at.get(index)
         if packet is None or self._damage.reaches(packet):
             yield index, None
-
-
-class _Places:
-    """Finds the index of a frame by the time of its packet, or by counting where packets carry no times."""
-
-    def __init__(self, probe: Probe, time_base: float) -> None:
-        self._times_s = probe.times_s
-        self._start_s = probe.start_s
-        self._time_base = time_base
-        self._used: Counter[int] = Counter()
-        self._shown = 0
-
-    def of(self, packet: Any) -> int | None:
-        """Index of the frame that a packet holds; None where only counting tells."""
-        if self._start_s is None or packet.pts is None:
-            return None
-        time_s = float(packet.pts) * self._time_base - self._start_s
-        first = int(np.searchsorted(self._times_s, time_s - TICK))
-        index = first + self._used[first]
-        self._used[first] += 1
-        return index
-
-    def shown(self, index: int | None, hidden: bool) -> int:
-        """Index of a frame that is shown, given that of its packet; -1 when an edit list hides it."""
-        if hidden:
-            return -1
-        if self._start_s is not None:
-            return -1 if index is None else index
-        self._shown += 1
-        return self._shown - 1
-
-
-def _tells_of_damage(messages: list[Any]) -> bool:
-    """Whether FFmpeg complained since the last call."""
-    told = any(level <= 16 for level, _, _ in messages)
-    messages.clear()
-    return told
-
-
-def _without_discard(packet: Any) -> Any:
-    """A copy that the decoder shows: of a hidden frame too we have to know whether it is an intact key frame."""
-    import av
-
-    copy = av.Packet(bytes(packet))
-    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
-    for kind in packet.iter_sidedata():
-        copy.set_sidedata(kind)
-    return copy

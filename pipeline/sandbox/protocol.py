@@ -57,7 +57,7 @@ REASONS = frozenset(
             Reason.DECODE_ERROR,
             Reason.OUT_OF_MEMORY,
         ),
-        *(Reason.INTERNAL_ERROR, Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE),
+        *(Reason.INTERNAL_ERROR, Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.HDR_VIDEO),
     }
 )
 """What a decoder may find wrong with a video."""
@@ -164,28 +164,30 @@ def check_times(times_s: NDArray[np.float64]) -> NDArray[np.float64]:
     return times_s
 
 
-def read_frame(message: bytes, index: int, most_pixels: int) -> tuple[int, int, int]:
-    """(slot, height, width) of the frame that was asked for.
+def read_frame(message: bytes, most_pixels: int) -> tuple[int, int, int, int]:
+    """(index, slot, height, width) of a frame.
 
     Raises:
-        HostileMessage: another frame, or one that is not within a slot.
+        HostileMessage: it is not within a slot.
     """
     if len(message) != FRAME.size:
         raise HostileMessage("a frame's message has another length")
-    _, sent, slot, height, width = FRAME.unpack(message)
-    if sent != index or slot >= SLOTS or not 0 < height * width <= most_pixels:
-        raise HostileMessage("a frame is not the one asked for, or not within its slot")
-    return slot, height, width
+    _, index, slot, height, width = FRAME.unpack(message)
+    if slot >= SLOTS or not 0 < height * width <= most_pixels:
+        raise HostileMessage("a frame is not within its slot")
+    return index, slot, height, width
 
 
-def read_damaged(message: bytes, index: int) -> None:
-    """Check that a damaged frame is the one that was asked for.
+def read_damaged(message: bytes) -> int:
+    """Index of a damaged frame.
 
     Raises:
-        HostileMessage: it is not.
+        HostileMessage: the message has another length.
     """
-    if message != DAMAGED.pack(b"D", index):
-        raise HostileMessage("a damaged frame is not the one asked for")
+    if len(message) != DAMAGED.size:
+        raise HostileMessage("a damaged frame's message has another length")
+    index: int = DAMAGED.unpack(message)[1]
+    return index
 
 
 def _checked(name: str, value: Any, kind: Any) -> Any:

@@ -100,7 +100,7 @@ class SandboxedVideo:
         return self._found
 
     def frames(self, indices: NDArray[np.int64], decoder: str) -> Iterator[Frame | CorruptFrame]:
-        """Decode the frames at `indices`, which ascend.
+        """Decode the frames at `indices`, which ascend; an index that shows no frame of its own is passed over.
 
         Raises:
             DecodeFailed: the video goes no further; the frames before are sound.
@@ -118,13 +118,9 @@ class SandboxedVideo:
                     if child is not ordered_of:
                         self._order(child, left, decoder)
                         ordered_of = child
-                    if left:
-                        frame = self._read_frame(child, left[0], times_s)
-                    else:
-                        self._receive(child, b"E")
-                        ended = True
+                    frame = self._next_frame(child, left, times_s)
+                    ended = frame is None
                 if frame is not None:
-                    left.popleft()
                     yield frame
         finally:
             if not ended:
@@ -176,12 +172,19 @@ class SandboxedVideo:
             raise protocol.HostileMessage("a frame size out of range")
         return found
 
-    def _read_frame(self, child: Child, index: int, times_s: NDArray[np.float64]) -> Frame | CorruptFrame:
-        message = self._receive(child, b"F", b"D")
+    def _next_frame(
+        self, child: Child, left: deque[int], times_s: NDArray[np.float64]
+    ) -> Frame | CorruptFrame | None:
+        """The next frame, taken off `left` with those before it that the decoder passes over; None at the end."""
+        message = self._receive(child, b"F", b"D", b"E")
+        if message[:1] == b"E":
+            return None
         if message[:1] == b"D":
-            protocol.read_damaged(message, index)
+            index = protocol.read_damaged(message)
+            _take(left, index)
             return CorruptFrame(index, float(times_s[index]))
-        slot, height, width = protocol.read_frame(message, index, self._ring.slot_pixels)
+        index, slot, height, width = protocol.read_frame(message, self._ring.slot_pixels)
+        _take(left, index)
         image = self._ring.image(slot, height, width)
         child.send(protocol.FREE, self._deadline)
         return Frame(index, float(times_s[index]), image)
@@ -240,3 +243,15 @@ class SandboxedVideo:
             # A server that died is replaced when the next process is needed.
             with contextlib.suppress(ServerDied):
                 child.end()
+
+
+def _take(left: deque[int], index: int) -> None:
+    """Take a frame and those before it off the frames that are asked for.
+
+    Raises:
+        HostileMessage: it is not among them; so frames ascend, and their number has a limit.
+    """
+    while left and left[0] < index:
+        left.popleft()
+    if not left or left.popleft() != index:
+        raise protocol.HostileMessage("a frame that was not asked for")

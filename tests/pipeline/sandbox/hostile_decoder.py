@@ -358,6 +358,11 @@ class Attack:
 
     def send_wrong_index(self) -> None:
         self._until_frames()
+        self.frame(3, slot=0)
+
+    def send_frame_again(self) -> None:
+        self._until_frames()
+        self.frame(1, slot=0)
         self.frame(1, slot=0)
 
     def send_frame_larger_than_slot(self) -> None:
@@ -379,9 +384,9 @@ class Attack:
             self.parent.send(protocol.DAMAGED.pack(b"D", min(index, 2)))
             index += 1
 
-    def send_end_too_early(self) -> None:
+    def send_probe_for_frames(self) -> None:
         self._until_frames()
-        self.parent.send(b"E")
+        self.probe()
 
     def change_pixels_later(self) -> None:
         """Send a white frame and make it black behind the reader's back."""

@@ -54,7 +54,18 @@ def facts(found: Probe) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("size", [(96, 64), (64, 256)])
-@pytest.mark.parametrize(("codec", "suffix"), [("libx264", ".mp4"), ("mpeg4", ".avi"), ("libvpx", ".webm")])
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [
+        ("libx264", ".mp4"),
+        ("libx265", ".mkv"),
+        ("libsvtav1", ".mp4"),
+        ("libvpx", ".webm"),
+        ("libvpx-vp9", ".webm"),
+        ("mpeg4", ".avi"),
+        ("mpeg2video", ".mpg"),
+    ],
+)
 def test_frames_are_the_same(
     decoder: SandboxedDecoder, tmp_path: Path, codec: str, suffix: str, size: tuple[int, int]
 ) -> None:

@@ -1,0 +1,230 @@
+"""Does damaged video become data? Damages real clips in every way and compares what comes out with the original.
+
+    python benchmarks/damaged_video.py CLIPS [--mutations 350] [--decoder auto] [--json FILE]
+
+Short cuts of real clips (stream copies), and encodes of one of them for the codecs that no clip has, are damaged at
+random (seeded). Every frame of every damaged file that is still read as a video goes through the decoder. A frame
+that comes out is sound when some frame of the original gives a PSNR of 28 dB or more at 128 px, for the full frame
+and for its centre. Two kinds of unsound frames are told apart: those after which the decoder reports damage (there
+must be none: it knew) and silent ones (at most 1 percent: bit flips that decode without complaint).
+
+The originals are decoded too: they must lose nothing. Exit status 1 when one of the three does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import multiprocessing
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import av.logging
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from damaged_sources import Source, make_sources
+from video_mutations import MUTATIONS
+from pipeline.decode.frames import CorruptFrame, DecodeError, Frame, decode
+from pipeline.decode.probe import Probe, probe
+
+SIDE = 128
+"""Pixels; frames are compared at this size."""
+LEAST_PSNR = 28.0
+MOST_SILENT = 0.01
+TIME_LIMIT_S = 120.0
+
+Views = NDArray[np.float32]
+"""(frames, 2, SIDE * SIDE * 3) full frame and centre, 0 to 255."""
+
+
+@dataclass
+class Outcome:
+    """What came of one damaged file."""
+
+    source: str
+    codec: str
+    mutation: str
+    seed: int
+    result: str = "frames"
+    planned: int = 0
+    corrupt: int = 0
+    psnr: list[float] = field(default_factory=list)
+    """Of every frame that came out, the best over the original's frames of the worse of its two views."""
+    unsound: list[int] = field(default_factory=list)
+    """Indices of the frames below `LEAST_PSNR`."""
+
+    @property
+    def reported(self) -> bool:
+        """Whether the decoder told of any damage."""
+        return self.corrupt > 0
+
+
+def views(frames: list[Frame]) -> Views:
+    """The frames as they are compared."""
+    out = np.zeros((len(frames), 2, SIDE * SIDE * 3), np.float32)
+    for row, frame in enumerate(frames):
+        height, width = frame.image.shape[:2]
+        side = max(min(height, width) // 2, 1)
+        top, left = (height - side) // 2, (width - side) // 2
+        centre = frame.image[top : top + side, left : left + side]
+        for view, image in enumerate((frame.image, centre)):
+            out[row, view] = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA).reshape(-1)
+    return out
+
+
+def best_psnr(frames: Views, originals: Views) -> NDArray[np.float64]:
+    """(frames,) for each frame, the greatest PSNR in dB that one frame of the original gives in both views."""
+    worst = np.zeros((len(frames), len(originals)))
+    for view in range(2):
+        a, b = frames[:, view].astype(np.float64), originals[:, view].astype(np.float64)
+        squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
+        worst = np.maximum(worst, np.maximum(squares, 0) / a.shape[1])
+    return 10 * np.log10(255.0**2 / np.maximum(worst.min(1), 1e-3))
+
+
+def decoded(path: Path, decoder: str) -> tuple[list[Frame], int, int, str]:
+    """Every frame of a file that comes out; numbers of planned and corrupt frames; the result in a word."""
+    found = probe(path)
+    if not isinstance(found, Probe):
+        return [], 0, 0, f"{found.reason}"
+    frames: list[Frame] = []
+    corrupt = 0
+    try:
+        for item in decode(path, found, np.arange(found.frames), decoder):
+            if isinstance(item, CorruptFrame):
+                corrupt += 1
+            else:
+                frames.append(item)
+    except DecodeError:
+        return frames, found.frames, corrupt, "decode_error"
+    return frames, found.frames, corrupt, "frames"
+
+
+def examine(
+    source: Source, originals: Views, mutation: str, seed: int, decoder: str, folder: Path
+) -> Outcome:
+    """Damage a file, decode it and compare."""
+    outcome = Outcome(source.path.name, source.codec, mutation, seed)
+    rng = np.random.default_rng([seed, *mutation.encode(), *source.path.name.encode()])
+    path = folder / f"{seed}-{source.path.name}"
+    path.write_bytes(MUTATIONS[mutation](source.path.read_bytes(), source.stream_start, rng))
+    try:
+        frames, outcome.planned, outcome.corrupt, outcome.result = decoded(path, decoder)
+    except MemoryError:
+        frames, outcome.result = [], "out_of_memory"
+    finally:
+        path.unlink()
+    if frames:
+        outcome.psnr = [round(float(value), 1) for value in best_psnr(views(frames), originals)]
+        outcome.unsound = [f.index for f, p in zip(frames, outcome.psnr, strict=True) if p < LEAST_PSNR]
+    return outcome
+
+
+def in_child(arguments: tuple[Any, ...]) -> Outcome:
+    """`examine` in a process of its own, which a damaged file may crash or stall."""
+    source, _, mutation, seed, _, _ = arguments
+    failed = Outcome(source.path.name, source.codec, mutation, seed, result="crashed")
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def run() -> None:
+        sender.send_bytes(json.dumps(asdict(examine(*arguments))).encode())
+        # Without the parent's farewell, which waits for threads that a fork does not have.
+        os._exit(0)
+
+    child = context.Process(target=run)
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(TIME_LIMIT_S):
+            failed.result = "timeout"
+            child.kill()
+            return failed
+        return Outcome(**json.loads(receiver.recv_bytes()))
+    except EOFError:
+        child.join()
+        failed.result = (
+            f"crashed ({signal.Signals(-child.exitcode).name})" if (child.exitcode or 0) < 0 else "crashed"
+        )
+        return failed
+    finally:
+        child.join()
+
+
+def tally(outcomes: list[Outcome], by: str) -> Iterator[str]:
+    """A table by codec or by kind of damage."""
+    yield f"{by:<14} {'files':>6} {'frames':>7} {'corrupt':>8} {'unsound':>8} {'of them known':>14} {'silent %':>9}"
+    for name in [*sorted({getattr(o, by) for o in outcomes}), "all"]:
+        rows = [o for o in outcomes if name in (getattr(o, by), "all")]
+        frames = sum(len(o.psnr) for o in rows)
+        silent = sum(len(o.unsound) for o in rows if not o.reported)
+        known = sum(len(o.unsound) for o in rows if o.reported)
+        yield (
+            f"{name:<14} {len(rows):>6} {frames:>7} {sum(o.corrupt for o in rows):>8} {silent + known:>8} {known:>14} "
+            f"{100 * silent / max(frames, 1):>9.2f}"
+        )
+
+
+def main() -> int:
+    """Damage, decode, compare, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("--mutations", type=int, default=350)
+    parser.add_argument("--decoder", default="auto", choices=["auto", "pyav", "decord"])
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="also write every outcome to this file")
+    options = parser.parse_args()
+    av.logging.set_level(av.logging.PANIC)
+    cv2.setNumThreads(1)
+    start = time.monotonic()
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sources = make_sources(options.clips, folder)
+        originals: dict[str, Views] = {}
+        lost = 0
+        for source in sources:
+            frames, planned, corrupt, _ = decoded(source.path, options.decoder)
+            originals[source.path.name] = views(frames)
+            lost += corrupt
+            if corrupt:
+                print(f"{source.path.name}: {corrupt} of {planned} frames of an intact clip are lost")
+        jobs = []
+        kinds = list(MUTATIONS)
+        for number in range(options.mutations):
+            source = sources[number % len(sources)]
+            kind = kinds[(number // len(sources) + number) % len(kinds)]
+            jobs.append((source, originals[source.path.name], kind, number, options.decoder, folder))
+        with ThreadPoolExecutor(options.processes) as pool:
+            outcomes = list(pool.map(in_child, jobs))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(o) for o in outcomes]))
+
+    for by in ("codec", "mutation"):
+        print("\n".join(tally(outcomes, by)), end="\n\n")
+    print("outcomes:", dict(Counter(o.result for o in outcomes).most_common()))
+    frames_out = sum(len(o.psnr) for o in outcomes)
+    known = sum(len(o.unsound) for o in outcomes if o.reported)
+    silent = sum(len(o.unsound) for o in outcomes if not o.reported) / max(frames_out, 1)
+    print(f"{len(outcomes)} damaged files of {len(sources)} clips in {time.monotonic() - start:.0f} s")
+    print(f"frames lost of intact clips: {lost} (must be 0)")
+    print(f"unsound frames where the decoder reports damage: {known} (must be 0)")
+    print(f"unsound frames, silent: {100 * silent:.2f} % of {frames_out} (at most {100 * MOST_SILENT:.0f} %)")
+    return int(lost > 0 or known > 0 or silent > MOST_SILENT)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
