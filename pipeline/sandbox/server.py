@@ -21,6 +21,7 @@ START_TIMEOUT_S = 120.0
 """Importing takes a second; on a crowded machine with cold disks, more."""
 GRACE_S = 10.0
 """How long a killed process may take to end. One that waits for a lost disk takes for ever, and is left behind."""
+DISK_WAIT_S = 5.0
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "TMPDIR")
 """Environment of the fork server. Others hold keys and tokens, which must not be in the memory of a decoder."""
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -85,12 +86,23 @@ class Child:
         return message
 
     def waits_for_disk(self) -> bool:
-        """Whether the process is in an uninterruptible wait, which only the kernel can put it into."""
+        """Whether the process makes no progress because the kernel waits for a disk or a server on its behalf.
+
+        A process that reads from a slow disk waits like this too, but not for long.
+        """
+        end = time.monotonic() + DISK_WAIT_S
+        while time.monotonic() < end:
+            if self._state() != "D":
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _state(self) -> str:
         try:
             with open(f"/proc/{self._pid}/stat", encoding="ascii", errors="replace") as stat:  # noqa: PTH123
-                return stat.read().rpartition(")")[2].split()[0] == "D"
+                return stat.read().rpartition(")")[2].split()[0]
         except OSError:
-            return False
+            return ""
 
     def end(self, patience_s: float = 0.0) -> int | None:
         """Wait for the process to end by itself, then kill it.

@@ -82,7 +82,8 @@ class Attack:
         os.open(self.argument, os.O_WRONLY | os.O_CREAT)
 
     def create_file_with_old_call(self) -> None:
-        syscall(85, ctypes.c_char_p(self.argument.encode()), 0o600)  # creat, of x86_64
+        path = ctypes.create_string_buffer(self.argument.encode())
+        syscall(85, ctypes.cast(path, ctypes.c_void_p), 0o600)  # creat, of x86_64
 
     def open_video_for_writing(self) -> None:
         os.open(f"/proc/self/fd/{self.source}", os.O_RDWR)
