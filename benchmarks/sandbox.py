@@ -1,10 +1,10 @@
 """What the sandbox costs: start-up per video, and frames a second against decoding in the same process.
 
-    python benchmarks/sandbox.py CLIPS [--repeats 5] [--clips 6]
+    python benchmarks/sandbox.py CLIPS [--repeats 5] [--count 6]
 
-Every repeat decodes each clip in this process and in the sandbox, one after the other, so that a busy machine slows
-both; medians are printed. The limit is 1.0: a sandbox that costs nothing. Frames are compared before anything is
-timed. The exit status is 1 when frames differ.
+Every repeat decodes each clip in this process and in the sandbox, one after the other, so that a busy machine
+slows both; medians are printed. The limit is 1.0: a sandbox that costs nothing. Frames are compared before anything
+is timed. The exit status is 1 when frames differ.
 """
 
 from __future__ import annotations
@@ -67,17 +67,13 @@ def main() -> int:
     )
     parser.add_argument("clips", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--clips", dest="count", type=int, default=6, help="how many, spread over their sizes"
-    )
+    parser.add_argument("--count", type=int, default=6, help="how many, spread over their sizes")
     arguments = parser.parse_args()
-    videos = sorted(
-        (path for path in arguments.clips.iterdir() if isinstance(_probed(path), Probe)),
-        key=lambda path: path.stat().st_size,
+    files = sorted(
+        (path for path in arguments.clips.iterdir() if path.is_file()), key=lambda path: path.stat().st_size
     )
-    chosen = [
-        videos[place] for place in np.unique(np.linspace(0, len(videos) - 1, arguments.count, dtype=int))
-    ]
+    videos = [(path, found) for path in files if isinstance(found := probe(path), Probe)]
+    places = np.unique(np.linspace(0, len(videos) - 1, arguments.count, dtype=int))
 
     began = time.perf_counter()
     sandbox = SandboxedDecoder()
@@ -86,9 +82,7 @@ def main() -> int:
     )
     print(f"{'clip':28} {'frames':>6} {'size':>10} {'start':>9} {'alone':>9} {'sandbox':>9} {'ratio':>6}")
     equal, ratios, starts = True, [], []
-    for path in chosen:
-        found = probe(path)
-        assert isinstance(found, Probe)
+    for path, found in [videos[place] for place in places]:
         equal &= inside(sandbox, path) == outside(path)
         alone, confined, start = [], [], []
         for _ in range(arguments.repeats):
@@ -114,10 +108,6 @@ def main() -> int:
     )
     print("frames equal" if equal else "FRAMES DIFFER")
     return 0 if equal else 1
-
-
-def _probed(path: Path) -> object:
-    return probe(path) if path.is_file() else None
 
 
 if __name__ == "__main__":
