@@ -19,7 +19,7 @@ What the kernel enforces on the process, before it reads the first byte (`confin
 | no file but the video; no TCP, abstract sockets, signals to others | Landlock, as far as its ABI goes | yes |
 | no programs, processes, sockets, tracing, namespaces, writing to files, new code | seccomp: an allow-list | yes |
 | no threads (decord gets them) | seccomp, RLIMIT_NPROC | yes |
-| private memory (`run.video_memory_gb`), CPU time, 64 descriptors, no file writes, no core dumps | resource limits | yes |
+| private memory (`run.video_memory_gb`), CPU time, 64 descriptors, no writes, no core dumps | limits | yes |
 | no capabilities, not even root's, and no new ones | capset, no_new_privs | yes |
 | no descriptor but the video, its socket and the shared memory; no environment; directory / | close, clear | yes |
 | it ends with its fork server, and that one with the build | parent-death signal, end of the socket | yes |
