@@ -287,6 +287,7 @@ def _first_frame(container: Any, stream: Any) -> tuple[Any, str | None]:
     import av
 
     stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1  # dav1d and libvpx start threads whatever the type
     first, problem = None, None
     packets = container.demux(stream)
     for _ in range(FIRST_LOOK):
