@@ -83,7 +83,7 @@ def interleaved(
             start = time.process_time()
             try:
                 frames = run(path, found)
-            except Exception as error:  # noqa: BLE001 - a decoder that fails on a clip is a result
+            except Exception as error:
                 print(f"  {name} fails on {path.name}: {str(error).splitlines()[0][:80]}")
                 frames = 0
             if frames == 0:
@@ -114,7 +114,7 @@ def limit(path: Path, _: Probe) -> int:
 
 
 def decord(path: Path, found: Probe) -> int:
-    """decord in order, frame by frame."""
+    """Decord in order, frame by frame."""
     import decord as library
 
     reader = library.VideoReader(str(path), num_threads=1)
@@ -122,7 +122,7 @@ def decord(path: Path, found: Probe) -> int:
 
 
 def torchcodec(path: Path, _: Probe) -> int:
-    """torchcodec in order, frame by frame."""
+    """Torchcodec in order, frame by frame."""
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")

@@ -32,8 +32,8 @@ from faces.mask import encode_mask_png, face_mask
 from faces.profiles import load_detector, load_embedder
 from faces.registry import WeightsFile, load_weights
 from pipeline.config import Faces, digest
+from pipeline.decode.frames import Frame
 from pipeline.provenance import code_version, library_versions
-from pipeline.stages.decode import Frame
 from pipeline.stages.observe import FaceObservation, FaceObserver, UsableFace
 from pipeline.stopwatch import Stopwatch
 from shards.canonical import sha256_hex

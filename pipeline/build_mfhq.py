@@ -131,7 +131,7 @@ def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporte
         # Decode, detect, track, measure, pick candidates by pose: where the CPU time goes.
         .map(
             Analyse,
-            fn_constructor_args=(config, weights),
+            fn_constructor_args=(config, weights, plan.staging),
             compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first),
             num_cpus=config.run.analyser_cpus,
             num_gpus=config.run.analyser_gpus,
@@ -153,9 +153,16 @@ def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporte
     )
     with reporter.bar("curate", len(plan.todo)) as advance:
         counts: Counter[str] = Counter()
+        unenforced = {""}
         for outcome in outcomes.iter_rows():
             if outcome["fault"]:
                 raise BuildError(outcome["fault"])
+            if outcome["unenforced"] not in unenforced:
+                unenforced.add(outcome["unenforced"])
+                reporter.message(
+                    f"The decoder's sandbox is weaker on a node: {outcome['unenforced']}. run.sandbox=required makes "
+                    "this an error"
+                )
             if outcome["message"]:
                 reporter.message(outcome["message"])
             counts[outcome["status"]] += 1

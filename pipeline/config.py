@@ -90,7 +90,9 @@ class Models(Section):
 class Frames(Section):
     """Which frames of a video are looked at."""
 
-    decoder: Literal["decord", "pyav"] = "decord"
+    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    """`auto` and `pyav` decode with PyAV, which reports damage. `decord` decodes with decord in files of containers and
+    codecs that it reads, after a PyAV pass that found no damage; see docs/decoding.md."""
     per_second: Positive = 6.0
     """Analysed frames a second. A head turns about 30 degrees in a second, so 6 give steps of 5 degrees."""
     max_per_video: Annotated[int, Field(ge=IMAGES_PER_IDENTITY)] = 400
@@ -210,12 +212,15 @@ class Run(Section):
     """Processes that hold the quality network: one a GPU, or several on CPUs, because each runs on one thread."""
     scorer_cpus: Positive = 0.1
     scorer_gpus: Annotated[float, Field(ge=0)] = 0.0
+    sandbox: Literal["best_effort", "required"] = "best_effort"
+    """`required` is an error on machines whose kernel cannot enforce all of the decoder's sandbox; `best_effort` decodes
+    there too, under what the kernel can enforce, and logs what is missing."""
     video_timeout_s: Positive = 600.0
-    """A video that takes longer is one failed row."""
+    """A video that takes longer, analysis included, is one failed row."""
     video_memory_gb: Positive = 8.0
-    """A video that makes its process allocate more is one failed row."""
+    """A video whose decoder allocates more is one failed row."""
     crash_retries: Annotated[int, Field(ge=0)] = 1
-    """How often a video is tried again after its process died: a machine's fault is not the video's."""
+    """How often a video is tried again after its decoder crashed: the machine may be at fault."""
 
 
 class Config(Section):

@@ -12,6 +12,7 @@ curated again, and what two workers write twice differs in its timings only.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from shards.atomic import remove_temporaries, write_parquet
 from shards.schema import VideoOutcome
 
 FOLDER = ".staging"
+STARTS = "starts"
+"""Beside the finished videos: a byte for each start of an analysis that has not ended yet."""
 ABANDONED_AFTER_S = 3600.0
 """A temporary file this old has no writer any more: a part is written within seconds."""
 
@@ -108,6 +111,29 @@ class Staging:
         )
         write_parquet(self.folder / _name(video), table)
 
+    def count_start(self, video: Video) -> int:
+        """Count a start of a video's analysis, in a file that outlives the process.
+
+        Returns:
+            The number of starts, this one included, since `forget_starts` or `remove_temporary_files`.
+
+        Raises:
+            OSError: the output cannot be written to.
+        """
+        path = self._starts(video)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(b".")
+            file.flush()
+            return file.tell()
+
+    def forget_starts(self, video: Video) -> None:
+        """Reset the count: the analysis of the video has ended."""
+        self._starts(video).unlink(missing_ok=True)
+
+    def _starts(self, video: Video) -> Path:
+        return self.folder / STARTS / _name(video).replace("/", "").removesuffix(".parquet")
+
     def finished(self, videos: list[Video]) -> list[Video]:
         """Those of `videos` that are done."""
         there = set[str]().union(*map(_names, (self.folder, *self.kept)))
@@ -177,6 +203,7 @@ class Staging:
         """Remove what killed writers left behind, but not what another driver's workers may be writing."""
         for folder in (self.folder.parent, *sorted(self.folder.glob("??"))):
             remove_temporaries(folder, ABANDONED_AFTER_S)
+        shutil.rmtree(self.folder / STARTS, ignore_errors=True)
 
     def _read(self, video: Video, *columns: str) -> list[Any]:
         """The given columns of a part's only row."""

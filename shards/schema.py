@@ -66,7 +66,6 @@ class Reason(StrEnum):
     HDR_VIDEO = "hdr_video"
     TOO_SHORT = "too_short"
     FRAME_TOO_LARGE = "frame_too_large"
-    HDR_VIDEO = "hdr_video"
     CORRUPT_FRAME = "corrupt_frame"
     DUPLICATE_VIDEO = "duplicate_video"
     # rejected: frames and tracks

@@ -13,16 +13,18 @@ import simplejpeg
 
 from faces.types import Image
 from pipeline.config import Frames
+from pipeline.decode.frames import CorruptFrame, Frame
+from pipeline.errors import MachineFault
 from pipeline.explain.runs import frame_runs, tracks_of
 from pipeline.records import Timeline, TimelineFace
-from pipeline.rejection import Rejection
-from pipeline.stages.decode import DecodeError, Frame, decode
-from pipeline.stages.probe import probe
+from pipeline.sandbox import DecodeFailed, SandboxedDecoder
 
 MOST_FRAMES = 32
 HEIGHT = 200
 """Of a picture, in pixels."""
 JPEG_QUALITY = 75
+TIMEOUT_S = 600.0
+"""Longest that a video may take to decode again."""
 
 
 class NoFrames(RuntimeError):  # noqa: N818 - says what is the matter
@@ -83,16 +85,23 @@ def read_frames(path: Path, frames: Sequence[int], decoder: str | None) -> Itera
     """
     if not frames:
         return
-    found = probe(path)
-    if isinstance(found, Rejection):
-        raise NoFrames(f"{found.reason}: {found.detail}")
+    name = decoder or Frames().decoder
     indices = np.array(sorted(frames), dtype=np.int64)
-    if indices[-1] >= len(found.times_s):
-        raise NoFrames(f"the file holds {len(found.times_s)} frames, and frame {indices[-1]} was analysed")
+    sandbox = SandboxedDecoder(threads=name == "decord")
     try:
-        yield from decode(path, found, indices, decoder or Frames().decoder)
-    except (DecodeError, MemoryError) as error:
-        raise NoFrames(str(error)) from error
+        with sandbox.open(path, TIMEOUT_S) as video:
+            count = video.probe().frames
+            if indices[-1] >= count:
+                raise NoFrames(f"the file holds {count} frames, and frame {indices[-1]} was analysed")
+            for frame in video.frames(indices, name):
+                if not isinstance(frame, CorruptFrame):
+                    yield frame
+    except DecodeFailed as failure:
+        raise NoFrames(str(failure)) from failure
+    except MachineFault as fault:
+        raise NoFrames(str(fault)) from fault
+    finally:
+        sandbox.close()
 
 
 def frames_to_show(timeline: Timeline, most: int = MOST_FRAMES) -> list[int]:

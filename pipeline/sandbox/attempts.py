@@ -51,7 +51,7 @@ class Attempts:
             detail = (
                 "the sandbox stopped the decoder (SIGSYS): it made a system call that decoding never needs"
             )
-            return Rejection(Reason.WORKER_CRASHED, detail)
+            return Rejection(Reason.SANDBOX_VIOLATION, detail)
         if exit_code == -signal.SIGXCPU:
             return Rejection(Reason.TIMEOUT, "the decoder used up its CPU time (run.video_timeout_s)")
         if exit_code == OUT_OF_MEMORY_EXIT:
@@ -59,12 +59,12 @@ class Attempts:
         if exit_code in _KILLED:
             return self.killed(_death(exit_code))
         self._crashes_left -= 1
-        return Rejection(Reason.WORKER_CRASHED, _death(exit_code)) if self._crashes_left < 0 else None
+        return Rejection(Reason.DECODER_CRASHED, _death(exit_code)) if self._crashes_left < 0 else None
 
     def killed(self, detail: str) -> Rejection | None:
         """The process was ended from outside; not the video's doing, so it is tried again more often."""
         self._kills_left -= 1
-        return Rejection(Reason.WORKER_CRASHED, detail) if self._kills_left < 0 else None
+        return Rejection(Reason.DECODER_CRASHED, detail) if self._kills_left < 0 else None
 
     def out_of_memory(self) -> Rejection:
         """The decoder could not get the memory that it asked for."""

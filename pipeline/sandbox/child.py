@@ -58,7 +58,7 @@ class _Decoder:
         if larger > self._ring.slot_pixels:
             size = f"{found.coded_width} x {found.coded_height} pixels"
             detail = f"{size}; at most {self._ring.slot_pixels} are decoded"
-            return protocol.write_rejection(Rejection(Reason.DECODE_ERROR, detail))
+            return protocol.write_rejection(Rejection(Reason.FRAME_TOO_LARGE, detail))
         self._probe = found
         self._ring.put(0, found.times_s)
         return protocol.write_probe(found)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import MachineFault
@@ -34,6 +36,17 @@ class Source:
         self._state = _state(os.fstat(descriptor))
         self.descriptor = descriptor
 
+    def sha256(self) -> str:
+        """Sha256 of the content.
+
+        Raises:
+            MachineFault: the storage is lost.
+        """
+        digest = hashlib.sha256()
+        for block in self._blocks():
+            digest.update(block)
+        return digest.hexdigest()
+
     def check(self) -> Rejection | None:
         """Read the file once more, to find out whose fault a failure is.
 
@@ -45,16 +58,21 @@ class Source:
         Raises:
             MachineFault: the storage is lost.
         """
-        try:
-            position = 0
-            while block := os.pread(self.descriptor, _BLOCK, position):
-                position += len(block)
-            state = _state(os.fstat(self.descriptor))
-        except OSError as error:
-            raise _unreachable(self.path, error) from error
+        for _ in self._blocks():
+            pass
+        state = _state(os.fstat(self.descriptor))
         if state != self._state:
             return Rejection(Reason.UNREADABLE, "the file changed while it was read")
         return None
+
+    def _blocks(self) -> Iterator[bytes]:
+        position = 0
+        try:
+            while block := os.pread(self.descriptor, _BLOCK, position):
+                position += len(block)
+                yield block
+        except OSError as error:
+            raise _unreachable(self.path, error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -74,7 +92,9 @@ def open_source(path: Path) -> Source | Rejection:
             found = os.fstat(handle)
             kind = stat.S_IFMT(found.st_mode)
             if kind != stat.S_IFREG:
-                return Rejection(Reason.UNREADABLE, f"{_KINDS.get(kind, 'something else')}, not a file")
+                return Rejection(
+                    Reason.NOT_A_REGULAR_FILE, f"{_KINDS.get(kind, 'something else')}, not a file"
+                )
             if found.st_size == 0:
                 return Rejection(Reason.EMPTY_FILE, "0 bytes")
             descriptor = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)

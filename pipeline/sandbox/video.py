@@ -85,6 +85,14 @@ class SandboxedVideo:
         self._child: Child | None = None
         self._found: Probe | None = None
 
+    def sha256(self) -> str:
+        """Sha256 of the file's content, read outside of the sandbox.
+
+        Raises:
+            MachineFault: the storage is lost.
+        """
+        return self._source.sha256()
+
     def probe(self) -> Probe:
         """What is known of the video before frames are decoded.
 
@@ -114,6 +122,8 @@ class SandboxedVideo:
             while not ended:
                 frame: Frame | CorruptFrame | None = None
                 with self._judged():
+                    if time.monotonic() > self._deadline:  # the caller's own work counts too
+                        raise TimeoutError
                     child = self._running()
                     if child is not ordered_of:
                         self._order(child, left, decoder)
@@ -203,7 +213,7 @@ class SandboxedVideo:
             limit = f"longer than {self._timeout_s:g} s (run.video_timeout_s)"
             rejection = Rejection(Reason.TIMEOUT, f"{limit}; --retry-failed tries again")
         except protocol.HostileMessage as error:
-            rejection = Rejection(Reason.WORKER_CRASHED, f"the decoder broke its protocol: {error}")
+            rejection = Rejection(Reason.DECODER_CRASHED, f"the decoder broke its protocol: {error}")
         except ChildEnded:
             rejection = self._judge_end()
         except ServerDied:
@@ -226,7 +236,7 @@ class SandboxedVideo:
         except ServerDied:
             return self._attempts.killed("the process that starts decoders was ended")
         if code is None:
-            return Rejection(Reason.WORKER_CRASHED, "the decoder broke its protocol: it closed its socket")
+            return Rejection(Reason.DECODER_CRASHED, "the decoder broke its protocol: it closed its socket")
         return self._attempts.ended(code)
 
     def _check_disk(self, error: TimeoutError) -> None:

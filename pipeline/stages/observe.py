@@ -18,7 +18,7 @@ from faces.landmarks import FaceLandmarker
 from faces.quality import brightness, noise, sharpness
 from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, HeadPose, Image
 from pipeline.config import Faces
-from pipeline.stages.decode import Frame
+from pipeline.decode.frames import Frame
 from pipeline.stages.gate import GATES_PX, largest_crop
 from pipeline.stopwatch import Stopwatch
 from shards.schema import Reason

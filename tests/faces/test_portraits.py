@@ -22,11 +22,11 @@ from faces.portraits import Portrait, PortraitFinder, find_portraits
 from faces.registry import WeightsUnavailable, sha256_of
 from faces.types import Detection, Floats, Image
 from pipeline.config import Faces
+from pipeline.decode.frames import Frame, decode
+from pipeline.decode.probe import Probe, probe
 from pipeline.demo.photographs import PEOPLE, STILL_LIFE, package_file
 from pipeline.stages.candidates import mask_png
-from pipeline.stages.decode import Frame, decode
 from pipeline.stages.observe import FaceObserver
-from pipeline.stages.probe import Probe, probe
 from pipeline.stages.track_filter import FilteredTrack
 from pipeline.stopwatch import Stopwatch
 

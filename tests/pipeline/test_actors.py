@@ -13,12 +13,12 @@ from faces.profiles import check_roles
 from faces.quality import Piqe
 from pipeline.actors import Score, SelectImages
 from pipeline.config import Config, Run
+from pipeline.decode.probe import probe
 from pipeline.errors import MachineFault
 from pipeline.records import Analysis, Candidate, CandidateTrack
 from pipeline.rejection import Rejection
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import failed
-from pipeline.stages.probe import probe
 from pipeline.staging import Staging
 from shards.record_checks import validate_video
 from shards.schema import Pose, Reason, Status, TrackOutcome, VideoOutcome

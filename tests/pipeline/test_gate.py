@@ -13,10 +13,10 @@ from faces.landmarks import FaceLandmarker
 from faces.profiles import load_detector
 from faces.registry import load_weights
 from faces.types import Detector, Image
-from pipeline.config import Frames
-from pipeline.stages.decode import decode, plan_frames
+from pipeline.decode.frames import decode
+from pipeline.decode.plan import plan_frames
+from pipeline.decode.probe import Probe, probe
 from pipeline.stages.gate import eighth_largest, largest_crop
-from pipeline.stages.probe import Probe, probe
 
 
 def test_eight_frames_pass_the_eighth_largest_size() -> None:
@@ -81,7 +81,7 @@ def test_no_crop_of_a_real_clip_is_larger_than_its_bound(
     for path in sorted(clips.glob("*.*")):
         found = probe(path)
         if isinstance(found, Probe):
-            planned = plan_frames(found.times_s, Frames(per_second=0.3))
+            planned = plan_frames(found.times_s, 0.3, 400)
             for frame in decode(path, found, planned, "decord"):
                 pairs += bound_and_side(networks, frame.image)
     assert len(pairs) > 100

@@ -14,8 +14,8 @@ from faces.profiles import load_detector, load_embedder
 from faces.registry import load_weights
 from faces.types import HeadPose, Image
 from pipeline.config import Config, Faces
+from pipeline.decode.frames import Frame
 from pipeline.records import Analysis, Candidate, CandidateTrack
-from pipeline.stages.decode import Frame
 from pipeline.stages.gate import GATES_PX
 from pipeline.stages.observe import FaceObservation, FaceObserver, is_extreme
 from pipeline.stages.score import QualityScorer
