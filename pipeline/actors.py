@@ -8,8 +8,8 @@
 
 What fails on one video becomes that video's failed row; the driver logs its `message` when the file alone does not
 explain it. A `fault` is the machine's: nothing is staged, and the driver ends the build with that message. It is
-returned and not raised, because Ray would bury it in stack traces. `unenforced` is what the kernel of that node lacks
-for the sandbox; the driver logs it once.
+returned and not raised, because Ray would bury it in stack traces. `unenforced` is what the kernel of that node
+lacks for the sandbox; the driver logs it once.
 
 No frame ever enters Ray's object store, only encoded crops.
 """

@@ -160,8 +160,8 @@ def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporte
             if outcome["unenforced"] not in unenforced:
                 unenforced.add(outcome["unenforced"])
                 reporter.message(
-                    f"The decoder's sandbox is weaker on a node: {outcome['unenforced']}. run.sandbox=required makes "
-                    "this an error"
+                    f"The decoder's sandbox is incomplete on a node: {outcome['unenforced']}. "
+                    "run.sandbox=required makes this an error"
                 )
             if outcome["message"]:
                 reporter.message(outcome["message"])

@@ -91,8 +91,8 @@ class Frames(Section):
     """Which frames of a video are looked at."""
 
     decoder: Literal["auto", "pyav", "decord"] = "auto"
-    """`auto` and `pyav` decode with PyAV, which reports damage. `decord` decodes with decord in files of containers and
-    codecs that it reads, after a PyAV pass that found no damage; see docs/decoding.md."""
+    """`auto` and `pyav` decode with PyAV, which reports damage. `decord` decodes with decord the files that it
+    reads and in which a PyAV pass finds no damage; see docs/decoding.md."""
     per_second: Positive = 6.0
     """Analysed frames a second. A head turns about 30 degrees in a second, so 6 give steps of 5 degrees."""
     max_per_video: Annotated[int, Field(ge=IMAGES_PER_IDENTITY)] = 400
@@ -213,8 +213,8 @@ class Run(Section):
     scorer_cpus: Positive = 0.1
     scorer_gpus: Annotated[float, Field(ge=0)] = 0.0
     sandbox: Literal["best_effort", "required"] = "best_effort"
-    """`required` is an error on machines whose kernel cannot enforce all of the decoder's sandbox; `best_effort` decodes
-    there too, under what the kernel can enforce, and logs what is missing."""
+    """`required` is an error on machines whose kernel cannot enforce all of the decoder's sandbox; `best_effort`
+    decodes there too, under what the kernel can enforce, and logs what is missing."""
     video_timeout_s: Positive = 600.0
     """A video that takes longer, analysis included, is one failed row."""
     video_memory_gb: Positive = 8.0

@@ -49,7 +49,7 @@ class AnalysedVideo:
 
 
 class VideoAnalyser:
-    """Analyses videos with networks that are loaded once. Decoders run in the sandbox, the networks in this process.
+    """Analyses videos with networks that are loaded once, in this process; decoders run in the sandbox.
 
     Args:
         config: of the build.

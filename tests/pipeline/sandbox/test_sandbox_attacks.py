@@ -139,7 +139,7 @@ def test_other_sockets_and_io_uring_are_out_of_reach(attack: Attack, tmp_path: P
 )
 def test_processes_and_rights_are_out_of_reach(attack: Attack, name: str) -> None:
     rejection = attack(name)
-    assert (rejection.reason, rejection.detail) == (Reason.WORKER_CRASHED, STOPPED)
+    assert (rejection.reason, rejection.detail) == (Reason.SANDBOX_VIOLATION, STOPPED)
 
 
 @pytest.mark.parametrize("name", ["kill_build", "kill_thread_of_build"])

@@ -46,7 +46,7 @@ def decoding_process() -> psutil.Process:
 def test_a_crash_is_one_failed_row(attack: Attack, name: str, death: str) -> None:
     rejection = attack(name)
     assert (rejection.reason, rejection.detail) == (
-        Reason.WORKER_CRASHED,
+        Reason.DECODER_CRASHED,
         f"the decoder was ended by {death}",
     )
 
@@ -129,7 +129,7 @@ def test_a_video_whose_process_is_always_killed_fails(tmp_path: Path) -> None:
         killer.kill()
         killer.wait()
         decoder.close()
-    assert rejection.reason is Reason.WORKER_CRASHED
+    assert rejection.reason is Reason.DECODER_CRASHED
     assert rejection.detail == "the decoder was ended by SIGKILL; the kernel does this when memory runs out"
 
 

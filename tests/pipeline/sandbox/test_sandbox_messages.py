@@ -48,7 +48,7 @@ BROKEN = {
 @pytest.mark.parametrize(("name", "detail"), BROKEN.items())
 def test_a_broken_message_is_one_failed_row(attack: Attack, name: str, detail: str) -> None:
     rejection = attack(name)
-    assert rejection.reason is Reason.WORKER_CRASHED
+    assert rejection.reason is Reason.DECODER_CRASHED
     assert rejection.detail == f"the decoder broke its protocol: {detail}"
 
 
@@ -75,7 +75,7 @@ def test_pixels_cannot_change_after_they_were_read(hostile: SandboxedDecoder, tm
 
 def test_a_lost_storage_that_only_the_decoder_sees_does_not_end_the_build(attack: Attack) -> None:
     rejection = attack("lose_storage")
-    assert rejection.reason is Reason.WORKER_CRASHED
+    assert rejection.reason is Reason.DECODER_CRASHED
     assert rejection.detail == "the decoder could not read the file, which reads well outside of it"
 
 

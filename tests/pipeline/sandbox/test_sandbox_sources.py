@@ -40,7 +40,7 @@ def test_what_is_no_file_is_rejected_at_once(
 ) -> None:
     path = tmp_path / "x.mp4"
     make(path)
-    assert open_source(path) == Rejection(Reason.UNREADABLE, detail)
+    assert open_source(path) == Rejection(Reason.NOT_A_REGULAR_FILE, detail)
 
 
 def test_a_link_to_itself_is_rejected(tmp_path: Path) -> None:
