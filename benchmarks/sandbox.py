@@ -3,8 +3,8 @@
     python benchmarks/sandbox.py CLIPS [--repeats 5] [--count 6]
 
 Every repeat decodes each clip in this process and in the sandbox, one after the other, so that a busy machine
-slows both; medians are printed. The limit is 1.0: a sandbox that costs nothing. Frames are compared before they are
-timed. The exit status is 1 when frames differ.
+slows both; medians are printed. The limit is 1.0: a sandbox that costs nothing. Frames are compared before they
+are timed. The exit status is 1 when frames differ.
 """
 
 from __future__ import annotations
