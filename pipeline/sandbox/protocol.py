@@ -57,6 +57,7 @@ REASONS = frozenset(
             Reason.DECODE_ERROR,
             Reason.OUT_OF_MEMORY,
         ),
+        *(Reason.NOT_A_REGULAR_FILE, Reason.UNSUPPORTED_CONTAINER, Reason.FRAME_TOO_LARGE),
         *(Reason.INTERNAL_ERROR, Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.HDR_VIDEO),
     }
 )

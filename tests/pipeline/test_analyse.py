@@ -96,7 +96,6 @@ def test_an_intact_video_loses_no_frame_and_gives_an_identity(
     assert outcome.sha256 is not None
     assert outcome.color_transfer is not None
     assert len(found.jpegs) == len(found.masks) > 8
-    assert validate_video(outcome) == []
 
 
 def test_frames_from_a_damaged_one_to_the_next_key_frame_are_dropped(
