@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.report import contact_sheet, outcomes, provenance
 from pipeline.report.distributions import Identities, identities, random_keys, worst_keys
-from pipeline.report.gate_table import gate_table
+from pipeline.report.gate_table import annotated_sizes, gate_table
 from pipeline.report.timings import Seconds, Timings, tabulate
 from shards.layout import IMAGES, VIDEOS
 from shards.metadata import DatasetMetadata
@@ -27,7 +27,7 @@ LISTED_SHARDS = 200
 
 _VIDEO_COLUMNS = (
     *("video_id", "source", "uri", "license", "bytes", "status", "reason", "detail", "width", "height"),
-    *("duration_s", "faces_seen", "frame_reasons", "tracks", "identities"),
+    *("duration_s", "faces_seen", "frame_reasons", "tracks", "identities", "annotated_box"),
 )
 _IMAGE_COLUMNS = (
     *("key", "source", "person_id", "crop_side_px", "face_px", "yaw", "pitch", "roll", "eyes_open"),
@@ -104,7 +104,7 @@ def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
         "gates": outcomes.funnel(videos),
         "tracks": outcomes.track_balance(videos),
         "faces": outcomes.face_balance(videos),
-        "gate_table": gate_table(videos),
+        "gate_table": gate_table(videos, annotated_sizes(videos)),
         "gate_setting": _gate_setting(metadata),
         "lost_rows": lost.to_pylist(),
         "lost_total": lost_total,
