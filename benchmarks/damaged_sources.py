@@ -98,7 +98,7 @@ def cut(path: Path, target: Path, seconds: float, start_s: float | None = None) 
 
 
 def encode(
-    path: Path, target: Path, codec: str, options: dict[str, str], *, frames: int = 60, side: int = 288
+    path: Path, target: Path, codec: str, options: dict[str, str], *, frames: int = 48, side: int = 256
 ) -> Path:
     """Encode the first frames of a video anew; returns `target`."""
     with av.open(str(path)) as source, av.open(str(target), "w") as file:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from faces.types import Image
@@ -25,6 +26,15 @@ def numbered_frame(number: int, width: int, height: int) -> Image:
     image[:side, :side] = (220, 20, 20)
     image[-side:, -side:] = (20, 20, 220)
     return image
+
+
+def textured_frame(number: int, width: int, height: int) -> Image:
+    """A smooth random pattern that moves by two pixels a frame and changes a little, as a face in a room does."""
+    rng = np.random.default_rng(7)
+    coarse = rng.integers(0, 256, (height // 16 + 12, width // 16 + 12, 3), np.uint8)
+    pattern = cv2.resize(coarse, None, fx=16, fy=16, interpolation=cv2.INTER_CUBIC)
+    image = pattern[number : number + height, 2 * number : 2 * number + width].astype(int)
+    return (image + rng.integers(-8, 9, image.shape) * (number % 3)).clip(0, 255).astype(np.uint8)
 
 
 def number_of(image: Image) -> int:
@@ -47,8 +57,9 @@ def write_video(
     options: dict[str, str] | None = None,
     muxer: dict[str, str] | None = None,
     audio: bool = False,
+    texture: bool = False,
 ) -> Path:
-    """Write numbered frames at 25 a second, or at given times; returns `path`."""
+    """Write numbered or textured frames at 25 a second, or at given times; returns `path`."""
     width, height = size
     with av.open(str(path), "w", format=container, options=muxer or {}) as file:
         stream = file.add_stream(codec, rate=25, options=options or {})
@@ -60,7 +71,8 @@ def write_video(
         if times_s is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(numbered_frame(number, width, height), format="rgb24")
+            image = (textured_frame if texture else numbered_frame)(number, width, height)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if times_s is not None:
                 frame.time_base, frame.pts = Fraction(1, 1000), round(times_s[number] * 1000)
             file.mux(stream.encode(frame))
