@@ -63,9 +63,9 @@ class Reason(StrEnum):
     # rejected: the file holds nothing for us
     NO_VIDEO_STREAM = "no_video_stream"
     STILL_IMAGE = "still_image"
-    HDR_VIDEO = "hdr_video"
     TOO_SHORT = "too_short"
     FRAME_TOO_LARGE = "frame_too_large"
+    HDR_VIDEO = "hdr_video"
     CORRUPT_FRAME = "corrupt_frame"
     DUPLICATE_VIDEO = "duplicate_video"
     # rejected: frames and tracks

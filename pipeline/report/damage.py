@@ -28,10 +28,11 @@ def damage(root: Path) -> list[str]:
 
 
 def _of_tables(dataset: Dataset) -> Iterator[str]:
-    for name in TABLES:
+    for role in TABLES:
+        name, entry = dataset.metadata.table(role), dataset.metadata.tables[role]
         with (dataset.root / name).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if sha256 != dataset.metadata.tables[name].sha256:
+        if sha256 != entry.sha256:
             yield f"{name}: its sha256 is not the one in {DATASET_JSON}"
 
 

@@ -119,7 +119,7 @@ def test_a_gpu_that_fails_ends_the_build_and_names_only_keys_that_keep_finished_
 
 
 def test_a_source_that_is_gone_is_the_machines_fault_and_no_videos(tmp_path: Path) -> None:
-    with pytest.raises(MachineFault, match="is the source mounted"):
+    with pytest.raises(MachineFault, match="Check that the source is mounted"):
         probe(tmp_path / "share" / "clip.mp4")
     found = probe(tmp_path / "clip.mp4")
     assert isinstance(found, Rejection)
@@ -131,8 +131,9 @@ def test_a_fault_of_the_machine_stages_nothing_and_reaches_the_driver(tmp_path: 
         video_id="a/b.mp4", source="a", uri="b.mp4", path=str(tmp_path / "b.mp4"), bytes=1, modified_ns=1
     )
     stage = SelectImages(CONFIG, Staging(tmp_path / "staging"))
-    row = {"video": video.model_dump_json(), "fault": "the share is away"}
-    assert stage(row) == {"video_id": "a/b.mp4", "status": "", "message": "", "fault": "the share is away"}
+    row = {"video": video.model_dump_json(), "fault": "the share is away", "unenforced": ""}
+    told = {"video_id": "a/b.mp4", "status": "", "message": "", "fault": "the share is away"}
+    assert stage(row) == told | {"unenforced": ""}
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
@@ -140,9 +141,9 @@ def test_a_fault_of_the_machine_stages_nothing_and_reaches_the_driver(tmp_path: 
     ("reason", "detail", "said"),
     [
         (
-            Reason.WORKER_CRASHED,
-            "the analysing process was ended by SIGABRT",
-            "b.mp4 is one failed video (worker_crashed): the analysing process was ended by SIGABRT",
+            Reason.DECODER_CRASHED,
+            "the decoder was ended by SIGABRT",
+            "b.mp4 is one failed video (decoder_crashed): the decoder was ended by SIGABRT",
         ),
         (Reason.TRUNCATED_FILE, "half of it is missing", ""),
     ],
@@ -161,9 +162,10 @@ def test_a_video_that_fails_without_being_damaged_is_told_in_one_line(
         "masks": [],
         "higher_is_better": False,
         "fault": "",
+        "unenforced": "",
     }
     told = SelectImages(CONFIG, Staging(tmp_path / "staging"))(row)
-    assert told == {"video_id": "a/b.mp4", "status": "failed", "message": said, "fault": ""}
+    assert told == {"video_id": "a/b.mp4", "status": "failed", "message": said, "fault": "", "unenforced": ""}
 
 
 def test_a_model_in_the_wrong_role_is_refused_with_what_was_expected() -> None:

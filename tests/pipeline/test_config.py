@@ -73,7 +73,7 @@ def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
         ("faces.min_crop_px=.inf", "faces.min_crop_px: expected a number above 0 (given: inf)"),
         ("faces.min_crop_px=0", "faces.min_crop_px: expected a number above 0 (given: 0)"),
         ("faces.max_yaw=181", "faces.max_yaw: expected a number from 0 to 180 (given: 181)"),
-        ("frames.decoder=opencv", "frames.decoder: expected decord or pyav (given: 'opencv')"),
+        ("frames.decoder=opencv", "frames.decoder: expected auto, pyav or decord (given: 'opencv')"),
         ("frames.max_per_video=7", "frames.max_per_video: expected a whole number of at least 8 (given: 7)"),
         (
             "frames=12",

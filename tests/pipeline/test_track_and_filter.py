@@ -230,7 +230,9 @@ def test_a_track_without_a_usable_frame_names_what_it_suffered_from() -> None:
 
 def below_the_gate(face_px: float, crop_px: int | None, reason: Reason) -> FaceObservation:
     detection = Detection(np.array([0, 0, face_px, face_px], np.float32), 0.9, np.zeros((5, 2), np.float32))
-    return FaceObservation(0, 0.0, detection, reason=reason, crop_px=crop_px)
+    return FaceObservation(
+        0, 0.0, detection, reason=reason, square=None if crop_px is None else Square(0, 0, crop_px)
+    )
 
 
 def detail(observations: list[FaceObservation], faces: Faces) -> str | None:

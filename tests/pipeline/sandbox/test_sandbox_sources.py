@@ -81,7 +81,7 @@ def test_a_file_that_changes_while_it_is_read_is_rejected(decoder: SandboxedDeco
 def test_a_script_that_names_another_file_is_no_video(decoder: SandboxedDecoder, clip: Path) -> None:
     path = clip.with_name("evil.mp4")
     path.write_text(f"ffconcat version 1.0\nfile {clip.name}\n", encoding="utf-8")
-    assert failure_of(decoder, path).reason is Reason.UNREADABLE
+    assert failure_of(decoder, path).reason is Reason.UNSUPPORTED_CONTAINER
 
 
 def test_a_name_that_is_no_utf8_is_decoded(decoder: SandboxedDecoder, clip: Path) -> None:
