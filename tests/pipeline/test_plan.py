@@ -237,9 +237,9 @@ def test_damaged_settings_are_named_and_replacing_keeps_finished_videos(
 def test_a_source_without_videos_is_refused_in_words(tmp_path: Path, output: Path) -> None:
     empty = make_source(tmp_path / "empty", {"notes.txt": 5})
     assert f"source.path: {empty} contains no video file (.3gp, .avi" in rejection(empty, output)
-    assert f"source.path {tmp_path}/none is no folder" in rejection(tmp_path / "none", output)
+    assert f"source.path: {tmp_path}/none is not a directory" in rejection(tmp_path / "none", output)
     file = empty / "notes.txt"
-    assert f"source.path {file} is no folder; give the folder that holds the videos" in rejection(
+    assert f"source.path: {file} is not a directory. Pass the directory that contains the videos." in rejection(
         file, output
     )
     assert not output.exists()
