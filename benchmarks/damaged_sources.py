@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ def encode(
             image = frame.to_ndarray(width=side, height=side, format="rgb24")
             file.mux(out.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         file.mux(out.encode())
+    # SVT-AV1 gives the thread of a root process real-time priority, which would starve the machine.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return target
 
 

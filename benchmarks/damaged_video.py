@@ -2,12 +2,12 @@
 
     python benchmarks/damaged_video.py CLIPS [--mutations 350] [--decoder auto] [--json FILE]
 
-Short cuts of real clips (stream copies), and encodes of one of them for the codecs that no clip has, are damaged at
-random (seeded). Every frame of every damaged file that is still read as a video goes through the decoder. A frame
-that comes out is sound when some frame of the original gives a PSNR of 28 dB or more at 128 px, for the full frame
-and for its centre. Two kinds of unsound frames are told apart: known ones, which come out behind a corrupt frame with
-no sound frame in between (there must be none), and silent ones (at most 1 percent: bit flips that decode without
-complaint).
+Short cuts of real clips (stream copies), and encodes of one of them for the codecs that no clip has, are
+damaged at random (seeded). Every frame of every damaged file that still is a video goes through the decoder. A
+frame that comes out is sound when some frame of the original gives a PSNR of 28 dB or more at 128 px, for the full
+frame and for its centre. Two kinds of unsound frames are told apart: known ones, which come out behind a corrupt
+frame with no sound frame in between (there must be none), and silent ones (at most 1 percent: bit flips that decode
+without complaint).
 
 The originals are decoded too: they must lose nothing. Exit status 1 when one of the three does not hold.
 """
@@ -177,13 +177,17 @@ def _answer(job: Job, reader: int, otherwise: str) -> Outcome:
 
 def tally(outcomes: list[Outcome], by: str) -> Iterator[str]:
     """A table by codec or by kind of damage."""
-    yield f"{by:<14} {'files':>6} {'out':>7} {'corrupt':>8} {'known':>6} {'silent':>7} {'silent %':>9}"
+    yield (
+        f"{by:<14} {'files':>6} {'frames':>7} {'corrupt':>8} {'unsound':>8} {'known':>6} {'silent':>7} "
+        f"{'silent %':>9}"
+    )
     for name in [*sorted({getattr(o, by) for o in outcomes}), "all"]:
         rows = [o for o in outcomes if name in (getattr(o, by), "all")]
         frames = sum(len(o.psnr) for o in rows)
         silent, known = sum(o.silent for o in rows), sum(o.known for o in rows)
         yield (
-            f"{name:<14} {len(rows):>6} {frames:>7} {sum(o.corrupt for o in rows):>8} {known:>6} {silent:>7} "
+            f"{name:<14} {len(rows):>6} {frames:>7} {sum(o.corrupt for o in rows):>8} "
+            f"{silent + known:>8} {known:>6} {silent:>7} "
             f"{100 * silent / max(frames, 1):>9.2f}"
         )
 

@@ -10,8 +10,8 @@
 | decord | decord, which tells nothing of damage |
 | torchcodec | torchcodec, where it is installed and finds FFmpeg's libraries |
 
-Repeats are interleaved, so that a noisy machine disturbs all alike. Seconds are of the processor, not of the clock. A
-table's figure is the median over repeats, a ratio the median of ratios.
+Repeats are interleaved, so that a noisy machine disturbs all alike. Seconds are of the processor, not the clock,
+and so independent of what else runs; a table's figure is the median over repeats, a ratio the median of ratios.
 """
 
 from __future__ import annotations

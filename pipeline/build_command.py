@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from pipeline.errors import BuildError
 from pipeline.progress import Reporter
 from pipeline.user_errors import user_errors
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.reuse import Choice
     from pipeline.summary import Build
+
+STOPPED = "stopped; the same command continues"
 
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[SECTION.KEY=VALUE]...",
-        help="Override the workflow: faces.min_px=160; pipeline/config.py documents all keys",
+        help="Override the workflow, such as faces.min_crop_px=256 (the value is YAML)",
     ),
 ]
 
@@ -27,7 +31,9 @@ Overrides = Annotated[
 class RunBuild(Protocol):
     """`pipeline.build_mfhq.run`, or a function that imports it first."""
 
-    def __call__(self, config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool) -> Build:
+    def __call__(
+        self, config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool, staged: Choice | None
+    ) -> Build:
         """Build a dataset."""
         ...
 
@@ -38,39 +44,65 @@ def build_command(run: RunBuild) -> Callable[..., None]:
     def build(
         workflow: Annotated[Path, typer.Argument(help="YAML file, such as workflows/curate_embedded.yaml")],
         overrides: Overrides = None,
+        *,
         replace: Annotated[
-            bool, typer.Option("--replace", help="Build over what another configuration left in the output.")
+            bool,
+            typer.Option(
+                "--replace", help="Build over the dataset of another configuration in the output directory."
+            ),
         ] = False,
         retry_failed: Annotated[
-            bool, typer.Option("--retry-failed", help="Curate videos again that failed in an earlier run.")
+            bool,
+            typer.Option("--retry-failed", help="Curate the videos again that failed in an earlier run."),
         ] = False,
+        keep_staged: Annotated[
+            bool,
+            typer.Option(
+                "--keep-staged", help="Use videos that other library versions or another device finished."
+            ),
+        ] = False,
+        redo: Annotated[bool, typer.Option("--redo", help="Curate those videos again.")] = False,
     ) -> None:
-        """Build a dataset; the same command continues a build that was stopped.
+        """Build a dataset from a directory of videos; the same command continues a build that was stopped.
 
-        Runs on the Ray cluster that RAY_ADDRESS or `ray job submit` names, and otherwise starts one here.
-
-        A workflow needs source.path and output. pipeline/config.py documents all keys, their defaults and reasons.
+        The workflow is a YAML file; SECTION.KEY=VALUE overrides a value in it. source.path and output have no
+        default. pipeline/config.py documents all keys.
 
         First try: mfhq build workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
 
-        Smaller faces, more frames: the same with faces.min_px=160 frames.per_second=10
+        Smaller faces, more frames: the same with faces.min_crop_px=256 frames.per_second=10
 
-        The paper's networks: mfhq build workflows/curate_paper.yaml run.models_dir=/data/models
-        source.path=/data/clips output=/data/mfhq, after `mfhq models pull`
+        Some of the videos: the same with 'source.include=["train/*"]' 'source.exclude=["*/raw/*"]'
 
-        Exit code 0: the dataset is complete and verified; when no video gives an identity, a warning says why.
+        The paper's networks: mfhq models pull workflows/curate_paper.yaml --models-dir /data/models, then
+        mfhq build workflows/curate_paper.yaml run.models_dir=/data/models source.path=/data/clips
+        output=/data/mfhq
 
-        Exit code 1: the build cannot go on; the message says why and what to do.
+        Runs on the Ray cluster that RAY_ADDRESS or `ray job submit` names; otherwise starts Ray on this machine.
+
+        Progress and messages go to standard error, the summary to standard output. Ctrl-C keeps all finished
+        videos.
+
+        Exit code 0: the dataset is complete and verified. A warning says when no video gives an identity.
+
+        Exit code 1: the build cannot go on; the message says why and what to do. 2: wrong usage. 130: Ctrl-C.
         """
         from pipeline.config import Config
         from pipeline.summary import summary, warning
         from settings.loading import load_workflow
 
-        with user_errors():
+        with user_errors(STOPPED):
+            staged = _choice(keep_staged=keep_staged, redo=redo)
             config = load_workflow(workflow, overrides or [], Config)
-            made = run(config, Reporter(), replace=replace, retry_failed=retry_failed)
+            made = run(config, Reporter(), replace=replace, retry_failed=retry_failed, staged=staged)
             typer.echo(summary(config.output, made))
-            if text := warning(config.output, made.metadata):
+            if text := warning(made.metadata):
                 typer.echo(text, err=True)
 
     return build
+
+
+def _choice(*, keep_staged: bool, redo: bool) -> Choice | None:
+    if keep_staged and redo:
+        raise BuildError("--keep-staged and --redo exclude each other. Give one of them.")
+    return "keep" if keep_staged else "redo" if redo else None

@@ -1,4 +1,4 @@
-"""Build MFHQ: from a folder of face videos to a verified dataset with a report.
+"""Build MFHQ: from a directory of face videos to a verified dataset with a report.
 
     python pipeline/build_mfhq.py workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
 
@@ -19,12 +19,15 @@ from pipeline import cluster
 from pipeline.actors import Analyse, Score, SelectImages
 from pipeline.build_command import build_command
 from pipeline.config import Config
+from pipeline.devices import check_device
 from pipeline.errors import BuildError
 from pipeline.lock import output_lock
+from pipeline.ownership import confirm
 from pipeline.pack import pack
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
 from pipeline.report.build import write_report
+from pipeline.reuse import Choice
 from pipeline.summary import Build
 from shards.layout import DATASET_JSON
 from shards.metadata import DatasetMetadata
@@ -32,14 +35,22 @@ from shards.schema import Status
 from shards.verify import verify
 
 
-def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_failed: bool = False) -> Build:
+def run(
+    config: Config,
+    reporter: Reporter,
+    *,
+    replace: bool = False,
+    retry_failed: bool = False,
+    staged: Choice | None = None,
+) -> Build:
     """Build a dataset.
 
     Args:
         config: of the build.
         reporter: shows progress.
-        replace: build over what another configuration left in the output folder.
+        replace: build over what another configuration left in the output directory.
         retry_failed: curate videos again that failed in an earlier run.
+        staged: keep or redo videos that other library versions or another device have finished; None asks.
 
     Raises:
         BuildError: what is wrong and what to do; before any work where that can be known.
@@ -47,19 +58,16 @@ def run(config: Config, reporter: Reporter, *, replace: bool = False, retry_fail
     # The weights first: that one is missing must be known before hours of work, not after.
     weights = load_build_weights(config)
 
-    with output_lock(config.output):
-        return _run(config, weights, reporter, replace=replace, retry_failed=retry_failed)
+    with output_lock(config.output, reporter.message):
+        # What there is to do: the source's videos, less those that an earlier run has finished.
+        plan = plan_build(config, weights, replace=replace, retry_failed=retry_failed, staged=staged)
+        return _run(config, weights, plan, reporter)
 
 
-def _run(config: Config, weights: Weights, reporter: Reporter, *, replace: bool, retry_failed: bool) -> Build:
-    # What there is to do: the source's videos, less those that an earlier run has finished.
-    plan = plan_build(config, weights, replace=replace, retry_failed=retry_failed)
+def _run(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> Build:
     reporter.message(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
-    if plan.manifest.ignored:
-        ignored = ", ".join(f"{ending}: {count}" for ending, count in plan.manifest.ignored.items())
-        reporter.message(
-            f"Ignored {sum(plan.manifest.ignored.values())} files that are not videos ({ignored})"
-        )
+    for message in plan.manifest.ignored.messages():
+        reporter.message(message)
 
     # One outcome for each video, in the staging area.
     if plan.todo:
@@ -67,6 +75,7 @@ def _run(config: Config, weights: Weights, reporter: Reporter, *, replace: bool,
 
     # All outcomes together decide on persons and splits; then the shards, in canonical order.
     metadata = pack(config, weights, plan, reporter)
+    confirm(config.output)
 
     # Nothing is called done that a reader has not checked.
     check(config.output, metadata, reporter)
@@ -85,6 +94,7 @@ def load_build_weights(config: Config) -> Weights:
         names = required_files(config.models.names, config.run.models_dir)
         weights = load_weights(names, config.run.models_dir)
         check_roles(config.models.model_dump(), weights)
+        check_device(config.run, config.models, weights)
         return weights
     except (WeightsUnavailable, ValueError) as error:
         raise BuildError(str(error)) from error
@@ -96,8 +106,18 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
     Raises:
         BuildError: the cluster cannot carry the build, or a step failed that is no single video's fault.
     """
-    cluster.connect()
-    import ray.data  # after connect(), which sets how Ray starts
+    with cluster.session():
+        _curate(config, weights, plan, reporter)
+    if lost := unstaged(plan):
+        raise BuildError(
+            f"{len(lost)} videos, such as {lost[0].video_id}, were curated, but {config.output} does not contain "
+            "their results. Check that output is the same directory on every node, then run the same command "
+            "again."
+        )
+
+
+def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> None:
+    import ray.data  # after cluster.session() began, which sets how Ray starts
     from ray.data import ActorPoolStrategy
 
     at_first, most = cluster.analysers(config.run, len(plan.todo))
@@ -111,7 +131,7 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
         # Decode, detect, track, measure, pick candidates by pose: where the CPU time goes.
         .map(
             Analyse,
-            fn_constructor_args=(config, weights),
+            fn_constructor_args=(config, weights, plan.staging),
             compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first),
             num_cpus=config.run.analyser_cpus,
             num_gpus=config.run.analyser_gpus,
@@ -131,21 +151,22 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
         # Choose eight, write one small file.
         .map(SelectImages(config, plan.staging), num_cpus=cluster.STAGE_CPUS)
     )
-    with cluster.ray_errors(), reporter.bar("curate", len(plan.todo)) as advance:
+    with reporter.bar("curate", len(plan.todo)) as advance:
         counts: Counter[str] = Counter()
+        unenforced = {""}
         for outcome in outcomes.iter_rows():
             if outcome["fault"]:
                 raise BuildError(outcome["fault"])
+            if outcome["unenforced"] not in unenforced:
+                unenforced.add(outcome["unenforced"])
+                reporter.message(
+                    f"The decoder's sandbox is incomplete on a node: {outcome['unenforced']}. "
+                    "run.sandbox=required makes this an error"
+                )
             if outcome["message"]:
                 reporter.message(outcome["message"])
             counts[outcome["status"]] += 1
             advance(counts.total(), "  ".join(f"{counts[status]} {status.value}" for status in Status))
-    lost = unstaged(plan)
-    if lost:
-        raise BuildError(
-            f"what became of {len(lost)} videos is not to be seen in {config.output}, such as "
-            f"{lost[0].video_id}. Is it the same folder on every node? The same command again tries them again"
-        )
 
 
 def check(output: Path, metadata: DatasetMetadata, reporter: Reporter) -> None:

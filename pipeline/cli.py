@@ -15,6 +15,7 @@ from settings.version import add_version
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.reuse import Choice
     from pipeline.summary import Build
 
 app = typer.Typer(
@@ -22,51 +23,96 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Turn face videos into MFHQ: eight sharp, pose-diverse images of each person, in WebDataset shards.",
+    help="Turn face videos into MFHQ: eight sharp, pose-diverse images of each person, in WebDataset shards.\n\n"
+    "Try it without data: mfhq demo-clips /tmp/clips, then mfhq build workflows/curate_demo.yaml "
+    "source.path=/tmp/clips output=/tmp/mfhq, then open /tmp/mfhq/report/index.html.",
 )
-models_app = typer.Typer(no_args_is_help=True, help="The networks' weights: what there is, and fetching it.")
+models_app = typer.Typer(no_args_is_help=True, help="List the networks' weights, and download them.")
 app.add_typer(models_app, name="models")
 add_version(app)
 
+Root = Annotated[Path, typer.Argument(help="Directory that contains dataset.json")]
 
-def _run_build(config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool) -> Build:
+
+def _run_build(
+    config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool, staged: Choice | None
+) -> Build:
     from pipeline.build_mfhq import run  # takes seconds to import; a mistyped key is reported before that
 
-    return run(config, reporter, replace=replace, retry_failed=retry_failed)
+    return run(config, reporter, replace=replace, retry_failed=retry_failed, staged=staged)
 
 
 app.command("build")(build_command(_run_build))
 
 
 @app.command()
-def verify(root: Annotated[Path, typer.Argument(help="Folder that holds dataset.json")]) -> None:
-    """Read a whole dataset and name everything that is wrong with it; exit code 1 when something is."""
+def verify(root: Root) -> None:
+    """Read every byte of a dataset and print everything that is wrong with it.
+
+    Checks tar headers, all digests, images and masks, and that records, tables and dataset.json agree.
+
+    Exit code 0: no errors. 1: errors, one a line on standard output; or ROOT is not a dataset.
+
+    Example: mfhq verify /data/mfhq
+    """
     from shards import verify as verifier
 
-    with Reporter().bar("verify", _identities(root)) as advance:
-        findings = verifier.verify(root, lambda done: advance(done, ""))
-    for finding in findings:
-        typer.echo(str(finding))
-    if findings:
-        typer.echo(f"{root}: {len(findings)} {'error' if len(findings) == 1 else 'errors'}", err=True)
-        raise typer.Exit(1)
+    with user_errors():
+        _check_is_dataset(root)
+        with Reporter().bar("verify", _identities(root)) as advance:
+            findings = verifier.verify(root, lambda done: advance(done, ""))
+    _exit_if_any(root, [str(finding) for finding in findings])
     typer.echo(f"{root}: valid, no errors")
 
 
 @app.command()
-def report(root: Annotated[Path, typer.Argument(help="Folder that holds dataset.json")]) -> None:
-    """Draw the statistics report of a dataset again."""
+def report(root: Root) -> None:
+    """Write the report of a dataset again: ROOT/report/index.html, one page that opens without a network.
+
+    Exit code 0: the report is complete. 1: ROOT is not a dataset, or files that the report reads are damaged; the
+    page then shows the rest.
+
+    Example: mfhq report /data/mfhq
+    """
     from pipeline.report.build import write_report
+    from pipeline.report.damage import damage
 
     with user_errors():
+        _check_is_dataset(root)
         typer.echo(write_report(root))
+        _exit_if_any(root, damage(root))
+
+
+@app.command()
+def explain(
+    output: Annotated[Path, typer.Argument(help="Output directory of a build, finished or not")],
+    video: Annotated[str, typer.Argument(help="Video id, path in the source, file name or sample key")],
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with figures and images to this file")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every frame and face as JSON")] = False,
+    source: Annotated[Path | None, typer.Option(help="Directory that holds the videos, if moved")] = None,
+) -> None:
+    """Show why one video became what it became: its tracks, and the reasons along its time.
+
+    Example: mfhq explain /data/mfhq interview.mp4 --html interview.html
+    """
+    from pipeline.explain.command import explain_video
+
+    with user_errors():
+        typer.echo(explain_video(output, video, html=html, as_json=as_json, source=source))
 
 
 @app.command()
 def demo_clips(
-    folder: Annotated[Path, typer.Argument(help="Where to write the clips and truth.json")],
+    folder: Annotated[Path, typer.Argument(help="Directory to write the clips and truth.json to")],
 ) -> None:
-    """Make short face videos with known head poses and planted defects, for demos and tests."""
+    """Make 15 short face videos with known head poses and planted defects, to try the pipeline without data.
+
+    truth.json lists the poses and what each clip is expected to become.
+
+    Example: mfhq demo-clips /tmp/clips
+    """
     from pipeline.demo.clips import make_demo_clips
     from pipeline.errors import BuildError
 
@@ -90,9 +136,11 @@ def demo_clips(
 
 @models_app.command("list")
 def list_models(
-    models_dir: Annotated[Path | None, typer.Option(help="Folder of weights")] = None,
+    models_dir: Annotated[
+        Path | None, typer.Option(help="Directory of weights and of a models.json with your own")
+    ] = None,
 ) -> None:
-    """Show every known network: its file, checksum, licence and whether it is there."""
+    """Show every known network: its file, checksum, license and whether it is there."""
     from pipeline.models_table import models_table
 
     with user_errors():
@@ -104,12 +152,13 @@ def pull_models(
     wanted: Annotated[
         list[str],
         typer.Argument(
-            metavar="WORKFLOW|NETWORK...", help="Workflow files, whose networks are meant, or names"
+            metavar="WORKFLOW|NETWORK...",
+            help="Workflow files, for all of their networks, or names of networks",
         ),
     ],
-    models_dir: Annotated[Path, typer.Option(help="Folder to put the weights in")],
+    models_dir: Annotated[Path, typer.Option(help="Directory to put the weights in")],
 ) -> None:
-    """Fetch networks from their official addresses, and check them; what is there already is left alone.
+    """Download networks from their official addresses and check their sha256. Files that exist are not replaced.
 
     Example: mfhq models pull workflows/curate_paper.yaml --models-dir /data/models
     """
@@ -119,8 +168,32 @@ def pull_models(
         typer.echo(pull_for(wanted, models_dir, Reporter()))
 
 
+def _check_is_dataset(root: Path) -> None:
+    from pipeline.errors import BuildError
+    from shards.layout import DATASET_JSON
+
+    if not root.is_dir():
+        raise BuildError(f"{root} is not a directory. Pass the directory that contains {DATASET_JSON}.")
+    if not (root / DATASET_JSON).is_file():
+        stopped = (root / ".staging").is_dir()
+        remedy = (
+            "A build was stopped there: run its command again."
+            if stopped
+            else "Pass the output directory of a build."
+        )
+        raise BuildError(f"{root} is not a dataset: it has no {DATASET_JSON}. {remedy}")
+
+
+def _exit_if_any(root: Path, findings: list[str]) -> None:
+    if findings:
+        for finding in findings:
+            typer.echo(finding)
+        typer.echo(f"{root}: {len(findings)} {'error' if len(findings) == 1 else 'errors'}", err=True)
+        raise typer.Exit(1)
+
+
 def _identities(root: Path) -> int | None:
-    """How many samples a dataset claims to hold; None when it is too damaged to say."""
+    """Number of samples according to dataset.json; None when that is damaged."""
     from shards.metadata import DatasetError
     from shards.reader import read_metadata
 

@@ -1,16 +1,20 @@
-"""Meeting Ray: connect to a cluster or start one here, and divide its CPUs among the steps."""
+"""Meeting Ray: join a cluster or start one here, and divide its resources among the operators."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pipeline.config import Run
-from pipeline.errors import BuildError
+from pipeline.errors import BuildError, Terminated
+from pipeline.ray_stderr import without_false_alarms
 
 STAGE_CPUS = 0.1
 """Choosing eight images and writing one small file is next to nothing."""
@@ -22,33 +26,60 @@ ROUNDING = 1e-9
 MANY = 1_000_000
 START_S = 240
 """How long Ray may take to start on this machine."""
+REACH_S = 10.0
+"""How long the head of a cluster may take to accept a connection."""
+ADDRESS = "RAY_ADDRESS"
+LOCAL = "local"
 LOG_TO_DRIVER = "RAY_LOG_TO_DRIVER"
 """Ray's own switch. What workers write stays in Ray's logs unless it is 1: a worker that crashes and is replaced,
-and now and then one that Ray ends because it is idle, leave stacks that would look like the build's end. What a
-crash costs is told by the row of its video."""
+and now and then one that Ray ends because it is idle, leave stacks that would look like the build's end. The row
+of its video tells what a crash costs."""
 RESTARTS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
 """A worker that dies is replaced and its video tried again, but not for ever, as is Ray Data's default."""
 
 
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names, as it does inside a Ray job, or start one of our own here.
+@contextmanager
+def session() -> Iterator[None]:
+    """Ray for the time of the `with` block: the cluster that RAY_ADDRESS names, or one that is started here.
+
+    What Ray raises becomes one message, what it writes to standard error without reason is left out, and a cluster
+    that was started here ends with the block.
+
+    Raises:
+        BuildError: Ray does not start here, the cluster cannot be reached, or Ray fails within the block.
+    """
+    with without_false_alarms():
+        connected = _connect()
+        _stop_on_sigterm()
+        import ray
+
+        try:
+            with _ray_errors():
+                yield
+        finally:
+            if connected:
+                ray.shutdown()
+
+
+def _connect() -> bool:
+    """Join or start a cluster; False when this process has joined one before.
 
     Ray by itself would look for a cluster that was once started on this machine, and wait for ever for one that
     has ended since.
-
-    Raises:
-        BuildError: Ray does not start here.
     """
     # Ray reads it when it is imported; its own half a minute is too short for a busy machine.
     wait_s = os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_S))
+    address = _address()
+    _check_reachable(address)
     import ray
     from ray.data import DataContext
     from ray.util.annotations import RayDeprecationWarning
 
-    if not ray.is_initialized():
+    connects = not ray.is_initialized()
+    if connects:
         try:
             ray.init(
-                address=os.environ.get("RAY_ADDRESS", "local"),
+                address=address,
                 logging_level=logging.ERROR,
                 log_to_driver=os.environ.get(LOG_TO_DRIVER) == "1",
             )
@@ -57,42 +88,104 @@ def connect() -> None:
                 raise
             raise BuildError(
                 f"Ray did not start within {wait_s} s: this machine is too busy, or short of memory. Run the same "
-                "command again when it is less so"
+                "command again when it is less so."
             ) from error
-    # Warnings of Ray Data are about blocks and operators; what concerns videos, the build says itself.
+    # Warnings of Ray Data are about blocks and operators; the build reports what concerns videos.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []
+    return connects
+
+
+def _stop_on_sigterm() -> None:
+    """Take SIGTERM back from Ray, whose handler prints stacks."""
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _address() -> str:
+    return os.environ.get(ADDRESS) or LOCAL
+
+
+def _check_reachable(address: str) -> None:
+    """Check that something listens at `host:port`: Ray itself tries for minutes, with a line every second.
+
+    Raises:
+        BuildError: nothing does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "local" and "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_S).close()
+    except OSError as error:
+        raise BuildError(
+            f"{ADDRESS}: no Ray cluster answers at {address} ({error.strerror or error}). Start it, correct the "
+            f"address, or unset {ADDRESS} to run on this machine."
+        ) from error
 
 
 def analysers(run: Run, videos: int) -> tuple[int, int]:
     """How many processes analyse videos: at the start, and at most.
 
     Raises:
-        BuildError: the cluster cannot carry one beside the scorers, and is not said to grow.
+        BuildError: the cluster has no room for one beside the scorers, and is not configured to grow.
     """
     import ray
 
-    there: dict[str, float] = ray.cluster_resources()
+    return divide(run, videos, ray.cluster_resources(), joined=_address() != LOCAL)
+
+
+def divide(run: Run, videos: int, resources: dict[str, float], *, joined: bool) -> tuple[int, int]:
+    """How many processes analyse videos on a cluster with these resources.
+
+    Args:
+        run: the configuration of the processes.
+        videos: that are left to do.
+        resources: "CPU", "GPU" and "memory" in bytes, as Ray counts them.
+        joined: whether the cluster was there before; one that is started here never grows.
+
+    Returns:
+        The number at the start, and the most.
+
+    Raises:
+        BuildError: as for `analysers`.
+    """
     needs = {
         "CPU": (run.analyser_cpus, run.scorer_cpus * run.scorers + STAGE_CPUS),
         "GPU": (run.analyser_gpus, run.scorer_gpus * run.scorers),
         "memory": (ANALYSER_MEMORY, SCORER_MEMORY * run.scorers),
     }
-    fitting = min(_fitting(there.get(kind, 0.0), *need) for kind, need in needs.items())
-    if fitting < 1 and run.analysers is None:
-        raise BuildError(
-            f"the cluster has {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs and "
-            f"{there.get('memory', 0) / 2**30:.1f} GiB of memory, too few for one analyser "
-            f"(run.analyser_cpus={run.analyser_cpus:g}, run.analyser_gpus={run.analyser_gpus:g}, 1 GiB) beside "
-            f"{run.scorers} scorers (run.scorer_cpus={run.scorer_cpus:g}, run.scorer_gpus={run.scorer_gpus:g}, "
-            "1 GiB); lower these, or give run.analysers for a cluster that grows on demand"
-        )
+    fitting = min(_fitting(resources.get(kind, 0.0), *need) for kind, need in needs.items())
+    grows = joined and run.analysers is not None
+    if fitting < 1 and not grows:
+        raise BuildError(_no_room(run, resources, joined=joined))
     most = min(run.analysers or fitting, videos)
     # Ray starts these before the scorers: more than fit beside them would leave the scorers waiting for ever.
     return max(1, min(most, fitting)), most
+
+
+def _no_room(run: Run, resources: dict[str, float], *, joined: bool) -> str:
+    where = "the Ray cluster" if joined else "this machine"
+    grow = ", or set run.analysers on a cluster that grows on demand" if joined else ""
+    if not resources.get("GPU") and (run.analyser_gpus or run.scorer_gpus):
+        return (
+            f"run.analyser_gpus={run.analyser_gpus:g} and run.scorer_gpus={run.scorer_gpus:g} ask for GPUs, but "
+            f"{where} has none that Ray sees. Set both to 0 and run.device=cpu{grow}."
+        )
+    return (
+        f"{where} has {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs and "
+        f"{resources.get('memory', 0) / 2**30:.1f} GiB of memory, too few for one analyser "
+        f"(run.analyser_cpus={run.analyser_cpus:g}, run.analyser_gpus={run.analyser_gpus:g}, 1 GiB) beside "
+        f"{run.scorers} scorers (run.scorer_cpus={run.scorer_cpus:g}, run.scorer_gpus={run.scorer_gpus:g}, "
+        f"1 GiB each). Lower these{grow}."
+    )
 
 
 def _fitting(there: float, each: float, others: float) -> int:
@@ -103,8 +196,8 @@ def _fitting(there: float, each: float, others: float) -> int:
 
 
 @contextmanager
-def ray_errors() -> Iterator[None]:
-    """Turn what Ray raises into a message: its own is a stack of stacks, and lies in its logs anyway."""
+def _ray_errors() -> Iterator[None]:
+    """Turn what Ray raises into a message: its own is a stack of stacks, and is in its logs anyway."""
     import ray
 
     try:
@@ -113,5 +206,6 @@ def ray_errors() -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         cause = lines[-1] if lines else type(error).__name__
         raise BuildError(
-            f"Ray gave up: {cause} (see its logs). Finished videos are kept; the same command again continues"
+            f"Ray failed: {cause} (its logs have more). Finished videos are kept: run the same command again to "
+            "continue."
         ) from error

@@ -12,9 +12,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from settings.section import Section
+from shards.metadata import SemanticVersion
 from shards.schema import IMAGES_PER_IDENTITY
 
 Degrees = Annotated[float, Field(ge=0, le=180)]
@@ -41,6 +42,19 @@ def _folder_of_every_node(path: Path) -> Path:
 Folder = Annotated[Path, AfterValidator(_folder_of_every_node)]
 
 
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _relative_glob(glob: str) -> str:
+    if not glob or glob.startswith(("/", "./")):
+        raise ValueError("expected a glob of paths relative to source.path, such as train/*.mp4")
+    return glob
+
+
+Globs = Annotated[tuple[Annotated[str, AfterValidator(_relative_glob)], ...], BeforeValidator(_one_or_more)]
+
+
 class Source(Section):
     """Where the videos come from."""
 
@@ -48,7 +62,14 @@ class Source(Section):
     name: Name = "folder"
     """Name of the dataset in keys, records and the report."""
     path: Folder
-    licence: str | None = None
+    include: Globs = ("*",)
+    """Only files that match one of these globs are listed. A glob is matched against the whole path relative to
+    `path`; `*` and `?` also match `/`, and case counts: `train/*` is everything below train, `*_front.mp4` these
+    files in all directories."""
+    exclude: Globs = ()
+    """Files that match one of these globs are not listed, whatever `include` says. One that matches a directory
+    with a `/` at its end (`raw/`, `raw/*`, `*/lost+found/`) leaves it unread."""
+    license: str | None = None
     """Written into every record of this source."""
 
 
@@ -69,7 +90,9 @@ class Models(Section):
 class Frames(Section):
     """Which frames of a video are looked at."""
 
-    decoder: Literal["decord", "pyav"] = "decord"
+    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    """`auto` and `pyav` decode with PyAV, which reports damage. `decord` decodes with decord the files that it
+    reads and in which a PyAV pass finds no damage; see docs/decoding.md."""
     per_second: Positive = 6.0
     """Analysed frames a second. A head turns about 30 degrees in a second, so 6 give steps of 5 degrees."""
     max_per_video: Annotated[int, Field(ge=IMAGES_PER_IDENTITY)] = 400
@@ -83,8 +106,11 @@ class Faces(Section):
     """The frame's longer side is reduced to this for detection, in pixels."""
     min_score: Fraction = 0.6
     """Least confidence of the detector."""
-    min_px: Positive = 448.0
-    """Least face size (square root of the box's area) in source pixels; the paper's 448."""
+    min_crop_px: Positive = 448.0
+    """Least side of the stored head crop in source pixels, at most the frame's shorter side. The paper asks for a
+    "face resolution larger than 448" and does not say what it measures."""
+    min_px: Positive | None = None
+    """Least face size (square root of the detector's box) in source pixels, a second gate; none when not set."""
     max_yaw: Degrees = 75.0
     max_pitch: Degrees = 50.0
     max_roll: Degrees = 45.0
@@ -168,10 +194,12 @@ class Shards(Section):
     max_samples: Annotated[int, Field(ge=1)] = 256
     max_bytes: Annotated[int, Field(ge=2**20)] = 2**30
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
+    store_embeddings: bool = True
+    """Whether records hold the identity's embedding: without it, faces cannot be searched for in the dataset."""
 
 
 class Run(Section):
-    """How the machine runs the build. What can touch the bits of a result is part of the curation's digest."""
+    """How the machines run the build; only `device` can touch a result, so only it is part of the curation."""
 
     models_dir: Folder | None = None
     """Folder of weights, for models that do not ship in a wheel."""
@@ -181,28 +209,29 @@ class Run(Section):
     analyser_cpus: Positive = 0.9
     analyser_gpus: Annotated[float, Field(ge=0)] = 0.0
     scorers: Annotated[int, Field(ge=1)] = 1
-    """Processes that hold the quality network."""
+    """Processes that hold the quality network: one a GPU, or several on CPUs, because each runs on one thread."""
     scorer_cpus: Positive = 0.1
     scorer_gpus: Annotated[float, Field(ge=0)] = 0.0
-    scorer_threads: Annotated[int, Field(ge=1)] = 1
-    """CPU threads of the quality network."""
-    scorer_batch: Annotated[int, Field(ge=1)] = 8
-    """Images of a video that the quality network sees at once."""
+    sandbox: Literal["best_effort", "required"] = "best_effort"
+    """`required` is an error on machines whose kernel cannot enforce all of the decoder's sandbox; `best_effort`
+    decodes there too, under what the kernel can enforce, and logs what is missing."""
     video_timeout_s: Positive = 600.0
-    """A video that takes longer is one failed row."""
+    """A video that takes longer, analysis included, is one failed row."""
     video_memory_gb: Positive = 8.0
-    """A video that makes its process allocate more is one failed row."""
+    """A video whose decoder allocates more is one failed row."""
     crash_retries: Annotated[int, Field(ge=0)] = 1
-    """How often a video is tried again after its process died: a machine's fault is not the video's."""
+    """How often a video is tried again after its decoder crashed: the machine may be at fault."""
 
 
 class Config(Section):
     """A whole build."""
 
-    example = "faces.min_px=160"
+    example = "faces.min_crop_px=256"
     shipped = "workflows/curate_*.yaml"
 
     name: Name = "mfhq"
+    version: SemanticVersion = "1.0.0"
+    """Version of the dataset, for people to cite."""
     source: Source
     output: Folder
     models: Models
@@ -226,25 +255,31 @@ class Config(Section):
         """The part of the configuration that shapes the dataset: not how it is run, nor where anything lies."""
         return self.model_dump(mode="json", exclude={"run": True, "output": True, "source": {"path"}})
 
-    def curation_digest(self, models: dict[str, str], libraries: dict[str, str]) -> str:
-        """Names what curation makes of one video.
+    def curation(self, weights: dict[str, str], libraries: dict[str, str]) -> dict[str, Any]:
+        """All that decides what curation makes of one video, as a JSON object.
 
-        The steps after it (linking people, split, sharding) may change without curating again.
+        The steps after it (linking people, split, sharding) may change without curating again, and so may every
+        key of `run` except the device.
 
         Args:
-            models: sha256 of each network.
+            weights: sha256 of each network.
             libraries: version of each library that shapes the result.
         """
         sections = {"models", "frames", "faces", "tracking", "selection"}
         settings = self.model_dump(mode="json", include=sections)
         settings["shards"] = {"jpeg_quality": self.shards.jpeg_quality}
         settings["source"] = {"name": self.source.name}
-        settings["run"] = self.run.model_dump(include={"device", "scorer_threads", "scorer_batch"})
-        parts = {"settings": settings, "models": models, "libraries": libraries}
-        return digest(parts | {"curation_version": CURATION_VERSION})
+        return {
+            "settings": settings,
+            "weights": weights,
+            "curation_version": CURATION_VERSION,
+            # Another device or library changes last bits, so it is another curation; its user may say otherwise.
+            "device": self.run.device,
+            "libraries": libraries,
+        }
 
 
-CURATION_VERSION = 1
+CURATION_VERSION = 2
 """Raised whenever a change of the code changes what curation makes of a video."""
 
 

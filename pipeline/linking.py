@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.config import People
 from pipeline.config import Split as SplitConfig
-from shards.schema import Reason, Split, Status, VideoOutcome
+from shards.schema import Box, Reason, Span, Split, Status, VideoOutcome
 
 ROWS_AT_ONCE = 2048
 """Rows of the likeness matrix in memory at a time: 134,077 identities have 18 billion pairs."""
@@ -77,7 +77,7 @@ def assign(
     """
     by_video = {outcome.video_id: outcome for outcome in sorted(outcomes, key=lambda o: o.video_id)}
     for outcome, first in _copies(list(by_video.values())):
-        by_video[outcome.video_id] = _reject(outcome, Reason.DUPLICATE_VIDEO, f"same bytes as {first}")
+        by_video[outcome.video_id] = _reject(outcome, Reason.DUPLICATE_VIDEO, f"same content as {first}")
     kept = [i for i in sorted(identities, key=lambda i: i.key) if by_video[i.video_id].identities]
     persons = link_identities(kept, people.same_person_cosine)
     if people.keep == "best":
@@ -168,12 +168,16 @@ def _components(pairs: NDArray[np.int64], count: int) -> NDArray[np.int32]:
 
 
 def _copies(outcomes: list[VideoOutcome]) -> list[tuple[VideoOutcome, str]]:
-    """Accepted videos whose file has the same content as an accepted one before them, with that one's id."""
-    first: dict[str, str] = {}
+    """Accepted videos with the same content as an accepted one before them, with that one's id.
+
+    Many clips can be cut from one file, so content is a file's digest with the part of it that is the video.
+    """
+    first: dict[tuple[str, Span | None, Box | None], str] = {}
     copies = []
     for outcome in outcomes:
         if outcome.status is Status.ACCEPTED and outcome.sha256 is not None:
-            original = first.setdefault(outcome.sha256, outcome.video_id)
+            content = (outcome.sha256, outcome.span_s, outcome.annotated_box)
+            original = first.setdefault(content, outcome.video_id)
             if original != outcome.video_id:
                 copies.append((outcome, original))
     return copies

@@ -1,47 +1,124 @@
-"""One build at a time in an output folder: two would tear each other's files."""
+"""One build at a time in an output directory: two would overwrite each other's files.
+
+The lock lies inside, because the output may be a mount point whose parent cannot be written to:
+
+    <output>/.staging/lock         locked by the system, which lets go when the process ends, however it ends
+    <output>/.staging/lock-owner   on file systems without locks: exists while a build runs, and says which
+
+Nothing but its build removes a `lock-owner`: whether a process on another host still runs cannot be known here.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from pipeline.errors import BuildError
+from pipeline.staging import FOLDER
 
-SUFFIX = ".lock"
+LOCK = "lock"
+OWNER = "lock-owner"
+UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""How a file system says that it knows no locks."""
 
 
 @contextmanager
-def output_lock(output: Path) -> Iterator[None]:
-    """Hold the output folder for the time of the `with` block.
+def output_lock(output: Path, notify: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Hold the output directory for the time of the `with` block; it is made when missing.
 
-    The lock is a file beside the folder. The system lets go of it when the process ends, however it ends; where
-    a file system knows no locks, nothing is held.
+    Args:
+        output: the directory.
+        notify: is told when the file system has no locks.
 
     Raises:
-        BuildError: another build holds it, or the folder's parent cannot be written to.
+        BuildError: another build holds it, or it cannot be written to.
     """
-    path = output.with_name(output.name + SUFFIX)
+    folder = output / FOLDER
+    with ExitStack() as held:
+        try:
+            for made in (output, folder):
+                _make(made, held)
+            _hold(folder, output, held, notify)
+        except OSError as error:
+            raise BuildError(
+                f"output {output} cannot be used: {error.filename or folder}: {error.strerror}. Give a directory "
+                "that can be written to."
+            ) from error
+        yield
+
+
+def _make(directory: Path, held: ExitStack) -> None:
+    """Make a directory; one that is still empty in the end goes again, so that a failed start leaves nothing."""
+    if not directory.is_dir():
+        directory.mkdir(parents=True)
+        held.callback(_remove_if_empty, directory)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def _hold(folder: Path, output: Path, held: ExitStack, notify: Callable[[str], None]) -> None:
+    path = folder / LOCK
+    file = held.enter_context(path.open("w"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise BuildError(
-            f"output {output} cannot be used: {error.filename}: {error.strerror}; give a folder that can be "
-            "written to"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A build that has just ended may have taken this file away between the two lines above.
-            held = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
-        except BlockingIOError:
-            held = False
-        if not held:
-            raise BuildError(f"another build is writing to {output}; wait for it, or end it")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        if error.errno in {errno.EAGAIN, errno.EACCES}:
+            raise BuildError(_busy(output)) from error
+        if error.errno not in UNSUPPORTED:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        path.unlink(missing_ok=True)
+        _own(folder / OWNER, output, held)
+        notify(
+            f"{output} is on a file system without locks ({error.strerror}). {folder / OWNER} marks it as in use; "
+            "remove that file if this build is killed."
+        )
+        return
+    # A build that has just ended may have removed this file between opening and locking it.
+    if not _is_still(path, file):
+        raise BuildError(_busy(output))
+    held.callback(path.unlink, missing_ok=True)
+    # Left by a build that was killed when the file system had no locks, or running where it has none.
+    if (folder / OWNER).exists():
+        raise BuildError(_owned(folder / OWNER, output))
+
+
+def _is_still(path: Path, file: IO[str]) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _own(path: Path, output: Path, held: ExitStack) -> None:
+    try:
+        # O_EXCL is atomic where locks are not to be had.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError as error:
+        raise BuildError(_owned(path, output)) from error
+    held.callback(path.unlink, missing_ok=True)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+
+
+def _busy(output: Path) -> str:
+    return f"Another build is writing to {output}. Wait for it, or end it."
+
+
+def _owned(path: Path, output: Path) -> str:
+    try:
+        owner = path.read_text(errors="replace")[:200] or "an unknown process"
+    except OSError:
+        owner = "an unknown process"
+    return (
+        f"Another build is writing to {output}: {owner}. Wait for it, or end it. If it no longer runs, remove "
+        f"{path}."
+    )

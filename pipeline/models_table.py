@@ -25,10 +25,12 @@ def models_table(models_dir: Path | None) -> str:
     """Every known network, a paragraph each.
 
     Raises:
-        ConfigError: the folder is none, or its `models.json` is not valid.
+        ConfigError: the directory does not exist, or its `models.json` is not valid.
     """
     if models_dir is not None and not models_dir.is_dir():
-        raise ConfigError(f"--models-dir {models_dir} is no folder")
+        raise ConfigError(
+            f"--models-dir: {models_dir} is not a directory. Pass the directory of the weights."
+        )
     try:
         known = known_models(models_dir)
     except ValueError as error:
@@ -44,7 +46,7 @@ def _paragraph(model: ModelFile, models_dir: Path | None) -> str:
         f"{model.name}\n"
         f"  file     {model.file}\n"
         f"  sha256   {pin(model).removeprefix('sha256 ')}\n"
-        f"  licence  {model.licence}\n"
+        f"  license  {model.license}\n"
         f"  from     {origin(model)}\n"
         f"  here     {_here(model, models_dir)}"
     )
@@ -60,17 +62,17 @@ def _here(model: ModelFile, models_dir: Path | None) -> str:
 
 
 def pull_for(wanted: Sequence[str], models_dir: Path, reporter: Reporter) -> str:
-    """Fetch networks; a line for each says where it lies now.
+    """Download networks; a line for each names its file.
 
     Args:
-        wanted: names of networks, and workflow files whose networks are meant.
-        models_dir: folder to put them in; made when it is not there.
+        wanted: names of networks, and workflow files, for all of their networks.
+        models_dir: directory to put them in; created when missing.
         reporter: shows progress.
 
     Raises:
         ConfigError: what is wanted is neither, or `models.json` is not valid.
         WeightsUnavailable: an address does not answer, or what it gave is not the file.
-        BuildError: the folder cannot be written to.
+        BuildError: the directory cannot be written to.
     """
     try:
         known = known_models(models_dir)

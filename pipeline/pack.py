@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pipeline.errors import BuildError
 from pipeline.linking import Identity, Placement, assign
 from pipeline.plan import BuildPlan
 from pipeline.progress import Reporter
-from pipeline.provenance import code_version, library_versions
+from pipeline.provenance import code_version
 from pipeline.records import StagedIdentity
 from pipeline.sources.manifest import Video
 from pipeline.staging import DamagedStagedFile, Staging
@@ -22,7 +23,7 @@ from shards.atomic import OutOfSpace
 from shards.metadata import DatasetError, DatasetMetadata, Provenance, ShardLimits
 from shards.reader import Dataset
 from shards.sample import Sample
-from shards.schema import IdentityRecord, VideoOutcome
+from shards.schema import FromSource, IdentityRecord, VideoOutcome
 from shards.writer import write_dataset
 
 
@@ -65,9 +66,9 @@ def pack(
 
 def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> DatasetMetadata:
     staged = {video.video_id: video for video in plan.manifest.videos}
-    # A licence changes no image, so it is the one of now and not of when a video was curated.
+    # A license changes no image, so it is the present one and not that of when a video was curated.
     outcomes = [
-        plan.staging.outcome(video).model_copy(update={"licence": video.licence})
+        plan.staging.outcome(video).model_copy(update={"license": video.license})
         for video in plan.manifest.videos
     ]
     identities = [
@@ -83,11 +84,13 @@ def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter)
         config_digest=digest(defining),
         models={name: model.sha256 for name, model in sorted(weights.items())},
         code_version=code_version(),
-        libraries=library_versions(),
+        libraries=plan.libraries(),
     )
     of_video = {identity.key: staged[identity.video_id] for identity in identities}
     order = sorted(assignment.placements, key=lambda key: (assignment.placements[key].split, key))
     samples = _samples(order, of_video, assignment.placements, assignment.outcomes, plan.staging)
+    if not config.shards.store_embeddings:
+        samples = map(_without_embedding, samples)
     limits = ShardLimits(max_samples=config.shards.max_samples, max_bytes=config.shards.max_bytes)
     there = _what_is_there(config.output, provenance, limits, assignment.outcomes)
     if there is not None:
@@ -101,6 +104,7 @@ def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter)
             provenance,
             limits,
             name=config.name,
+            version=config.version,
             progress=lambda done: advance(done, ""),
         )
 
@@ -108,13 +112,25 @@ def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter)
 def _what_is_there(
     output: Path, provenance: Provenance, limits: ShardLimits, outcomes: list[VideoOutcome]
 ) -> DatasetMetadata | None:
-    """The dataset in the output folder, if it is the one that would be written: readers may be using it."""
+    """The dataset in the output directory, if it is the one that would be written: readers may be using it.
+
+    Raises:
+        BuildError: samples were erased from it, so another dataset in its place could bring them back.
+    """
     try:
         dataset = Dataset.open(output)
-        same = (dataset.metadata.provenance, dataset.metadata.limits) == (provenance, limits)
-        return dataset.metadata if same and list(dataset.videos()) == outcomes else None
+        videos = list(dataset.videos())
     except DatasetError:
         return None
+    same = (dataset.metadata.provenance, dataset.metadata.limits) == (provenance, limits)
+    if dataset.metadata.generation == 0:
+        return dataset.metadata if same and videos == outcomes else None
+    if same and [video.video_id for video in videos] == [outcome.video_id for outcome in outcomes]:
+        return dataset.metadata
+    raise BuildError(
+        f"{output} holds generation {dataset.metadata.generation} of a dataset: samples were erased from it, and "
+        "this build could bring them back. Choose another output"
+    )
 
 
 def _for_linking(identity: StagedIdentity, outcome: VideoOutcome) -> Identity:
@@ -151,11 +167,16 @@ def _samples(
         outcome, placement = by_id[video.video_id], placements[key]
         record = IdentityRecord(
             **identity.model_dump(),
+            **outcome.model_dump(include=set(FromSource.model_fields)),
             split=placement.split,
             person_id=placement.person_id,
             video_id=outcome.video_id,
-            source=outcome.source,
-            origin=outcome.origin,
-            licence=outcome.licence,
         )
         yield Sample(record, jpegs, masks)
+
+
+def _without_embedding(sample: Sample) -> Sample:
+    """The sample as it is stored when embeddings are not."""
+    images = [image.model_copy(update={"identity_cosine": None}) for image in sample.record.images]
+    update = {"embedder": None, "embedding": None, "images": images}
+    return replace(sample, record=sample.record.model_copy(update=update))

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from faces.registry import Weights
-from pipeline.config import CURATION_VERSION, Config
+from pipeline.config import Config, digest
 from pipeline.errors import BuildError
+from pipeline.ownership import claim
 from pipeline.provenance import library_versions
+from pipeline.reuse import Choice, count_lost, libraries_used, take_up
 from pipeline.sources.folder import list_folder
-from pipeline.sources.manifest import Manifest, SourceError, Video, printable
-from pipeline.staging import FOLDER, DamagedStagedFile, Staging
-from settings.section import differences
-from shards.atomic import TEMPORARY, OutOfSpace, write_bytes
-from shards.canonical import indented_json
-from shards.layout import DATASET_JSON, is_shard_name
-from shards.schema import Split, Status
+from pipeline.sources.manifest import Manifest, SourceError, Video
+from pipeline.staging import DamagedStagedFile, Staging
+from shards.atomic import OutOfSpace
+from shards.schema import Status
 
-SETTINGS = "settings.json"
-"""Beside the staging areas: the configuration and the weights of the build that owns the output folder."""
 MOST_BLOCKS = 20_000
 """Ray's scheduler slows down with many more blocks; beyond this, a block holds several videos."""
 
@@ -32,7 +26,7 @@ class BuildPlan:
 
     Attributes:
         manifest: every video the build accounts for.
-        staging: where finished videos lie.
+        staging: the finished videos.
         todo: videos still to be curated, largest first, so that no long one is left for the end.
     """
 
@@ -54,23 +48,30 @@ class BuildPlan:
         """How many videos an earlier run has finished."""
         return len(self.manifest.videos) - len(self.todo)
 
+    def libraries(self) -> dict[str, str]:
+        """Version of each library that shapes the dataset, or versions; all videos must be finished."""
+        return libraries_used(self.staging, self.manifest.videos, library_versions())
+
     def seconds(self) -> dict[str, dict[str, float]]:
         """Where the time of each video went, by step; empty for those that could not be analysed."""
         return {video.video_id: self.staging.seconds(video) for video in self.manifest.videos}
 
 
-def plan_build(config: Config, weights: Weights, *, replace: bool, retry_failed: bool) -> BuildPlan:
+def plan_build(
+    config: Config, weights: Weights, *, replace: bool, retry_failed: bool, staged: Choice | None = None
+) -> BuildPlan:
     """Work out what there is to do.
 
     Args:
         config: of the build.
         weights: the networks used.
-        replace: take an output folder over that holds another build, or files of others.
+        replace: take over an output directory that holds another build, or files of others.
         retry_failed: count videos that failed in an earlier run as unfinished.
+        staged: keep or redo videos that other library versions or another device have finished; None asks.
 
     Raises:
-        BuildError: the source cannot be listed, the output folder belongs to another build, or it cannot be
-            used.
+        BuildError: the source cannot be listed, the output directory belongs to another build or cannot be used,
+            or there are such videos and no choice was given.
         OutOfSpace: the disk is full.
     """
     try:
@@ -78,9 +79,12 @@ def plan_build(config: Config, weights: Weights, *, replace: bool, retry_failed:
     except SourceError as error:
         raise BuildError(str(error)) from error
     digests = {name: model.sha256 for name, model in sorted(weights.items())}
-    staging = Staging.of(config.output, config.curation_digest(digests, library_versions()))
+    curation = config.curation(digests, library_versions())
+    staging = Staging.of(config.output, digest(curation))
+    videos = manifest.videos
     try:
-        _claim(config, digests, replace=replace)
+        claim(config, digests, replace=replace, lost=lambda: count_lost(staging, videos))
+        staging = take_up(staging, curation, videos, staged)
         staging.remove_temporary_files()
         finished = staging.finished(manifest.videos)
         if retry_failed:
@@ -91,8 +95,8 @@ def plan_build(config: Config, weights: Weights, *, replace: bool, retry_failed:
         raise
     except OSError as error:
         raise BuildError(
-            f"output {config.output} cannot be used: {error.filename}: {error.strerror}; give a folder that "
-            "can be written to"
+            f"output {config.output} cannot be used: {error.filename}: {error.strerror}. Give a directory that "
+            "can be written to."
         ) from error
     done = {video.video_id for video in finished}
     todo = [video for video in manifest.videos if video.video_id not in done]
@@ -104,56 +108,6 @@ def _failed(staging: Staging, video: Video) -> bool:
         return staging.outcome(video).status is Status.FAILED
     except DamagedStagedFile:
         return True
-
-
-def _claim(config: Config, weights: dict[str, str], *, replace: bool) -> None:
-    """Make the output folder this build's, or refuse when it is another's."""
-    folder = config.output
-    if folder.exists() and not folder.is_dir():
-        raise BuildError(
-            f"output {folder} cannot be used: it is a file; give a folder that can be written to"
-        )
-    settings = folder / FOLDER / SETTINGS
-    ours = config.defining() | {"weights": weights, "curation_version": CURATION_VERSION}
-    ours["source"] |= {"path": str(config.source.path)}
-    if not replace:
-        if settings.exists():
-            _refuse_another_build(folder, settings, ours)
-        elif folder.is_dir() and (names := sorted(path.name for path in folder.iterdir())):
-            _refuse_files_of_others(folder, names)
-    # The writer would refuse these as well, but only after all the work.
-    for path in (path for split in Split for path in sorted((folder / split.value).glob("*"))):
-        if not (is_shard_name(path.relative_to(folder).as_posix()) or TEMPORARY.match(path.name)):
-            raise BuildError(f"{path} is no part of a dataset: move it away, or give another output")
-    write_bytes(settings, indented_json(ours))
-
-
-def _refuse_another_build(folder: Path, settings: Path, ours: dict[str, Any]) -> None:
-    try:
-        owner = json.loads(settings.read_bytes())
-    except ValueError:
-        owner = None
-    if not isinstance(owner, dict):
-        raise BuildError(
-            f"{settings} is damaged, so it is not known what build {folder} holds; give another output, or "
-            "--replace to build over it (videos that this configuration has finished are not curated again)."
-        )
-    changed = differences(owner, ours)
-    if changed:
-        raise BuildError(
-            f"{folder} holds a build of another configuration:\n  "
-            + "\n  ".join(changed)
-            + "\nGive another output, or --replace to build over it (videos whose curation did not change "
-            "are not curated again)."
-        )
-
-
-def _refuse_files_of_others(folder: Path, names: list[str]) -> None:
-    if DATASET_JSON in names:
-        what = f"a dataset, but not what it was built from ({FOLDER}/{SETTINGS} is missing)"
-    else:
-        what = f"files that no build has left there, such as {printable(names[0])}"
-    raise BuildError(f"{folder} holds {what}; give another output, or --replace to build over it.")
 
 
 def unstaged(plan: BuildPlan) -> list[Video]:

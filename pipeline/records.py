@@ -11,6 +11,47 @@ from pydantic import Field
 from shards.schema import IMAGES_PER_IDENTITY, ImageRecord, Pose, Record, VideoOutcome
 
 
+class AnalysedFrame(Record):
+    """A frame that the analysis looked at."""
+
+    frame: int
+    time_s: float
+    reason: str | None = None
+    """Why the whole frame was dropped, whatever it shows."""
+
+
+class TimelineFace(Record):
+    """A face in an analysed frame: what was measured on it, and what came of it. Units are those of the images."""
+
+    frame: int
+    time_s: float
+    track: int
+    box_px: tuple[float, float, float, float]
+    face_px: float
+    crop_px: tuple[float, float, float] | None = None
+    pose: Pose | None = None
+    sharpness: float | None = None
+    reason: str | None = None
+    """Why it was dropped: the first check that it failed. None for a usable face."""
+    candidate: bool = False
+    """Whether its quality was asked for."""
+    quality: float | None = None
+    chosen: bool = False
+    """Whether it is one of the identity's images."""
+
+
+class Timeline(Record):
+    """What the analysis saw in a video, frame by frame; kept to explain the outcome, no part of the dataset.
+
+    A measurement is None where an earlier check had dropped the face. Reasons are text, because other versions
+    of the code than the one that wrote a timeline read it.
+    """
+
+    frames: list[AnalysedFrame] = Field(default_factory=list)
+    faces: list[TimelineFace] = Field(default_factory=list)
+    """By track, and in time order within a track."""
+
+
 class Candidate(Record):
     """One image that may be chosen: an ImageRecord before its quality is known."""
 
@@ -49,6 +90,7 @@ class Analysis(Record):
     tracks: list[CandidateTrack] = Field(default_factory=list)
     seconds: dict[str, float] = Field(default_factory=dict)
     """Time spent, by step."""
+    timeline: Timeline = Field(default_factory=Timeline)
 
 
 class StagedIdentity(Record):

@@ -2,6 +2,8 @@
 
     <output>/.staging/<curation digest>/<2 hex>/<32 hex>.parquet
 
+`pipeline/reuse.py` says when the files of another curation are used as well.
+
 One file holds one video's outcome and images, and appears whole or not at all, so that its existence says that
 the video is done. Its name comes from the video's id, size and time of change: a file that was replaced is
 curated again, and what two workers write twice differs in its timings only.
@@ -10,6 +12,7 @@ curated again, and what two workers write twice differs in its timings only.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +24,15 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from pipeline.errors import BuildError
-from pipeline.records import StagedIdentity
+from pipeline.records import StagedIdentity, Timeline
 from pipeline.sources.manifest import Video
 from pipeline.stages.finalize import FinalizedVideo
 from shards.atomic import remove_temporaries, write_parquet
 from shards.schema import VideoOutcome
 
 FOLDER = ".staging"
+STARTS = "starts"
+"""Beside the finished videos: a byte for each start of an analysis that has not ended yet."""
 ABANDONED_AFTER_S = 3600.0
 """A temporary file this old has no writer any more: a part is written within seconds."""
 
@@ -39,6 +44,7 @@ _SCHEMA = pa.schema(
         pa.field("identities", pa.list_(pa.string()), nullable=False),
         pa.field("jpegs", _IMAGES, nullable=False),
         pa.field("masks", _IMAGES, nullable=False),
+        pa.field("timeline", pa.string(), nullable=False),
     ]
 )
 _SECONDS = TypeAdapter(dict[str, float])
@@ -63,13 +69,15 @@ class DamagedStagedFile(BuildError):  # noqa: N818 - says what is the matter
 
 @dataclass(frozen=True)
 class Staging:
-    """The finished videos of one configuration of the curation.
+    """The finished videos of one curation.
 
     Attributes:
-        folder: where they lie.
+        folder: their directory.
+        kept: directories of other curations; a video that is not in `folder` is taken from the first that has it.
     """
 
     folder: Path
+    kept: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, output: Path, curation_digest: str) -> Staging:
@@ -77,10 +85,12 @@ class Staging:
         return cls(output / FOLDER / curation_digest[:16])
 
     def path(self, video: Video) -> Path:
-        """Where a video's outcome lies once it is finished."""
-        text = f"{video.video_id}\0{video.bytes}\0{video.modified_ns}"
-        name = hashlib.sha256(text.encode()).hexdigest()
-        return self.folder / name[:2] / f"{name[2:34]}.parquet"
+        """The file of a video that is finished, or will be."""
+        name = _name(video)
+        own = self.folder / name
+        if not self.kept or own.exists():
+            return own
+        return next((folder / name for folder in self.kept if (folder / name).exists()), own)
 
     def write(self, video: Video, finalized: FinalizedVideo) -> None:
         """Keep a finished video.
@@ -95,15 +105,49 @@ class Staging:
                 "identities": [[identity.model_dump_json() for identity in finalized.identities]],
                 "jpegs": [finalized.jpegs],
                 "masks": [finalized.masks],
+                "timeline": [finalized.timeline.model_dump_json(exclude_defaults=True)],
             },
             schema=_SCHEMA,
         )
-        write_parquet(self.path(video), table)
+        write_parquet(self.folder / _name(video), table)
+
+    def count_start(self, video: Video) -> int:
+        """Count a start of a video's analysis, in a file that outlives the process.
+
+        Returns:
+            The number of starts, this one included, since `forget_starts` or `remove_temporary_files`.
+
+        Raises:
+            OSError: the output cannot be written to.
+        """
+        path = self._starts(video)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(b".")
+            file.flush()
+            return file.tell()
+
+    def forget_starts(self, video: Video) -> None:
+        """Reset the count: the analysis of the video has ended."""
+        self._starts(video).unlink(missing_ok=True)
+
+    def _starts(self, video: Video) -> Path:
+        return self.folder / STARTS / _name(video).replace("/", "").removesuffix(".parquet")
 
     def finished(self, videos: list[Video]) -> list[Video]:
         """Those of `videos` that are done."""
-        there = {path.relative_to(self.folder).as_posix() for path in self.folder.glob("??/*.parquet")}
-        return [v for v in videos if self.path(v).relative_to(self.folder).as_posix() in there]
+        there = set[str]().union(*map(_names, (self.folder, *self.kept)))
+        return [video for video in videos if _name(video) in there]
+
+    def folders_of(self, videos: list[Video]) -> list[Path]:
+        """The directories that hold at least one of the finished `videos`, the own one first."""
+        missing = {_name(video) for video in videos}
+        holding: list[Path] = []
+        for folder in (self.folder, *self.kept):
+            found = missing & _names(folder)
+            missing -= found
+            holding += [folder] if found else []
+        return holding
 
     def outcome(self, video: Video) -> VideoOutcome:
         """What became of a finished video.
@@ -133,10 +177,16 @@ class Staging:
         jpegs, masks = self._read(video, "jpegs", "masks")
         return [(tuple(images), tuple(covers)) for images, covers in zip(jpegs, masks, strict=True)]
 
+    def timeline(self, video: Video) -> Timeline:
+        """What the analysis of a finished video saw, frame by frame."""
+        (text,) = self._read(video, "timeline")
+        with _damage_named(video, self.path(video)):
+            return Timeline.model_validate_json(text)
+
     def is_readable(self, video: Video) -> bool:
         """Whether all that was kept of a finished video can be read back."""
         try:
-            self._read(video, *_SCHEMA.names)
+            self._read(video, *(name for name in _SCHEMA.names if name != "timeline"))
             self.outcome(video)
             self.identities(video)
         except DamagedStagedFile:
@@ -146,12 +196,14 @@ class Staging:
     def forget(self, videos: list[Video]) -> None:
         """Drop the outcomes of some videos, so that they are curated again."""
         for video in videos:
-            self.path(video).unlink(missing_ok=True)
+            for folder in (self.folder, *self.kept):
+                (folder / _name(video)).unlink(missing_ok=True)
 
     def remove_temporary_files(self) -> None:
         """Remove what killed writers left behind, but not what another driver's workers may be writing."""
         for folder in (self.folder.parent, *sorted(self.folder.glob("??"))):
             remove_temporaries(folder, ABANDONED_AFTER_S)
+        shutil.rmtree(self.folder / STARTS, ignore_errors=True)
 
     def _read(self, video: Video, *columns: str) -> list[Any]:
         """The given columns of a part's only row."""
@@ -160,6 +212,17 @@ class Staging:
             table = pq.read_table(file, columns=list(columns), page_checksum_verification=True)
             (row,) = table.to_pylist()
             return [row[column] for column in columns]
+
+
+def _name(video: Video) -> str:
+    """Path of a video's file inside a staging directory."""
+    text = f"{video.video_id}\0{video.bytes}\0{video.modified_ns}"
+    name = hashlib.sha256(text.encode()).hexdigest()
+    return f"{name[:2]}/{name[2:34]}.parquet"
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.glob("??/*.parquet")}
 
 
 @contextmanager
@@ -175,3 +238,56 @@ def _damage_named(video: Video, path: Path) -> Iterator[None]:
                 f"file: {video.video_id} is then curated again"
             ) from error
         raise DamagedStagedFile(video, path, str(error).splitlines()[0]) from error
+
+
+@dataclass(frozen=True)
+class StagedVideo:
+    """All that a staged file holds of a video, found by the file's path alone.
+
+    Attributes:
+        outcome: of the video.
+        timeline: what the analysis saw; None in files of an older version.
+        identities: those that were chosen.
+        jpegs: the images of each identity.
+    """
+
+    outcome: VideoOutcome
+    timeline: Timeline | None
+    identities: list[StagedIdentity]
+    jpegs: list[list[bytes]]
+
+
+def read_staged_outcome(path: Path) -> VideoOutcome:
+    """The outcome in a staged file.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    return VideoOutcome.model_validate_json(_columns(path, ["outcome"])["outcome"])
+
+
+def read_staged_video(path: Path) -> StagedVideo:
+    """All that a staged file holds.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    there = [
+        name for name in ("outcome", "identities", "jpegs", "timeline") if name in pq.read_schema(path).names
+    ]
+    row = _columns(path, there)
+    return StagedVideo(
+        outcome=VideoOutcome.model_validate_json(row["outcome"]),
+        timeline=Timeline.model_validate_json(row["timeline"]) if "timeline" in row else None,
+        identities=[StagedIdentity.model_validate_json(text) for text in row["identities"]],
+        jpegs=row["jpegs"],
+    )
+
+
+def _columns(path: Path, names: list[str]) -> dict[str, Any]:
+    with path.open("rb") as file:
+        (row,) = pq.read_table(file, columns=names, page_checksum_verification=True).to_pylist()
+    columns: dict[str, Any] = row
+    return columns

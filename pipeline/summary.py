@@ -6,9 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards.layout import VIDEOS
 from shards.metadata import DatasetMetadata
 from shards.reader import Dataset
-from shards.schema import Split, Status
+from shards.schema import Reason, Split, Status
+
+AFTER_CURATION = {Reason.DUPLICATE_VIDEO: " (found after curation, so it counted as accepted until then)"}
+"""Why fewer videos are accepted than the progress of curation said."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +24,22 @@ class Build:
 
 
 def summary(output: Path, build: Build) -> str:
-    """Counts, and where the dataset and its report are, in five lines."""
+    """Counts, the reasons of videos that gave nothing, and where the dataset and its report are, a line each."""
     metadata, counts = build.metadata, build.metadata.counts
     videos = "  ".join(f"{counts.videos[status]} {status.value}" for status in Status)
     identities = "  ".join(f"{counts.identities[split]} {split.value}" for split in (Split.TRAIN, Split.TEST))
     size = sum(shard.bytes for shard in metadata.shards) / 1e6
+    reasons = _reasons(output)
+    persons = "1 person" if counts.persons == 1 else f"{counts.persons} persons"
     return "\n".join(
         (
             f"videos      {sum(counts.videos.values())}: {videos}",
-            f"identities  {sum(counts.identities.values())}: {identities}  ({counts.persons} persons)",
+            *(
+                f"{status.value:<12}{_listed(reasons[status])}"
+                for status in (Status.REJECTED, Status.FAILED)
+                if reasons[status]
+            ),
+            f"identities  {sum(counts.identities.values())}: {identities}  ({persons})",
             f"images      {counts.images}",
             f"shards      {len(metadata.shards)} ({size:.1f} MB) in {output}",
             f"report      {build.report}",
@@ -36,11 +47,27 @@ def summary(output: Path, build: Build) -> str:
     )
 
 
-def warning(output: Path, metadata: DatasetMetadata) -> str | None:
-    """What is remarkable about a dataset that is sound all the same: that it is empty, and why."""
+def warning(metadata: DatasetMetadata) -> str | None:
+    """What the user must notice about a dataset that is complete and verified: that it is empty."""
     counts = metadata.counts
     if counts.videos.get(Status.ACCEPTED, 0):
         return None
-    reasons = Counter(video.reason.value for video in Dataset.open(output).videos() if video.reason)
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f"warning: none of {sum(counts.videos.values())} videos gave an identity: {why}"
+    return (
+        f"warning: none of {sum(counts.videos.values())} videos gave an identity. The summary and the report name "
+        "the reasons."
+    )
+
+
+def _reasons(output: Path) -> dict[Status, Counter[str]]:
+    """How many videos have each reason, by their status."""
+    found: dict[Status, Counter[str]] = {status: Counter() for status in Status}
+    for row in Dataset.open(output).table(VIDEOS, ("status", "reason")).to_pylist():
+        if row["reason"] is not None:
+            found[Status(row["status"])][row["reason"]] += 1
+    return found
+
+
+def _listed(reasons: Counter[str]) -> str:
+    notes = {reason.value: note for reason, note in AFTER_CURATION.items()}
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {reason}{notes.get(reason, '')}" for reason, count in ordered)

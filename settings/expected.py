@@ -65,6 +65,8 @@ def _words(kind: Any, limits: Iterable[Any], described: str | None, key: str) ->
     elif origin is Literal:
         *first, last = map(str, parts)
         words = f"{', '.join(first)} or {last}" if first else last
+    elif origin is tuple and parts[-1] is Ellipsis:
+        words = f"a list [A,B,…], each {_words(parts[0], (), None, key)}"
     elif origin is tuple:
         letters = ",".join("ABCDEFGH"[: len(parts)])
         words = f"[{letters}], each {_words(parts[0], (), None, key)}"

@@ -9,7 +9,7 @@ from enum import StrEnum
 class Check(StrEnum):
     """What `verify` checks; a finding names the check that failed."""
 
-    BAD_MANIFEST = "bad_manifest"
+    BAD_METADATA = "bad_metadata"
     UNSUPPORTED_VERSION = "unsupported_version"
     MISSING_FILE = "missing_file"
     EXTRA_FILE = "extra_file"
@@ -34,6 +34,7 @@ class Check(StrEnum):
     INDEX_DISAGREES = "index_disagrees"
     IMAGES_DISAGREE = "images_disagree"
     VIDEOS_DISAGREE = "videos_disagree"
+    ERASED_SAMPLE = "erased_sample"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""dataset.json: what a dataset holds, how it was made, and the mark that it is whole."""
+"""dataset.json: what a dataset holds, how it was made, and the mark that it is whole.
+
+It is the only file with a fixed name, and the only one that names others. Replacing it, by one atomic rename,
+moves a dataset from one generation to the next.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,31 @@ from typing import Annotated, Any
 from pydantic import Field, JsonValue, ValidationError
 
 from shards.canonical import compact_json, indented_json, sha256_hex
-from shards.layout import SHARD_PATTERN, TABLES
+from shards.layout import (
+    MAX_GENERATIONS,
+    SHARD_PATTERN,
+    TABLE_PATTERN,
+    TABLES,
+    generation_of,
+    number_of,
+    split_of,
+    table_name,
+)
 from shards.schema import FORMAT_VERSION, Record, Sha256, Split, Status
 
-DIGEST_FIELD = "manifest_sha256"
+DIGEST_FIELD = "metadata_sha256"
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
 
 Count = Annotated[int, Field(ge=0)]
+SemanticVersion = Annotated[
+    str,
+    Field(
+        pattern=r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"
+        r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$",
+        max_length=100,
+        description="a semantic version such as 1.0.0",
+    ),
+]
 
 
 class DatasetError(ValueError):
@@ -58,6 +80,7 @@ class ShardEntry(Record):
 class TableEntry(Record):
     """One Parquet file."""
 
+    name: str = Field(pattern=TABLE_PATTERN, description="path relative to the root")
     sha256: Sha256
     bytes: Count
     rows: Count
@@ -77,11 +100,27 @@ class DatasetMetadata(Record):
 
     format_version: str = FORMAT_VERSION
     name: str
+    version: SemanticVersion = Field(default="1.0.0", description="of the dataset, for people to cite")
+    generation: int = Field(
+        default=0, ge=0, lt=MAX_GENERATIONS, description="0 is a build; each change of one adds 1"
+    )
     limits: ShardLimits
     counts: Counts
     shards: list[ShardEntry] = Field(description="sorted by name")
-    tables: dict[str, TableEntry] = Field(description="one for each of the three Parquet files")
+    tables: dict[str, TableEntry] = Field(description="the Parquet files, by role")
     provenance: Provenance
+
+    def table(self, role: str) -> str:
+        """Name of the file of a table.
+
+        Raises:
+            KeyError: the dataset has no such table.
+        """
+        return self.tables[role].name
+
+    def files(self) -> set[str]:
+        """Names of all shards and tables."""
+        return {shard.name for shard in self.shards} | {table.name for table in self.tables.values()}
 
 
 def encode_metadata(metadata: DatasetMetadata) -> bytes:
@@ -119,8 +158,32 @@ def decode_metadata(data: bytes) -> DatasetMetadata:
     except ValidationError as error:
         raise DatasetError(f"dataset.json does not follow the format: {brief(error)}") from error
     if missing := set(TABLES) - metadata.tables.keys():
-        raise DatasetError(f"dataset.json lists no {', '.join(sorted(missing))}")
+        raise DatasetError(f"dataset.json lists no table {', '.join(sorted(missing))}")
+    if errors := name_errors(metadata):
+        raise DatasetError(f"dataset.json does not follow the format: {errors[0]}")
     return metadata
+
+
+def name_errors(metadata: DatasetMetadata) -> list[str]:
+    """Sentences on file names that contradict their entries or each other; empty when all is well."""
+    errors = []
+    for role, table in sorted(metadata.tables.items()):
+        if table.name != table_name(role, generation_of(table.name)):
+            errors.append(f"the table {role} is named {table.name}")
+    errors += [
+        f"{shard.name} is listed as {shard.split}"
+        for shard in metadata.shards
+        if shard.split is not split_of(shard.name)
+    ]
+    errors += [
+        f"{name} is of a later generation than the dataset, {metadata.generation}"
+        for name in sorted(metadata.files())
+        if generation_of(name) > metadata.generation
+    ]
+    places = [(split_of(shard.name), number_of(shard.name)) for shard in metadata.shards]
+    if places != sorted(set(places)):
+        errors.append("its shards are not sorted by name, each number once a split")
+    return errors
 
 
 def check_version(version: Any) -> bool:

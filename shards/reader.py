@@ -1,13 +1,14 @@
-"""Reads a dataset from a folder: any sample by one range read, or all of them in order.
+"""Reads a dataset from a directory: any sample by one range read, or all of them in order.
 
-The index is data from outside: a shard name or a range that the metadata does not bear out is refused before
-a file is opened, and every sample is checked against its digests.
+All file names come from dataset.json, so a reader stays with the generation that it opened. The index is data
+from outside: a shard name or a range that contradicts the metadata is rejected before a file is opened, and every
+sample is checked against its digests.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,26 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from shards.canonical import sha256_hex
-from shards.layout import DATASET_JSON, FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MASK_FIELDS, VIDEOS
+from shards.layout import (
+    DATASET_JSON,
+    FIELDS,
+    IMAGE_FIELDS,
+    IMAGES,
+    INDEX,
+    JSON_FIELD,
+    MASK_FIELDS,
+    TOMBSTONES,
+    VIDEOS,
+)
 from shards.metadata import DatasetError, DatasetMetadata, ShardEntry, brief, check_version, decode_metadata
 from shards.sample import Sample
 from shards.schema import IdentityRecord, Split, VideoOutcome
-from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, VIDEOS_SCHEMA, Row, rows_of, video_outcome
+from shards.tables import SCHEMAS, Row, rows_of, video_outcome
 
 
 @dataclass(frozen=True)
 class SampleRange:
-    """Where a sample lies: `length` bytes at `offset` of a shard, and where its members' data lie."""
+    """Position of a sample: `length` bytes at `offset` of a shard, and the positions of its members' data."""
 
     key: str
     split: Split
@@ -39,7 +50,7 @@ class SampleRange:
 
 
 class Index:
-    """Which samples there are and where they lie: the rows of index.parquet, checked against the metadata."""
+    """Which samples there are, and their positions: the rows of the index, checked against the metadata."""
 
     def __init__(self, metadata: DatasetMetadata, table: pa.Table) -> None:
         self.table = table
@@ -54,7 +65,7 @@ class Index:
         return [key for key, row in self._rows.items() if splits[row] == split]
 
     def locate(self, key: str) -> SampleRange:
-        """Where a sample lies.
+        """Position of a sample.
 
         Raises:
             KeyError: there is no such sample.
@@ -66,13 +77,13 @@ class Index:
 
 
 class Dataset:
-    """A finished dataset in a folder; use `Dataset.open`."""
+    """A finished dataset in a directory; use `Dataset.open`."""
 
     def __init__(self, root: Path, metadata: DatasetMetadata, index: pa.Table) -> None:
         self.root = root
         self.metadata = metadata
         self.index = index
-        """The rows of index.parquet."""
+        """The rows of the index."""
         self._index = Index(metadata, index)
 
     @classmethod
@@ -83,14 +94,14 @@ class Dataset:
             DatasetError: no finished dataset, or one of another major version of the format.
         """
         metadata = read_metadata(root)
-        return cls(root, metadata, read_table(root / INDEX, INDEX_SCHEMA))
+        return cls(root, metadata, read_table(root / metadata.table(INDEX), SCHEMAS[INDEX]))
 
     def keys(self, split: Split | None = None) -> list[str]:
         """Keys in canonical order: sorted within a split, `test` before `train`."""
         return self._index.keys(split)
 
     def locate(self, key: str) -> SampleRange:
-        """Where a sample lies.
+        """Position of a sample.
 
         Raises:
             KeyError: there is no such sample.
@@ -120,32 +131,59 @@ class Dataset:
             yield self.sample(key)
 
     def videos(self) -> Iterator[VideoOutcome]:
-        """What became of each input video, sorted by video_id.
+        """The outcome of each input video, sorted by video_id.
 
         Raises:
-            DatasetError: videos.parquet does not follow the format.
+            DatasetError: the videos table does not follow the format.
         """
         newer = check_version(self.metadata.format_version)
-        for row in rows_of(read_table(self.root / VIDEOS, VIDEOS_SCHEMA)):
+        for row in rows_of(self.table(VIDEOS)):
             try:
                 yield video_outcome(row, ignore_unknown=newer)
             except ValidationError as error:
-                raise DatasetError(f"{VIDEOS}, {row['video_id']}: {brief(error)}") from error
+                raise DatasetError(
+                    f"{self.metadata.table(VIDEOS)}, {row['video_id']}: {brief(error)}"
+                ) from error
 
     def images(self) -> pa.Table:
-        """One row an image; the columns are in README.md, "images.parquet".
+        """One row an image; the columns are in README.md, "The images table".
 
         Raises:
-            DatasetError: images.parquet does not follow the format.
+            DatasetError: the images table does not follow the format.
         """
-        return read_table(self.root / IMAGES, IMAGES_SCHEMA)
+        return self.table(IMAGES)
+
+    def tombstones(self) -> pa.Table:
+        """One row a sample that was erased; the columns are in README.md, "The tombstones table".
+
+        Raises:
+            DatasetError: the tombstones table does not follow the format.
+        """
+        if TOMBSTONES not in self.metadata.tables:
+            return SCHEMAS[TOMBSTONES].empty_table()
+        return self.table(TOMBSTONES)
+
+    def table(self, role: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A table, or some columns of it.
+
+        Args:
+            role: `index`, `images`, `videos` or `tombstones`.
+            columns: their names; all when not given.
+
+        Raises:
+            KeyError: there is no such table or column.
+            DatasetError: the table does not follow the format.
+        """
+        schema = SCHEMAS[role]
+        wanted = pa.schema([schema.field(name) for name in columns]) if columns is not None else schema
+        return read_table(self.root / self.metadata.table(role), wanted)
 
 
 def read_metadata(root: Path) -> DatasetMetadata:
-    """Read dataset.json of a folder.
+    """Read dataset.json of a directory.
 
     Raises:
-        DatasetError: there is none, so the folder is no dataset, or it cannot be read.
+        DatasetError: there is none, so the directory is no dataset, or it cannot be read.
     """
     path = root / DATASET_JSON
     try:
@@ -158,7 +196,7 @@ def read_metadata(root: Path) -> DatasetMetadata:
 
 
 def read_table(path: Path, schema: pa.Schema, data: bytes | None = None) -> pa.Table:
-    """The columns of `schema` from a Parquet file; further columns, of a newer minor version, are left out.
+    """The columns of `schema` from a Parquet file; columns that are not in it are ignored.
 
     Args:
         path: the file; only named in messages when `data` is given.
@@ -187,20 +225,18 @@ def sample_range(row: Row, shards: dict[str, ShardEntry]) -> SampleRange:
     key, name = row["key"], row["shard"]
     shard = shards.get(name)
     if shard is None:
-        raise DatasetError(
-            f"{INDEX}: sample {key} is said to lie in {name!r}, which {DATASET_JSON} does not list"
-        )
+        raise DatasetError(f"{INDEX}: sample {key} points to {name!r}, which {DATASET_JSON} does not list")
     if row["split"] != shard.split:
-        raise DatasetError(f"{INDEX}: sample {key} is of split {row['split']!r} but lies in {name}")
+        raise DatasetError(f"{INDEX}: sample {key} is of split {row['split']!r}, but its shard is {name}")
     start, end = row["offset"], row["offset"] + row["length"]
     if not 0 <= start < end <= shard.bytes:
-        raise DatasetError(f"{INDEX}: sample {key} is said to lie outside of {name}")
+        raise DatasetError(f"{INDEX}: sample {key} points outside of {name}")
     members = {member["name"]: (member["offset"], member["size"]) for member in row["members"]}
     if len(row["members"]) != len(FIELDS) or set(members) != {f"{key}.{field}" for field in FIELDS}:
         raise DatasetError(f"{INDEX}: sample {key} has other members than the format says")
     for member, (offset, size) in members.items():
         if size < 0 or offset < start or offset + size > end:
-            raise DatasetError(f"{INDEX}: member {member} is said to lie outside of its sample")
+            raise DatasetError(f"{INDEX}: member {member} points outside of its sample")
     return SampleRange(
         key=key,
         split=shard.split,

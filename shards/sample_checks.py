@@ -17,8 +17,7 @@ from shards.sample import validate_jpeg, validate_mask
 from shards.schema import IdentityRecord, Split
 from shards.stored_tables import StoredTables
 from shards.tables import Row, image_rows
-from shards.tarwalk import Member
-from shards.ustar import BLOCK, padding
+from shards.tar import BLOCK, Member, padded
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class FoundSample:
     members: Sequence[Member]
 
     def where(self, field: str) -> str:
-        """Where the member of a field stands."""
+        """Place of a field's member, for findings."""
         return f"{self.shard}:{self.key}.{field}"
 
 
@@ -54,12 +53,12 @@ def check_sample(
     if JSON_FIELD in data:
         record = _check_record(found, data[JSON_FIELD], findings)
     if stored.index is not None:
-        _check_index(found, stored.index.rows(found.key), findings)
+        _check_index(found, stored.index.rows(found.key), stored.names[INDEX], findings)
     rows: list[Row] = []
     if stored.images is not None:
         rows = stored.images.rows(found.key)
         if record is not None:
-            _compare_rows(record, rows, findings)
+            _compare_rows(record, rows, stored.names[IMAGES], findings)
     _check_images(found, data, _digests(record, rows), findings, pool)
     if record is not None and stored.videos is not None:
         _check_video(record, stored, findings)
@@ -103,35 +102,37 @@ def _check_record(found: FoundSample, data: bytes, findings: Findings) -> Identi
     return record
 
 
-def _check_index(found: FoundSample, rows: Sequence[Row], findings: Findings) -> None:
-    where = f"{INDEX}:{found.key}"
+def _check_index(found: FoundSample, rows: Sequence[Row], name: str, findings: Findings) -> None:
+    where = f"{name}:{found.key}"
     if len(rows) != 1:
         message = f"has {len(rows)} rows for a sample of {found.shard}, expected 1"
         findings.add(Check.INDEX_DISAGREES, where, message)
         return
     row = rows[0]
     start, last = found.members[0].offset - BLOCK, found.members[-1]
-    end = last.offset + len(last.data) + padding(len(last.data))
+    end = last.offset + padded(len(last.data))
     actual = {"shard": found.shard, "split": found.split.value, "offset": start, "length": end - start}
     for column, value in actual.items():
         if row[column] != value:
             message = f"{column} is {row[column]!r}, in the shard it is {value!r}"
             findings.add(Check.INDEX_DISAGREES, where, message)
-    lie = [
+    actual_members = [
         {"name": member.name, "offset": member.offset, "size": len(member.data)} for member in found.members
     ]
-    if row["members"] != lie:
-        findings.add(Check.INDEX_DISAGREES, where, "its members are others, or lie elsewhere in the shard")
+    if row["members"] != actual_members:
+        findings.add(
+            Check.INDEX_DISAGREES, where, "its members differ from those of the shard in name, offset or size"
+        )
     for member in found.members:
         if member.name == f"{found.key}.{JSON_FIELD}" and sha256_hex(member.data) != row["json_sha256"]:
-            message = f"has another sha256 than {INDEX} says"
+            message = f"has another sha256 than {name} says"
             findings.add(Check.MEMBER_DIGEST, f"{found.shard}:{member.name}", message)
 
 
 def _digests(record: IdentityRecord | None, rows: Sequence[Row]) -> dict[str, str]:
     """What images and masks should hash to, by field.
 
-    Where the record is damaged, images.parquet still knows.
+    Where the record is damaged, the images table still knows.
     """
     if record is not None:
         pairs = [(image.sha256, image.mask_sha256) for image in record.images]
@@ -162,8 +163,8 @@ def _check_image(field: str, data: bytes, digest: str | None) -> tuple[bool, str
     return digest is not None and sha256_hex(data) != digest, check(data)
 
 
-def _compare_rows(record: IdentityRecord, rows: Sequence[Row], findings: Findings) -> None:
-    where = f"{IMAGES}:{record.key}"
+def _compare_rows(record: IdentityRecord, rows: Sequence[Row], name: str, findings: Findings) -> None:
+    where = f"{name}:{record.key}"
     if not rows:
         findings.add(Check.IMAGES_DISAGREE, where, "has no rows")
     for expected, row in zip(image_rows(record), rows, strict=False):
@@ -174,7 +175,7 @@ def _compare_rows(record: IdentityRecord, rows: Sequence[Row], findings: Finding
 
 
 def _check_video(record: IdentityRecord, stored: StoredTables, findings: Findings) -> None:
-    where = f"{VIDEOS}:{record.video_id}"
+    where = f"{stored.names[VIDEOS]}:{record.video_id}"
     video = (stored.videos or {}).get(record.video_id)
     if video is None:
         message = f"has no readable row, but sample {record.key} was cut from it"

@@ -13,12 +13,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "2.0"
 IMAGES_PER_IDENTITY = 8
 IMAGE_SIDE = 512
 """Side of the stored square images, in pixels."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Span = tuple[float, float]
+"""Part of a file: start and end in seconds from the file's start."""
+Box = tuple[float, float, float, float]
+"""Box as fractions of the shown frame's width and height: x0, y0, x1, y1."""
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=80)]
 """Key of a sample: plain ASCII, no dots (WebDataset splits at the first one), no leading `-`."""
 
@@ -30,7 +34,7 @@ class Record(BaseModel):
 
 
 class Status(StrEnum):
-    """What became of a video."""
+    """The outcome of a video. The list is closed: readers count by it."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -38,16 +42,20 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a video, a track or a frame went no further; the one list that every step and report uses.
+    """Why a video, a track or a frame goes no further, as far as this code writes it.
 
-    The order is that of the pipeline.
+    The list is open: a record may hold a reason that is not here. The order is that of the pipeline.
     """
 
     # failed: the file or the machine
     EMPTY_FILE = "empty_file"
+    NOT_A_REGULAR_FILE = "not_a_regular_file"
+    UNSUPPORTED_CONTAINER = "unsupported_container"
     UNREADABLE = "unreadable"
     TRUNCATED_FILE = "truncated_file"
     DECODE_ERROR = "decode_error"
+    DECODER_CRASHED = "decoder_crashed"
+    SANDBOX_VIOLATION = "sandbox_violation"
     WORKER_CRASHED = "worker_crashed"
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
@@ -55,12 +63,15 @@ class Reason(StrEnum):
     # rejected: the file holds nothing for us
     NO_VIDEO_STREAM = "no_video_stream"
     STILL_IMAGE = "still_image"
-    HDR_VIDEO = "hdr_video"
     TOO_SHORT = "too_short"
+    FRAME_TOO_LARGE = "frame_too_large"
+    HDR_VIDEO = "hdr_video"
+    CORRUPT_FRAME = "corrupt_frame"
     DUPLICATE_VIDEO = "duplicate_video"
     # rejected: frames and tracks
     NO_FACE = "no_face"
     FACE_TOO_SMALL = "face_too_small"
+    CROP_TOO_SMALL = "crop_too_small"
     FACE_CUT_OFF = "face_cut_off"
     NO_LANDMARKS = "no_landmarks"
     EXTREME_POSE = "extreme_pose"
@@ -74,19 +85,28 @@ class Reason(StrEnum):
     DUPLICATE_PERSON = "duplicate_person"
 
 
+REASON_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
+UnknownReason = Annotated[str, Field(pattern=REASON_PATTERN)]
+AnyReason = Annotated[Reason | UnknownReason, Field(union_mode="left_to_right")]
+"""A reason in a record: one of `Reason`, or the name of one that this code does not know."""
+
 FAILURES = frozenset(
     {
         Reason.EMPTY_FILE,
+        Reason.NOT_A_REGULAR_FILE,
+        Reason.UNSUPPORTED_CONTAINER,
         Reason.UNREADABLE,
         Reason.TRUNCATED_FILE,
         Reason.DECODE_ERROR,
+        Reason.DECODER_CRASHED,
+        Reason.SANDBOX_VIOLATION,
         Reason.WORKER_CRASHED,
         Reason.TIMEOUT,
         Reason.OUT_OF_MEMORY,
         Reason.INTERNAL_ERROR,
     }
 )
-"""Reasons of status `failed`: something broke. All others are decisions, of status `rejected`."""
+"""Reasons of status `failed`: something broke. The others in `Reason` are of status `rejected`."""
 
 
 class Split(StrEnum):
@@ -94,6 +114,25 @@ class Split(StrEnum):
 
     TRAIN = "train"
     TEST = "test"
+
+
+class Attribute(Record):
+    """One thing that the source says of a video, such as an annotation of its dataset."""
+
+    name: str = Field(min_length=1)
+    value: str
+
+
+class FromSource(Record):
+    """What the source knows of a video; the same in its outcome and in the samples cut from it."""
+
+    source: str = Field(description="name of the source dataset")
+    origin: str | None = Field(default=None, description="what the video was cut from, such as a YouTube id")
+    license: str | None = Field(default=None, description="terms of the source")
+    span_s: Span | None = Field(default=None, description="part of the file that is the video; null: all")
+    annotated_box: Box | None = Field(default=None, description="the person's box, as the source gives it")
+    source_person: str | None = Field(default=None, description="the source's own label of the person")
+    attributes: list[Attribute] = Field(default_factory=list, description="sorted by name")
 
 
 class Pose(Record):
@@ -116,7 +155,7 @@ class ImageRecord(Record):
     """One image of an identity: where it came from, what it shows and what it hashes to."""
 
     frame: int = Field(ge=0, description="index of the source frame, in display order")
-    time_s: float = Field(ge=0, description="presentation time of that frame, seconds from the video's start")
+    time_s: float = Field(ge=0, description="presentation time of that frame, seconds from the file's start")
     box_px: tuple[float, float, float, float] = Field(description="detector's face box: x0, y0, x1, y1")
     face_px: float = Field(description="face size: square root of the box's area")
     crop_px: tuple[float, float, float] = Field(description="the stored square: x0, y0, side")
@@ -124,13 +163,15 @@ class ImageRecord(Record):
     landmarks_crop_px: list[tuple[float, float]] = Field(min_length=478, max_length=478)
     eyes_open: float = Field(ge=0, le=1, description="1 = wide open, 0 = closed; the lower of the two eyes")
     sharpness: float = Field(ge=0, description="variance of the Laplacian of the face at 128 px")
-    identity_cosine: float = Field(ge=-1.001, le=1.001, description="cosine to the identity's embedding")
+    identity_cosine: float | None = Field(
+        default=None, ge=-1.001, le=1.001, description="cosine to the identity's embedding, if it was known"
+    )
     quality: Quality
     sha256: Sha256 = Field(description="of the JPEG member")
     mask_sha256: Sha256 = Field(description="of the PNG member")
 
 
-class IdentityRecord(Record):
+class IdentityRecord(FromSource):
     """The JSON member of a sample: one person in one track of one video."""
 
     format_version: str = FORMAT_VERSION
@@ -138,42 +179,44 @@ class IdentityRecord(Record):
     split: Split
     person_id: str = Field(description="same for records judged to show the same person")
     video_id: str
-    source: str = Field(description="name of the source dataset")
-    origin: str | None = Field(default=None, description="what the video was cut from, such as a YouTube id")
-    licence: str | None = None
     track: int = Field(ge=0, description="number of the track within its video")
     track_start_s: float
     track_end_s: float
-    embedder: str
-    embedding: list[float] = Field(description="unit vector, mean of the track's usable frames")
+    embedder: str | None = Field(default=None, description="null when embeddings are not stored")
+    embedding: list[float] | None = Field(
+        default=None, description="unit vector, mean of the track's usable frames"
+    )
     images: list[ImageRecord] = Field(min_length=IMAGES_PER_IDENTITY, max_length=IMAGES_PER_IDENTITY)
 
 
 class TrackOutcome(Record):
-    """What became of one track of a video."""
+    """The outcome of one track of a video."""
 
     track: int
     start_s: float
     end_s: float
     frames: int = Field(description="analysed frames in which the face was seen")
     usable_frames: int = Field(description="of these, frames that passed every filter")
+    crop_px: float | None = Field(
+        default=None, description="8th largest side of a head crop over the track's frames, source px"
+    )
+    face_px: float | None = Field(default=None, description="8th largest face size, likewise")
     key: Key | None = Field(default=None, description="the sample it became")
-    reason: Reason | None = Field(default=None, description="why it did not become one")
+    reason: AnyReason | None = Field(default=None, description="why it did not become one")
     detail: str | None = None
 
 
-class VideoOutcome(Record):
-    """One row of videos.parquet: exactly one for each input video."""
+class VideoOutcome(FromSource):
+    """One row of the videos table: exactly one for each input video."""
 
     video_id: str
-    source: str
-    uri: str = Field(description="path or address, relative to the source's root")
-    origin: str | None = None
-    licence: str | None = None
+    uri: str = Field(description="path or URL, relative to the source's root")
     bytes: int
-    sha256: Sha256 | None = Field(default=None, description="of the file; null when it could not be read")
+    sha256: Sha256 | None = Field(
+        default=None, description="of the file or the directory of frames; null when it could not be read"
+    )
     status: Status
-    reason: Reason | None = None
+    reason: AnyReason | None = None
     detail: str | None = Field(default=None, description="the error or the figures behind the reason")
     container: str | None = None
     codec: str | None = None
@@ -183,8 +226,10 @@ class VideoOutcome(Record):
     frames: int | None = None
     duration_s: float | None = None
     rotation_deg: int | None = None
+    color_transfer: str | None = Field(default=None, description="transfer function, as FFmpeg names it")
     analysed_frames: int = 0
+    corrupt_frames: int = Field(default=0, description="analysed frames dropped because they are damaged")
     faces_seen: int = 0
-    frame_reasons: dict[Reason, int] = Field(default_factory=dict, description="faces dropped, by reason")
+    frame_reasons: dict[AnyReason, int] = Field(default_factory=dict, description="faces dropped, by reason")
     tracks: list[TrackOutcome] = Field(default_factory=list)
     identities: int = 0

@@ -1,4 +1,4 @@
-"""The three tables as the verifier uses them: looked up by key, and judged by themselves."""
+"""The tables as the verifier uses them: looked up by key, and checked by themselves."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from shards.canonical import sha256_hex
 from shards.findings import Check, Findings
-from shards.layout import IMAGES, INDEX, VIDEOS
-from shards.metadata import DatasetError, brief
+from shards.layout import IMAGES, INDEX, TABLES, TOMBSTONES, VIDEOS, table_name
+from shards.metadata import DatasetError, DatasetMetadata, brief
 from shards.reader import read_table
 from shards.record_checks import validate_video
 from shards.schema import IMAGES_PER_IDENTITY, Status, VideoOutcome
-from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, VIDEOS_SCHEMA, Row, rows_of, video_outcome
+from shards.tables import SCHEMAS, Row, rows_of, video_outcome
 
 
 class KeyedTable:
@@ -48,29 +49,42 @@ class KeyedTable:
 
 
 class StoredTables:
-    """What the tables say. A table that cannot be read is None, and nothing is compared with it."""
+    """What the tables say. A table that cannot be read is None, and nothing is compared with it.
 
-    def __init__(self, root: Path, findings: Findings, *, newer_minor: bool) -> None:
-        index = _load(root, INDEX, INDEX_SCHEMA, findings, newer_minor=newer_minor)
-        images = _load(root, IMAGES, IMAGES_SCHEMA, findings, newer_minor=newer_minor)
-        videos = _load(root, VIDEOS, VIDEOS_SCHEMA, findings, newer_minor=newer_minor)
+    Attributes:
+        names: file of each table, by role.
+    """
+
+    def __init__(
+        self, root: Path, metadata: DatasetMetadata | None, findings: Findings, *, newer_minor: bool
+    ) -> None:
+        # Without metadata, the names are those of a build.
+        self.names = {role: table_name(role) for role in TABLES}
+        if metadata is not None:
+            self.names = {role: entry.name for role, entry in metadata.tables.items() if role in SCHEMAS}
+        tables = {
+            role: _load(root / name, SCHEMAS[role], findings, newer_minor=newer_minor)
+            for role, name in self.names.items()
+        }
+        index, images, videos = tables[INDEX], tables[IMAGES], tables[VIDEOS]
+        self._rows = {role: None if table is None else table.num_rows for role, table in tables.items()}
         self.index = None if index is None else KeyedTable(index, "key")
         self.images = None if images is None else KeyedTable(images, "key")
         self._by_shard = None if index is None else KeyedTable(index, "shard")
-        self.video_rows = None if videos is None else videos.num_rows
-        self.videos = None if videos is None else _outcomes(videos, findings, newer_minor=newer_minor)
+        self.videos = None
+        if videos is not None:
+            self.videos = _outcomes(videos, self.names[VIDEOS], findings, newer_minor=newer_minor)
         if index is not None:
-            _check_order(index, findings)
+            _check_order(index, self.names[INDEX], findings)
         if self.images is not None:
-            _check_images(self.images, self.index, findings)
+            _check_images(self.images, self.index, self.names[IMAGES], findings)
+        tombstones = tables.get(TOMBSTONES)
+        if tombstones is not None:
+            _check_tombstones(tombstones, index, self.names[TOMBSTONES], findings)
 
     def rows(self) -> Mapping[str, int | None]:
-        """Rows of each table; None where it could not be read."""
-        return {
-            INDEX: None if self.index is None else len(self.index),
-            IMAGES: None if self.images is None else len(self.images),
-            VIDEOS: self.video_rows,
-        }
+        """Rows of each table, by role; None where it could not be read."""
+        return self._rows
 
     def members_of(self, shard: str) -> dict[int, tuple[str, int]]:
         """Offset of the data of each member of a shard -> its name and size, as far as the index is sane."""
@@ -89,10 +103,8 @@ class StoredTables:
         return {status: sum(video.status is status for video in outcomes) for status in Status}
 
 
-def _load(
-    root: Path, name: str, schema: pa.Schema, findings: Findings, *, newer_minor: bool
-) -> pa.Table | None:
-    path = root / name
+def _load(path: Path, schema: pa.Schema, findings: Findings, *, newer_minor: bool) -> pa.Table | None:
+    name = path.name
     if not path.is_file():
         findings.add(Check.MISSING_FILE, name, "is not there")
         return None
@@ -107,12 +119,14 @@ def _load(
     return table
 
 
-def _outcomes(table: pa.Table, findings: Findings, *, newer_minor: bool) -> dict[str, VideoOutcome]:
+def _outcomes(
+    table: pa.Table, name: str, findings: Findings, *, newer_minor: bool
+) -> dict[str, VideoOutcome]:
     outcomes: dict[str, VideoOutcome] = {}
     last = ""
     for row in rows_of(table):
         video_id = row["video_id"]
-        where = f"{VIDEOS}:{video_id}"
+        where = f"{name}:{video_id}"
         if video_id in outcomes:
             findings.add(Check.VIDEOS_DISAGREE, where, "has more than one row")
         elif video_id < last:
@@ -129,18 +143,18 @@ def _outcomes(table: pa.Table, findings: Findings, *, newer_minor: bool) -> dict
     return outcomes
 
 
-def _check_order(index: pa.Table, findings: Findings) -> None:
+def _check_order(index: pa.Table, name: str, findings: Findings) -> None:
     places = list(zip(index["split"].to_pylist(), index["key"].to_pylist(), strict=True))
     for before, after in pairwise(places):
         if before >= after:
-            findings.add(Check.INDEX_DISAGREES, f"{INDEX}:{after[1]}", "is not sorted by (split, key)")
+            findings.add(Check.INDEX_DISAGREES, f"{name}:{after[1]}", "is not sorted by (split, key)")
 
 
-def _check_images(images: KeyedTable, index: KeyedTable | None, findings: Findings) -> None:
+def _check_images(images: KeyedTable, index: KeyedTable | None, name: str, findings: Findings) -> None:
     expected = 0
     for key in images.keys() if index is None else index.keys():
         numbers = images.numbers(key)
-        where = f"{IMAGES}:{key}"
+        where = f"{name}:{key}"
         if len(numbers) != IMAGES_PER_IDENTITY:
             findings.add(
                 Check.IMAGES_DISAGREE, where, f"has {len(numbers)} rows, expected {IMAGES_PER_IDENTITY}"
@@ -150,3 +164,13 @@ def _check_images(images: KeyedTable, index: KeyedTable | None, findings: Findin
                 Check.IMAGES_DISAGREE, where, "its rows are not where the order of the index puts them"
             )
         expected += len(numbers)
+
+
+def _check_tombstones(tombstones: pa.Table, index: pa.Table | None, name: str, findings: Findings) -> None:
+    digests = tombstones["key_sha256"].to_pylist()
+    if digests != sorted(set(digests)):
+        findings.add(Check.BAD_TABLE, name, "is not sorted by key_sha256, each digest once")
+    erased = set(digests)
+    for key in [] if index is None else index["key"].to_pylist():
+        if sha256_hex(key.encode()) in erased:
+            findings.add(Check.ERASED_SAMPLE, f"{name}:{key}", "was erased, but the index still lists it")

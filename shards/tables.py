@@ -1,4 +1,4 @@
-"""The three Parquet files: their columns and the rows that belong to the records."""
+"""The tables of a dataset: their columns and the rows that belong to the records."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.atomic import PARQUET_SETTINGS, open_atomic
+from shards.layout import IMAGES, INDEX, TOMBSTONES, VIDEOS
 from shards.schema import IdentityRecord, VideoOutcome
 
 ROW_GROUP = 8192
@@ -21,6 +22,7 @@ def _required(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
+_FLOATS = pa.list_(_required("element", pa.float64()))
 _MEMBER = pa.struct(
     [_required("name", pa.string()), _required("offset", pa.int64()), _required("size", pa.int64())]
 )
@@ -45,7 +47,7 @@ IMAGES_SCHEMA = pa.schema(
         _required("person_id", pa.string()),
         _required("video_id", pa.string()),
         _required("source", pa.string()),
-        pa.field("licence", pa.string()),
+        pa.field("license", pa.string()),
         _required("track", pa.int64()),
         _required("frame", pa.int64()),
         _required("time_s", pa.float64()),
@@ -56,7 +58,7 @@ IMAGES_SCHEMA = pa.schema(
         _required("roll", pa.float64()),
         _required("eyes_open", pa.float64()),
         _required("sharpness", pa.float64()),
-        _required("identity_cosine", pa.float64()),
+        pa.field("identity_cosine", pa.float64()),
         _required("quality_metric", pa.string()),
         _required("quality", pa.float64()),
         _required("quality_higher_is_better", pa.bool_()),
@@ -65,6 +67,24 @@ IMAGES_SCHEMA = pa.schema(
     ]
 )
 
+TOMBSTONES_SCHEMA = pa.schema(
+    [
+        _required("key_sha256", pa.string()),
+        _required("generation", pa.int64()),
+        _required("reason", pa.string()),
+    ]
+)
+
+_ATTRIBUTE = pa.struct([_required("name", pa.string()), _required("value", pa.string())])
+_FROM_SOURCE = [
+    _required("source", pa.string()),
+    pa.field("origin", pa.string()),
+    pa.field("license", pa.string()),
+    pa.field("span_s", _FLOATS),
+    pa.field("annotated_box", _FLOATS),
+    pa.field("source_person", pa.string()),
+    _required("attributes", pa.list_(pa.field("element", _ATTRIBUTE, nullable=False))),
+]
 _TRACK = pa.struct(
     [
         _required("track", pa.int64()),
@@ -72,6 +92,8 @@ _TRACK = pa.struct(
         _required("end_s", pa.float64()),
         _required("frames", pa.int64()),
         _required("usable_frames", pa.int64()),
+        pa.field("crop_px", pa.float64()),
+        pa.field("face_px", pa.float64()),
         pa.field("key", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
@@ -81,10 +103,8 @@ _TRACK = pa.struct(
 VIDEOS_SCHEMA = pa.schema(
     [
         _required("video_id", pa.string()),
-        _required("source", pa.string()),
+        *_FROM_SOURCE,
         _required("uri", pa.string()),
-        pa.field("origin", pa.string()),
-        pa.field("licence", pa.string()),
         _required("bytes", pa.int64()),
         pa.field("sha256", pa.string()),
         _required("status", pa.string()),
@@ -98,7 +118,9 @@ VIDEOS_SCHEMA = pa.schema(
         pa.field("frames", pa.int64()),
         pa.field("duration_s", pa.float64()),
         pa.field("rotation_deg", pa.int64()),
+        pa.field("color_transfer", pa.string()),
         _required("analysed_frames", pa.int64()),
+        _required("corrupt_frames", pa.int64()),
         _required("faces_seen", pa.int64()),
         _required("frame_reasons", pa.map_(pa.string(), pa.int64())),
         _required("tracks", pa.list_(pa.field("element", _TRACK, nullable=False))),
@@ -106,11 +128,19 @@ VIDEOS_SCHEMA = pa.schema(
     ]
 )
 
+SCHEMAS = {
+    INDEX: INDEX_SCHEMA,
+    IMAGES: IMAGES_SCHEMA,
+    VIDEOS: VIDEOS_SCHEMA,
+    TOMBSTONES: TOMBSTONES_SCHEMA,
+}
+"""Columns of each table, by role."""
+
 Row = dict[str, Any]
 
 
 def image_rows(record: IdentityRecord) -> list[Row]:
-    """The 8 rows of images.parquet that belong to a sample."""
+    """The 8 rows of the images table that belong to a sample."""
     return [
         {
             "key": record.key,
@@ -119,7 +149,7 @@ def image_rows(record: IdentityRecord) -> list[Row]:
             "person_id": record.person_id,
             "video_id": record.video_id,
             "source": record.source,
-            "licence": record.licence,
+            "license": record.license,
             "track": record.track,
             "frame": image.frame,
             "time_s": image.time_s,
@@ -148,14 +178,14 @@ def rows_of(table: pa.Table) -> Iterator[Row]:
 
 
 def video_row(video: VideoOutcome) -> Row:
-    """The row of videos.parquet for a video."""
+    """The row of the videos table for a video."""
     row = video.model_dump(mode="json")
     row["frame_reasons"] = sorted(row["frame_reasons"].items())
     return row
 
 
 def video_outcome(row: Row, *, ignore_unknown: bool = False) -> VideoOutcome:
-    """The record behind a row of videos.parquet.
+    """The record behind a row of the videos table.
 
     Args:
         row: as pyarrow's `to_pylist` gives it.

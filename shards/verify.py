@@ -11,16 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
+from shards.atomic import TEMPORARY
 from shards.findings import Check, Finding, Findings
 from shards.layout import (
     DATASET_JSON,
     IMAGES,
     INDEX,
-    TABLES,
     VIDEOS,
+    generation_of,
     is_member_name,
     is_shard_name,
+    number_of,
     shard_name,
     split_member,
     split_of,
@@ -36,7 +39,7 @@ from shards.reader import read_metadata
 from shards.sample_checks import FoundSample, check_sample
 from shards.schema import IMAGES_PER_IDENTITY, IdentityRecord, Split
 from shards.stored_tables import StoredTables
-from shards.tarwalk import Fault, HashingReader, Member, walk
+from shards.tar import Fault, Member, members
 
 
 def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Finding]:
@@ -46,7 +49,7 @@ def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Fi
     still checked against each other.
 
     Args:
-        root: folder of the dataset.
+        root: directory of the dataset.
         progress: called after each sample with the number checked so far.
     """
     findings = Findings()
@@ -56,9 +59,9 @@ def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Fi
     except UnsupportedVersion as error:
         return [Finding(Check.UNSUPPORTED_VERSION, DATASET_JSON, str(error))]
     except (DatasetError, OSError) as error:
-        findings.add(Check.BAD_MANIFEST, DATASET_JSON, str(error))
+        findings.add(Check.BAD_METADATA, DATASET_JSON, str(error))
     newer_minor = metadata is not None and check_version(metadata.format_version)
-    stored = StoredTables(root, findings, newer_minor=newer_minor)
+    stored = StoredTables(root, metadata, findings, newer_minor=newer_minor)
     entries = {entry.name: entry for entry in metadata.shards} if metadata else {}
     shards = _shards(root, metadata, findings)
     with ThreadPoolExecutor() as pool:
@@ -99,9 +102,9 @@ class _Walker:
         """Check one shard from its first byte to its last."""
         try:
             with (self._root / name).open("rb") as file:
-                reader = HashingReader(file)
-                samples = self._check_members(name, reader)
-                sha256, size = reader.sha256(), reader.offset
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+                samples = self._check_members(name, file)
         except OSError as error:
             self._findings.add(Check.UNREADABLE_FILE, name, str(error))
             return
@@ -115,10 +118,10 @@ class _Walker:
                 Check.WRONG_COUNT, name, f"holds {samples} samples, {DATASET_JSON} says {entry.samples}"
             )
 
-    def _check_members(self, shard: str, reader: HashingReader) -> int:
+    def _check_members(self, shard: str, file: BinaryIO) -> int:
         samples = 0
         key, group = "", list[Member]()
-        for item in self._members(shard, reader):
+        for item in self._members(shard, file):
             item_key, _ = split_member(item.name)
             if group and item_key != key:
                 self._check_sample(shard, key, group)
@@ -130,8 +133,8 @@ class _Walker:
             samples += 1
         return samples
 
-    def _members(self, shard: str, reader: HashingReader) -> Iterator[Member]:
-        for item in walk(reader, self._stored.members_of(shard)):
+    def _members(self, shard: str, file: BinaryIO) -> Iterator[Member]:
+        for item in members(file, self._stored.members_of(shard)):
             if isinstance(item, Fault):
                 where = f"{shard}:{item.name}" if item.name else shard
                 self._findings.add(item.check, where, f"{item.message} (byte {item.offset:,})")
@@ -141,7 +144,7 @@ class _Walker:
             else:
                 yield item
 
-    def _check_sample(self, shard: str, key: str, members: list[Member]) -> None:
+    def _check_sample(self, shard: str, key: str, group: list[Member]) -> None:
         split = split_of(shard)
         where = f"{shard}:{key}"
         if key in self._at:
@@ -154,7 +157,7 @@ class _Walker:
             )
         self._last[split] = key
         self._at.setdefault(key, shard)
-        found = FoundSample(shard, split, key, members)
+        found = FoundSample(shard, split, key, group)
         record = check_sample(found, self._stored, self._findings, self._pool)
         self.identities[split] += 1
         self._note(key, split, record)
@@ -177,8 +180,8 @@ class _Walker:
             if len(splits) > 1:
                 self._findings.add(Check.SPLIT_LEAKAGE, f"person:{person}", "has samples in both splits")
         for table, kind, name in (
-            (self._stored.index, Check.INDEX_DISAGREES, INDEX),
-            (self._stored.images, Check.IMAGES_DISAGREE, IMAGES),
+            (self._stored.index, Check.INDEX_DISAGREES, self._stored.names[INDEX]),
+            (self._stored.images, Check.IMAGES_DISAGREE, self._stored.names[IMAGES]),
         ):
             for key in table.keys() if table is not None else ():
                 if key not in self._at:
@@ -187,43 +190,50 @@ class _Walker:
             missing = {track.key for track in video.tracks if track.key} - self._of_video.get(video_id, set())
             for key in sorted(missing):
                 message = f"names sample {key}, which no shard has for it"
-                self._findings.add(Check.VIDEOS_DISAGREE, f"{VIDEOS}:{video_id}", message)
+                where = f"{self._stored.names[VIDEOS]}:{video_id}"
+                self._findings.add(Check.VIDEOS_DISAGREE, where, message)
 
 
 def _shards(root: Path, metadata: DatasetMetadata | None, findings: Findings) -> list[str]:
-    """Names of the shards to walk; missing and extra files are reported."""
+    """Names of the shards to walk; missing and extra files are reported.
+
+    Files of another generation than the dataset's are leftovers of a take-down or a repair: no fault.
+    """
     present = set()
     for split in Split:
         folder = root / split.value
         if folder.is_dir():
-            present |= {f"{split.value}/{path.name}" for path in folder.iterdir()}
+            names = (path.name for path in folder.iterdir() if not TEMPORARY.match(path.name))
+            present |= {f"{split.value}/{name}" for name in names}
     for name in sorted(present):
         if not is_shard_name(name):
             findings.add(Check.EXTRA_FILE, name, "is no part of a dataset")
     shards = {name for name in present if is_shard_name(name)}
     if metadata is None:
-        return sorted(shards)
-    listed = [entry.name for entry in metadata.shards]
-    if listed != sorted(set(listed)):
-        findings.add(Check.BAD_MANIFEST, DATASET_JSON, "does not list its shards once each, sorted by name")
-    for entry in metadata.shards:
-        if entry.split is not split_of(entry.name):
-            findings.add(Check.WRONG_SPLIT, entry.name, f"is listed in {DATASET_JSON} as {entry.split}")
-    for split in Split:
-        names = [name for name in listed if split_of(name) is split]
-        for expected in {shard_name(split, number) for number in range(len(names))} - set(names):
-            findings.add(Check.BAD_MANIFEST, expected, f"is skipped in the numbers of {DATASET_JSON}")
-    for name in sorted(set(listed) - shards):
+        newest = {(split_of(name), number_of(name)): name for name in sorted(shards)}
+        return sorted(newest.values())
+    listed = {entry.name for entry in metadata.shards}
+    if metadata.generation == 0:
+        _check_numbers(listed, findings)
+    for name in sorted(listed - shards):
         findings.add(Check.MISSING_FILE, name, "is not there")
-    for name in sorted(shards - set(listed)):
-        findings.add(Check.EXTRA_FILE, name, f"is not listed in {DATASET_JSON}")
-    return sorted(set(listed) & shards)
+    for name in sorted(shards - listed):
+        if generation_of(name) == metadata.generation:
+            findings.add(Check.EXTRA_FILE, name, f"is not listed in {DATASET_JSON}")
+    return sorted(listed & shards)
+
+
+def _check_numbers(listed: set[str], findings: Findings) -> None:
+    for split in Split:
+        names = {name for name in listed if split_of(name) is split}
+        for expected in {shard_name(split, number) for number in range(len(names))} - names:
+            findings.add(Check.BAD_METADATA, expected, f"is skipped in the numbers of {DATASET_JSON}")
 
 
 def _check_tables(root: Path, metadata: DatasetMetadata, stored: StoredTables, findings: Findings) -> None:
     rows = stored.rows()
-    for name in TABLES:
-        entry, path = metadata.tables[name], root / name
+    for role, name in sorted(stored.names.items()):
+        entry, path = metadata.tables[role], root / name
         if not path.is_file():
             continue
         try:
@@ -236,8 +246,8 @@ def _check_tables(root: Path, metadata: DatasetMetadata, stored: StoredTables, f
         if (sha256, size) != (entry.sha256, entry.bytes):
             message = f"{size:,} bytes, sha256 {sha256}; {DATASET_JSON} says {entry.bytes:,}, {entry.sha256}"
             findings.add(Check.FILE_DIGEST, name, message)
-        if rows[name] not in {None, entry.rows}:
-            findings.add(Check.WRONG_COUNT, name, f"has {rows[name]} rows, {DATASET_JSON} says {entry.rows}")
+        if rows[role] not in {None, entry.rows}:
+            findings.add(Check.WRONG_COUNT, name, f"has {rows[role]} rows, {DATASET_JSON} says {entry.rows}")
 
 
 def _check_counts(

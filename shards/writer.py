@@ -1,7 +1,7 @@
-"""Writes a dataset: shards in canonical order, the three tables, and dataset.json last.
+"""Writes a dataset: shards in canonical order, the tables, and dataset.json last.
 
-Nothing here depends on the clock, the machine or what stood in the folder before, so equal samples give equal
-bytes. A folder has no dataset.json from the first change until all else is on the disk under its final name.
+Nothing here depends on the clock, the machine or what the directory held before, so equal samples give equal
+bytes. A directory has no dataset.json from the first change until all else is on the disk under its final name.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
 
 from shards.atomic import TEMPORARY, open_atomic, remove_file, remove_temporaries, write_bytes
-from shards.canonical import model_json, sha256_hex
-from shards.layout import DATASET_JSON, IMAGES, INDEX, TABLES, VIDEOS, is_shard_name, shard_name
+from shards.canonical import model_json
+from shards.layout import (
+    DATASET_JSON,
+    IMAGES,
+    INDEX,
+    VIDEOS,
+    is_shard_name,
+    is_table_name,
+    shard_name,
+    table_name,
+)
 from shards.metadata import (
     Counts,
     DatasetMetadata,
@@ -29,17 +37,9 @@ from shards.metadata import (
 from shards.record_checks import validate_record, validate_sample, validate_video
 from shards.sample import Sample
 from shards.schema import FORMAT_VERSION, IMAGES_PER_IDENTITY, IdentityRecord, Split, Status, VideoOutcome
-from shards.tables import (
-    IMAGES_SCHEMA,
-    INDEX_SCHEMA,
-    VIDEOS_SCHEMA,
-    Row,
-    RowWriter,
-    image_rows,
-    open_rows,
-    video_row,
-)
-from shards.ustar import BLOCK, END, header, padding
+from shards.shard_file import ShardFile
+from shards.tables import SCHEMAS, Row, RowWriter, image_rows, open_rows, video_row
+from shards.tar import BLOCK, archive_size, padded
 
 
 def write_dataset(
@@ -50,6 +50,7 @@ def write_dataset(
     limits: ShardLimits,
     *,
     name: str = "mfhq",
+    version: str = "1.0.0",
     progress: Callable[[int], None] | None = None,
 ) -> DatasetMetadata:
     """Write a whole dataset into `root`, in place of one that is there.
@@ -62,6 +63,7 @@ def write_dataset(
         provenance: what made the samples.
         limits: where to cut shards.
         name: of the dataset; it does not change the names of files.
+        version: of the dataset, a semantic version.
         progress: called after each sample with the number written so far.
 
     Returns:
@@ -79,27 +81,28 @@ def write_dataset(
     tally = _Tally()
     shards: list[ShardEntry] = []
     with (
-        open_rows(root / INDEX, INDEX_SCHEMA) as index,
-        open_rows(root / IMAGES, IMAGES_SCHEMA) as images,
+        open_rows(root / table_name(INDEX), SCHEMAS[INDEX]) as index,
+        open_rows(root / table_name(IMAGES), SCHEMAS[IMAGES]) as images,
     ):
         placed = _place(_checked_samples(samples, by_id, tally), limits)
         for shard, group in groupby(placed, key=lambda item: item[0]):
             with open_atomic(root / shard) as file:
-                tar = _Tar(file, shard)
+                tar = ShardFile(file, shard)
                 for _, sample in group:
-                    index.add(tar.add(sample))
+                    index.add(tar.add(sample.record.key, sample.members))
                     _add_all(images, image_rows(sample.record))
                     tally.written += 1
                     if progress is not None:
                         progress(tally.written)
                 shards.append(tar.end())
         tally.check_complete(by_id)
-    with open_rows(root / VIDEOS, VIDEOS_SCHEMA) as rows:
+    with open_rows(root / table_name(VIDEOS), SCHEMAS[VIDEOS]) as rows:
         _add_all(rows, (video_row(by_id[video_id]) for video_id in sorted(by_id)))
-    table_rows = {INDEX: index.rows, IMAGES: images.rows, VIDEOS: rows.rows}
+    written = {INDEX: index.rows, IMAGES: images.rows, VIDEOS: rows.rows}
     statuses = Counter(video.status for video in videos)
     metadata = DatasetMetadata(
         name=name,
+        version=version,
         limits=limits,
         counts=Counts(
             videos={status: statuses[status] for status in Status},
@@ -108,7 +111,7 @@ def write_dataset(
             persons=len(tally.persons),
         ),
         shards=shards,
-        tables={table: _table_entry(root / table, table_rows[table]) for table in TABLES},
+        tables={role: table_entry(root, table_name(role), count) for role, count in written.items()},
         provenance=provenance,
     )
     write_bytes(root / DATASET_JSON, encode_metadata(metadata))
@@ -122,11 +125,11 @@ class _Encoded:
 
     @property
     def length(self) -> int:
-        return sum(BLOCK + len(data) + padding(len(data)) for _, data in self.members)
+        return sum(BLOCK + padded(len(data)) for _, data in self.members)
 
 
 class _Tally:
-    """What was written so far, as far as the metadata and the checks across samples need it."""
+    """Counts of what was written so far, and what the checks across samples need of it."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -210,7 +213,7 @@ def _place(samples: Iterable[_Encoded], limits: ShardLimits) -> Iterator[tuple[s
     split: Split | None = None
     number = count = size = 0
     for sample in samples:
-        full = count >= limits.max_samples or size + sample.length + len(END) > limits.max_bytes
+        full = count >= limits.max_samples or archive_size(size + sample.length) > limits.max_bytes
         if sample.record.split is not split:
             split, number, count, size = sample.record.split, 0, 0, 0
         elif full:
@@ -218,55 +221,6 @@ def _place(samples: Iterable[_Encoded], limits: ShardLimits) -> Iterator[tuple[s
         count += 1
         size += sample.length
         yield shard_name(split, number), sample
-
-
-class _Tar:
-    """Appends samples to an open shard."""
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file = file
-        self._name = name
-        self._hash = hashlib.sha256()
-        self._offset = 0
-        self._samples = 0
-        self._split = Split(name.split("/", 1)[0])
-
-    def add(self, sample: _Encoded) -> Row:
-        """Write one sample; returns its row of the index."""
-        start = self._offset
-        members = []
-        for field, data in sample.members:
-            name = f"{sample.record.key}.{field}"
-            self._write(header(name, len(data)))
-            members.append({"name": name, "offset": self._offset, "size": len(data)})
-            self._write(data)
-            self._write(bytes(padding(len(data))))
-        self._samples += 1
-        return {
-            "key": sample.record.key,
-            "split": sample.record.split.value,
-            "shard": self._name,
-            "offset": start,
-            "length": self._offset - start,
-            "json_sha256": sha256_hex(sample.members[-1][1]),
-            "members": members,
-        }
-
-    def end(self) -> ShardEntry:
-        """Write the end of the archive; returns the shard's entry in the metadata."""
-        self._write(END)
-        return ShardEntry(
-            name=self._name,
-            split=self._split,
-            sha256=self._hash.hexdigest(),
-            bytes=self._offset,
-            samples=self._samples,
-        )
-
-    def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._hash.update(data)
-        self._offset += len(data)
 
 
 def _clear(root: Path) -> None:
@@ -278,13 +232,14 @@ def _clear(root: Path) -> None:
             shards.append(path)
         elif not TEMPORARY.match(path.name):
             raise FileExistsError(
-                f"{path} is no part of a dataset: move it away or choose another output folder"
+                f"{path} is no part of a dataset: move it away or choose another output directory"
             )
     if root.is_dir():
         remove_file(root / DATASET_JSON)
     for folder in (root, *folders):
         remove_temporaries(folder)
-    for path in [*shards, *(root / table for table in TABLES)]:
+    tables = [path for path in root.iterdir() if is_table_name(path.name)] if root.is_dir() else []
+    for path in [*shards, *tables]:
         path.unlink(missing_ok=True)
 
 
@@ -293,7 +248,8 @@ def _add_all(writer: RowWriter, rows: Iterable[Row]) -> None:
         writer.add(row)
 
 
-def _table_entry(path: Path, rows: int) -> TableEntry:
-    with path.open("rb") as file:
+def table_entry(root: Path, name: str, rows: int) -> TableEntry:
+    """The entry in the metadata of a table that was written."""
+    with (root / name).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    return TableEntry(sha256=digest.hexdigest(), bytes=path.stat().st_size, rows=rows)
+        return TableEntry(name=name, sha256=digest.hexdigest(), bytes=file.tell(), rows=rows)

@@ -1,9 +1,8 @@
 """Decodes with decord where a pass of PyAV finds no damage.
 
 decord says nothing of damage, so its frames are never taken on trust: PyAV decodes the file first and judges
-every frame. The cost is both decoders' time.
-A file in which PyAV finds damage is left to PyAV altogether, because decord
-may count the frames of a damaged file differently.
+every frame. The cost is both decoders' time. A file in which PyAV finds damage is left to PyAV altogether, because
+decord may count the frames of a damaged file differently.
 
 decord guesses the container by itself and takes no allow-list. It is only given files whose first bytes are the
 signature of a container that PyAV has identified; no playlist or script begins with one.

@@ -51,7 +51,7 @@ COLOR_TRANSFERS = {
 HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
 """Transfer functions of high dynamic range: read as if they were BT.709, their colours are washed out."""
 NOT_FILES = {
-    stat.S_IFDIR: "Is a directory",
+    stat.S_IFDIR: "a directory is not a file",
     stat.S_IFIFO: "a named pipe is not a file",
     stat.S_IFSOCK: "a socket is not a file",
     stat.S_IFCHR: "a device is not a file",
@@ -129,7 +129,7 @@ def probe(path: str | Path) -> Probe | Rejection:
         still = any(name in error.demuxer for name in STILL_DEMUXERS)
         if still:
             return Rejection(Reason.STILL_IMAGE, f"container {error.demuxer}")
-        return Rejection(Reason.UNREADABLE, str(error))
+        return Rejection(Reason.UNSUPPORTED_CONTAINER, str(error))
     except (av.FFmpegError, ValueError) as error:
         if is_lost_share(error):
             raise lost_share(error) from error
@@ -154,7 +154,7 @@ def _not_a_file(path: Path) -> Rejection | None:
         facts = path.stat()
         kind = stat.S_IFMT(facts.st_mode)
         if kind != stat.S_IFREG:
-            return Rejection(Reason.UNREADABLE, NOT_FILES.get(kind, "not a regular file"))
+            return Rejection(Reason.NOT_A_REGULAR_FILE, NOT_FILES.get(kind, "not a regular file"))
         if facts.st_size == 0:
             return Rejection(Reason.EMPTY_FILE, "0 bytes")
         with path.open("rb"):
@@ -287,6 +287,7 @@ def _first_frame(container: Any, stream: Any) -> tuple[Any, str | None]:
     import av
 
     stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1  # dav1d and libvpx start threads whatever the type
     first, problem = None, None
     packets = container.demux(stream)
     for _ in range(FIRST_LOOK):

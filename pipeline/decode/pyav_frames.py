@@ -211,7 +211,7 @@ class _Pass:
                 yield head.index, self._image(head.picture) if sound else None
 
     def _image(self, picture: Any) -> Image:
-        image: Image = picture.to_ndarray(format="rgb24") if self._pixels else NO_PIXELS
+        image: Image = picture.to_ndarray(format="rgb24", threads=1) if self._pixels else NO_PIXELS
         return image
 
     def _pass_over(self, index: int) -> Iterator[tuple[int, Image | None]]:

@@ -19,7 +19,7 @@ def write_report(root: Path, seconds: Seconds | None = None) -> Path:
     """Write `<root>/report/index.html`.
 
     Args:
-        root: folder of a finished dataset.
+        root: directory of a finished dataset.
         seconds: video -> step -> seconds, kept as `<root>/report/timings.json`; when not given, those that
             an earlier report kept are shown, if there are any.
 

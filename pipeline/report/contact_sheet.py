@@ -29,6 +29,7 @@ class Thumbnail:
         outline: SVG path around the face mask, in pixels of the thumbnail.
         pose: of the head, in degrees.
         quality: score.
+        crop_px: side of the square in the source frame.
         face_px: face size in the source frame.
         time_s: of the source frame.
     """
@@ -37,6 +38,7 @@ class Thumbnail:
     outline: str
     pose: Pose
     quality: float
+    crop_px: float
     face_px: float
     time_s: float
 
@@ -54,6 +56,12 @@ class Row:
     def quality(self) -> float:
         """Mean score."""
         return float(np.mean([thumbnail.quality for thumbnail in self.thumbnails]))
+
+    @property
+    def crop_px(self) -> tuple[float, float]:
+        """Smallest and largest side of the stored squares in the source frames."""
+        sides = [thumbnail.crop_px for thumbnail in self.thumbnails]
+        return min(sides), max(sides)
 
     @property
     def face_px(self) -> tuple[float, float]:
@@ -83,6 +91,7 @@ def thumbnails(sample: Sample) -> list[Thumbnail]:
             outline=mask_outline(mask),
             pose=image.pose,
             quality=image.quality.value,
+            crop_px=image.crop_px[2],
             face_px=image.face_px,
             time_s=image.time_s,
         )

@@ -1,4 +1,4 @@
-"""Gathers what the report says, section by section, from the tables and the metadata of a dataset."""
+"""The content of the report, section by section, from the tables and the metadata of a dataset."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 
 from pipeline.report import contact_sheet, outcomes, provenance
 from pipeline.report.distributions import Identities, identities, random_keys, worst_keys
+from pipeline.report.gate_table import annotated_sizes, gate_table
 from pipeline.report.timings import Seconds, Timings, tabulate
 from shards.layout import IMAGES, VIDEOS
 from shards.metadata import DatasetMetadata
-from shards.reader import Dataset, read_table
+from shards.reader import Dataset
 from shards.schema import IMAGES_PER_IDENTITY, Split, Status
-from shards.tables import IMAGES_SCHEMA, VIDEOS_SCHEMA
 
 RANDOM_IDENTITIES, WORST_IDENTITIES = 24, 12
 SEED = 20
@@ -26,12 +26,12 @@ UNACCEPTED_ROWS = 500
 LISTED_SHARDS = 200
 
 _VIDEO_COLUMNS = (
-    *("video_id", "source", "uri", "licence", "bytes", "status", "reason", "detail", "width", "height"),
-    *("duration_s", "faces_seen", "frame_reasons", "tracks", "identities"),
+    *("video_id", "source", "uri", "license", "bytes", "status", "reason", "detail", "width", "height"),
+    *("duration_s", "faces_seen", "frame_reasons", "tracks", "identities", "annotated_box"),
 )
 _IMAGE_COLUMNS = (
-    *("key", "source", "person_id", "face_px", "yaw", "pitch", "roll", "eyes_open", "identity_cosine"),
-    *("quality_metric", "quality", "quality_higher_is_better"),
+    *("key", "source", "person_id", "crop_side_px", "face_px", "yaw", "pitch", "roll", "eyes_open"),
+    *("identity_cosine", "quality_metric", "quality", "quality_higher_is_better"),
 )
 
 
@@ -40,8 +40,8 @@ class Tables:
     """A dataset's tables, as far as the report needs them.
 
     Attributes:
-        videos: columns of videos.parquet.
-        images: columns of images.parquet.
+        videos: columns of the videos table.
+        images: columns of the images table.
         identities: figures of each identity.
         roll_weight: of the pose distance.
         roll_weight_known: whether it is that of the configuration.
@@ -66,8 +66,8 @@ def read(dataset: Dataset, seconds: Seconds | None) -> Tables:
     Raises:
         DatasetError: a table does not follow the format.
     """
-    videos = read_table(dataset.root / VIDEOS, _part(VIDEOS_SCHEMA, _VIDEO_COLUMNS))
-    images = read_table(dataset.root / IMAGES, _part(IMAGES_SCHEMA, _IMAGE_COLUMNS))
+    videos = dataset.table(VIDEOS, _VIDEO_COLUMNS)
+    images = dataset.table(IMAGES, _IMAGE_COLUMNS)
     weight = provenance.number(dataset.metadata.provenance, "selection", "roll_weight")
     roll_weight = 1.0 if weight is None else weight
     metrics = Counter(
@@ -104,6 +104,8 @@ def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
         "gates": outcomes.funnel(videos),
         "tracks": outcomes.track_balance(videos),
         "faces": outcomes.face_balance(videos),
+        "gate_table": gate_table(videos, annotated_sizes(videos)),
+        "gate_setting": _gate_setting(metadata),
         "lost_rows": lost.to_pylist(),
         "lost_total": lost_total,
         "failed_total": metadata.counts.videos.get(Status.FAILED, 0),
@@ -139,10 +141,6 @@ SECTIONS = (
     ("time", "Time"),
     ("provenance", "Provenance"),
 )
-
-
-def _part(schema: pa.Schema, columns: tuple[str, ...]) -> pa.Schema:
-    return pa.schema([schema.field(name) for name in columns])
 
 
 def _key_figures(metadata: DatasetMetadata) -> list[dict[str, object]]:
@@ -186,6 +184,12 @@ def _key_figures(metadata: DatasetMetadata) -> list[dict[str, object]]:
     ]
 
 
+def _gate_setting(metadata: DatasetMetadata) -> str:
+    """The gates of the configuration as keys with values; empty when it has none."""
+    values = {key: provenance.number(metadata.provenance, "faces", key) for key in ("min_crop_px", "min_px")}
+    return " and ".join(f"faces.{key}={value:g}" for key, value in values.items() if value is not None)
+
+
 def _times(tables: Tables, identity_count: int) -> dict[str, Any] | None:
     times = tables.times
     if times is None:
@@ -216,8 +220,8 @@ def _times(tables: Tables, identity_count: int) -> dict[str, Any] | None:
 
 def _files(metadata: DatasetMetadata) -> list[Mapping[str, object]]:
     tables = [
-        {"name": name, "entries": table.rows, "megabytes": table.bytes / 1e6, "sha256": table.sha256}
-        for name, table in sorted(metadata.tables.items())
+        {"name": table.name, "entries": table.rows, "megabytes": table.bytes / 1e6, "sha256": table.sha256}
+        for _, table in sorted(metadata.tables.items())
     ]
     shards = [
         {"name": shard.name, "entries": shard.samples, "megabytes": shard.bytes / 1e6, "sha256": shard.sha256}

@@ -1,4 +1,4 @@
-"""What the images are like: histograms and per-identity figures, computed before anything is drawn.
+"""Histograms over the images, and figures of each identity.
 
 A dataset has a million images; the page gets counts per bin, never values per image.
 """
@@ -24,7 +24,7 @@ BINS = 40
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts between edges, and what one would say of the values in a sentence.
+    """Counts between edges, with the quantiles of the values.
 
     Attributes:
         edges: (B + 1,) round numbers.
@@ -61,7 +61,7 @@ class PoseMap:
 
 @dataclass(frozen=True)
 class Identities:
-    """Per-identity figures of N identities, in the order of images.parquet.
+    """Per-identity figures of N identities, in the order of the images table.
 
     Attributes:
         keys: (N,).
@@ -129,22 +129,22 @@ def identities(images: pa.Table, roll_weight: float) -> Identities:
     """Figures of each identity.
 
     Args:
-        images: rows of images.parquet, the 8 of an identity one after the other.
+        images: rows of the images table, the 8 of an identity one after the other.
         roll_weight: of the pose distance, as in the selection of images.
 
     Raises:
-        DatasetError: the images of an identity do not stand together.
+        DatasetError: the rows of an identity are not consecutive.
     """
     names = images["key"].combine_chunks().dictionary_encode()
     codes = names.indices.to_numpy()
     if len(codes) % IMAGES_PER_IDENTITY or len(names.dictionary) * IMAGES_PER_IDENTITY != len(codes):
         raise DatasetError(
-            f"images.parquet has not {IMAGES_PER_IDENTITY} rows for each key: verify the dataset"
+            f"the images table does not have {IMAGES_PER_IDENTITY} rows for each key: verify the dataset"
         )
     grouped = codes.reshape(-1, IMAGES_PER_IDENTITY)
     if (grouped != grouped[:, :1]).any():
         raise DatasetError(
-            "images.parquet: the images of an identity do not stand together: verify the dataset"
+            "the images table: the rows of an identity are not consecutive: verify the dataset"
         )
     pose = np.stack([column(images, name) for name in ("yaw", "pitch", "roll")], axis=-1)
     pose = pose.reshape(-1, IMAGES_PER_IDENTITY, 3)

@@ -16,13 +16,10 @@ from pipeline.report.outcomes import Gate
 from pipeline.report.provenance import number
 from shards.metadata import DatasetMetadata
 
-PAPER_MIN_PX = 448.0
-"""Least face size of the paper, in pixels."""
-
 
 @dataclass(frozen=True)
 class Drawing:
-    """Figures as plain values by id, and what the template says about them."""
+    """Figures as plain values by id, and the values that the template shows with them."""
 
     figures: dict[str, dict[str, Any]]
     content: dict[str, Any]
@@ -90,25 +87,35 @@ def _distributions(metadata: DatasetMetadata, tables: Tables) -> dict[str, tuple
         made[f"fig-quality-{place}" if place else "fig-quality"] = _one(
             column(part, "quality"), f"{metric} ({direction} is better)", f"Image quality by {metric}"
         )
-    least = number(metadata.provenance, "faces", "min_px")
-    marks = [(PAPER_MIN_PX, f"{PAPER_MIN_PX:.0f} px (the paper's least)")]
-    if least is not None and least != PAPER_MIN_PX:
-        marks.append((least, f"{least:g} px (configured)"))
+    made["fig-crop-size"] = _one(
+        column(images, "crop_side_px"),
+        "side of the head crop, px of the source frame",
+        "Head crop: the side of the stored square in the source frame",
+        _gate_mark(metadata, "min_crop_px"),
+    )
     made["fig-face-size"] = _one(
         column(images, "face_px"),
         "face size, px of the source frame",
         "Face size: the square root of the area of the detector's box",
-        marks,
+        _gate_mark(metadata, "min_px"),
     )
     made["fig-eyes"] = _one(
         column(images, "eyes_open"), "openness of the less open eye", "Eyes open: 0 is closed, 1 is wide open"
     )
-    made["fig-cosine"] = _one(
-        column(images, "identity_cosine"),
-        "cosine",
-        "Likeness of each image to its identity: cosine to the mean embedding",
-    )
+    embedded = images.filter(pc.is_valid(images["identity_cosine"]))
+    if len(embedded):
+        made["fig-cosine"] = _one(
+            column(embedded, "identity_cosine"),
+            "cosine",
+            "Likeness of each image to its identity: cosine to the mean embedding",
+        )
     return made
+
+
+def _gate_mark(metadata: DatasetMetadata, key: str) -> list[tuple[float, str]]:
+    """The line of a configured gate in its histogram."""
+    least = number(metadata.provenance, "faces", key)
+    return [] if least is None else [(least, f"faces.{key}={least:g}")]
 
 
 def _one(values: Values, axis: str, what: str, marks: Sequence[tuple[float, str]] = ()) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""What became of the videos, tracks and faces: counts over videos.parquet that add up."""
+"""The outcomes of videos, tracks and faces: counts over the videos table that add up."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SourceRow:
     gigabytes: float
     identities: int
     persons: int
-    licences: tuple[str, ...]
+    licenses: tuple[str, ...]
 
 
 def funnel(videos: pa.Table) -> list[Gate]:
@@ -102,7 +102,7 @@ def by_source(videos: pa.Table, images: pa.Table) -> list[SourceRow]:
     for source in pc.unique(videos["source"]).to_pylist():
         part = videos.filter(pc.equal(videos["source"], source))
         status = Counter(part["status"].to_pylist())
-        licences = {licence or "" for licence in pc.unique(part["licence"]).to_pylist()}
+        licenses = {terms or "" for terms in pc.unique(part["license"]).to_pylist()}
         rows.append(
             SourceRow(
                 source=source,
@@ -114,7 +114,7 @@ def by_source(videos: pa.Table, images: pa.Table) -> list[SourceRow]:
                 gigabytes=(pc.sum(part["bytes"]).as_py() or 0) / 1e9,
                 identities=pc.sum(part["identities"]).as_py() or 0,
                 persons=persons.get(source, 0),
-                licences=tuple(sorted(licences)),
+                licenses=tuple(sorted(licenses)),
             )
         )
     return sorted(rows, key=lambda row: (-row.videos, row.source))

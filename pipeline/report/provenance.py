@@ -1,4 +1,4 @@
-"""What made the dataset: networks with their licences, configuration, versions."""
+"""What made the dataset: networks with their licenses, configuration, versions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ROLES = {
     "embedder": "identity embedding",
     "quality": "image quality",
 }
-LIBRARY_LICENCES = {
+LIBRARY_LICENSES = {
     "insightface": "code: MIT; its networks: non-commercial research only",
     "pyiqa": "PolyForm Noncommercial 1.0.0 and NTU S-Lab License 1.0: non-commercial only",
 }
-"""Licences of libraries that restrict what may be done with their results or networks."""
+"""Licenses of libraries that restrict what may be done with their results or networks."""
 _RESTRICTING = ("noncommercial", "non-commercial")
 
 
@@ -29,12 +29,12 @@ class Network:
     name: str
     role: str
     sha256: str | None
-    licence: str
+    license: str
 
     @property
     def restricted(self) -> bool:
         """Whether commercial use is not allowed."""
-        return any(word in self.licence.lower() for word in _RESTRICTING)
+        return any(word in self.license.lower() for word in _RESTRICTING)
 
 
 def networks(provenance: Provenance) -> list[Network]:
@@ -42,15 +42,15 @@ def networks(provenance: Provenance) -> list[Network]:
     roles = _roles(provenance)
     names = [*roles, *(name for name in sorted(provenance.models) if name not in roles)]
     return [
-        Network(name, roles.get(name, ""), provenance.models.get(name), _licence(name, provenance))
+        Network(name, roles.get(name, ""), provenance.models.get(name), _license(name, provenance))
         for name in names
     ]
 
 
 def libraries(provenance: Provenance) -> list[tuple[str, str, str]]:
-    """Name, version and licence note of each library."""
+    """Name, version and license note of each library."""
     return [
-        (name, version, LIBRARY_LICENCES.get(name, ""))
+        (name, version, LIBRARY_LICENSES.get(name, ""))
         for name, version in sorted(provenance.libraries.items())
     ]
 
@@ -74,9 +74,9 @@ def _roles(provenance: Provenance) -> dict[str, str]:
     return {str(chosen[key]): role for key, role in ROLES.items() if isinstance(chosen.get(key), str)}
 
 
-def _licence(name: str, provenance: Provenance) -> str:
+def _license(name: str, provenance: Provenance) -> str:
     if name in MODELS:
-        return MODELS[name].licence
+        return MODELS[name].license
     if name in provenance.models:
         return "not in the catalogue: see where the file is from"
-    return "no weights; computed by pyiqa: " + LIBRARY_LICENCES["pyiqa"]
+    return "no weights; computed by pyiqa: " + LIBRARY_LICENSES["pyiqa"]

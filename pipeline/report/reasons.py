@@ -1,4 +1,4 @@
-"""The reasons of `shards.schema.Reason` in the reader's words, and the stage of the pipeline each belongs to."""
+"""What each reason of `shards.schema.Reason` means, and at which step of the funnel it stops a video."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from shards.schema import FAILURES, Reason
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """A gate that videos pass, and the reasons for which they do not.
+    """A check that videos pass, and the reasons for which they do not.
 
     Attributes:
-        name: for figures, where room is short.
-        passed: what can be said of the videos that passed it.
+        name: short, for figures.
+        passed: describes the videos that passed.
         reasons: those that stop a video here.
     """
 
@@ -26,16 +26,20 @@ FUNNEL_STEPS = (
     FunnelStep("readable", "File could be read", tuple(reason for reason in Reason if reason in FAILURES)),
     FunnelStep(
         "moving picture",
-        "Long enough moving picture",
-        (Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT),
+        "Moving picture that is long enough and intact",
+        (
+            *(Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.TOO_SHORT, Reason.FRAME_TOO_LARGE),
+            *(Reason.HDR_VIDEO, Reason.CORRUPT_FRAME),
+        ),
     ),
     FunnelStep("face seen", "Shows a face", (Reason.NO_FACE,)),
     FunnelStep(
         "usable faces",
         "Enough usable faces of one person",
         (
-            *(Reason.FACE_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS, Reason.EXTREME_POSE),
-            *(Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT),
+            *(Reason.FACE_TOO_SMALL, Reason.CROP_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS),
+            *(Reason.EXTREME_POSE, Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.OTHER_IDENTITY),
+            Reason.TRACK_TOO_SHORT,
         ),
     ),
     FunnelStep(
@@ -47,9 +51,13 @@ FUNNEL_STEPS = (
 
 MEANING = {
     Reason.EMPTY_FILE: "the file holds no bytes",
+    Reason.NOT_A_REGULAR_FILE: "a named pipe, a device or a directory, and no file",
+    Reason.UNSUPPORTED_CONTAINER: "the container is not one of those that are opened",
     Reason.UNREADABLE: "the file cannot be opened as a video",
     Reason.TRUNCATED_FILE: "the file ends early",
     Reason.DECODE_ERROR: "the decoder reported an error",
+    Reason.DECODER_CRASHED: "the process that decoded it died",
+    Reason.SANDBOX_VIOLATION: "the decoder did what the sandbox forbids",
     Reason.WORKER_CRASHED: "the process that worked on it died",
     Reason.TIMEOUT: "took longer than allowed",
     Reason.OUT_OF_MEMORY: "needed more memory than allowed",
@@ -57,9 +65,13 @@ MEANING = {
     Reason.NO_VIDEO_STREAM: "the file holds no moving picture",
     Reason.STILL_IMAGE: "one picture only",
     Reason.TOO_SHORT: "too few frames",
-    Reason.DUPLICATE_VIDEO: "same bytes as another video",
+    Reason.FRAME_TOO_LARGE: "its frames have more pixels than allowed",
+    Reason.HDR_VIDEO: "high dynamic range, which is not converted",
+    Reason.CORRUPT_FRAME: "frames that are damaged, or depend on damaged ones",
+    Reason.DUPLICATE_VIDEO: "same content as another video",
     Reason.NO_FACE: "no face found",
-    Reason.FACE_TOO_SMALL: "face smaller than the least size",
+    Reason.FACE_TOO_SMALL: "face smaller than faces.min_px",
+    Reason.CROP_TOO_SMALL: "head crop smaller than faces.min_crop_px",
     Reason.FACE_CUT_OFF: "face reaches beyond the frame",
     Reason.NO_LANDMARKS: "no landmarks found in the face",
     Reason.EXTREME_POSE: "head turned further than allowed",
@@ -80,7 +92,7 @@ _ORDER = {
 
 
 def meaning(reason: str) -> str:
-    """What a reason means; one that a newer version of the format added is not known here."""
+    """What a reason means; the list of reasons is open, so one may not be known here."""
     return MEANING[Reason(reason)] if reason in _ORDER else "not known to this version of the report"
 
 

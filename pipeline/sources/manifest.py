@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import PlainSerializer, PlainValidator, ValidationInfo
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo
 
 from shards.schema import Record
+
+MOST_NAMED = 5
+"""Unreadable directories that a message names."""
 
 
 def printable(name: str) -> str:
@@ -28,20 +31,22 @@ def _shown(character: str) -> str:
     return character if character.isprintable() else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _from_printable(text: str) -> str:
-    def original(match: re.Match[str]) -> str:
+def original(text: str) -> str:
+    """The file name behind a printable one."""
+
+    def character(match: re.Match[str]) -> str:
         kind, digits = match[1][0], match[1][1:]
         if kind == "\\":
             return kind
         return chr(int(digits, 16) + (0xDC00 if kind == "x" else 0))
 
-    return re.sub(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", original, text)
+    return re.sub(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", character, text)
 
 
 def _path(value: Any, info: ValidationInfo) -> str:
     if not isinstance(value, str):
-        raise ValueError("a path is expected")
-    return _from_printable(value) if info.mode == "json" else value
+        raise ValueError("expected a path")
+    return original(value) if info.mode == "json" else value
 
 
 FilePath = Annotated[str, PlainValidator(_path), PlainSerializer(printable, when_used="json")]
@@ -59,17 +64,60 @@ class Video(Record):
     path: FilePath
     """Absolute path, as all nodes of the cluster see it."""
     origin: str | None = None
-    licence: str | None = None
+    license: str | None = None
     bytes: int
     modified_ns: int
 
 
+class Ignored(Record):
+    """What a source passes by while it lists its videos."""
+
+    suffixes: dict[str, int] = Field(default_factory=dict)
+    """Files that do not look like videos: suffix of the name -> count."""
+    hidden: int = 0
+    """Files and directories whose name begins with a dot (`._a.mp4`, `.snapshot`); hidden directories are not
+    searched."""
+    excluded: int = 0
+    """Files and directories that `source.include` or `source.exclude` leaves out."""
+    unreadable: list[str] = Field(default_factory=list)
+    """Subdirectories that this user may not list, relative to the root."""
+
+    def messages(self) -> list[str]:
+        """One sentence for each kind; none when nothing was passed by."""
+        sentences = []
+        if self.suffixes:
+            by_count = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
+            which = ", ".join(f"{suffix}: {count}" for suffix, count in by_count)
+            count = sum(self.suffixes.values())
+            what = "1 file that is not a video" if count == 1 else f"{count} files that are not videos"
+            sentences.append(f"Ignored {what} ({which}).")
+        if self.hidden:
+            names = (
+                "1 hidden file or directory"
+                if self.hidden == 1
+                else f"{self.hidden} hidden files or directories"
+            )
+            sentences.append(f"Ignored {names} (name begins with a dot).")
+        if self.excluded:
+            names = "1 file or directory" if self.excluded == 1 else f"{self.excluded} files or directories"
+            sentences.append(f"Ignored {names} by source.include and source.exclude.")
+        if self.unreadable:
+            listed = ", ".join(self.unreadable[:MOST_NAMED])
+            more = ", …" if len(self.unreadable) > MOST_NAMED else ""
+            one = len(self.unreadable) == 1
+            which = "1 unreadable directory" if one else f"{len(self.unreadable)} unreadable directories"
+            sentences.append(
+                f"warning: Skipped {which}: {listed}{more}. "
+                f"Grant read access, or add {'it' if one else 'them'} to source.exclude."
+            )
+        return sentences
+
+
 class Manifest(Record):
-    """All videos of a build, sorted by id, and the files that were ignored while listing them."""
+    """All videos of a build, sorted by id, and what was ignored while listing them."""
 
     videos: list[Video]
-    ignored: dict[str, int]
-    """Files that do not look like videos: file name ending -> count."""
+    ignored: Ignored = Ignored()
 
 
 class SourceError(ValueError):

@@ -13,14 +13,19 @@ from faces.landmarks import FaceLandmarker
 from faces.profiles import load_detector, load_embedder
 from faces.registry import Weights
 from pipeline.config import Config
-from pipeline.records import Analysis, CandidateTrack
+from pipeline.decode.frames import CorruptFrame
+from pipeline.decode.plan import plan_frames
+from pipeline.decode.probe import Probe
+from pipeline.records import AnalysedFrame, Analysis, CandidateTrack, Timeline, TimelineFace
 from pipeline.rejection import Rejection
+from pipeline.sandbox import DecodeFailed, SandboxedDecoder
+from pipeline.sandbox.video import SandboxedVideo
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_track, frame_table, mask_png
-from pipeline.stages.decode import DecodeError, decode, plan_frames
+from pipeline.stages.gate import eighth_largest
 from pipeline.stages.observe import FaceObserver
-from pipeline.stages.probe import Probe, file_sha256, probe
 from pipeline.stages.select import candidates
+from pipeline.stages.timeline import timeline_faces
 from pipeline.stages.track import ShotCuts, Track, Tracker
 from pipeline.stages.track_filter import FilteredTrack, filter_track
 from pipeline.stopwatch import Stopwatch
@@ -44,16 +49,18 @@ class AnalysedVideo:
 
 
 class VideoAnalyser:
-    """Analyses videos with networks that are loaded once.
+    """Analyses videos with networks that are loaded once, in this process; decoders run in the sandbox.
 
     Args:
         config: of the build.
         weights: the networks' files, by name.
+        decoder: opens videos.
     """
 
-    def __init__(self, config: Config, weights: Weights) -> None:
+    def __init__(self, config: Config, weights: Weights, decoder: SandboxedDecoder) -> None:
         device = config.run.device
         self._config = config
+        self._decoder = decoder
         self._observer = FaceObserver(
             load_detector(
                 config.models.detector,
@@ -69,50 +76,69 @@ class VideoAnalyser:
         )
 
     def analyse(self, video: Video) -> AnalysedVideo:
-        """Find the candidates of every person in a video; what cannot be used becomes a reason."""
-        watch = Stopwatch()
-        path = Path(video.path)
-        with watch.step("probe"):
-            found = probe(path)
-            content = None if _unread(found) else file_sha256(path)
-        facts: dict[str, Any] = {"sha256": content}
-        if isinstance(found, Probe):
-            facts |= _facts(found)
-            if found.frames < IMAGES_PER_IDENTITY:
-                found = Rejection(Reason.TOO_SHORT, f"{found.frames} frames, {IMAGES_PER_IDENTITY} needed")
-        if isinstance(found, Rejection):
-            return _rejected(video, found, facts, watch)
-        try:
-            tracks, counts = self._track(path, found, watch)
-        except DecodeError as error:
-            return _rejected(video, Rejection(Reason.DECODE_ERROR, str(error)), facts, watch)
-        return self._judge(video, tracks, facts | counts, watch)
+        """Find the candidates of every person in a video; what cannot be used becomes a reason.
 
-    def _track(self, path: Path, found: Probe, watch: Stopwatch) -> tuple[list[Track], dict[str, int]]:
-        cuts, tracker = ShotCuts(self._config.tracking.cut_distance), Tracker(self._config.tracking)
-        planned = plan_frames(found.times_s, self._config.frames)
-        frames = decode(path, found, planned, self._config.frames.decoder)
+        Raises:
+            MachineFault: the storage is lost.
+        """
+        watch = Stopwatch()
+        facts: dict[str, Any] = {}
+        try:
+            with self._decoder.open(Path(video.path), self._config.run.video_timeout_s) as opened:
+                with watch.step("probe"):
+                    facts["sha256"] = opened.sha256()
+                    found = opened.probe()
+                facts |= _facts(found)
+                if found.frames < IMAGES_PER_IDENTITY:
+                    detail = f"{found.frames} frames, {IMAGES_PER_IDENTITY} needed"
+                    raise DecodeFailed(Rejection(Reason.TOO_SHORT, detail))
+                tracks, analysed, faces_seen = self._track(opened, found, watch)
+        except DecodeFailed as failure:
+            return _rejected(video, failure.rejection, facts, watch)
+        corrupt = sum(frame.reason == Reason.CORRUPT_FRAME for frame in analysed)
+        facts |= {"analysed_frames": len(analysed), "corrupt_frames": corrupt, "faces_seen": faces_seen}
+        return self._judge(video, tracks, analysed, facts, watch)
+
+    def _track(
+        self, opened: SandboxedVideo, found: Probe, watch: Stopwatch
+    ) -> tuple[list[Track], list[AnalysedFrame], int]:
+        config = self._config
+        cuts, tracker = ShotCuts(config.tracking.cut_distance), Tracker(config.tracking)
+        planned = plan_frames(found.times_s, config.frames.per_second, config.frames.max_per_video)
+        analysed: list[AnalysedFrame] = []
         faces_seen = 0
-        for frame in watch.each("decode", frames):
+        for frame in watch.each("decode", opened.frames(planned, config.frames.decoder)):
+            noted = AnalysedFrame(frame=frame.index, time_s=round(frame.time_s, 3))
+            if isinstance(frame, CorruptFrame):
+                analysed.append(noted.model_copy(update={"reason": Reason.CORRUPT_FRAME}))
+                continue
+            analysed.append(noted)
             observations = self._observer.observe(frame, watch)
             faces_seen += len(observations)
             with watch.step("track"):
                 tracker.add(observations, frame.time_s, cuts.is_cut(frame.image))
-        return tracker.tracks, {"analysed_frames": len(planned), "faces_seen": faces_seen}
+        return tracker.tracks, analysed, faces_seen
 
     def _judge(
-        self, video: Video, tracks: list[Track], facts: dict[str, Any], watch: Stopwatch
+        self,
+        video: Video,
+        tracks: list[Track],
+        analysed: list[AnalysedFrame],
+        facts: dict[str, Any],
+        watch: Stopwatch,
     ) -> AnalysedVideo:
         outcomes: list[TrackOutcome] = []
         kept: list[CandidateTrack] = []
         jpegs: list[bytes] = []
         masks: list[bytes] = []
         dropped: Counter[Reason] = Counter()
+        faces: list[TimelineFace] = []
         for number, track in enumerate(tracks):
             with watch.step("select"):
                 verdict = filter_track(track, self._config.faces, self._config.tracking)
                 picks = self._candidates(verdict.result)
             dropped.update(verdict.dropped)
+            faces += timeline_faces(number, track, verdict, picks)
             rejection = picks if isinstance(picks, Rejection) else None
             outcomes.append(
                 TrackOutcome(
@@ -121,6 +147,8 @@ class VideoAnalyser:
                     end_s=round(track.last.time_s, 3),
                     frames=len(track.observations),
                     usable_frames=verdict.usable_frames,
+                    crop_px=eighth_largest(seen.crop_px for seen in track.observations),
+                    face_px=eighth_largest(seen.detection.face_px for seen in track.observations),
                     reason=rejection.reason if rejection else None,
                     detail=rejection.detail if rejection else None,
                 )
@@ -133,12 +161,19 @@ class VideoAnalyser:
         outcome = VideoOutcome(
             **_identity_of(video),
             **facts,
-            **_verdict(outcomes),
+            **_verdict(outcomes, mostly_corrupt(analysed)),
             frame_reasons=dict(sorted(dropped.items())),
             tracks=outcomes,
         )
         return AnalysedVideo(
-            Analysis(outcome=outcome, tracks=kept, seconds=dict(watch.seconds)), jpegs, masks
+            Analysis(
+                outcome=outcome,
+                tracks=kept,
+                seconds=dict(watch.seconds),
+                timeline=Timeline(frames=analysed, faces=faces),
+            ),
+            jpegs,
+            masks,
         )
 
     def _candidates(self, result: FilteredTrack | Rejection) -> list[tuple[int, int]] | Rejection:
@@ -163,11 +198,20 @@ def video_rejection(tracks: list[TrackOutcome]) -> Rejection | None:
     best = max(tracks, key=lambda track: (track.usable_frames, track.frames))
     assert best.reason is not None  # noqa: S101 - the first line of this function
     more = f" (the best of {len(tracks)} tracks)" if len(tracks) > 1 else ""
-    return Rejection(best.reason, f"{best.detail}{more}")
+    return Rejection(Reason(best.reason), f"{best.detail}{more}")
 
 
-def _verdict(tracks: list[TrackOutcome]) -> dict[str, Any]:
-    rejection = video_rejection(tracks)
+def mostly_corrupt(analysed: list[AnalysedFrame]) -> Rejection | None:
+    """The rejection of a video more than half of whose analysed frames are corrupt; None for others."""
+    corrupt = sum(frame.reason == Reason.CORRUPT_FRAME for frame in analysed)
+    if 2 * corrupt <= len(analysed):
+        return None
+    detail = f"{corrupt} of {len(analysed)} analysed frames are damaged or depend on damaged ones"
+    return Rejection(Reason.CORRUPT_FRAME, detail)
+
+
+def _verdict(tracks: list[TrackOutcome], damage: Rejection | None) -> dict[str, Any]:
+    rejection = damage or video_rejection(tracks)
     if rejection is None:
         return {
             "status": Status.ACCEPTED,
@@ -184,12 +228,8 @@ def _rejected(video: Video, rejection: Rejection, facts: dict[str, Any], watch: 
     return AnalysedVideo(Analysis(outcome=outcome, seconds=dict(watch.seconds)), [], [])
 
 
-def _unread(found: Probe | Rejection) -> bool:
-    return isinstance(found, Rejection) and found.reason is Reason.UNREADABLE
-
-
 def _identity_of(video: Video) -> dict[str, Any]:
-    return video.model_dump(include={"video_id", "source", "uri", "origin", "licence", "bytes"})
+    return video.model_dump(include={"video_id", "source", "uri", "origin", "license", "bytes"})
 
 
 def _facts(found: Probe) -> dict[str, Any]:
@@ -203,4 +243,5 @@ def _facts(found: Probe) -> dict[str, Any]:
         "frames": found.frames,
         "duration_s": round(found.duration_s, 3),
         "rotation_deg": found.rotation_deg,
+        "color_transfer": found.color_transfer,
     }

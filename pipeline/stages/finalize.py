@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.records import Analysis, Candidate, CandidateTrack, StagedIdentity
+from pipeline.records import Analysis, Candidate, CandidateTrack, StagedIdentity, Timeline
 from pipeline.rejection import Rejection
 from pipeline.stages.analyse import video_rejection
 from pipeline.stages.select import FrameTable, choose
+from pipeline.stages.timeline import settled_timeline
 from shards.schema import ImageRecord, Quality, Reason, Status, TrackOutcome, VideoOutcome
 
 
@@ -25,6 +27,7 @@ class FinalizedVideo:
     jpegs: list[list[bytes]]
     masks: list[list[bytes]]
     seconds: dict[str, float]
+    timeline: Timeline = field(default_factory=Timeline)
 
 
 def finalize(
@@ -62,7 +65,8 @@ def finalize(
             finalized.masks.append(covers)
         tracks[candidates.track] = outcome.model_copy(update=update)
     settled = _settled(analysis.outcome.model_copy(update={"tracks": list(tracks.values())}))
-    return replace(finalized, outcome=settled)
+    timeline = settled_timeline(analysis, finalized.identities)
+    return replace(finalized, outcome=settled, timeline=timeline)
 
 
 def _identity(
@@ -99,11 +103,30 @@ def mark_failed(analysis: Analysis, error: Exception) -> Analysis:
     return analysis.model_copy(update={"outcome": outcome, "tracks": []})
 
 
-def sample_key(outcome: VideoOutcome, track: int) -> str:
+class Named(Protocol):
+    """A video by the names that a key is made of."""
+
+    @property
+    def video_id(self) -> str:
+        """Unique within the build."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Name of the source dataset."""
+        ...
+
+    @property
+    def uri(self) -> str:
+        """Path relative to the source's root."""
+        ...
+
+
+def sample_key(video: Named, track: int) -> str:
     """Key of an identity: readable, unique, plain ASCII and without dots, whatever the file is called."""
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", outcome.uri.rpartition(".")[0]).strip("-")[:34].rstrip("-")
-    digest = hashlib.sha256(outcome.video_id.encode()).hexdigest()[:16]
-    return "_".join(part for part in (outcome.source, slug, digest, f"{track:02d}") if part)
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", video.uri.rpartition(".")[0]).strip("-")[:34].rstrip("-")
+    digest = hashlib.sha256(video.video_id.encode()).hexdigest()[:16]
+    return "_".join(part for part in (video.source, slug, digest, f"{track:02d}") if part)
 
 
 def _choose(track: CandidateTrack, config: Config, higher_is_better: bool) -> list[int] | Rejection:

@@ -1,12 +1,13 @@
-"""Everything there is to know of each face in one frame, and the first reason to drop it.
+"""Measures each face in one frame, and finds the first reason to drop it.
 
-The checks stand in order of cost, and a face that fails one is not measured further: a crowd of small faces
-costs one detection.
+The checks run in order of cost, and a face that fails one is not measured further: a crowd of small faces costs
+one detection. One measurement is made for the report alone: the head crop of a face that is below the gate, but
+not below every gate that the report compares.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import simplejpeg
@@ -17,7 +18,8 @@ from faces.landmarks import FaceLandmarker
 from faces.quality import brightness, noise, sharpness
 from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, HeadPose, Image
 from pipeline.config import Faces
-from pipeline.stages.decode import Frame
+from pipeline.decode.frames import Frame
+from pipeline.stages.gate import GATES_PX, largest_crop
 from pipeline.stopwatch import Stopwatch
 from shards.schema import Reason
 
@@ -44,6 +46,17 @@ class FaceObservation:
     usable: UsableFace | None = None
     reason: Reason | None = None
     """Why it is not usable."""
+    pose: HeadPose | None = None
+    """None without landmarks, as are the fields below."""
+    square: Square | None = None
+    """The head crop, in source pixels."""
+    sharpness: float | None = None
+    """Known of usable and of blurred faces."""
+
+    @property
+    def crop_px(self) -> int | None:
+        """Side of the head crop in source pixels; None without landmarks, and for crops below all gates."""
+        return None if self.square is None else self.square.side
 
 
 class FaceObserver:
@@ -78,50 +91,65 @@ class FaceObserver:
         return [self._observe(frame, detection, watch) for detection in detections]
 
     def _observe(self, frame: Frame, detection: Detection, watch: Stopwatch) -> FaceObservation:
-        found = self._measure(frame, detection, watch)
-        if isinstance(found, Reason):
-            return FaceObservation(frame.index, frame.time_s, detection, reason=found)
-        return FaceObservation(frame.index, frame.time_s, detection, usable=found)
-
-    def _measure(self, frame: Frame, detection: Detection, watch: Stopwatch) -> UsableFace | Reason:
         config, image = self._config, frame.image
         height, width = image.shape[:2]
-        if detection.face_px < config.min_px:
-            return Reason.FACE_TOO_SMALL
+        seen = FaceObservation(frame.index, frame.time_s, detection)
+        small_box = config.min_px is not None and detection.face_px < config.min_px
+        reachable = largest_crop(detection.face_px, width, height, config.crop_scale)
+        if reachable < min(config.min_crop_px, *GATES_PX):
+            return replace(seen, reason=Reason.FACE_TOO_SMALL if small_box else Reason.CROP_TOO_SMALL)
         with watch.step("landmarks"):
             landmarks = self._landmarker.find(image, detection.box)
         if landmarks is None:
-            return Reason.NO_LANDMARKS
+            return replace(seen, reason=Reason.FACE_TOO_SMALL if small_box else Reason.NO_LANDMARKS)
         square = square_for(landmarks.points, width, height, config.crop_scale)
+        seen = replace(seen, pose=landmarks.pose, square=square)
+        if small_box:
+            return replace(seen, reason=Reason.FACE_TOO_SMALL)
+        if reason := self._unsuitable(landmarks, square, width, height):
+            return replace(seen, reason=reason)
+        return self._measure(seen, image, landmarks, square, watch)
+
+    def _unsuitable(self, landmarks: FaceLandmarks, square: Square, width: int, height: int) -> Reason | None:
+        """Why the head crop or the pose cannot be used; no pixel is looked at."""
+        if square.side < self._config.min_crop_px:
+            return Reason.CROP_TOO_SMALL
         if not shows_whole_face(landmarks.points, square, width, height):
             return Reason.FACE_CUT_OFF
-        if is_extreme(landmarks.pose, config):
-            return Reason.EXTREME_POSE
+        return Reason.EXTREME_POSE if is_extreme(landmarks.pose, self._config) else None
+
+    def _measure(
+        self, seen: FaceObservation, image: Image, landmarks: FaceLandmarks, square: Square, watch: Stopwatch
+    ) -> FaceObservation:
+        detection = seen.detection
         with watch.step("filter"):
-            picture = check_picture(image, detection.box, config)
-        if isinstance(picture, Reason):
-            return picture
+            reason = check_exposure(image, detection.box, self._config)
+            if reason is not None:
+                return replace(seen, reason=reason)
+            sharp = sharpness(image, detection.box)
+        seen = replace(seen, sharpness=sharp)
+        if sharp < self._config.min_sharpness:
+            return replace(seen, reason=Reason.BLURRED)
         with watch.step("embed"):
             embedding = self._embedder.embed([align_112(image, detection.keypoints)])[0]
         with watch.step("crop"):
             jpeg = simplejpeg.encode_jpeg(
                 np.ascontiguousarray(cut(image, square)), self._jpeg_quality, "RGB", "444"
             )
-        return UsableFace(landmarks, picture, embedding, square, jpeg)
+        return replace(seen, usable=UsableFace(landmarks, sharp, embedding, square, jpeg))
 
 
-def check_picture(image: Image, box: Floats, config: Faces) -> float | Reason:
-    """Sharpness of a face, or what is wrong with its picture.
+def check_exposure(image: Image, box: Floats, config: Faces) -> Reason | None:
+    """Why a face's picture is too dark or too noisy to use; None when it is neither.
 
-    Noise comes before sharpness because it passes for it: a noisy frame would make its sound neighbours look
-    blurred.
+    Noise is checked before sharpness because it looks like sharpness: a noisy frame would make its intact
+    neighbours look blurred.
     """
     if brightness(image, box) < config.min_brightness:
         return Reason.TOO_DARK
     if noise(image, box) > config.max_noise:
         return Reason.NOISY
-    sharp = sharpness(image, box)
-    return sharp if sharp >= config.min_sharpness else Reason.BLURRED
+    return None
 
 
 def is_extreme(pose: HeadPose, config: Faces) -> bool:

@@ -1,8 +1,8 @@
 """Quality of the candidates: the most expensive stage, in actors of its own, on a GPU where there is one.
 
-Images are decoded from the very bytes that will be stored. A batch holds candidates of one video only: the last
-bits of a score depend on an image's neighbours in its batch, and with batches across videos the dataset would
-depend on which videos happened to meet. One video has enough candidates to fill a GPU.
+Images are decoded from the very bytes that will be stored. The network sees one video's images at a time, in
+batches of one fixed shape (`faces.quality.BATCH`), so that scores depend on that video alone: not on the videos
+that happen to meet, and not on how the machines run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from faces.align import align_512
 from faces.profiles import load_quality
 from faces.registry import Weights
 from faces.types import Image, QualityMetric
-from pipeline.config import Config
+from pipeline.config import Config, Run
 from pipeline.errors import MachineFault
 from pipeline.records import Analysis, Candidate
 from pipeline.stopwatch import Stopwatch
@@ -32,13 +32,8 @@ class QualityScorer:
     """
 
     def __init__(self, config: Config, weights: Weights) -> None:
-        import torch
-
-        torch.set_num_threads(config.run.scorer_threads)
-        self._device = config.run.device
-        self._metric: QualityMetric = load_quality(
-            config.models.quality, weights, self._device, config.run.scorer_batch
-        )
+        self._run = config.run
+        self._metric: QualityMetric = load_quality(config.models.quality, weights, config.run.device)
 
     @property
     def higher_is_better(self) -> bool:
@@ -82,9 +77,18 @@ class QualityScorer:
             return [float(score) for score in self._metric.score(images)]
         except RuntimeError as error:
             # A GPU that has failed once fails every video after this one, too.
-            if self._device == "cuda":
-                raise MachineFault(
-                    f"the quality network failed on the GPU: {error}. Lower run.scorer_batch if memory ran out; "
-                    "the same command again continues"
-                ) from error
+            if self._run.device == "cuda":
+                raise MachineFault(_gpu_failure(error, self._run)) from error
             raise
+
+
+def _gpu_failure(error: RuntimeError, run: Run) -> str:
+    import torch
+
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return (
+            f"The GPU's memory ran out in the quality network: {error}. Raise run.scorer_gpus (now "
+            f"{run.scorer_gpus:g}) or run.analyser_gpus (now {run.analyser_gpus:g}), so that fewer processes "
+            "share a GPU; the same command again continues, and all finished videos stay valid"
+        )
+    return f"The quality network failed on the GPU: {error}. The same command again continues"

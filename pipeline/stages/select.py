@@ -8,6 +8,7 @@ Distances between poses are Euclidean in (yaw, pitch, weight * roll), in degrees
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +78,7 @@ def candidates(
     _, separation = farthest_points(points, IMAGES_PER_IDENTITY)
     # Farthest-point sampling finds at least half of the best separation there is.
     if 2 * separation < config.min_separation_deg:
-        return _too_few_poses(2 * separation, config)
+        return _too_few_poses(f"{IMAGES_PER_IDENTITY} poses are at most", 2 * separation, config)
     labels = cluster_by_pose(points, config.clusters)
     # Sharper than usual is as likely noise as detail, so the sharper half of the frames counts as equal.
     sharp = np.minimum(sharpness / np.median(sharpness), 1.0).round(1)
@@ -120,7 +121,9 @@ def choose(
         if picked and separation >= config.min_separation_deg - ROUNDING:
             return sorted(int(row) for row in subset[picked])
         reached = max(reached, separation)
-    return _too_few_poses(reached, config)
+    if len(rows) < IMAGES_PER_IDENTITY:
+        return Rejection(Reason.TOO_FEW_POSES, f"{len(rows)} pose clusters, {IMAGES_PER_IDENTITY} needed")
+    return _too_few_poses(f"the best {IMAGES_PER_IDENTITY} images of different poses are", reached, config)
 
 
 def pick_apart(points: Points, count: int) -> tuple[list[int], float]:
@@ -179,9 +182,8 @@ def farthest_points(points: Points, count: int) -> tuple[list[int], float]:
     return picked, separation
 
 
-def _too_few_poses(separation: float, config: Selection) -> Rejection:
-    return Rejection(
-        Reason.TOO_FEW_POSES,
-        f"{IMAGES_PER_IDENTITY} poses are at most {separation:.1f} degrees apart, "
-        f"{config.min_separation_deg:g} needed",
-    )
+def _too_few_poses(found: str, separation: float, config: Selection) -> Rejection:
+    # Rounded down and up, so that what is too little never reads as enough.
+    reached = math.floor(100 * separation) / 100
+    needed = math.ceil(round(100 * config.min_separation_deg, 6)) / 100
+    return Rejection(Reason.TOO_FEW_POSES, f"{found} {reached:.2f} degrees apart, {needed:.2f} needed")

@@ -1,10 +1,12 @@
-"""Builds that are killed, crash, hang or run out of disk: real processes, real signals, a real full disk."""
+"""Builds that are stopped, crash, hang or run out of disk: real processes, real signals, a real full disk."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -92,20 +94,55 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_own_video_only(
     }
 
 
-def test_a_full_disk_ends_the_build_in_words_and_loses_nothing(
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_build_that_is_asked_to_stop_ends_with_one_line(
+    cluster: Cluster, demo_clips: Path, tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    log = tmp_path / "build.log"
+    stopped = start_build(cluster, demo_clips, tmp_path / "mfhq", log=log)
+    wait_until_staged(tmp_path / "mfhq", 1, stopped)
+    stopped.send_signal(number)
+
+    assert stopped.wait(120) == exit_code
+    first, second, third, *progress, last = log.read_text().splitlines()
+    assert first == "15 videos, 0 finished by an earlier run"
+    assert second == "Ignored 1 file that is not a video (.json: 1)."
+    assert third == "curate: 0/15"
+    assert all(re.fullmatch(r"curate: \d+/15 after .* failed", line) for line in progress)
+    assert last == "stopped; the same command continues"
+
+
+def test_a_full_disk_ends_the_build_in_one_message_and_loses_nothing(
     cluster: Cluster, few_clips: Path, small_disk: Callable[[int], Path]
 ) -> None:
     output = small_disk(600 * 2**10)
     full = build(cluster, few_clips, output)
     assert full.returncode == 1
-    assert "Free space" in full.stderr
-    assert "Traceback" not in full.stderr
+    messages = [line for line in full.stderr.splitlines() if not line.startswith("curate: ")]
+    assert messages[0] == "4 videos, 0 finished by an earlier run"
+    assert len(messages) == 2
+    assert re.match(r"error: cannot write .*: the disk is full .* Free space", messages[1])
     assert not (output / "dataset.json").exists()
 
     small_disk(100 * 2**20)
     again = build(cluster, few_clips, output)
     assert again.returncode == 0, again.stderr
     assert verify(output) == []
+
+
+def test_what_is_no_regular_file_is_one_failed_row_at_once(
+    cluster: Cluster, few_clips: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(few_clips / "pipe.mp4")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(few_clips / "socket.mp4"))
+        made = build(cluster, few_clips, tmp_path / "mfhq", "run.video_timeout_s=300")
+
+    assert made.returncode == 0, made.stderr
+    videos = {video.uri: video for video in Dataset.open(tmp_path / "mfhq").videos()}
+    for name in ("pipe.mp4", "socket.mp4"):
+        assert (videos[name].status, videos[name].reason) == (Status.FAILED, Reason.UNREADABLE)
+    assert sum(video.status is Status.ACCEPTED for video in videos.values()) == 3
 
 
 def descendants(cluster: Cluster) -> list[psutil.Process]:

@@ -56,7 +56,7 @@ def models_dir(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "topiq_nr-face": {"file": "topiq.pth"},
     }
     entries = {
-        name: entry | {"sha256": sha256(folder / str(entry["file"])), "licence": "for tests"}
+        name: entry | {"sha256": sha256(folder / str(entry["file"])), "license": "for tests"}
         for name, entry in files.items()
     }
     (folder / "models.json").write_text(json.dumps(entries))
@@ -95,7 +95,7 @@ def test_the_papers_workflow_builds_a_data_set(
     made = subprocess.run(
         [
             *(str(SCRIPTS / "mfhq"), "build", WORKFLOW, f"source.path={one_clip}", f"output={output}"),
-            *(f"run.models_dir={models_dir}", "faces.min_px=160"),
+            *(f"run.models_dir={models_dir}", "faces.min_crop_px=256"),
             # The quality network takes seconds for an image on a CPU.
             *("selection.clusters=9", "selection.candidates_per_cluster=1"),
         ],
@@ -149,7 +149,7 @@ def test_missing_weights_are_all_named_before_any_work(tmp_path: Path) -> None:
     for name in MISSING:
         model = MODELS[name]
         assert f"- {name}: {model.file} is missing\n" in said
-        for detail in (model.sha256, str(model.url), model.licence):
+        for detail in (model.sha256, str(model.url), model.license):
             assert detail in said
 
 

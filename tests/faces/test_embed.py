@@ -22,7 +22,7 @@ from faces.types import Image
 
 FOAMLIU = {
     "kind": "arcface",
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "normalisation": "imagenet",
     "same_person_cosine": 0.36,
 }

@@ -22,11 +22,11 @@ from faces.portraits import Portrait, PortraitFinder, find_portraits
 from faces.registry import WeightsUnavailable, sha256_of
 from faces.types import Detection, Floats, Image
 from pipeline.config import Faces
+from pipeline.decode.frames import Frame, decode
+from pipeline.decode.probe import Probe, probe
 from pipeline.demo.photographs import PEOPLE, STILL_LIFE, package_file
 from pipeline.stages.candidates import mask_png
-from pipeline.stages.decode import Frame, decode
 from pipeline.stages.observe import FaceObserver
-from pipeline.stages.probe import Probe, probe
 from pipeline.stages.track_filter import FilteredTrack
 from pipeline.stopwatch import Stopwatch
 
@@ -212,7 +212,7 @@ def test_a_frame_gives_the_same_crop_as_a_videos_and_as_a_photographs(
     finder: PortraitFinder, frame: Frame, tmp_path: Path
 ) -> None:
     assert finder.embedder is not None
-    observer = FaceObserver(finder.detector, finder.landmarker, finder.embedder, Faces(min_px=60), 95)
+    observer = FaceObserver(finder.detector, finder.landmarker, finder.embedder, Faces(min_crop_px=90), 95)
     (observation,) = observer.observe(frame, Stopwatch())
     usable = observation.usable
     assert usable is not None
@@ -251,7 +251,7 @@ def test_only_the_networks_that_are_used_need_be_there(tmp_path: Path) -> None:
 
 def test_a_network_in_the_wrong_role_is_refused(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"net")
-    entry = {"file": "net.onnx", "sha256": sha256_of(tmp_path / "net.onnx"), "licence": "own"}
+    entry = {"file": "net.onnx", "sha256": sha256_of(tmp_path / "net.onnx"), "license": "own"}
     own = {"scrfd_10g": {**entry, "kind": "face_landmarker"}}
     (tmp_path / "models.json").write_text(json.dumps(own))
     with pytest.raises(
@@ -290,7 +290,7 @@ def test_networks_of_a_folder_find_the_same_portraits(
     (tmp_path / "detector.onnx").symlink_to(weights.load_weights() / "insightface" / "det_2.5g.onnx")
     (tmp_path / "embedder.onnx").symlink_to(weights.load_weights() / "MobileFaceNet_foamliu.onnx")
     entries = {
-        name: entry | {"sha256": sha256_of(tmp_path / str(entry["file"])), "licence": "for tests"}
+        name: entry | {"sha256": sha256_of(tmp_path / str(entry["file"])), "license": "for tests"}
         for name, entry in files.items()
     }
     (tmp_path / "models.json").write_text(json.dumps(entries))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import skimage.data
 
 from faces.profiles import load_quality
-from faces.quality import Piqe, TopiqFace, brightness, sharpness
+from faces.quality import BATCH, Piqe, TopiqFace, brightness, sharpness
 from faces.types import Image
 
 WHOLE = np.array([0, 0, 512, 512], np.float32)
@@ -33,6 +34,16 @@ def spoiled(portrait: Image) -> dict[str, Image]:
             cv2.imencode(".jpg", portrait, [cv2.IMWRITE_JPEG_QUALITY, 5])[1], cv2.IMREAD_COLOR
         ),
     }
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_sharpness_falls_with_blur_and_is_zero_without_detail(portrait: Image):
@@ -94,6 +105,15 @@ class TestPiqe:
         together = piqe.score([portrait, *spoiled.values()])
         alone = [piqe.score([image])[0] for image in (portrait, *spoiled.values())]
         assert together.tolist() == alone
+
+    def test_a_score_does_not_depend_on_the_threads_of_the_process(
+        self, piqe: Piqe, portrait: Image, two_threads: None
+    ):
+        import torch
+
+        on_two = piqe.score([portrait])
+        torch.set_num_threads(1)
+        assert piqe.score([portrait]).tolist() == on_two.tolist()
 
     def test_it_equals_pyiqas_own_metric(self, piqe: Piqe, portrait: Image, spoiled: dict[str, Image]):
         import pyiqa
@@ -171,13 +191,44 @@ class TestTopiqFace:
         assert len(set(together.tolist())) == 3
         assert topiq.score([spoiled["blurred"], portrait]).tolist() == together[[2, 0]].tolist()
 
-    def test_batches_change_no_more_than_the_last_digits(
-        self, checkpoint: Path, topiq: TopiqFace, portrait: Image, spoiled: dict[str, Image]
+    @pytest.mark.parametrize("size", [2, 4])
+    def test_a_padded_batch_gives_each_image_its_own_score(
+        self, topiq: TopiqFace, portrait: Image, spoiled: dict[str, Image], size: int
     ):
         images = [portrait, spoiled["noisy"], spoiled["blurred"]]
-        np.testing.assert_allclose(
-            TopiqFace(checkpoint, batch_size=2).score(images), topiq.score(images), rtol=1e-5
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(BATCH, "cpu", size)
+            padded = topiq.score(images)
+            # The same place in the batch, other neighbours: not even the last bit changes.
+            assert topiq.score([spoiled["noisy"]] * 2 + [spoiled["blurred"]])[2] == padded[2]
+            assert topiq.score([portrait])[0] == padded[0]
+        np.testing.assert_allclose(padded, topiq.score(images), rtol=1e-5)
+        assert len(padded) == 3
+
+    def test_a_score_does_not_depend_on_the_threads_of_the_process(
+        self, topiq: TopiqFace, portrait: Image, two_threads: None
+    ):
+        import torch
+
+        on_two = topiq.score([portrait])
+        assert torch.get_num_threads() == 2, "the caller's threads are left as they were"
+        torch.set_num_threads(1)
+        assert topiq.score([portrait]).tolist() == on_two.tolist()
+
+    def test_on_a_gpu_a_score_depends_on_no_other_image(
+        self, checkpoint: Path, portrait: Image, spoiled: dict[str, Image]
+    ):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no CUDA device")
+        metric = TopiqFace(checkpoint, "cuda")
+        full = [portrait, *spoiled.values()] * 3  # more than a batch, the last one padded
+        scores = metric.score(full).tolist()
+        assert metric.score(full).tolist() == scores
+        assert metric.score(full[:1]).tolist() == scores[:1]
+        assert metric.score([portrait] * 8 + full[8:])[8:].tolist() == scores[8:]
+        assert metric.score(full[:5]).tolist() == scores[:5]
 
     def test_a_checkpoint_that_could_run_code_is_refused(self, tmp_path: Path):
         import torch

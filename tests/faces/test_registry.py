@@ -23,7 +23,7 @@ def write_entries(folder: Path, entries: dict[str, dict[str, object]]) -> None:
 
 def own_file(folder: Path, content: bytes = b"weights") -> dict[str, object]:
     (folder / "own.onnx").write_bytes(content)
-    return {"file": "own.onnx", "sha256": hashlib.sha256(content).hexdigest(), "licence": "own"}
+    return {"file": "own.onnx", "sha256": hashlib.sha256(content).hexdigest(), "license": "own"}
 
 
 def test_the_embedded_models_are_found_in_their_wheels_with_the_pinned_digests():
@@ -34,7 +34,7 @@ def test_the_embedded_models_are_found_in_their_wheels_with_the_pinned_digests()
         assert weights.path.stat().st_size == MODELS[name].bytes
 
 
-def test_every_missing_file_is_named_at_once_with_address_licence_digest_and_remedy(tmp_path: Path):
+def test_every_missing_file_is_named_at_once_with_address_license_digest_and_remedy(tmp_path: Path):
     with pytest.raises(WeightsUnavailable) as error:
         load_weights(PAPER, tmp_path)
     text = str(error.value)
@@ -42,7 +42,7 @@ def test_every_missing_file_is_named_at_once_with_address_licence_digest_and_rem
     for name in ("scrfd_10g", "arcface_r50", "topiq_nr-face"):
         model = MODELS[name]
         assert model.url is not None
-        for detail in (model.file, model.sha256, model.url, model.licence):
+        for detail in (model.file, model.sha256, model.url, model.license):
             assert detail in text
     assert f"mfhq models pull --models-dir {tmp_path}" in text
     assert f"copy the file to {tmp_path}/det_10g.onnx" in text
@@ -93,7 +93,7 @@ def test_an_own_entry_replaces_the_built_in_one_and_keeps_its_kind(tmp_path: Pat
     found = load_weights(["scrfd_10g"], tmp_path)["scrfd_10g"]
     assert found.path == tmp_path / "own.onnx"
     assert found.model.kind == "scrfd"
-    assert found.model.licence == "own"
+    assert found.model.license == "own"
     assert found.model.url is None
 
 
@@ -113,7 +113,7 @@ def test_an_own_entry_can_add_a_name(tmp_path: Path):
         ({"file": ".."}, "file"),
         ({"sha256": "0a8b8e4f"}, "64 hex digits"),
         ({"sha256": "not hexadecimal"}, "sha256"),
-        ({"licence": ""}, "licence"),
+        ({"license": ""}, "license"),
         ({"url": "file:///etc/passwd"}, "url"),
         ({"url": "ftp://example.org/own.onnx"}, "url"),
         ({"colour": "blue"}, "colour"),

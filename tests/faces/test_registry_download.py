@@ -74,7 +74,7 @@ def site() -> Iterator[Site]:
 def offer(folder: Path, entries: dict[str, dict[str, object]], content: bytes = WEIGHTS) -> None:
     """Write models.json with entries that expect `content`."""
     digest = hashlib.sha256(content).hexdigest()
-    common = {"kind": "scrfd", "sha256": digest, "licence": "own"}
+    common = {"kind": "scrfd", "sha256": digest, "license": "own"}
     full = {name: common | {"file": f"{name}.onnx"} | entry for name, entry in entries.items()}
     (folder / "models.json").write_text(json.dumps(full), encoding="utf-8")
 

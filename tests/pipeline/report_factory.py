@@ -49,7 +49,7 @@ def build(root: Path, accepted: int = 12, lost: dict[Reason, int] | None = None)
     """Write a dataset of `accepted` videos with an identity each, and of lost ones."""
     samples = [_sample(number) for number in range(accepted)]
     samples.sort(key=lambda sample: (sample.record.split, sample.record.key))
-    videos = [_accepted(sample.record) for sample in samples]
+    videos = [_accepted(sample.record, number) for number, sample in enumerate(samples)]
     for reason, count in (LOST if lost is None else lost).items():
         videos += [_lost(reason, number) for number in range(count)]
     return write_dataset(root, samples, videos, PROVENANCE, ShardLimits(max_samples=8))
@@ -73,7 +73,7 @@ PROVENANCE = Provenance(
             "embedder": "arcface_r50",
             "quality": "topiq_nr-face",
         },
-        "faces": {"min_px": 448.0},
+        "faces": {"min_crop_px": 448.0, "min_px": None},
         "selection": {"roll_weight": 0.5},
         "source": {"path": f"/data/{HOSTILE}"},
     },
@@ -115,7 +115,7 @@ def _sample(number: int) -> Sample:
                 time_s=0.4 * index,
                 box_px=(100, 100, 600, 700),
                 face_px=round(float(rng.normal(560, 40)), 1),
-                crop_px=(50, 50, 700),
+                crop_px=(50, 50, 640 + 10 * index),
                 pose=Pose(
                     yaw=float(yaws[index]), pitch=float(rng.normal(-3, 6)), roll=float(rng.normal(0, 5))
                 ),
@@ -140,7 +140,7 @@ def _sample(number: int) -> Sample:
         person_id=f"person_{1 if number == 2 else number:03d}",
         video_id=f"video-{number}",
         source="celebv-hq" if number % 3 else "vfhq",
-        licence=None if number % 3 else "research only",
+        license=None if number % 3 else "research only",
         track=0,
         track_start_s=0,
         track_end_s=4,
@@ -151,20 +151,28 @@ def _sample(number: int) -> Sample:
     return Sample(record, tuple(jpeg for jpeg, _ in pairs), tuple(mask for _, mask in pairs))
 
 
-def _accepted(record: IdentityRecord) -> VideoOutcome:
+def _accepted(record: IdentityRecord, number: int) -> VideoOutcome:
+    person = TrackOutcome(
+        track=0,
+        start_s=0,
+        end_s=4,
+        frames=60,
+        usable_frames=58,
+        crop_px=450 + 10 * number,
+        face_px=270 + 6 * number,
+        key=record.key,
+    )
+    passer_by = TrackOutcome(
+        track=1, start_s=5, end_s=6, frames=10, usable_frames=2, reason=Reason.TRACK_TOO_SHORT
+    )
     return VideoOutcome(
         **_file(record.video_id, record.source, f"clips/<b>{record.video_id}</b>.mp4"),
-        licence=record.licence,
+        license=record.license,
         status=Status.ACCEPTED,
         analysed_frames=60,
         faces_seen=70,
         frame_reasons={Reason.BLURRED: 4, Reason.FACE_CUT_OFF: 2, Reason.TRACK_TOO_SHORT: 4},
-        tracks=[
-            TrackOutcome(track=0, start_s=0, end_s=4, frames=60, usable_frames=58, key=record.key),
-            TrackOutcome(
-                track=1, start_s=5, end_s=6, frames=10, usable_frames=2, reason=Reason.TRACK_TOO_SHORT
-            ),
-        ],
+        tracks=[person, passer_by],
         identities=1,
     )
 
@@ -173,10 +181,12 @@ def _lost(reason: Reason, number: int) -> VideoOutcome:
     failed = reason in FAILURES
     video_id = f"lost-{reason}-{number}"
     uri = f"clips/{HOSTILE}-{reason}-{number}.mp4"
-    track = TrackOutcome(track=0, start_s=0, end_s=4, frames=30, usable_frames=12, reason=reason)
+    track = TrackOutcome(
+        track=0, start_s=0, end_s=4, frames=30, usable_frames=12, crop_px=390, face_px=240.5, reason=reason
+    )
     return VideoOutcome(
         **_file(video_id, "vfhq", uri, probed=not failed),
-        licence="research only",
+        license="research only",
         status=Status.FAILED if failed else Status.REJECTED,
         reason=reason,
         detail=f"what was found: {HOSTILE}",

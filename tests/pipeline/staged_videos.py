@@ -89,7 +89,7 @@ def accepted(video: Video, people: tuple[int, ...] = (0,)) -> FinalizedVideo:
 
 
 def _outcome(video: Video, status: Status = Status.ACCEPTED, **facts: object) -> VideoOutcome:
-    listed = video.model_dump(include={"video_id", "source", "uri", "origin", "licence", "bytes"})
+    listed = video.model_dump(include={"video_id", "source", "uri", "origin", "license", "bytes"})
     content = hashlib.sha256(Path(video.path).read_bytes()).hexdigest()
     return VideoOutcome.model_validate({**listed, "sha256": content, "status": status, **facts})
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from faces.profiles import check_roles
+from faces.quality import Piqe
 from pipeline.actors import Score, SelectImages
-from pipeline.config import Config
+from pipeline.config import Config, Run
+from pipeline.decode.probe import probe
 from pipeline.errors import MachineFault
 from pipeline.records import Analysis, Candidate, CandidateTrack
 from pipeline.rejection import Rejection
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import failed
-from pipeline.stages.probe import probe
 from pipeline.staging import Staging
 from shards.record_checks import validate_video
 from shards.schema import Pose, Reason, Status, TrackOutcome, VideoOutcome
@@ -65,6 +67,12 @@ def analysis() -> Analysis:
     return Analysis(outcome=outcome, tracks=tracks)
 
 
+def jpeg() -> bytes:
+    picture = io.BytesIO()
+    Image.effect_noise((512, 512), 60).convert("RGB").save(picture, "JPEG")
+    return picture.getvalue()
+
+
 @pytest.mark.slow
 def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Score) -> None:
     row = {"analysis": analysis().model_dump_json(), "jpegs": [b"not a JPEG"], "fault": ""}
@@ -73,16 +81,45 @@ def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Sc
     assert outcome.detail
     assert validate_video(outcome) == []
 
-    picture = io.BytesIO()
-    Image.effect_noise((512, 512), 60).convert("RGB").save(picture, "JPEG")
-    good = score(row | {"jpegs": [picture.getvalue()]})
+    good = score(row | {"jpegs": [jpeg()]})
     scored = Analysis.model_validate_json(good["analysis"])
     assert scored.outcome.status is Status.ACCEPTED
     assert scored.tracks[0].candidates[0].quality is not None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "OutOfMemoryError",
+            "Raise run.scorer_gpus (now 0.25) or run.analyser_gpus (now 0.1), so that fewer",
+        ),
+        ("RuntimeError", "The quality network failed on the GPU"),
+    ],
+)
+def test_a_gpu_that_fails_ends_the_build_and_names_only_keys_that_keep_finished_work(
+    monkeypatch: pytest.MonkeyPatch, error: str, said: str
+) -> None:
+    import torch
+
+    run = Run(device="cuda", scorer_gpus=0.25, analyser_gpus=0.1)
+    score = Score(CONFIG.model_copy(update={"run": run}), {})
+
+    def broken(*_: object) -> None:
+        kind = torch.cuda.OutOfMemoryError if error == "OutOfMemoryError" else RuntimeError
+        raise kind("CUDA error")
+
+    monkeypatch.setattr(Piqe, "score", broken)  # no GPU is here to fail
+    row = {"analysis": analysis().model_dump_json(), "jpegs": [jpeg()], "fault": ""}
+    fault = score(row)["fault"]
+    assert said in fault
+    named = set(re.findall(r"run\.(\w+)", fault))
+    assert named <= {"scorer_gpus", "analyser_gpus"}
+
+
 def test_a_source_that_is_gone_is_the_machines_fault_and_no_videos(tmp_path: Path) -> None:
-    with pytest.raises(MachineFault, match="is the source mounted"):
+    with pytest.raises(MachineFault, match="Check that the source is mounted"):
         probe(tmp_path / "share" / "clip.mp4")
     found = probe(tmp_path / "clip.mp4")
     assert isinstance(found, Rejection)
@@ -94,8 +131,9 @@ def test_a_fault_of_the_machine_stages_nothing_and_reaches_the_driver(tmp_path: 
         video_id="a/b.mp4", source="a", uri="b.mp4", path=str(tmp_path / "b.mp4"), bytes=1, modified_ns=1
     )
     stage = SelectImages(CONFIG, Staging(tmp_path / "staging"))
-    row = {"video": video.model_dump_json(), "fault": "the share is away"}
-    assert stage(row) == {"video_id": "a/b.mp4", "status": "", "message": "", "fault": "the share is away"}
+    row = {"video": video.model_dump_json(), "fault": "the share is away", "unenforced": ""}
+    told = {"video_id": "a/b.mp4", "status": "", "message": "", "fault": "the share is away"}
+    assert stage(row) == told | {"unenforced": ""}
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
@@ -103,9 +141,9 @@ def test_a_fault_of_the_machine_stages_nothing_and_reaches_the_driver(tmp_path: 
     ("reason", "detail", "said"),
     [
         (
-            Reason.WORKER_CRASHED,
-            "the analysing process was ended by SIGABRT",
-            "b.mp4 is one failed video (worker_crashed): the analysing process was ended by SIGABRT",
+            Reason.DECODER_CRASHED,
+            "the decoder was ended by SIGABRT",
+            "b.mp4 is one failed video (decoder_crashed): the decoder was ended by SIGABRT",
         ),
         (Reason.TRUNCATED_FILE, "half of it is missing", ""),
     ],
@@ -124,9 +162,10 @@ def test_a_video_that_fails_without_being_damaged_is_told_in_one_line(
         "masks": [],
         "higher_is_better": False,
         "fault": "",
+        "unenforced": "",
     }
     told = SelectImages(CONFIG, Staging(tmp_path / "staging"))(row)
-    assert told == {"video_id": "a/b.mp4", "status": "failed", "message": said, "fault": ""}
+    assert told == {"video_id": "a/b.mp4", "status": "failed", "message": said, "fault": "", "unenforced": ""}
 
 
 def test_a_model_in_the_wrong_role_is_refused_with_what_was_expected() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from report_factory import build as build_dataset
 from staged_videos import MODELS_USED, WORKFLOW, accepted, configured, make_source, rejected
@@ -62,7 +64,20 @@ finally:
     ("command", "told"),
     [
         ((), ["build", "verify", "report", "demo-clips", "models", "WebDataset shards"]),
-        (("build",), ["continues a build that was stopped", "pipeline/config.py", "--retry-failed"]),
+        (
+            ("build",),
+            [
+                "continues a build that was stopped",
+                "pipeline/config.py",
+                "--retry-failed",
+                "source.include",
+                "130",
+            ],
+        ),
+        (("verify",), ["Exit code 0: no errors", "Example: mfhq verify /data/mfhq"]),
+        (("report",), ["opens without a network", "Example: mfhq report /data/mfhq"]),
+        (("demo-clips",), ["truth.json", "Example: mfhq demo-clips /tmp/clips"]),
+        (("models", "pull"), ["sha256", "Example: mfhq models pull"]),
     ],
 )
 def test_help_is_instant_because_nothing_heavy_is_loaded_for_it(
@@ -129,23 +144,45 @@ def test_a_mistyped_option_is_a_mistake_of_usage_and_starts_nothing() -> None:
 
 
 def test_a_build_ends_with_what_was_made_and_where_it_lies(tmp_path: Path) -> None:
-    source = make_source(tmp_path / "clips", {"a.mp4": 9, "b.mp4": 8, "c.mp4": 7})
+    reasons = {
+        "a.mp4": None,
+        "b.mp4": Reason.NO_FACE,
+        "c.mp4": Reason.TIMEOUT,
+        "d.mp4": Reason.NO_FACE,
+        "e.mp4": Reason.TOO_FEW_POSES,
+    }
+    source = make_source(tmp_path / "clips", dict.fromkeys(reasons, 9))
     output = tmp_path / "mfhq"
-    stage(source, output, {"a.mp4": None, "b.mp4": Reason.NO_FACE, "c.mp4": Reason.TIMEOUT})
+    stage(source, output, reasons)
 
     code, stdout, stderr = run("build", WORKFLOW, f"source.path={source}", f"output={output}")
     assert code == 0
     lines = stdout.splitlines()
-    assert lines[:3] == [
-        "videos      3: 1 accepted  1 rejected  1 failed",
-        "identities  1: 1 train  0 test  (1 persons)",
+    assert lines[:5] == [
+        "videos      5: 1 accepted  3 rejected  1 failed",
+        "rejected    2 no_face, 1 too_few_poses",
+        "failed      1 timeout",
+        "identities  1: 1 train  0 test  (1 person)",
         "images      8",
     ]
-    assert lines[3].startswith("shards      1 (")
-    assert lines[3].endswith(f" MB) in {output}")
-    assert lines[4:] == [f"report      {output}/report/index.html"]
-    assert "3 videos, 3 finished by an earlier run" in stderr
+    assert lines[5].startswith("shards      1 (")
+    assert lines[5].endswith(f" MB) in {output}")
+    assert lines[6:] == [f"report      {output}/report/index.html"]
+    assert "5 videos, 5 finished by an earlier run" in stderr
     assert "warning" not in stderr
+
+
+def test_a_duplicate_explains_why_fewer_videos_are_accepted_than_curation_reported(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "clips", {"a.mp4": 9})
+    shutil.copy(source / "a.mp4", source / "copy.mp4")
+    output = tmp_path / "mfhq"
+    stage(source, output, {"a.mp4": None, "copy.mp4": None})
+
+    _, stdout, _ = run("build", WORKFLOW, f"source.path={source}", f"output={output}")
+    assert stdout.splitlines()[:2] == [
+        "videos      2: 1 accepted  1 rejected  0 failed",
+        "rejected    1 duplicate_video (found after curation, so it counted as accepted until then)",
+    ]
 
 
 def test_a_build_that_gave_no_identity_is_fine_but_says_why(tmp_path: Path) -> None:
@@ -157,7 +194,10 @@ def test_a_build_that_gave_no_identity_is_fine_but_says_why(tmp_path: Path) -> N
     assert code == 0
     assert "identities  0: 0 train  0 test" in stdout
     last = stderr.splitlines()[-1]
-    assert last == "warning: none of 3 videos gave an identity: 2 no_face, 1 timeout"
+    assert last == (
+        "warning: none of 3 videos gave an identity. The summary and the report name the reasons."
+    )
+    assert "rejected    2 no_face\nfailed      1 timeout\n" in stdout
     assert len(list(Dataset.open(output).videos())) == 3
     assert (output / "report" / "index.html").is_file()
 
@@ -189,16 +229,25 @@ def test_verify_names_the_member_of_a_flipped_byte_and_exits_with_1(dataset: Pat
 
 
 @pytest.mark.parametrize("command", ["verify", "report"])
-@pytest.mark.parametrize("content", [None, b"{"])
-def test_a_folder_that_is_no_data_set_is_said_to_be_none(
-    tmp_path: Path, command: str, content: bytes | None
-) -> None:
-    if content is not None:
-        (tmp_path / "dataset.json").write_bytes(content)
+def test_a_path_that_is_no_dataset_is_one_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "stopped" / ".staging").mkdir(parents=True)
+    messages = {
+        "none": "is not a directory. Pass the directory that contains dataset.json.",
+        "other": "is not a dataset: it has no dataset.json. Pass the output directory of a build.",
+        "stopped": "is not a dataset: it has no dataset.json. A build was stopped there: run its command again.",
+    }
+    for name, message in messages.items():
+        assert run(command, tmp_path / name) == (1, "", f"error: {tmp_path}/{name} {message}\n")
+    assert not list(tmp_path.rglob("report"))
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_a_damaged_dataset_json_is_an_error(tmp_path: Path, command: str) -> None:
+    (tmp_path / "dataset.json").write_bytes(b"{")
     code, stdout, stderr = run(command, tmp_path)
     assert code == 1
-    expected = "is no finished dataset" if content is None else "dataset.json is not JSON"
-    assert expected in stdout + stderr
+    assert "dataset.json is not JSON" in stdout + stderr
     assert not (tmp_path / "report").exists()
 
 
@@ -206,6 +255,45 @@ def test_report_draws_the_page_again(dataset: Path) -> None:
     code, stdout, _ = run("report", dataset)
     assert (code, stdout) == (0, f"{dataset}/report/index.html\n")
     assert (dataset / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_report_of_a_table_that_was_changed_exits_with_1(dataset: Path) -> None:
+    table = pq.read_table(dataset / "videos-g0000.parquet")
+    pq.write_table(table.slice(0, len(table) - 1), dataset / "videos-g0000.parquet")
+    code, stdout, stderr = run("report", dataset)
+    assert code == 1
+    assert "videos-g0000.parquet: its sha256 is not the one in dataset.json" in stdout
+    assert stderr == f"{dataset}: 1 error\n"
+
+
+def test_report_of_a_table_that_cannot_be_read_exits_with_1(dataset: Path) -> None:
+    (dataset / "images-g0000.parquet").write_bytes(b"PAR1")
+    code, stdout, stderr = run("report", dataset)
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith("error: images-g0000.parquet cannot be read: ")
+
+
+def test_report_of_a_damaged_or_missing_shard_exits_with_1(dataset: Path) -> None:
+    place = Dataset.open(dataset).locate(Dataset.open(dataset).keys()[1])
+    offset, _ = place.members["5.jpg"]
+    shard = dataset / place.shard
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:offset] + b"damage" + whole[offset + 6 :])
+    code, stdout, _ = run("report", dataset)
+    assert code == 1
+    assert stdout.splitlines()[1:] == [
+        f"{place.shard}: member {place.key}.5.jpg is damaged: its sha256 is wrong"
+    ]
+
+    shard.write_bytes(whole[:-512])
+    code, stdout, _ = run("report", dataset)
+    assert code == 1
+    assert f"{place.shard}: {len(whole) - 512:,} bytes, but dataset.json says {len(whole):,}" in stdout
+
+    shard.unlink()
+    code, stdout, _ = run("report", dataset)
+    assert code == 1
+    assert f"{place.shard}: missing" in stdout
 
 
 def test_clips_cannot_be_made_where_a_file_lies(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from pipeline.config import Config
+from pipeline.config import Config, Run, digest
 from settings.loading import load_workflow
 from settings.section import ConfigError, differences
 
@@ -17,8 +18,17 @@ LIBRARIES = {"decord": "1"}
 WEIGHTS = {"yunet": "00", "sface": "11"}
 
 
+SHAPING_KEYS_OF_RUN = {"device"}
+"""Keys of `run` that can touch the bits of a result. All others must leave staged work valid."""
+
+
 def load(*overrides: str) -> Config:
     return load_workflow(EMBEDDED, [*SET, *overrides], Config)
+
+
+def curation(*overrides: str) -> str:
+    """Digest of what decides about one video."""
+    return digest(load(*overrides).curation(WEIGHTS, LIBRARIES))
 
 
 def rejection(*overrides: str) -> str:
@@ -35,14 +45,14 @@ def test_each_workflow_that_is_shipped_needs_only_a_source_and_an_output(workflo
 
 
 def test_an_override_wins_over_the_file_and_is_read_as_yaml() -> None:
-    config = load("models.quality=topiq_nr-face", "faces.min_px=160", "selection.worst_quality=null")
+    config = load("models.quality=topiq_nr-face", "faces.min_crop_px=160", "selection.worst_quality=null")
     assert config.models.quality == "topiq_nr-face"
-    assert config.faces.min_px == 160.0
+    assert config.faces.min_crop_px == 160.0
     assert config.selection.worst_quality is None
 
 
 def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
-    assert load("source.licence=CC BY=NC").source.licence == "CC BY=NC"
+    assert load("source.license=CC BY=NC").source.license == "CC BY=NC"
 
 
 @pytest.mark.parametrize(
@@ -52,18 +62,18 @@ def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
             "faces.min_pixels=160",
             "faces.min_pixels: no such key; did you mean faces.min_px?",
         ),
-        ("face.min_px=160", "face: no such key; did you mean faces?"),
-        ("faces.min_px=large", "faces.min_px: expected a number above 0 (given: 'large')"),
-        ("faces.min_px=", "faces.min_px: expected a number above 0 (given: nothing)"),
+        ("face.min_crop_px=160", "face: no such key; did you mean faces?"),
+        ("faces.min_crop_px=large", "faces.min_crop_px: expected a number above 0 (given: 'large')"),
+        ("faces.min_crop_px=", "faces.min_crop_px: expected a number above 0 (given: nothing)"),
         (
-            "faces.min_px=yes",
-            "faces.min_px: expected a number above 0 (given: true (as YAML reads yes, no, on and off",
+            "faces.min_crop_px=yes",
+            "faces.min_crop_px: expected a number above 0 (given: true (as YAML reads yes, no, on and off",
         ),
-        ("faces.min_px=.nan", "faces.min_px: expected a number above 0 (given: nan)"),
-        ("faces.min_px=.inf", "faces.min_px: expected a number above 0 (given: inf)"),
-        ("faces.min_px=0", "faces.min_px: expected a number above 0 (given: 0)"),
+        ("faces.min_crop_px=.nan", "faces.min_crop_px: expected a number above 0 (given: nan)"),
+        ("faces.min_crop_px=.inf", "faces.min_crop_px: expected a number above 0 (given: inf)"),
+        ("faces.min_crop_px=0", "faces.min_crop_px: expected a number above 0 (given: 0)"),
         ("faces.max_yaw=181", "faces.max_yaw: expected a number from 0 to 180 (given: 181)"),
-        ("frames.decoder=opencv", "frames.decoder: expected decord or pyav (given: 'opencv')"),
+        ("frames.decoder=opencv", "frames.decoder: expected auto, pyav or decord (given: 'opencv')"),
         ("frames.max_per_video=7", "frames.max_per_video: expected a whole number of at least 8 (given: 7)"),
         (
             "frames=12",
@@ -84,22 +94,24 @@ def test_a_wrong_key_or_value_is_named_with_what_was_expected(override: str, sai
 
 
 def test_all_faults_are_named_at_once() -> None:
-    said = rejection("faces.min_px=-1", "frames.fps=3", "run.scorers=0")
-    assert all(key in said for key in ("faces.min_px:", "frames.fps:", "run.scorers:"))
+    said = rejection("faces.min_crop_px=-1", "frames.fps=3", "run.scorers=0")
+    assert all(key in said for key in ("faces.min_crop_px:", "frames.fps:", "run.scorers:"))
     assert str(EMBEDDED) in said
 
 
 @pytest.mark.parametrize("override", ["faces.min_pixels", "=160", "--verbose", ""])
 def test_what_is_no_override_is_refused_with_an_example(override: str) -> None:
     assert (
-        f"{override!r} is not an override; expected section.key=value, such as faces.min_px=160"
+        f"{override!r} is not an override; expected section.key=value, such as faces.min_crop_px=256"
         in rejection(override)
     )
 
 
 def test_a_key_without_a_value_comes_with_what_it_takes() -> None:
-    said = "'faces.min_px' has no value; expected faces.min_px=VALUE, where VALUE is a number above 0"
-    assert rejection("faces.min_px") == said
+    said = (
+        "'faces.min_crop_px' has no value; expected faces.min_crop_px=VALUE, where VALUE is a number above 0"
+    )
+    assert rejection("faces.min_crop_px") == said
 
 
 def test_a_workflow_of_the_trainer_is_said_to_be_for_another_command() -> None:
@@ -115,7 +127,7 @@ def test_an_override_below_a_value_is_refused() -> None:
 
 
 def test_an_override_that_is_not_yaml_is_refused() -> None:
-    assert "the value is not YAML" in rejection("source.licence=[open")
+    assert "the value is not YAML" in rejection("source.license=[open")
 
 
 def test_a_missing_key_comes_with_the_override_that_sets_it() -> None:
@@ -130,7 +142,7 @@ def test_a_missing_key_comes_with_the_override_that_sets_it() -> None:
 
 def test_a_missing_section_comes_with_all_that_it_must_have(tmp_path: Path) -> None:
     workflow = tmp_path / "workflow.yaml"
-    workflow.write_text("faces: {min_px: 300}\n")
+    workflow.write_text("faces: {min_crop_px: 300}\n")
     with pytest.raises(ConfigError) as caught:
         load_workflow(workflow, SET, Config)
     assert "models.detector=VALUE models.embedder=VALUE models.quality=VALUE" in str(caught.value)
@@ -200,24 +212,25 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "run.video_timeout_s=5",
         "output=/elsewhere",
         "people.same_person_cosine=0.7",
         "split.test_videos=3",
         "shards.max_samples=9",
         "source.path=/mnt/same-clips",
         "name=other",
-        "source.licence=own",
+        "source.license=own",
+        "version=1.2.3",
+        "shards.store_embeddings=false",
     ],
 )
 def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str) -> None:
-    assert load(override).curation_digest(WEIGHTS, LIBRARIES) == load().curation_digest(WEIGHTS, LIBRARIES)
+    assert curation(override) == curation()
 
 
 @pytest.mark.parametrize(
     "override",
     [
-        "faces.min_px=160",
+        "faces.min_crop_px=160",
         "frames.per_second=5",
         "frames.decoder=pyav",
         "tracking.max_gap_s=2",
@@ -225,17 +238,39 @@ def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str)
         "models.quality=topiq_nr-face",
         "shards.jpeg_quality=90",
         "source.name=celebvhq",
-        "run.device=cuda",
-        "run.scorer_threads=2",
-        "run.scorer_batch=2",
     ],
 )
 def test_what_curation_depends_on_changes_its_digest(override: str) -> None:
-    assert load(override).curation_digest(WEIGHTS, LIBRARIES) != load().curation_digest(WEIGHTS, LIBRARIES)
+    assert curation(override) != curation()
+
+
+def other_value(name: str) -> object:
+    """A value of a key of `run` that is not its default."""
+    field = Run.model_fields[name]
+    choices = [
+        choice for kind in (field.annotation, *get_args(field.annotation)) for choice in get_args(kind)
+    ]
+    match field.default:
+        case bool():
+            return not field.default
+        case str():
+            return next(choice for choice in choices if choice != field.default)
+        case int() | float():
+            return field.default + 1
+        case _:
+            return "/models" if name.endswith("_dir") else 3
+
+
+@pytest.mark.parametrize("name", sorted(Run.model_fields))
+def test_of_the_keys_of_run_only_the_device_changes_the_curation(name: str) -> None:
+    tuned = load(f"run.{name}={other_value(name)}")
+    assert tuned.run != load().run
+    same = digest(tuned.curation(WEIGHTS, LIBRARIES)) == curation()
+    assert same == (name not in SHAPING_KEYS_OF_RUN)
 
 
 def test_other_libraries_change_the_digest() -> None:
-    assert load().curation_digest(WEIGHTS, LIBRARIES) != load().curation_digest(WEIGHTS, {"decord": "9"})
+    assert curation() != digest(load().curation(WEIGHTS, {"decord": "9"}))
 
 
 def test_where_the_source_lies_is_not_part_of_the_data_set() -> None:
@@ -247,9 +282,7 @@ def test_folders_are_absolute_because_workers_have_other_working_folders() -> No
 
 
 def test_other_weights_of_the_same_name_change_the_digest() -> None:
-    assert load().curation_digest(WEIGHTS, LIBRARIES) != load().curation_digest(
-        WEIGHTS | {"sface": "12"}, LIBRARIES
-    )
+    assert curation() != digest(load().curation(WEIGHTS | {"sface": "12"}, LIBRARIES))
 
 
 def test_how_the_machine_runs_is_not_part_of_what_defines_the_data_set() -> None:
@@ -258,5 +291,5 @@ def test_how_the_machine_runs_is_not_part_of_what_defines_the_data_set() -> None
 
 
 def test_differences_name_each_key_that_changed() -> None:
-    changed = differences(load().defining(), load("faces.min_px=160", "split.seed=1").defining())
-    assert changed == ["faces.min_px: 448.0 -> 160.0", "split.seed: 0 -> 1"]
+    changed = differences(load().defining(), load("faces.min_crop_px=160", "split.seed=1").defining())
+    assert changed == ["faces.min_crop_px: 448.0 -> 160.0", "split.seed: 0 -> 1"]

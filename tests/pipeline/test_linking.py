@@ -106,13 +106,27 @@ def test_no_identities_are_no_persons() -> None:
     assert assign([], [], People(), Split()) == Assignment([], {})
 
 
+def test_clips_of_one_file_are_copies_only_when_span_and_box_are_equal() -> None:
+    identities = [identity(name, degrees=90.0 * number) for number, name in enumerate("abcde")]
+    outcomes = [outcome(name, identities, "one file") for name in "abcde"]
+    spans = [(0.0, 5.0), (5.0, 9.0), (0.0, 5.0), (0.0, 5.0), None]
+    boxes = [None, None, (0.1, 0.1, 0.5, 0.5), None, None]
+    outcomes = [
+        video.model_copy(update={"span_s": span, "annotated_box": box})
+        for video, span, box in zip(outcomes, spans, boxes, strict=True)
+    ]
+    assignment = assign(outcomes, identities, People(), ALL_TRAIN)
+    assert {o.video_id: o.reason for o in assignment.outcomes if o.reason} == {"d": Reason.DUPLICATE_VIDEO}
+    assert assignment.outcomes[3].detail == "same content as a"
+
+
 def test_a_file_with_the_content_of_an_earlier_one_is_set_aside_and_says_of_which() -> None:
     identities = [identity("a"), identity("b"), identity("c", degrees=90)]
     assignment = settle(identities, a="same", b="same")
     by_video = {o.video_id: o for o in assignment.outcomes}
     assert by_video["b"].status is Status.REJECTED
     assert by_video["b"].reason is Reason.DUPLICATE_VIDEO
-    assert by_video["b"].detail == "same bytes as a"
+    assert by_video["b"].detail == "same content as a"
     assert by_video["b"].tracks[0].reason is Reason.DUPLICATE_VIDEO
     assert by_video["b"].tracks[1].reason is Reason.TRACK_TOO_SHORT
     assert assignment.placements.keys() == {"a_00", "c_00"}

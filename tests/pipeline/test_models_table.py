@@ -41,13 +41,13 @@ def listed(*arguments: object) -> dict[str, dict[str, str]]:
     return table
 
 
-def test_every_network_is_shown_with_file_checksum_licence_and_address() -> None:
+def test_every_network_is_shown_with_file_checksum_license_and_address() -> None:
     table = listed()
     assert sorted(table) == sorted([*MODELS, "piqe"])
     for name, model in MODELS.items():
         assert table[name]["file"] == model.file
         assert model.sha256 in table[name]["sha256"]
-        assert table[name]["licence"] == model.licence
+        assert table[name]["license"] == model.license
         assert model.url is not None
         assert table[name]["from"].startswith(model.url)
     assert table["scrfd_10g"]["sha256"] == MODELS["scrfd_10g"].sha256
@@ -67,7 +67,7 @@ def test_it_is_shown_whether_a_file_is_here_and_the_right_one(tmp_path: Path) ->
 
 def test_own_networks_are_shown_too(tmp_path: Path) -> None:
     (tmp_path / "own.onnx").write_bytes(NET)
-    entry = {"kind": "scrfd", "file": "own.onnx", "sha256": sha256(NET), "licence": "own"}
+    entry = {"kind": "scrfd", "file": "own.onnx", "sha256": sha256(NET), "license": "own"}
     (tmp_path / "models.json").write_text(json.dumps({"own": entry}))
     own = listed("--models-dir", tmp_path)["own"]
     assert own["here"] == str(tmp_path / "own.onnx")
@@ -76,7 +76,10 @@ def test_own_networks_are_shown_too(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_none_or_an_unusable_models_json_is_named(tmp_path: Path) -> None:
     code, _, stderr = run("list", "--models-dir", tmp_path / "none")
-    assert (code, stderr) == (1, f"error: --models-dir {tmp_path}/none is no folder\n")
+    assert (code, stderr) == (
+        1,
+        f"error: --models-dir: {tmp_path}/none is not a directory. Pass the directory of the weights.\n",
+    )
     (tmp_path / "models.json").write_text("{")
     code, _, stderr = run("list", "--models-dir", tmp_path)
     assert code == 1
@@ -131,7 +134,7 @@ def weights(tmp_path: Path, site: Site) -> Path:
 
 def own(kind: str, file: str, content: bytes, site: Site) -> dict[str, object]:
     url = f"{site.root}/{file}"
-    return {"kind": kind, "file": file, "sha256": sha256(content), "licence": "own", "url": url}
+    return {"kind": kind, "file": file, "sha256": sha256(content), "license": "own", "url": url}
 
 
 def sha256(content: bytes) -> str:
@@ -185,7 +188,7 @@ def test_what_could_not_be_fetched_is_named_with_address_and_remedy(
             "is neither a workflow file nor a network; known networks are arcface_r50, face_landmarker, piqe",
         ),
         ("models: [1", "is not YAML"),
-        ("faces: {min_px: 3}", "has no section models"),
+        ("faces: {min_crop_px: 3}", "has no section models"),
         ("models: {detector: yunet}", "models.embedder: Field required; models.quality: Field required"),
         (
             "models: {detector: nosuch, embedder: sface, quality: piqe}",

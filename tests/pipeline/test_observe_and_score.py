@@ -14,8 +14,9 @@ from faces.profiles import load_detector, load_embedder
 from faces.registry import load_weights
 from faces.types import HeadPose, Image
 from pipeline.config import Config, Faces
+from pipeline.decode.frames import Frame
 from pipeline.records import Analysis, Candidate, CandidateTrack
-from pipeline.stages.decode import Frame
+from pipeline.stages.gate import GATES_PX
 from pipeline.stages.observe import FaceObservation, FaceObserver, is_extreme
 from pipeline.stages.score import QualityScorer
 from pipeline.stopwatch import Stopwatch
@@ -40,7 +41,7 @@ def networks() -> tuple[object, ...]:
 
 
 def observed(networks: tuple[object, ...], image: Image, **config: float) -> list[FaceObservation]:
-    settings = Faces(**({"min_px": 60} | config))  # type: ignore[arg-type]
+    settings = Faces(**({"min_crop_px": 90} | config))  # type: ignore[arg-type]
     observer = FaceObserver(*networks, settings, 95)  # type: ignore[arg-type, call-arg, misc]
     return observer.observe(Frame(7, 0.28, np.ascontiguousarray(image)), Stopwatch())
 
@@ -68,8 +69,51 @@ def test_an_empty_wall_has_no_face(networks: tuple[object, ...]) -> None:
     assert observed(networks, np.full((400, 400, 3), 128, np.uint8)) == []
 
 
-def test_a_face_below_the_least_size_is_too_small(networks: tuple[object, ...], portrait: Image) -> None:
-    assert reason(networks, portrait, min_px=448) is Reason.FACE_TOO_SMALL
+def test_the_gate_is_on_the_side_of_the_stored_crop(networks: tuple[object, ...], portrait: Image) -> None:
+    (face,) = observed(networks, portrait)
+    assert face.usable is not None
+    side = face.usable.square.side
+    assert face.crop_px == side
+    assert face.detection.face_px < side
+    assert reason(networks, portrait, min_crop_px=side) is None
+    assert reason(networks, portrait, min_crop_px=side + 1) is Reason.CROP_TOO_SMALL
+
+
+def test_the_second_gate_is_on_the_detectors_box_and_off_by_default(
+    networks: tuple[object, ...], portrait: Image
+) -> None:
+    assert Faces().min_px is None
+    (face,) = observed(networks, portrait)
+    assert reason(networks, portrait, min_px=face.detection.face_px) is None
+    assert reason(networks, portrait, min_px=face.detection.face_px + 0.1) is Reason.FACE_TOO_SMALL
+
+
+def test_a_crop_below_the_gate_is_measured_for_the_report(
+    networks: tuple[object, ...], portrait: Image
+) -> None:
+    large = cv2.resize(portrait, None, fx=2.2, fy=2.2, interpolation=cv2.INTER_CUBIC)
+    (face,) = observed(networks, large, min_crop_px=800)
+    assert face.reason is Reason.CROP_TOO_SMALL
+    assert face.crop_px is not None
+    assert GATES_PX[0] < face.crop_px < 800
+
+
+def test_a_crowd_of_small_faces_costs_no_landmarks(networks: tuple[object, ...], portrait: Image) -> None:
+    small = cv2.resize(portrait[:256, 100:356], (128, 128), interpolation=cv2.INTER_AREA)
+    crowd = np.tile(small, (4, 6, 1))
+    watch = Stopwatch()
+    faces = FaceObserver(*networks, Faces(), 95).observe(Frame(0, 0.0, crowd), watch)  # type: ignore[arg-type, call-arg, misc]
+    assert len(faces) > 12
+    assert {face.reason for face in faces} == {Reason.CROP_TOO_SMALL}
+    assert {face.crop_px for face in faces} == {None}
+    assert watch.seconds.keys() == {"detect"}
+
+
+def test_a_frame_smaller_than_all_gates_costs_no_landmarks(
+    networks: tuple[object, ...], portrait: Image
+) -> None:
+    (face,) = observed(networks, portrait[:250], min_crop_px=448)
+    assert (face.reason, face.crop_px) == (Reason.CROP_TOO_SMALL, None)
 
 
 def test_a_face_at_the_edge_of_the_frame_is_cut_off(networks: tuple[object, ...], portrait: Image) -> None:

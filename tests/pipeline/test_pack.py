@@ -17,6 +17,7 @@ from pipeline.progress import Reporter
 from pipeline.provenance import LIBRARIES
 from pipeline.report.build import write_report
 from pipeline.stages.finalize import FinalizedVideo
+from shards.erase import erase
 from shards.metadata import DatasetMetadata
 from shards.reader import Dataset
 from shards.schema import Reason, Split, Status
@@ -62,7 +63,7 @@ def uri(video_id: str) -> str:
     return video_id.removeprefix("demo/")
 
 
-def test_finished_videos_become_a_data_set_that_verifies(source: Path, tmp_path: Path) -> None:
+def test_finished_videos_become_a_dataset_that_verifies(source: Path, tmp_path: Path) -> None:
     metadata, _, log = packed(source, tmp_path / "mfhq")
     assert verify(tmp_path / "mfhq") == []
     assert metadata.counts.videos == {Status.ACCEPTED: 5, Status.REJECTED: 1, Status.FAILED: 1}
@@ -83,13 +84,13 @@ def test_the_images_of_each_identity_are_its_own(source: Path, tmp_path: Path) -
     assert samples == kept
 
 
-def test_licence_source_and_weights_reach_the_records(source: Path, tmp_path: Path) -> None:
-    metadata, _, _ = packed(source, tmp_path / "mfhq", "source.name=ours", "source.licence=CC BY 4.0")
+def test_license_source_and_weights_reach_the_records(source: Path, tmp_path: Path) -> None:
+    metadata, _, _ = packed(source, tmp_path / "mfhq", "source.name=ours", "source.license=CC BY 4.0")
     dataset = Dataset.open(tmp_path / "mfhq")
     for record in [s.record for s in dataset.samples()]:
-        assert (record.source, record.licence) == ("ours", "CC BY 4.0")
+        assert (record.source, record.license) == ("ours", "CC BY 4.0")
         assert record.video_id.startswith("ours/")
-    assert {(video.source, video.licence) for video in dataset.videos()} == {("ours", "CC BY 4.0")}
+    assert {(video.source, video.license) for video in dataset.videos()} == {("ours", "CC BY 4.0")}
     provenance = metadata.provenance
     assert provenance.models == {name: model.sha256 for name, model in MODELS_USED.items()}
     assert sorted(provenance.libraries) == sorted(LIBRARIES)
@@ -144,7 +145,7 @@ def test_shards_are_cut_where_the_configuration_says(source: Path, tmp_path: Pat
     assert [shard.samples for shard in metadata.shards] == [2, 2, 2]
 
 
-def test_a_build_without_a_single_identity_is_a_data_set_that_says_why(tmp_path: Path) -> None:
+def test_a_build_without_a_single_identity_is_a_dataset_that_says_why(tmp_path: Path) -> None:
     source = make_source(tmp_path / "clips", dict.fromkeys(LOST, 10))
     metadata, _, _ = packed(source, tmp_path / "mfhq")
     assert metadata.shards == []
@@ -182,15 +183,53 @@ def test_an_output_that_cannot_be_written_any_more_is_named(source: Path, tmp_pa
     output = tmp_path / "mfhq"
     packed(source, output)
     planned = plan_build(configured(source, output), MODELS_USED, replace=False, retry_failed=False)
-    (output / "index.parquet").unlink()
-    (output / "index.parquet").mkdir()
+    (output / "index-g0000.parquet").unlink()
+    (output / "index-g0000.parquet").mkdir()
     with pytest.raises(BuildError) as caught:
         pack(configured(source, output), MODELS_USED, planned, Reporter(Console(file=io.StringIO())))
-    assert f"cannot write the dataset: {output}/index.parquet" in str(caught.value)
+    assert f"cannot write the dataset: {output}/index-g0000.parquet" in str(caught.value)
     assert "continues with all finished videos" in str(caught.value)
 
 
-def test_a_data_set_that_is_packed_already_is_left_to_its_readers(source: Path, tmp_path: Path) -> None:
+def test_the_version_of_the_dataset_is_that_of_the_configuration(source: Path, tmp_path: Path) -> None:
+    metadata, _, _ = packed(source, tmp_path / "mfhq", "version=2.1.0-rc.1")
+    assert metadata.version == metadata.provenance.config["version"] == "2.1.0-rc.1"
+
+
+def test_a_dataset_without_embeddings_is_linked_by_them_all_the_same(source: Path, tmp_path: Path) -> None:
+    stored, planned, _ = packed(source, tmp_path / "with")
+    plain, again, _ = packed(source, tmp_path / "without", "shards.store_embeddings=false")
+    assert (plain.counts, again.staging.folder.name) == (stored.counts, planned.staging.folder.name)
+    assert verify(tmp_path / "without") == []
+    pairs = zip(
+        Dataset.open(tmp_path / "with").samples(), Dataset.open(tmp_path / "without").samples(), strict=True
+    )
+    for full, bare in pairs:
+        assert full.record.embedding is not None
+        assert (bare.record.embedder, bare.record.embedding) == (None, None)
+        assert {image.identity_cosine for image in bare.record.images} == {None}
+        assert (bare.record.person_id, bare.images) == (full.record.person_id, full.images)
+    assert Dataset.open(tmp_path / "without").images()["identity_cosine"].null_count == plain.counts.images
+    page = write_report(tmp_path / "without", {}).read_text(encoding="utf-8")
+    assert "fig-eyes" in page
+    assert "fig-cosine" not in page
+
+
+def test_a_build_does_not_bring_erased_samples_back(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mfhq"
+    packed(source, output)
+    key = Dataset.open(output).keys()[0]
+    erased = erase(output, [key], "taken_down")
+    again, _, log = packed(source, output)
+    assert again == erased
+    assert "packed already" in log
+    assert key not in {s.record.key for s in Dataset.open(output).samples()}
+    with pytest.raises(BuildError, match="holds generation 1 of a dataset: samples were erased"):
+        packed(source, output, "shards.max_samples=2")
+    assert verify(output) == []
+
+
+def test_a_dataset_that_is_packed_already_is_left_to_its_readers(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "mfhq"
     packed(source, output)
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.tar")}

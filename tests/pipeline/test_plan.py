@@ -15,8 +15,10 @@ from staged_videos import MODELS_USED, accepted, configured, make_source, reject
 from faces.registry import WeightsFile
 from pipeline.build_mfhq import run
 from pipeline.errors import BuildError
+from pipeline.ownership import confirm
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
+from pipeline.reuse import Choice
 from shards.schema import Reason
 
 SIZES = {"a.mp4": 10, "b.mp4": 30, "c.mp4": 20, "d.mp4": 20}
@@ -39,9 +41,10 @@ def plan(
     models: dict[str, WeightsFile] = MODELS_USED,
     replace: bool = False,
     retry_failed: bool = False,
+    staged: Choice | None = None,
 ) -> BuildPlan:
     config = configured(source, output, *overrides)
-    return plan_build(config, models, replace=replace, retry_failed=retry_failed)
+    return plan_build(config, models, replace=replace, retry_failed=retry_failed, staged=staged)
 
 
 def names(plan: BuildPlan) -> list[str]:
@@ -115,12 +118,20 @@ def test_a_damaged_part_is_tried_again_with_the_failed_ones(source: Path, output
 def test_another_configuration_is_refused_naming_every_key_that_differs(source: Path, output: Path) -> None:
     finish(plan(source, output))
     before = (output / ".staging/settings.json").read_bytes()
-    said = rejection(source, output, "faces.min_px=200", "split.seed=7")
+    said = rejection(source, output, "faces.min_crop_px=200", "split.seed=7")
     assert f"{output} holds a build of another configuration" in said
-    assert "faces.min_px: 160.0 -> 200.0" in said
+    assert "faces.min_crop_px: 256.0 -> 200.0" in said
     assert "split.seed: 0 -> 7" in said
-    assert "--replace" in said
+    assert "--replace to build over it: 4 of 4 finished videos are then curated again" in said
+    assert "--replace to build over it: all 4 finished videos are then used" in rejection(
+        source, output, "split.seed=7"
+    )
     assert (output / ".staging/settings.json").read_bytes() == before
+
+
+def test_an_output_where_nothing_is_finished_costs_nothing_to_replace(source: Path, output: Path) -> None:
+    plan(source, output)
+    assert "no video is finished there yet" in rejection(source, output, "faces.max_yaw=60")
 
 
 def test_other_weights_of_the_same_name_are_refused_as_well(source: Path, output: Path) -> None:
@@ -137,7 +148,7 @@ def test_other_weights_of_the_same_name_are_refused_as_well(source: Path, output
         ("people.keep=best", 0),
         ("split.test_videos=1", 0),
         ("shards.max_samples=1", 0),
-        ("faces.min_px=200", 4),
+        ("faces.min_crop_px=200", 4),
         ("selection.clusters=17", 4),
     ],
 )
@@ -146,12 +157,28 @@ def test_replacing_curates_again_only_where_curation_changed(
 ) -> None:
     finish(plan(source, output))
     assert len(plan(source, output, override, replace=True).todo) == todo
+    confirm(output)
     assert len(plan(source, output, override).todo) == todo, "the output is now this configuration's"
+    assert "holds a build of another configuration" in rejection(source, output)
+
+
+def test_until_a_replacing_build_has_packed_the_commands_of_both_builds_go_on(
+    source: Path, output: Path
+) -> None:
+    finish(plan(source, output))
+    plan(source, output, "faces.max_yaw=60", replace=True)  # is interrupted here
+
+    assert len(plan(source, output, "faces.max_yaw=60").todo) == 4, "it need not be told --replace again"
+    assert "holds a build of another configuration" in rejection(source, output, "faces.max_yaw=50")
+    assert names(plan(source, output)) == [], "the first build's dataset is whole, and so is its command"
+    confirm(output)
+    assert "holds a build of another configuration" in rejection(source, output, "faces.max_yaw=60")
 
 
 def test_going_back_to_an_earlier_configuration_finds_its_videos(source: Path, output: Path) -> None:
     finish(plan(source, output))
-    plan(source, output, "faces.min_px=200", replace=True)
+    plan(source, output, "faces.min_crop_px=200", replace=True)
+    confirm(output)
     assert names(plan(source, output, replace=True)) == []
 
 
@@ -163,7 +190,7 @@ def test_how_the_machine_runs_may_change_between_runs(source: Path, output: Path
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("thesis.tex", "files that no build has left there, such as thesis.tex"),
+        ("thesis.tex", "files that no build left there, such as thesis.tex"),
         ("dataset.json", "a dataset, but not what it was built from (.staging/settings.json is missing)"),
     ],
 )
@@ -183,7 +210,7 @@ def test_files_where_shards_will_lie_are_refused_before_the_work_and_not_after(
 ) -> None:
     (output / "train").mkdir(parents=True)
     (output / "train" / "notes.txt").write_text("mine")
-    assert f"{output}/train/notes.txt is no part of a dataset: move it away" in rejection(
+    assert f"{output}/train/notes.txt is no part of a dataset. Move it away" in rejection(
         source, output, replace=True
     )
 
@@ -204,15 +231,15 @@ def test_damaged_settings_are_named_and_replacing_keeps_finished_videos(
     assert f"{settings} is damaged" in said
     assert "--replace" in said
     assert names(plan(source, output, replace=True)) == []
-    assert json.loads(settings.read_bytes())["faces"]["min_px"] == 160.0
+    assert json.loads(settings.read_bytes())["faces"]["min_crop_px"] == 256.0
 
 
 def test_a_source_without_videos_is_refused_in_words(tmp_path: Path, output: Path) -> None:
     empty = make_source(tmp_path / "empty", {"notes.txt": 5})
-    assert f"source.path {empty} holds no video file (looked for .3gp, .avi" in rejection(empty, output)
-    assert f"source.path {tmp_path}/none is no folder" in rejection(tmp_path / "none", output)
+    assert f"source.path: {empty} contains no video file (.3gp, .avi" in rejection(empty, output)
+    assert f"source.path: {tmp_path}/none is not a directory" in rejection(tmp_path / "none", output)
     file = empty / "notes.txt"
-    assert f"source.path {file} is no folder; give the folder that holds the videos" in rejection(
+    assert f"source.path: {file} is not a directory. Pass the directory that contains the videos." in rejection(
         file, output
     )
     assert not output.exists()
@@ -227,7 +254,7 @@ def test_an_output_that_cannot_be_a_folder_is_refused_in_words(
         said = rejection(source, tmp_path / place, replace=replace)
         assert f"output {tmp_path / place} cannot be used: " in said
         assert f"{tmp_path}/file" in said
-        assert "give a folder that can be written to" in said
+        assert "Give a directory that can be written to" in said
 
 
 def test_an_output_that_must_not_be_written_is_refused_in_words(source: Path) -> None:

@@ -11,6 +11,7 @@ import report_factory as factory
 
 from pipeline.report import outcomes, timings
 from pipeline.report.distributions import histogram, identities, pose_map, random_keys, worst_keys
+from pipeline.report.gate_table import annotated_sizes, gate_table
 from pipeline.report.reasons import FUNNEL_STEPS, MEANING, meaning
 from shards.metadata import DatasetError
 from shards.reader import Dataset, read_table
@@ -27,7 +28,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def videos(dataset: Dataset) -> pa.Table:
-    return read_table(dataset.root / "videos.parquet", VIDEOS_SCHEMA)
+    return read_table(dataset.root / "videos-g0000.parquet", VIDEOS_SCHEMA)
 
 
 def test_every_reason_belongs_to_one_gate_and_has_a_meaning() -> None:
@@ -83,7 +84,7 @@ def test_sources_share_out_all_videos(dataset: Dataset, videos: pa.Table) -> Non
         ("celebv-hq", 8, 8, 0, 0),
     ]
     assert [(row.identities, row.persons) for row in rows] == [(4, 4), (8, 7)]
-    assert [row.licences for row in rows] == [("research only",), ("",)]
+    assert [row.licenses for row in rows] == [("research only",), ("",)]
 
 
 def test_a_capped_list_of_lost_videos_keeps_some_of_every_reason(videos: pa.Table) -> None:
@@ -136,7 +137,7 @@ def test_pose_distances_weigh_roll_as_the_selection_does(dataset: Dataset) -> No
 def test_images_of_an_identity_that_stand_apart_are_refused(dataset: Dataset) -> None:
     images = dataset.images()
     order = [*range(7), 8, 7, *range(9, len(images))]
-    with pytest.raises(DatasetError, match="do not stand together"):
+    with pytest.raises(DatasetError, match="are not consecutive"):
         identities(images.take(order), 1.0)
     with pytest.raises(DatasetError, match="8 rows for each key"):
         identities(images.slice(1), 1.0)
@@ -156,6 +157,55 @@ def test_where_low_scores_are_good_the_highest_is_worst(dataset: Dataset) -> Non
     flipped = images.set_column(column, images.schema.field(column), pa.array([False] * len(images)))
     found = identities(flipped, 1.0)
     assert worst_keys(found, "topiq_nr-face", 12)[-1] == "key_003"
+
+
+def test_each_gate_counts_the_tracks_that_reach_it_by_crop_and_by_box(videos: pa.Table) -> None:
+    table = gate_table(videos)
+    assert table.tracks == 12 + 6
+    # 12 accepted tracks have crops of 450 to 560 and boxes of 270 to 336 px, 6 lost ones 390 and 240.5 px; the
+    # 12 short ones were not measured in 8 frames.
+    assert [(row.gate_px, row.by_crop, row.by_box) for row in table.rows] == [
+        (256, 18, 12),
+        (320, 18, 3),
+        (384, 18, 0),
+        (448, 12, 0),
+        (512, 5, 0),
+    ]
+    assert {row.by_annotation for row in table.rows} == {None}
+    assert table.annotated == 0
+
+
+def test_an_annotated_box_counts_once_a_video_and_only_beside_a_track_of_eight_frames(
+    videos: pa.Table,
+) -> None:
+    sizes = np.full(len(videos), np.nan)
+    tracked = [row for row, tracks in enumerate(videos["tracks"].to_pylist()) if tracks]
+    bare = next(row for row, tracks in enumerate(videos["tracks"].to_pylist()) if not tracks)
+    sizes[tracked[:3]] = (448.0, 447.9, 320.0)
+    sizes[bare] = 600.0
+    table = gate_table(videos, sizes)
+    assert table.annotated == 3
+    assert [row.by_annotation for row in table.rows] == [3, 3, 2, 1, 0]
+
+
+def test_the_gates_of_no_videos_are_zeros() -> None:
+    table = gate_table(VIDEOS_SCHEMA.empty_table())
+    assert table.tracks == 0
+    assert {(row.by_crop, row.by_box) for row in table.rows} == {(0, 0)}
+
+
+def test_an_annotated_box_is_measured_in_pixels_of_the_frame() -> None:
+    boxes = pa.table(
+        {
+            "annotated_box": [(0.25, 0.0, 0.75, 0.5), None, (0.0, 0.0, 1.0, 1.0)],
+            "width": [1280, 1280, None],
+            "height": [720, 720, None],
+        }
+    )
+    sizes = annotated_sizes(boxes)
+    assert sizes is not None
+    np.testing.assert_allclose(sizes, [np.sqrt(640 * 360), np.nan, np.nan])
+    assert annotated_sizes(boxes.slice(1, 1)) is None
 
 
 def test_timings_keep_the_order_of_the_steps_and_leave_strangers_out(tmp_path: Path) -> None:

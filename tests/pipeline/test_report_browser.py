@@ -102,7 +102,7 @@ def test_every_figure_is_drawn(opened: Opened) -> None:
         " plot.querySelectorAll('.point, .hm image, .js-line').length, plot.clientWidth])"
     )
     assert isinstance(drawn, list)
-    assert len(drawn) == 10
+    assert len(drawn) == 11
     assert all(marks > 0 and width > 300 for _, marks, width in drawn), drawn
 
 

@@ -91,13 +91,25 @@ def test_every_figure_has_its_place_and_a_description(html: str) -> None:
         == set(figures(html))
         == {
             *("fig-funnel", "fig-pose", "fig-pose-distance", "fig-pose-range"),
-            *("fig-quality", "fig-face-size", "fig-eyes", "fig-cosine", "fig-time-steps", "fig-time-slowest"),
+            *("fig-quality", "fig-crop-size", "fig-face-size", "fig-eyes", "fig-cosine"),
+            *("fig-time-steps", "fig-time-slowest"),
         }
     )
     assert all(places.values())
 
 
-def test_licences_that_forbid_commercial_use_are_named(html: str) -> None:
+def test_gates_are_compared_and_none_is_called_the_papers(html: str) -> None:
+    text = Elements(html).text
+    assert "box none 18 18" in text
+    assert "448 12 (66.7%) 0 (0.0%) 512" in text
+    assert (
+        "does not claim that any of these columns is it. This dataset was built with faces.min_crop_px=448."
+        in text
+    )
+    assert "the paper's least" not in html
+
+
+def test_licenses_that_forbid_commercial_use_are_named(html: str) -> None:
     text = Elements(html).text
     assert "Non-commercial research only." in text
     assert "do not allow commercial use: scrfd_10g, arcface_r50, topiq_nr-face" in text
@@ -133,12 +145,12 @@ def test_a_data_set_without_identities_has_a_report(tmp_path: Path, lost: dict[R
 
 def test_a_sample_that_cannot_be_read_is_named_in_its_place(tmp_path: Path) -> None:
     factory.build(tmp_path, accepted=2, lost={})
-    shard = tmp_path / "train" / "mfhq-train-000000.tar"
+    shard = tmp_path / "train" / "mfhq-train-000000-g0000.tar"
     data = bytearray(shard.read_bytes())
     data[5000] ^= 1
     shard.write_bytes(data)
     text = Elements(write_report(tmp_path).read_text(encoding="utf-8")).text
-    assert "key_001 could not be read: train/mfhq-train-000000.tar: member key_001" in text
+    assert "key_001 could not be read: train/mfhq-train-000000-g0000.tar: member key_001" in text
     assert "key_000 · person_000" in text
 
 

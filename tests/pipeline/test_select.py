@@ -137,8 +137,7 @@ def test_eyes_are_closed_when_less_open_than_usual_for_the_person() -> None:
 
 def test_seven_pose_clusters_are_too_few() -> None:
     rejection = choose(table(turning(14, 10)), np.arange(14) % 7, np.zeros(14), Selection())
-    assert isinstance(rejection, Rejection)
-    assert rejection.reason is Reason.TOO_FEW_POSES
+    assert rejection == Rejection(Reason.TOO_FEW_POSES, "7 pose clusters, 8 needed")
 
 
 def test_too_few_clusters_are_refused_also_when_no_separation_is_asked_for() -> None:
@@ -157,7 +156,14 @@ def test_a_still_head_is_refused_before_it_is_scored_with_the_figures() -> None:
     rejection = candidates(table(still), sharp(50), Selection(min_separation_deg=1.5))
     assert isinstance(rejection, Rejection)
     assert rejection.reason is Reason.TOO_FEW_POSES
-    assert rejection.detail == "8 poses are at most 0.1 degrees apart, 1.5 needed"
+    assert rejection.detail == "8 poses are at most 0.12 degrees apart, 1.50 needed"
+
+
+def test_a_separation_just_below_the_least_does_not_read_as_enough() -> None:
+    poses = turning(8, 1.4996)
+    rejection = choose(table(poses), np.arange(8), np.zeros(8), Selection(min_separation_deg=1.5))
+    assert isinstance(rejection, Rejection)
+    assert rejection.detail == "the best 8 images of different poses are 1.49 degrees apart, 1.50 needed"
 
 
 def test_a_head_that_only_rolls_shows_no_new_poses_when_roll_does_not_count() -> None:

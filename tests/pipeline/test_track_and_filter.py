@@ -38,8 +38,11 @@ def seen(
     if embedding is None:
         return FaceObservation(frame, time_s, detection, reason=Reason.EXTREME_POSE)
     landmarks = FaceLandmarks(np.zeros((478, 3), np.float32), HeadPose(0, 0, 0), 1.0)
-    usable = UsableFace(landmarks, sharp, embedding, Square(0, 0, 512), b"")
-    return FaceObservation(frame, time_s, detection, usable)
+    square = Square(0, 0, 512)
+    usable = UsableFace(landmarks, sharp, embedding, square, b"")
+    return FaceObservation(
+        frame, time_s, detection, usable, pose=landmarks.pose, square=square, sharpness=sharp
+    )
 
 
 Face = tuple[Sequence[float], Floats | None]
@@ -223,6 +226,45 @@ def test_a_track_without_a_usable_frame_names_what_it_suffered_from() -> None:
     assert isinstance(verdict.result, Rejection)
     assert verdict.result.reason is Reason.EXTREME_POSE
     assert verdict.usable_frames == 0
+
+
+def below_the_gate(face_px: float, crop_px: int | None, reason: Reason) -> FaceObservation:
+    detection = Detection(np.array([0, 0, face_px, face_px], np.float32), 0.9, np.zeros((5, 2), np.float32))
+    return FaceObservation(
+        0, 0.0, detection, reason=reason, square=None if crop_px is None else Square(0, 0, crop_px)
+    )
+
+
+def detail(observations: list[FaceObservation], faces: Faces) -> str | None:
+    result = filter_track(track_of(observations), faces, Tracking()).result
+    assert isinstance(result, Rejection)
+    assert result.reason is observations[-1].reason
+    return result.detail
+
+
+def test_crops_below_the_gate_are_named_with_the_largest_and_the_gate() -> None:
+    small = [below_the_gate(180, crop, Reason.CROP_TOO_SMALL) for crop in (None, 288, 312, 300)]
+    assert detail(small, Faces(min_crop_px=448)) == (
+        "0 usable frames, 8 needed; 4 dropped for this: head crops of at most 312 px, faces.min_crop_px=448"
+    )
+    assert detail([*usable_of(5), *small], Faces(min_crop_px=448)) == (
+        "5 usable frames, 8 needed; 4 dropped for this: head crops of at most 312 px, faces.min_crop_px=448"
+    )
+
+
+def test_faces_too_small_for_landmarks_are_named_with_their_size() -> None:
+    tiny = [below_the_gate(size, None, Reason.CROP_TOO_SMALL) for size in (61, 64.9)]
+    assert detail(tiny, Faces(min_crop_px=448)) == (
+        "0 usable frames, 8 needed; 2 dropped for this: faces of at most 64 px, head crops below 256 px, "
+        "faces.min_crop_px=448"
+    )
+
+
+def test_boxes_below_the_second_gate_are_named_with_the_largest_and_that_gate() -> None:
+    small = [below_the_gate(size, 500, Reason.FACE_TOO_SMALL) for size in (290, 299.97)]
+    assert detail(small, Faces(min_px=300)) == (
+        "0 usable frames, 8 needed; 2 dropped for this: faces of at most 299 px, faces.min_px=300"
+    )
 
 
 def test_medoid_and_median_decide_frame_by_frame() -> None:

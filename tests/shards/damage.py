@@ -14,9 +14,9 @@ from shards.findings import Check
 from shards.verify import verify
 
 TEST, TRAIN_0, TRAIN_1 = (
-    "test/mfhq-test-000000.tar",
-    "train/mfhq-train-000000.tar",
-    "train/mfhq-train-000001.tar",
+    "test/mfhq-test-000000-g0000.tar",
+    "train/mfhq-train-000000-g0000.tar",
+    "train/mfhq-train-000001-g0000.tar",
 )
 
 

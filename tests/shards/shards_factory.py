@@ -32,6 +32,8 @@ from shards.sample import Sample
 from shards.schema import (
     IMAGE_SIDE,
     IMAGES_PER_IDENTITY,
+    Attribute,
+    FromSource,
     IdentityRecord,
     ImageRecord,
     Pose,
@@ -105,6 +107,22 @@ def image_record(frame: int, seed: int, jpeg_bytes: bytes, mask_bytes: bytes) ->
     )
 
 
+def from_source(video_id: str) -> dict[str, Any]:
+    """What the source knows of a video: little of `clip-a`, all that the format has room for of the others."""
+    known = FromSource(source="clips", license="CC BY 4.0")
+    if video_id != "clip-a":
+        known = known.model_copy(
+            update={
+                "origin": f"https://example.org/{video_id}",
+                "span_s": (1.5, 11.5),
+                "annotated_box": (0.25, 0.1, 0.75, 1.02),
+                "source_person": f"person of {video_id}",
+                "attributes": [Attribute(name="camera", value="front"), Attribute(name="hat", value="no")],
+            }
+        )
+    return {name: getattr(known, name) for name in FromSource.model_fields}
+
+
 @cache
 def sample(key: str, split: Split) -> Sample:
     """The sample `<video>_<track>` of a split."""
@@ -118,9 +136,7 @@ def sample(key: str, split: Split) -> Sample:
             split=split,
             person_id=PERSON.get(key, f"p-{video_id}"),
             video_id=video_id,
-            source="clips",
-            origin=None if video_id == "clip-a" else f"https://example.org/{video_id}",
-            licence="CC BY 4.0",
+            **from_source(video_id),
             track=int(track),
             track_start_s=0.0,
             track_end_s=8.5,
@@ -143,7 +159,16 @@ def samples() -> list[Sample]:
 
 def accepted_video(video_id: str, records: Sequence[IdentityRecord]) -> VideoOutcome:
     tracks = [
-        TrackOutcome(track=record.track, start_s=0.0, end_s=8.5, frames=80, usable_frames=60, key=record.key)
+        TrackOutcome(
+            track=record.track,
+            start_s=0.0,
+            end_s=8.5,
+            frames=80,
+            usable_frames=60,
+            crop_px=512.5,
+            face_px=401.25,
+            key=record.key,
+        )
         for record in records
     ]
     dropped = TrackOutcome(
@@ -156,10 +181,8 @@ def accepted_video(video_id: str, records: Sequence[IdentityRecord]) -> VideoOut
     )
     return VideoOutcome(
         video_id=video_id,
-        source="clips",
         uri=f"{video_id}.mp4",
-        origin=records[0].origin,
-        licence=records[0].licence,
+        **{name: getattr(records[0], name) for name in FromSource.model_fields},
         bytes=123456,
         sha256="cd" * 32,
         status=Status.ACCEPTED,
@@ -171,7 +194,9 @@ def accepted_video(video_id: str, records: Sequence[IdentityRecord]) -> VideoOut
         frames=250,
         duration_s=10.0,
         rotation_deg=0,
+        color_transfer="bt709",
         analysed_frames=100,
+        corrupt_frames=2,
         faces_seen=90,
         frame_reasons={Reason.FACE_TOO_SMALL: 4, Reason.BLURRED: 3},
         tracks=[*tracks, dropped],
@@ -240,7 +265,6 @@ class Shard:
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-        _trim(self.path)
 
 
 def reseal(root: Path) -> None:
@@ -283,8 +307,8 @@ def reseal(root: Path) -> None:
                 samples=len(found),
             )
         )
-    write_parquet(root / "index.parquet", pa.Table.from_pylist(index, schema=INDEX_SCHEMA))
-    write_parquet(root / "images.parquet", pa.Table.from_pylist(images, schema=IMAGES_SCHEMA))
+    write_parquet(root / "index-g0000.parquet", pa.Table.from_pylist(index, schema=INDEX_SCHEMA))
+    write_parquet(root / "images-g0000.parquet", pa.Table.from_pylist(images, schema=IMAGES_SCHEMA))
     counts = {
         "identities": {
             split: sum(entry.samples for entry in entries if entry.split == split) for split in Split
@@ -292,18 +316,20 @@ def reseal(root: Path) -> None:
         "images": 8 * len(index),
         "persons": len({record.person_id for record in records}),
     }
-    reseal_manifest(root, shards=entries, counts=counts)
+    reseal_metadata(root, shards=entries, counts=counts)
 
 
-def reseal_manifest(
+def reseal_metadata(
     root: Path, shards: list[ShardEntry] | None = None, counts: dict[str, object] | None = None
 ) -> None:
     """Make the metadata agree with the three tables as they are, and with the given shards and counts."""
     metadata = decode_metadata((root / "dataset.json").read_bytes())
     tables = {}
-    for name in metadata.tables:
+    for role, entry in metadata.tables.items():
+        name = entry.name
         data = (root / name).read_bytes()
-        tables[name] = TableEntry(
+        tables[role] = TableEntry(
+            name=name,
             sha256=hashlib.sha256(data).hexdigest(),
             bytes=len(data),
             rows=pq.ParquetFile(root / name).metadata.num_rows,
@@ -330,11 +356,3 @@ def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(info)
     assert file is not None
     return file.read()
-
-
-def _trim(path: Path) -> None:
-    """Cut the zeros that tarfile adds to a full record down to the two blocks of the format."""
-    with tarfile.open(path) as tar:
-        last = tar.getmembers()[-1]
-    with path.open("r+b") as file:
-        file.truncate(last.offset_data + -(-last.size // 512) * 512 + 1024)

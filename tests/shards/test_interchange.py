@@ -17,18 +17,19 @@ from pydantic import BaseModel
 from faces.crop import Square
 from faces.pose import rotation_from_pose
 from faces.types import HeadPose
-from shards.layout import FIELDS, SHARD_PATTERN
+from shards.layout import FIELDS, IMAGES, INDEX, SHARD_PATTERN, TABLE_PATTERN, TOMBSTONES, VIDEOS
 from shards.metadata import DIGEST_FIELD, DatasetMetadata
 from shards.schema import (
     FAILURES,
     FORMAT_VERSION,
+    FromSource,
     IdentityRecord,
     ImageRecord,
     Reason,
     Split,
     Status,
 )
-from shards.tables import IMAGES_SCHEMA, INDEX_SCHEMA, VIDEOS_SCHEMA
+from shards.tables import SCHEMAS
 from shards.writer import write_dataset
 
 README = (Path(__file__).parents[2] / "shards" / "README.md").read_text(encoding="utf-8")
@@ -100,7 +101,7 @@ def test_the_webdataset_library_groups_the_members_of_a_sample(mfhq: Path) -> No
     assert all(np.unique(np.asarray(mask)).tolist() == [0, 255] for mask in seen["masks"])
 
 
-def test_the_webdataset_library_shares_a_data_set_out_to_processes_and_workers(
+def test_the_webdataset_library_shares_a_dataset_out_to_processes_and_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = [factory.sample(f"a{number:02}_0", Split.TRAIN) for number in range(12)]
@@ -126,7 +127,7 @@ def test_the_webdataset_library_shares_a_data_set_out_to_processes_and_workers(
 
 
 @pytest.mark.usefixtures("hugging_face")
-def test_hugging_face_streams_the_data_set(mfhq: Path) -> None:
+def test_hugging_face_streams_the_dataset(mfhq: Path) -> None:
     seen = run("Hugging Face datasets")
     assert seen["first"]["__key__"] == "clip-a_0"
     assert (seen["image"].size, seen["image"].mode) == ((512, 512), "RGB")
@@ -136,23 +137,38 @@ def test_hugging_face_streams_the_data_set(mfhq: Path) -> None:
 
 
 @pytest.mark.usefixtures("hugging_face")
-def test_hugging_face_loads_a_data_set_whose_first_origins_are_null(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("held_out", [True, False])
+def test_hugging_face_loads_a_dataset_whose_first_samples_know_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: bool
 ) -> None:
-    held_out = [_without_origin(factory.sample(f"a{number}_0", Split.TEST)) for number in range(6)]
-    samples = [*held_out, factory.sample("b0_0", Split.TEST), factory.sample("c0_0", Split.TRAIN)]
+    samples = [_bare(factory.sample(f"a{number}_0", Split.TRAIN)) for number in range(6)]
+    samples.append(factory.sample("b0_0", Split.TRAIN))
+    if held_out:
+        samples.insert(0, factory.sample("c0_0", Split.TEST))
     write_dataset(tmp_path / "mfhq", samples, factory.videos(samples), factory.PROVENANCE, factory.LIMITS)
     monkeypatch.chdir(tmp_path)
+    streamed = run("Hugging Face datasets")["streamed"]
+    assert set(streamed) == ({"train", "test"} if held_out else {"train"})
     loaded = run("Hugging Face datasets", 1)["dataset"]
-    assert [row["origin"] for row in loaded["test"]["json"]] == [None] * 6 + ["https://example.org/b0"]
+    assert set(loaded) == set(streamed)
+    records = [row["json"] for row in loaded["train"]]
+    assert [record["origin"] for record in records] == [None] * 6 + ["https://example.org/b0"]
+    assert [record["embedding"] for record in records] == [None] * 6 + [samples[-1].record.embedding]
+    assert [record["attributes"] for record in records[5:]] == [
+        [],
+        [{"name": "camera", "value": "front"}, {"name": "hat", "value": "no"}],
+    ]
+    assert (records[6]["span_s"], records[6]["annotated_box"]) == ([1.5, 11.5], [0.25, 0.1, 0.75, 1.02])
+    assert [record["images"][0]["identity_cosine"] for record in records[5:]] == [None, 0.83]
     assert loaded["train"][0]["7.mask.png"].size == (512, 512)
-    embedding = loaded["train"][0]["json"]["embedding"]
-    assert embedding == samples[-1].record.embedding
 
 
-def _without_origin(sample: factory.Sample) -> factory.Sample:
-    record = sample.record.model_copy(update={"origin": None})
-    return factory.Sample(record, sample.images, sample.masks)
+def _bare(sample: factory.Sample) -> factory.Sample:
+    """The sample of a source that knows nothing, stored without embeddings."""
+    images = [image.model_copy(update={"identity_cosine": None}) for image in sample.record.images]
+    unknown = FromSource(source=sample.record.source).model_dump()
+    update = {**unknown, "embedder": None, "embedding": None, "images": images}
+    return factory.Sample(sample.record.model_copy(update=update), sample.images, sample.masks)
 
 
 def test_a_range_read_gives_what_the_tar_holds(mfhq: Path) -> None:
@@ -209,9 +225,10 @@ def test_every_json_field_is_documented(title: str, model: type[BaseModel]) -> N
 @pytest.mark.parametrize(
     ("title", "schema"),
     [
-        ("index.parquet", INDEX_SCHEMA),
-        ("images.parquet", IMAGES_SCHEMA),
-        ("videos.parquet", VIDEOS_SCHEMA),
+        ("The index table", SCHEMAS[INDEX]),
+        ("The images table", SCHEMAS[IMAGES]),
+        ("The videos table", SCHEMAS[VIDEOS]),
+        ("The tombstones table", SCHEMAS[TOMBSTONES]),
     ],
 )
 def test_every_column_is_documented_with_its_type(title: str, schema: pa.Schema) -> None:
@@ -220,14 +237,11 @@ def test_every_column_is_documented_with_its_type(title: str, schema: pa.Schema)
 
 
 def test_every_reason_is_documented_under_its_status() -> None:
-    text = section("videos.parquet")
-    failed, rejected = re.search(
-        r"The reasons of status `failed`(.*?)The reasons of status `rejected`(.*?)All three", text, re.DOTALL
-    ).groups()  # type: ignore[union-attr]
-    assert set(re.findall(r"`(\w+)`", failed)) == set(FAILURES)
-    assert re.findall(r"`(\w+)`", rejected) == [reason for reason in Reason if reason not in FAILURES]
+    rows = re.findall(r"^\| `(\w+)` \| (failed|rejected) \|", section("Status and reasons"), re.MULTILINE)
+    assert rows == [(reason, "failed" if reason in FAILURES else "rejected") for reason in Reason]
 
 
 def test_the_version_and_the_shard_names_are_those_of_the_code() -> None:
     assert README.startswith(f"# The MFHQ dataset format, version {FORMAT_VERSION}\n")
-    assert SHARD_PATTERN.replace("?:", "") in README
+    assert f"`{SHARD_PATTERN.replace('?:', '')}`" in README
+    assert f"`{TABLE_PATTERN}`" in README

@@ -13,13 +13,13 @@ from shards.findings import Check
 from shards.verify import verify
 
 
-def test_a_sound_data_set_has_no_problems(pristine: Path) -> None:
+def test_a_sound_dataset_has_no_problems(pristine: Path) -> None:
     seen: list[int] = []
     assert verify(pristine, seen.append) == []
     assert seen == [1, 2, 3, 4, 5]
 
 
-def test_taking_a_data_set_apart_and_together_changes_nothing(root: Path) -> None:
+def test_taking_a_dataset_apart_and_together_changes_nothing(root: Path) -> None:
     before = factory.snapshot(root)
     for name in (TEST, TRAIN_0, TRAIN_1):
         change_shard(root, name, lambda _: None)
@@ -103,13 +103,39 @@ def test_a_truncated_shard_loses_only_what_was_cut(root: Path) -> None:
     assert not any("clip-b_0.6" in where or "clip-a" in where for _, where in found(root))
 
 
+def test_a_damaged_header_of_the_last_member_loses_nothing(root: Path) -> None:
+    flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-b_0.json")[0] + 130)
+    assert found(root) == {
+        (Check.FILE_DIGEST, TRAIN_0),
+        (Check.TAR_HEADER, f"{TRAIN_0}:clip-b_0.json"),
+    }
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.XHDTYPE])
+def test_a_member_that_is_no_regular_file_is_named_and_the_others_are_read(root: Path, kind: bytes) -> None:
+    with tarfile.open(root / TRAIN_0) as tar:
+        info = tar.getmember("clip-b_0.5.jpg")
+        offset = info.offset
+    info.type, info.linkname = kind, "/etc/passwd"
+    data = bytearray((root / TRAIN_0).read_bytes())
+    data[offset : offset + 512] = info.tobuf(tarfile.USTAR_FORMAT)
+    (root / TRAIN_0).write_bytes(data)
+    findings = {(check, where) for check, where in found(root) if where != TRAIN_0}
+    assert (Check.TAR_HEADER, f"{TRAIN_0}:clip-b_0.5.jpg") in findings
+    assert {where for _, where in findings} <= {
+        f"{TRAIN_0}:clip-b_0.5.jpg",
+        "index-g0000.parquet:clip-b_0",
+        f"{TRAIN_0}:clip-b_0",
+    }
+
+
 def test_a_damaged_header_without_an_index_loses_only_its_member(root: Path) -> None:
     shard = root / TRAIN_0
     flip(shard, offset_of(shard, "clip-b_0.5.jpg")[0])
-    (root / "index.parquet").unlink()
+    (root / "index-g0000.parquet").unlink()
     assert found(root) == {
         (Check.FILE_DIGEST, TRAIN_0),
-        (Check.MISSING_FILE, "index.parquet"),
+        (Check.MISSING_FILE, "index-g0000.parquet"),
         (Check.TAR_HEADER, TRAIN_0),
         (Check.MISSING_MEMBER, f"{TRAIN_0}:clip-b_0.5.jpg"),
     }
@@ -132,5 +158,4 @@ def test_a_header_field_that_is_not_canonical_is_named(root: Path, field: str, v
     assert [(finding.check, finding.where) for finding in findings] == [
         (Check.TAR_HEADER, f"{TRAIN_0}:clip-b_0.5.jpg")
     ]
-    names = {"uname": "user name", "gname": "group name"}
-    assert f"header is not canonical: {names.get(field, field)}" in findings[0].message
+    assert f"header is not canonical: {field} {value!r}" in findings[0].message

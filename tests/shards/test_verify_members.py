@@ -58,7 +58,7 @@ def test_samples_out_of_order_are_found(root: Path) -> None:
     factory.reseal(root)
     assert found(root) == {
         (Check.SAMPLE_ORDER, f"{TRAIN_0}:clip-a_0"),
-        (Check.INDEX_DISAGREES, "index.parquet:clip-a_0"),
+        (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-a_0"),
     }
 
 
@@ -66,13 +66,17 @@ def test_a_missing_shard_is_named(root: Path) -> None:
     (root / TRAIN_1).unlink()
     findings = found(root)
     assert (Check.MISSING_FILE, TRAIN_1) in findings
-    assert (Check.INDEX_DISAGREES, "index.parquet:clip-c_0") in findings
+    assert (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-c_0") in findings
     assert (Check.WRONG_COUNT, "dataset.json:counts.identities") in findings
 
 
 @pytest.mark.parametrize(
     "name",
-    ["train/mfhq-train-000002.tar", "test/more.tar", "train/.mfhq-train-000000.tar.tmp-0123456789abcdef"],
+    [
+        "train/mfhq-train-000002-g0000.tar",
+        "test/more.tar",
+        "train/.hidden",
+    ],
 )
 def test_an_extra_file_beside_the_shards_is_named(root: Path, name: str) -> None:
     shutil.copy(root / TRAIN_0, root / name)
@@ -90,7 +94,7 @@ def test_a_key_in_two_shards_is_found(root: Path) -> None:
     change_shard(root, TRAIN_1, lambda shard: shard.members.extend(taken.members[17:]))
     factory.reseal(root)
     assert (Check.DUPLICATE_KEY, f"{TRAIN_1}:clip-b_0") in found(root)
-    assert (Check.INDEX_DISAGREES, "index.parquet:clip-b_0") in found(root)
+    assert (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-b_0") in found(root)
 
 
 @pytest.mark.parametrize(

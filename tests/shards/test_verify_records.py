@@ -64,6 +64,8 @@ def test_a_record_in_another_spelling_is_named(root: Path) -> None:
     [
         ({"embedding": [0.6, 0.6, 0.0]}, "its embedding has length 0.8485, not 1"),
         ({"track_end_s": -1.0}, "its track ends before it starts"),
+        ({"embedding": None}, "only some of embedder, embedding and identity_cosine are null"),
+        ({"embedder": None}, "only some of embedder, embedding and identity_cosine are null"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_named(root: Path, changes: dict[str, Any], message: str) -> None:

@@ -11,6 +11,7 @@ from damage import TEST, TRAIN_0, TRAIN_1, flip, found, offset_of
 
 from shards.findings import Check
 from shards.metadata import decode_metadata, encode_metadata
+from shards.reader import Dataset
 from shards.schema import Reason, Split, Status
 from shards.verify import verify
 
@@ -20,49 +21,49 @@ from shards.verify import verify
     [("offset", 512), ("length", 1024), ("shard", TRAIN_1), ("split", "test"), ("members", [])],
 )
 def test_an_index_that_disagrees_with_the_shards_is_found(root: Path, column: str, value: object) -> None:
-    factory.change_rows(root / "index.parquet", lambda rows: rows[2].update({column: value}))
-    factory.reseal_manifest(root)
-    assert (Check.INDEX_DISAGREES, "index.parquet:clip-b_0") in found(root)
+    factory.change_rows(root / "index-g0000.parquet", lambda rows: rows[2].update({column: value}))
+    factory.reseal_metadata(root)
+    assert (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-b_0") in found(root)
 
 
 def test_an_index_that_lacks_or_invents_a_sample_is_found(root: Path) -> None:
     def change(rows: list[dict[str, Any]]) -> None:
         rows[4]["key"] = "clip-x_0"
 
-    factory.change_rows(root / "index.parquet", change)
-    factory.reseal_manifest(root)
+    factory.change_rows(root / "index-g0000.parquet", change)
+    factory.reseal_metadata(root)
     assert found(root) >= {
-        (Check.INDEX_DISAGREES, "index.parquet:clip-d_0"),
-        (Check.INDEX_DISAGREES, "index.parquet:clip-x_0"),
+        (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-d_0"),
+        (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-x_0"),
     }
 
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("yaw", 1.5), ("frame", 9), ("sha256", "ab" * 32), ("licence", None), ("person_id", "p")],
+    [("yaw", 1.5), ("frame", 9), ("sha256", "ab" * 32), ("license", None), ("person_id", "p")],
 )
 def test_an_image_table_that_disagrees_with_a_record_names_the_column(
     root: Path, column: str, value: object
 ) -> None:
-    factory.change_rows(root / "images.parquet", lambda rows: rows[17].update({column: value}))
-    factory.reseal_manifest(root)
+    factory.change_rows(root / "images-g0000.parquet", lambda rows: rows[17].update({column: value}))
+    factory.reseal_metadata(root)
     findings = verify(root)
     assert [(finding.check, finding.where) for finding in findings] == [
-        (Check.IMAGES_DISAGREE, "images.parquet:clip-b_0")
+        (Check.IMAGES_DISAGREE, "images-g0000.parquet:clip-b_0")
     ]
     assert findings[0].message == f"image 1 differs from the sample's record in {column}"
 
 
 def test_an_image_table_that_lacks_a_row_is_found(root: Path) -> None:
-    factory.change_rows(root / "images.parquet", lambda rows: rows.pop(20))
-    factory.reseal_manifest(root)
-    assert (Check.IMAGES_DISAGREE, "images.parquet:clip-b_0") in found(root)
+    factory.change_rows(root / "images-g0000.parquet", lambda rows: rows.pop(20))
+    factory.reseal_metadata(root)
+    assert (Check.IMAGES_DISAGREE, "images-g0000.parquet:clip-b_0") in found(root)
 
 
 def test_an_image_table_in_another_order_is_found(root: Path) -> None:
-    factory.change_rows(root / "images.parquet", lambda rows: rows.append(rows.pop(0)))
-    factory.reseal_manifest(root)
-    assert (Check.IMAGES_DISAGREE, "images.parquet:clip-b_1") in found(root)
+    factory.change_rows(root / "images-g0000.parquet", lambda rows: rows.append(rows.pop(0)))
+    factory.reseal_metadata(root)
+    assert (Check.IMAGES_DISAGREE, "images-g0000.parquet:clip-b_1") in found(root)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +74,14 @@ def test_an_image_table_in_another_order_is_found(root: Path) -> None:
         ("clip-a", {"status": Status.REJECTED}),
         ("clip-a", {"reason": Reason.NO_FACE}),
         ("clip-a", {"tracks": []}),
-        ("clip-a", {"licence": "other"}),
+        ("clip-a", {"license": "other"}),
+        ("clip-b", {"span_s": [1.5, 11.0]}),
+        ("clip-b", {"attributes": []}),
         ("clip-nobody", {"reason": None}),
         ("clip-nobody", {"status": Status.FAILED}),
         ("clip-nobody", {"status": Status.ACCEPTED}),
         ("clip-nobody", {"identities": 1}),
-        ("clip-nobody", {"reason": "bad_luck"}),
+        ("clip-nobody", {"reason": "Bad luck"}),
         ("clip-nobody", {"fps": float("nan")}),
         ("clip-broken", {"status": Status.REJECTED}),
     ],
@@ -89,24 +92,64 @@ def test_a_video_that_contradicts_itself_or_its_samples_is_named(
     def change(rows: list[dict[str, Any]]) -> None:
         next(row for row in rows if row["video_id"] == video).update(changes)
 
-    factory.change_rows(root / "videos.parquet", change)
-    factory.reseal_manifest(root)
-    assert (Check.VIDEOS_DISAGREE, f"videos.parquet:{video}") in found(root)
+    factory.change_rows(root / "videos-g0000.parquet", change)
+    factory.reseal_metadata(root)
+    assert (Check.VIDEOS_DISAGREE, f"videos-g0000.parquet:{video}") in found(root)
+
+
+@pytest.mark.parametrize("status", [Status.REJECTED, Status.FAILED])
+def test_a_reason_that_is_not_known_goes_with_either_status(root: Path, status: Status) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        by_id = {row["video_id"]: row for row in rows}
+        by_id["clip-nobody"].update(reason="eaten_by_a_dog", status=status)
+        by_id["clip-a"]["tracks"][1]["reason"] = "out_of_focus_2"
+        by_id["clip-a"]["frame_reasons"].append(("behind_glass", 3))
+
+    factory.change_rows(root / "videos-g0000.parquet", change)
+    counted = {Status.ACCEPTED: 4, Status.REJECTED: 0, Status.FAILED: 1}
+    factory.reseal_metadata(root, counts={"videos": counted | {status: counted[status] + 1}})
+    assert found(root) == set()
+    videos = {video.video_id: video for video in Dataset.open(root).videos()}
+    assert (videos["clip-nobody"].status, videos["clip-nobody"].reason) == (status, "eaten_by_a_dog")
+    assert videos["clip-a"].tracks[1].reason == "out_of_focus_2"
+    assert videos["clip-a"].frame_reasons == {"behind_glass": 3, Reason.BLURRED: 3, Reason.FACE_TOO_SMALL: 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"span_s": [5.0, 5.0]}, "its span is 5 to 5 s"),
+        ({"annotated_box": [0.5, 0.1, 0.5, 0.9]}, "its annotated box is empty"),
+        ({"attributes": [{"name": "b", "value": ""}, {"name": "a", "value": ""}]}, "not sorted by name"),
+        ({"attributes": [{"name": "a", "value": "1"}, {"name": "a", "value": "2"}]}, "each name once"),
+    ],
+)
+def test_what_a_source_states_is_checked(root: Path, changes: dict[str, object], message: str) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        next(row for row in rows if row["video_id"] == "clip-nobody").update(changes)
+
+    factory.change_rows(root / "videos-g0000.parquet", change)
+    factory.reseal_metadata(root)
+    findings = verify(root)
+    assert [(finding.check, finding.where) for finding in findings] == [
+        (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-nobody")
+    ]
+    assert message in findings[0].message
 
 
 def test_a_video_without_a_row_or_with_two_is_named(root: Path) -> None:
     def change(rows: list[dict[str, Any]]) -> None:
         rows[0] = rows[1]
 
-    factory.change_rows(root / "videos.parquet", change)
-    factory.reseal_manifest(root)
+    factory.change_rows(root / "videos-g0000.parquet", change)
+    factory.reseal_metadata(root)
     assert found(root) >= {
-        (Check.VIDEOS_DISAGREE, "videos.parquet:clip-a"),
-        (Check.VIDEOS_DISAGREE, "videos.parquet:clip-b"),
+        (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-a"),
+        (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-b"),
     }
 
 
-@pytest.mark.parametrize("name", ["index.parquet", "images.parquet", "videos.parquet"])
+@pytest.mark.parametrize("name", ["index-g0000.parquet", "images-g0000.parquet", "videos-g0000.parquet"])
 def test_a_missing_table_is_named_and_the_rest_is_checked(root: Path, name: str) -> None:
     (root / name).unlink()
     flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-b_0.5.jpg")[2] - 700)
@@ -127,16 +170,14 @@ def test_a_missing_table_is_named_and_the_rest_is_checked(root: Path, name: str)
     ],
 )
 def test_a_wrong_count_is_named(root: Path, counts: dict[str, object]) -> None:
-    factory.reseal_manifest(root, counts=counts)
+    factory.reseal_metadata(root, counts=counts)
     assert found(root) == {(Check.WRONG_COUNT, f"dataset.json:counts.{next(iter(counts))}")}
 
 
 def test_a_wrong_number_of_samples_or_rows_is_named(root: Path) -> None:
     metadata = decode_metadata((root / "dataset.json").read_bytes())
     shards = [metadata.shards[0].model_copy(update={"samples": 2}), *metadata.shards[1:]]
-    index = metadata.tables["index.parquet"].model_copy(update={"rows": 6})
-    changed = metadata.model_copy(
-        update={"shards": shards, "tables": {**metadata.tables, "index.parquet": index}}
-    )
+    index = metadata.tables["index"].model_copy(update={"rows": 6})
+    changed = metadata.model_copy(update={"shards": shards, "tables": {**metadata.tables, "index": index}})
     (root / "dataset.json").write_bytes(encode_metadata(changed))
-    assert found(root) == {(Check.WRONG_COUNT, TEST), (Check.WRONG_COUNT, "index.parquet")}
+    assert found(root) == {(Check.WRONG_COUNT, TEST), (Check.WRONG_COUNT, "index-g0000.parquet")}

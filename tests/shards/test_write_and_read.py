@@ -52,15 +52,16 @@ def test_the_manifest_counts_what_was_written(pristine: Path) -> None:
     assert metadata.counts.identities == {Split.TRAIN: 4, Split.TEST: 1}
     assert (metadata.counts.images, metadata.counts.persons) == (40, 5)
     assert [(shard.name, shard.samples) for shard in metadata.shards] == [
-        ("test/mfhq-test-000000.tar", 1),
-        ("train/mfhq-train-000000.tar", 2),
-        ("train/mfhq-train-000001.tar", 2),
+        ("test/mfhq-test-000000-g0000.tar", 1),
+        ("train/mfhq-train-000000-g0000.tar", 2),
+        ("train/mfhq-train-000001-g0000.tar", 2),
     ]
-    assert {name: table.rows for name, table in metadata.tables.items()} == {
-        "images.parquet": 40,
-        "index.parquet": 5,
-        "videos.parquet": 6,
+    assert {role: (table.name, table.rows) for role, table in metadata.tables.items()} == {
+        "images": ("images-g0000.parquet", 40),
+        "index": ("index-g0000.parquet", 5),
+        "videos": ("videos-g0000.parquet", 6),
     }
+    assert (metadata.version, metadata.generation) == ("1.0.0", 0)
     assert metadata.provenance == factory.PROVENANCE
 
 
@@ -80,11 +81,11 @@ def test_shards_are_cut_before_the_sample_that_would_pass_the_byte_limit(tmp_pat
 def test_the_manifest_sizes_are_those_of_the_files(pristine: Path) -> None:
     metadata = Dataset.open(pristine).metadata
     sizes = {entry.name: entry.bytes for entry in metadata.shards}
-    sizes |= {name: entry.bytes for name, entry in metadata.tables.items()}
+    sizes |= {entry.name: entry.bytes for entry in metadata.tables.values()}
     assert sizes == {name: (pristine / name).stat().st_size for name in sizes}
 
 
-def test_a_data_set_without_samples_is_whole(tmp_path: Path) -> None:
+def test_a_dataset_without_samples_is_whole(tmp_path: Path) -> None:
     lost = [video for video in factory.videos() if video.status is not Status.ACCEPTED]
     write_dataset(tmp_path, [], lost, factory.PROVENANCE, factory.LIMITS)
     dataset = Dataset.open(tmp_path)
@@ -105,7 +106,7 @@ def test_progress_counts_the_samples_written(tmp_path: Path) -> None:
     assert seen == [1, 2, 3, 4, 5]
 
 
-def test_a_folder_without_its_manifest_is_no_data_set(root: Path) -> None:
+def test_a_folder_without_its_manifest_is_no_dataset(root: Path) -> None:
     (root / "dataset.json").unlink()
     with pytest.raises(DatasetError, match="is no finished dataset"):
         Dataset.open(root)
@@ -117,7 +118,12 @@ def test_an_unknown_key_is_named(pristine: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "message"), [("2.0", "update this software"), ("0.9", "older software"), ("one", "expected")]
+    ("version", "message"),
+    [
+        ("3.0", "update this software"),
+        ("1.0", "rebuild it or read it with older software"),
+        ("one", "expected"),
+    ],
 )
 def test_another_major_version_is_refused(root: Path, version: str, message: str) -> None:
     metadata = Dataset.open(root).metadata.model_copy(update={"format_version": version})
@@ -128,12 +134,12 @@ def test_another_major_version_is_refused(root: Path, version: str, message: str
 
 def test_a_newer_major_version_is_named_even_when_the_rest_is_unknown(root: Path) -> None:
     (root / "dataset.json").write_text(json.dumps({"format_version": "7.3", "parts": []}))
-    with pytest.raises(DatasetError, match=r"format version 7\.3; this software reads 1\.x"):
+    with pytest.raises(DatasetError, match=r"format version 7\.3; this software reads 2\.x"):
         Dataset.open(root)
 
 
 def test_a_damaged_member_is_named_when_its_sample_is_read(root: Path) -> None:
-    shard = root / "train" / "mfhq-train-000000.tar"
+    shard = root / "train" / "mfhq-train-000000-g0000.tar"
     with tarfile.open(shard) as tar:
         offset = tar.getmember("clip-b_0.3.jpg").offset_data
     data = bytearray(shard.read_bytes())
@@ -146,10 +152,10 @@ def test_a_damaged_member_is_named_when_its_sample_is_read(root: Path) -> None:
 
 
 def _write_index(root: Path, **changes: object) -> None:
-    table = pq.read_table(root / "index.parquet")
+    table = pq.read_table(root / "index-g0000.parquet")
     rows = table.to_pylist()
     rows[1].update(changes)
-    pq.write_table(type(table).from_pylist(rows, schema=table.schema), root / "index.parquet")
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), root / "index-g0000.parquet")
 
 
 @pytest.mark.parametrize(
@@ -158,12 +164,12 @@ def _write_index(root: Path, **changes: object) -> None:
         "/etc/passwd",
         "../outside.tar",
         "train/../../outside.tar",
-        "train/mfhq-train-000000.tar/../../../x",
-        "train/mfhq-train-000009.tar",
-        "train/mfhq-train-000000.tar\n",
+        "train/mfhq-train-000000-g0000.tar/../../../x",
+        "train/mfhq-train-000009-g0000.tar",
+        "train/mfhq-train-000000-g0000.tar\n",
     ],
 )
-def test_an_index_that_leads_out_of_the_data_set_is_refused(root: Path, shard: str) -> None:
+def test_an_index_that_leads_out_of_the_dataset_is_refused(root: Path, shard: str) -> None:
     _write_index(root, shard=shard)
     with pytest.raises(DatasetError, match="does not list"):
         Dataset.open(root).sample("clip-a_0")

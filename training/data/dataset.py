@@ -1,6 +1,6 @@
 """A data set wherever it lies: opened with all checks that are cheap, then read sample by sample.
 
-Opening trusts nothing: dataset.json proves itself, index.parquet is proved by dataset.json, and the sizes of all
+Opening trusts nothing: dataset.json proves itself, the index is proved by dataset.json, and the sizes of all
 shards are compared with it by one listing. A sample is proved by the digests of its index row and its record, so a
 damaged byte never reaches a training step.
 """
@@ -21,7 +21,7 @@ from shards.metadata import DIGEST_FIELD, DatasetError, DatasetMetadata, check_v
 from shards.reader import Index, SampleRange, decode_sample, read_table
 from shards.sample import Sample
 from shards.schema import IMAGES_PER_IDENTITY, Split
-from shards.tables import INDEX_SCHEMA
+from shards.tables import SCHEMAS
 from training.data.cache import SampleCache
 from training.data.store import Store
 from training.errors import BadSample
@@ -153,20 +153,21 @@ class StreamedDataset:
 
     def _open_index(self) -> Index:
         expected = self.metadata.tables[INDEX]
+        name = expected.name
         # One that was cut off would be tried again and again, as an answer that comes short is.
-        found = self._store.size(INDEX)
+        found = self._store.size(name)
         if found is not None and found != expected.bytes:
             raise DatasetError(
-                f"{self.root}/{INDEX} has {found:,} bytes, {DATASET_JSON} says {expected.bytes:,}: it was "
+                f"{self.root}/{name} has {found:,} bytes, {DATASET_JSON} says {expected.bytes:,}: it was "
                 "altered, or not copied to its end. Copy the data set again, or check it with `mfhq verify`"
             )
-        data = self._store.large(INDEX, expected.bytes)
+        data = self._store.large(name, expected.bytes)
         if sha256_hex(data) != expected.sha256:
             raise DatasetError(
-                f"{self.root}/{INDEX} was altered: its sha256 is not the one in {DATASET_JSON}. Copy the data "
+                f"{self.root}/{name} was altered: its sha256 is not the one in {DATASET_JSON}. Copy the data "
                 "set again, or check it with `mfhq verify`"
             )
-        return Index(self.metadata, read_table(Path(INDEX), INDEX_SCHEMA, data))
+        return Index(self.metadata, read_table(Path(name), SCHEMAS[INDEX], data))
 
     def _check_shards(self) -> None:
         problems = []

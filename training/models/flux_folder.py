@@ -210,14 +210,14 @@ def _fetch(name: str, revision: str | None, files: list[str]) -> Path:
         lambda reason: (
             f"flow.base: {name} cannot be fetched from the hub ({reason}). Run it again, or on a machine without "
             f"internet, fetch it elsewhere (`hf download {name} --revision {revision} --local-dir FOLDER`, after "
-            f"accepting its licence on https://huggingface.co/{name}) and give the folder"
+            f"accepting its license on https://huggingface.co/{name}) and give the folder"
         )
     ):
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=files))
         except GatedRepoError as error:
             raise TrainingError(
-                f"flow.base: {name} is gated. Log in on https://huggingface.co/{name}, accept its licence there, "
+                f"flow.base: {name} is gated. Log in on https://huggingface.co/{name}, accept its license there, "
                 "and then run `hf auth login` on this machine or set HF_TOKEN to a token that may read gated "
                 "repositories"
             ) from error

@@ -94,14 +94,14 @@ def test_where_training_sees_all_images_one_is_left_to_draw_and_shapes_stay(mfhq
 
 def test_a_damaged_sample_is_a_blank_row_that_shows_nobody_and_says_why(tmp_path: Path) -> None:
     root = small_data.build(tmp_path / "mfhq")
-    small_data.flip_byte(root / "test/mfhq-test-000000.tar", 2000)
+    small_data.flip_byte(root / "test/mfhq-test-000000-g0000.tar", 2000)
     found = batches(root)
     assert sorted(key for keys in valid_keys(found) for key in keys) == TEST[1:]
     assert found[0].batch.keys[0] == TEST[0]
     assert found[0].persons[0] == ""
     ((key, message),) = [problem for item in found for problem in item.problems.items()]
     assert key == TEST[0]
-    assert message.startswith(f"sample {TEST[0]}: test/mfhq-test-000000.tar: member")
+    assert message.startswith(f"sample {TEST[0]}: test/mfhq-test-000000-g0000.tar: member")
 
 
 def test_a_stop_ends_the_wait_for_held_out_identities(mfhq: Path) -> None:

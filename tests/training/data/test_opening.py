@@ -53,7 +53,7 @@ def test_keys_and_digest_are_those_of_the_data_set(mfhq: Path) -> None:
     dataset = open_dataset(str(mfhq), retry_s=1.0)
     assert dataset.keys(Split.TRAIN) == small_data.TRAIN
     assert dataset.keys(Split.TEST) == small_data.TEST
-    assert dataset.digest == json.loads((mfhq / "dataset.json").read_bytes())["manifest_sha256"]
+    assert dataset.digest == json.loads((mfhq / "dataset.json").read_bytes())["metadata_sha256"]
     assert dataset.metadata.counts.identities[Split.TRAIN] == 12
 
 
@@ -86,40 +86,42 @@ def test_a_half_written_manifest(copy: Path) -> None:
 
 def test_a_newer_major_version_of_the_format(copy: Path) -> None:
     value = json.loads((copy / "dataset.json").read_bytes())
-    value["format_version"] = "2.0"
+    value["format_version"] = "3.0"
     (copy / "dataset.json").write_bytes(indented_json(value))
-    assert "format version 2.0; this software reads 1.x: update this software" in refusal(copy)
+    assert "format version 3.0; this software reads 2.x: update this software" in refusal(copy)
 
 
 def test_an_altered_index(copy: Path) -> None:
-    small_data.flip_byte(copy / "index.parquet", 200)
-    assert "index.parquet was altered: its sha256 is not the one in dataset.json" in refusal(copy)
+    small_data.flip_byte(copy / "index-g0000.parquet", 200)
+    assert "index-g0000.parquet was altered: its sha256 is not the one in dataset.json" in refusal(copy)
 
 
 @pytest.mark.parametrize("bytes_kept", [0, 3000])
 def test_an_index_that_was_cut_off(copy: Path, bytes_kept: int) -> None:
-    path = copy / "index.parquet"
+    path = copy / "index-g0000.parquet"
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:bytes_kept])
     message = refusal(copy)
-    assert f"index.parquet has {bytes_kept:,} bytes, dataset.json says {size:,}: it was altered" in message
+    assert (
+        f"index-g0000.parquet has {bytes_kept:,} bytes, dataset.json says {size:,}: it was altered" in message
+    )
     assert "Copy the data set again" in message
 
 
 def test_a_missing_and_a_short_shard(copy: Path) -> None:
-    (copy / "train/mfhq-train-000000.tar").unlink()
-    short = copy / "train/mfhq-train-000002.tar"
+    (copy / "train/mfhq-train-000000-g0000.tar").unlink()
+    short = copy / "train/mfhq-train-000002-g0000.tar"
     size = short.stat().st_size
     short.write_bytes(short.read_bytes()[:1000])
     message = refusal(copy)
-    assert "train/mfhq-train-000000.tar is missing; " in message
-    assert f"train/mfhq-train-000002.tar has 1,000 bytes instead of {size:,}" in message
+    assert "train/mfhq-train-000000-g0000.tar is missing; " in message
+    assert f"train/mfhq-train-000002-g0000.tar has 1,000 bytes instead of {size:,}" in message
     assert "Copy these shards again" in message
 
 
 def test_a_data_set_whose_training_shards_are_all_missing(copy: Path) -> None:
     shutil.rmtree(copy / "train")
-    assert "train/mfhq-train-000000.tar is missing" in refusal(copy)
+    assert "train/mfhq-train-000000-g0000.tar is missing" in refusal(copy)
 
 
 @pytest.mark.parametrize(
@@ -192,11 +194,11 @@ def test_an_environment_without_credentials(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("credentials")
 def test_a_shard_that_is_short_on_the_server(copy: Path, s3: S3Server) -> None:
-    (copy / "train/mfhq-train-000001.tar").write_bytes(b"short")
-    (copy / "train/mfhq-train-000002.tar").unlink()
+    (copy / "train/mfhq-train-000001-g0000.tar").write_bytes(b"short")
+    (copy / "train/mfhq-train-000002-g0000.tar").unlink()
     message = refusal(s3.upload(copy, "bucket", "short"))
-    assert "train/mfhq-train-000001.tar has 5 bytes instead of" in message
-    assert "train/mfhq-train-000002.tar is missing" in message
+    assert "train/mfhq-train-000001-g0000.tar has 5 bytes instead of" in message
+    assert "train/mfhq-train-000002-g0000.tar is missing" in message
 
 
 @pytest.mark.usefixtures("credentials")
@@ -254,8 +256,8 @@ def test_a_plain_web_server_will_do(mfhq: Path, web_server: Callable[[Path], str
 
 
 def test_a_shard_that_a_web_server_does_not_have(copy: Path, web_server: Callable[[Path], str]) -> None:
-    (copy / "test/mfhq-test-000000.tar").unlink()
-    assert "test/mfhq-test-000000.tar is missing" in refusal(f"{web_server(copy.parent)}/mfhq")
+    (copy / "test/mfhq-test-000000-g0000.tar").unlink()
+    assert "test/mfhq-test-000000-g0000.tar is missing" in refusal(f"{web_server(copy.parent)}/mfhq")
 
 
 def test_every_sample_is_read_as_the_contract_reads_it(mfhq: Path) -> None:
@@ -274,10 +276,10 @@ def test_a_newer_minor_version_is_read(copy: Path) -> None:
     """Records may then hold fields that this software does not know, digests among them."""
     from shards_factory import Shard, reseal
 
-    shard = Shard.take_apart(copy / "train/mfhq-train-000000.tar")
+    shard = Shard.take_apart(copy / "train/mfhq-train-000000-g0000.tar")
     at = shard.index("train-00_0.json")
     record = json.loads(shard.members[at][1])
-    record.update(format_version="1.7", embedding_extra={"sha256": "ab" * 32})
+    record.update(format_version="2.7", embedding_extra={"sha256": "ab" * 32})
     shard.members[at] = (
         "train-00_0.json",
         json.dumps(record, sort_keys=True, separators=(",", ":")).encode(),
@@ -285,10 +287,10 @@ def test_a_newer_minor_version_is_read(copy: Path) -> None:
     shard.put_together()
     reseal(copy)
     value = json.loads((copy / "dataset.json").read_bytes())
-    del value["manifest_sha256"]
-    value["format_version"] = "1.7"
+    del value["metadata_sha256"]
+    value["format_version"] = "2.7"
     digest = sha256_hex(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
-    (copy / "dataset.json").write_bytes(indented_json({**value, "manifest_sha256": digest}))
+    (copy / "dataset.json").write_bytes(indented_json({**value, "metadata_sha256": digest}))
     dataset = open_dataset(str(copy), retry_s=1.0)
     pictures = dataset.pictures(dataset.fetch("train-00_0"))
     assert tuple(map(bytes, pictures.images)) == dataset.read("train-00_0").images

@@ -122,7 +122,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(mfhq: Path) -> None:
 
 
 def test_a_shard_that_stays_corrupt_leaves_blank_rows_and_is_named_and_counted(copy: Path) -> None:
-    shard = copy / "train/mfhq-train-000001.tar"
+    shard = copy / "train/mfhq-train-000001-g0000.tar"
     for offset in range(0, shard.stat().st_size, 5000):
         small_data.flip_byte(shard, offset)
     stream = open_stream(small_data.config(copy))
@@ -137,7 +137,8 @@ def test_a_shard_that_stays_corrupt_leaves_blank_rows_and_is_named_and_counted(c
     assert not any(batch.images_BKSSC[row].any() for _, valid, batch, row in rows if not valid)
     # One message an identity, although each came twice.
     named = sorted(
-        re.match(r"sample (\S+): train/mfhq-train-000001\.tar: member", text)[1] for text in stream.damaged
+        re.match(r"sample (\S+): train/mfhq-train-000001-g0000\.tar: member", text)[1]
+        for text in stream.damaged
     )  # type: ignore[index]
     assert named == sorted(stream.problems) == TRAIN[5:10]
 
@@ -163,7 +164,7 @@ def test_a_shard_that_vanishes_while_training_ends_the_stream(copy: Path) -> Non
     next(stream)
     for shard in copy.glob("train/*.tar"):
         shard.unlink()
-    with pytest.raises(DatasetError, match=r"has no train/mfhq-train-00000\d\.tar"):
+    with pytest.raises(DatasetError, match=r"has no train/mfhq-train-00000\d-g0000\.tar"):
         list(islice(stream, 6))
     assert stream.damaged == []
 

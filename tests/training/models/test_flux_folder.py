@@ -154,7 +154,7 @@ def test_a_gated_repository_says_how_to_get_access(monkeypatch: pytest.MonkeyPat
     for words in (
         "is gated",
         f"https://huggingface.co/{DEV}",
-        "accept its licence",
+        "accept its license",
         "hf auth login",
         "HF_TOKEN",
     ):

@@ -1,0 +1,156 @@
+"""What an output directory knows of its videos: the dataset's tables, the staging areas, the source's files.
+
+Any of the three may be missing: a build that runs or was stopped has no dataset yet, a finished one may have
+lost its staging, and the videos may have been moved away. Nothing is written, and no lock is taken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.explain.lookup import Known
+from pipeline.ownership import SETTINGS
+from pipeline.sources.manifest import Video, original
+from pipeline.staging import FOLDER, Staging, read_staged_outcome
+from shards.layout import DATASET_JSON
+from shards.reader import Dataset
+from shards.schema import VideoOutcome
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A video's file in a staging area."""
+
+    path: Path
+    outcome: VideoOutcome
+
+
+class BuildFolder:
+    """The output directory of a build.
+
+    Args:
+        root: the directory.
+        source: directory that holds the videos now; the one that the build was given when None.
+    """
+
+    def __init__(self, root: Path, source: Path | None = None) -> None:
+        self.root = root
+        self._source = source
+        self.unreadable: list[Path] = []
+        """Staged files that were met and cannot be read."""
+
+    @cached_property
+    def dataset(self) -> Dataset | None:
+        """The finished dataset, if there is one.
+
+        Raises:
+            DatasetError: there is one, but it cannot be read.
+        """
+        return Dataset.open(self.root) if (self.root / DATASET_JSON).is_file() else None
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The build's configuration; empty when it is not known."""
+        try:
+            found = json.loads((self.root / FOLDER / SETTINGS).read_bytes())
+        except (OSError, ValueError):
+            found = self.dataset.metadata.provenance.config if self.dataset else {}
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def areas(self) -> list[Path]:
+        """The staging areas, one for each configuration of the curation, the newest first."""
+        found = [path for path in (self.root / FOLDER).glob("*") if path.is_dir()]
+        return sorted(found, key=lambda path: (-path.stat().st_mtime, path.name))
+
+    @property
+    def source(self) -> Path | None:
+        """The directory that holds the videos, if it is known."""
+        if self._source is not None:
+            return self._source
+        named = self.setting("source.path")
+        return Path(named) if isinstance(named, str) else None
+
+    def setting(self, key: str) -> Any:
+        """The value of a configuration key such as `faces.max_yaw`; None when it is not known."""
+        value: Any = self.settings
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    def file_of(self, uri: str) -> Path | None:
+        """Where a video's file lies, if it is still there."""
+        path = self.source / original(uri) if self.source else None
+        return path if path is not None and path.is_file() else None
+
+    def packed(self) -> dict[str, VideoOutcome]:
+        """The outcome of each video in the finished dataset, by video id; empty when there is none.
+
+        Raises:
+            DatasetError: its tables cannot be read.
+        """
+        return {video.video_id: video for video in self.dataset.videos()} if self.dataset else {}
+
+    def staged(self) -> Iterator[StagedFile]:
+        """All staged videos, the newest area first. Files that cannot be read are noted in `unreadable`."""
+        for area in self.areas:
+            for path in sorted(area.glob("??/*.parquet")):
+                yield from self._read(path)
+
+    def staged_of(self, video: Known, packed: VideoOutcome | None) -> StagedFile | None:
+        """The staged file of a video; of several, the one that the dataset was made from, else the newest.
+
+        Args:
+            video: the one looked for.
+            packed: its outcome in the dataset, if it is there.
+        """
+        found = list(self._at_once(video)) or [
+            staged for staged in self.staged() if staged.outcome.video_id == video.video_id
+        ]
+        of_dataset = [staged for staged in found if packed and same_curation(staged.outcome, packed)]
+        return next(iter([*of_dataset, *found]), None)
+
+    def _at_once(self, video: Known) -> Iterator[StagedFile]:
+        """The staged files whose names follow from the source's file, without searching."""
+        path = self.file_of(video.uri)
+        if path is None:
+            return
+        facts = path.stat()
+        listed = Video(
+            video_id=video.video_id,
+            source=video.source,
+            uri=video.uri,
+            path=str(path),
+            bytes=facts.st_size,
+            modified_ns=facts.st_mtime_ns,
+        )
+        for area in self.areas:
+            staged = Staging(area).path(listed)
+            if staged.is_file():
+                yield from self._read(staged)
+
+    def _read(self, path: Path) -> Iterator[StagedFile]:
+        try:
+            yield StagedFile(path, read_staged_outcome(path))
+        except (OSError, ValueError, KeyError, pa.ArrowException):
+            self.unreadable.append(path)
+
+
+def same_curation(first: VideoOutcome, second: VideoOutcome) -> bool:
+    """Whether two outcomes of a video come of one curation; linking may have changed its status since."""
+
+    def found(outcome: VideoOutcome) -> list[tuple[float, float, int, int]]:
+        return [(track.start_s, track.end_s, track.frames, track.usable_frames) for track in outcome.tracks]
+
+    return (first.sha256, first.frame_reasons, found(first)) == (
+        second.sha256,
+        second.frame_reasons,
+        found(second),
+    )

@@ -1,0 +1,211 @@
+"""Gathers all that an output directory still knows of one video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import ValidationError
+
+from pipeline.config import Source
+from pipeline.errors import BuildError
+from pipeline.explain.build_folder import BuildFolder, same_curation
+from pipeline.explain.lookup import Known, UnknownVideo, find
+from pipeline.explain.settings import deciding_settings
+from pipeline.records import Timeline, TimelineFace
+from pipeline.sources.folder import list_folder
+from pipeline.sources.manifest import SourceError
+from pipeline.staging import FOLDER, StagedVideo, read_staged_video
+from shards.layout import DATASET_JSON
+from shards.metadata import DatasetError
+from shards.schema import Pose, VideoOutcome
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What is known of a video.
+
+    Attributes:
+        outcome: the dataset's row when there is one, else the staged one.
+        timeline: its analysed frames and faces.
+        whole: whether the timeline holds every analysed frame; otherwise it holds the chosen images at most.
+        images: JPEGs of the chosen images, by track, in time order.
+        settings: configuration keys that the video's reasons depend on, and their values.
+        file: the video's file, if it is there and has not changed.
+        decoder: the decoder that the build was given.
+        notes: what a reader must know about where this comes from.
+    """
+
+    outcome: VideoOutcome
+    timeline: Timeline
+    whole: bool
+    images: dict[int, list[bytes]]
+    settings: dict[str, Any]
+    file: Path | None
+    decoder: str | None
+    notes: list[str] = field(default_factory=list)
+
+
+def explain(root: Path, wanted: str, source: Path | None = None) -> Explanation:
+    """Gather what is known of a video.
+
+    Args:
+        root: output directory of a build, finished or not.
+        wanted: the video, as `pipeline.explain.lookup.find` takes it.
+        source: directory that holds the videos now; the one that the build was given when None.
+
+    Raises:
+        BuildError: `root` is no output of a build, no single video is meant, or it is not curated yet.
+        DatasetError: the dataset's tables cannot be read.
+    """
+    folder = BuildFolder(root, source)
+    if folder.dataset is None and not folder.areas:
+        raise BuildError(
+            f"{root} is not the output of a build: it has neither {DATASET_JSON} nor {FOLDER}. Check the path"
+        )
+    packed = folder.packed()
+    video = _find(folder, packed, wanted)
+    outcome = packed.get(video.video_id)
+    staged = folder.staged_of(video, outcome)
+    if staged is not None:
+        try:
+            content = read_staged_video(staged.path)
+        except (OSError, ValueError, KeyError, pa.ArrowException):
+            folder.unreadable.append(staged.path)
+        else:
+            return _noted(folder, _from_staging(folder, content, outcome))
+    if outcome is None:
+        raise BuildError(_not_curated(folder, video))
+    return _noted(folder, _from_dataset(folder, outcome))
+
+
+def _find(folder: BuildFolder, packed: dict[str, VideoOutcome], wanted: str) -> Known:
+    """The video, in the cheapest list that has it."""
+    known = {video.video_id: Known(video.video_id, video.source, video.uri) for video in packed.values()}
+    try:
+        return find(wanted, known.values())
+    except UnknownVideo:
+        # The dataset may be older than its source, or not there yet.
+        known |= _listed(folder) or _staged(folder)
+        return find(wanted, known.values())
+
+
+def _listed(folder: BuildFolder) -> dict[str, Known]:
+    """The videos of the source; empty when it is not there, or its configuration is of another version."""
+    configured = folder.setting("source")
+    if folder.source is None or not isinstance(configured, dict):
+        return {}
+    try:
+        videos = list_folder(Source.model_validate({**configured, "path": folder.source})).videos
+    except (SourceError, ValidationError):
+        return {}
+    return {video.video_id: Known(video.video_id, video.source, video.uri) for video in videos}
+
+
+def _staged(folder: BuildFolder) -> dict[str, Known]:
+    return {
+        staged.outcome.video_id: Known(staged.outcome.video_id, staged.outcome.source, staged.outcome.uri)
+        for staged in folder.staged()
+    }
+
+
+def _from_staging(folder: BuildFolder, content: StagedVideo, packed: VideoOutcome | None) -> Explanation:
+    notes = []
+    outcome = packed or content.outcome
+    if packed is None and folder.dataset is not None:
+        notes.append("The dataset does not hold this video yet: it was curated after the dataset was packed.")
+    elif packed is None:
+        notes.append("The build is not finished: linking may still reject this video as a duplicate.")
+    elif not same_curation(content.outcome, packed):
+        notes.append(
+            "The video was curated again after the dataset was packed: the outcome is the later one."
+        )
+        outcome = content.outcome
+    if content.timeline is None:
+        notes.append("An older version curated this video and kept no timeline.")
+    return Explanation(
+        outcome=outcome,
+        timeline=content.timeline or Timeline(),
+        whole=content.timeline is not None,
+        images={
+            identity.track: jpegs for identity, jpegs in zip(content.identities, content.jpegs, strict=True)
+        },
+        settings={},
+        file=None,
+        decoder=None,
+        notes=notes,
+    )
+
+
+def _from_dataset(folder: BuildFolder, outcome: VideoOutcome) -> Explanation:
+    assert folder.dataset is not None  # noqa: S101 - the outcome comes out of it
+    lost = "was deleted" if not (folder.root / FOLDER).is_dir() else "does not hold this video"
+    notes = [f"The staging area ({FOLDER}) {lost}: only what the dataset's tables hold is shown."]
+    table = folder.dataset.images()
+    rows = table.filter(pc.equal(table["video_id"], outcome.video_id)).to_pylist()
+    images: dict[int, list[bytes]] = {}
+    for key, track in sorted({(row["key"], row["track"]) for row in rows}):
+        try:
+            images[track] = list(folder.dataset.sample(key).images)
+        except (DatasetError, OSError) as error:
+            notes.append(f"The images of {key} cannot be read: {error}")
+    faces = [
+        TimelineFace(
+            frame=row["frame"],
+            time_s=row["time_s"],
+            track=row["track"],
+            box_px=(0.0, 0.0, 0.0, 0.0),
+            face_px=row["face_px"],
+            crop_px=(0.0, 0.0, row["crop_side_px"]),
+            pose=Pose(yaw=row["yaw"], pitch=row["pitch"], roll=row["roll"]),
+            sharpness=row["sharpness"],
+            candidate=True,
+            quality=row["quality"],
+            chosen=True,
+        )
+        for row in sorted(rows, key=lambda row: (row["track"], row["index"]))
+    ]
+    timeline = Timeline(faces=faces)
+    return Explanation(outcome, timeline, False, images, {}, None, None, notes)
+
+
+def _noted(folder: BuildFolder, found: Explanation) -> Explanation:
+    """With the video's file, the settings behind its reasons, and what could not be read."""
+    notes, outcome = list(found.notes), found.outcome
+    if folder.unreadable:
+        notes.append(
+            f"{len(folder.unreadable)} staged files cannot be read and were passed over, such as "
+            f"{folder.unreadable[0]}. The disk may be damaged."
+        )
+    path = folder.file_of(outcome.uri)
+    if path is None:
+        where = f" in {folder.source}" if folder.source else ""
+        notes.append(f"The video's file is no longer there{where}. Pass --source if it was moved.")
+    elif path.stat().st_size != outcome.bytes:
+        notes.append(f"{path} has changed since it was curated ({outcome.bytes:,} bytes then).")
+        path = None
+    decoder = folder.setting("frames.decoder")
+    return replace(
+        found,
+        file=path,
+        decoder=decoder if isinstance(decoder, str) else None,
+        settings=deciding_settings(outcome, found.timeline, folder.setting),
+        notes=notes,
+    )
+
+
+def _not_curated(folder: BuildFolder, video: Known) -> str:
+    if folder.unreadable:
+        return (
+            f"{video.video_id}: its staged file {folder.unreadable[0]} cannot be read. Remove the file and run "
+            "the build again"
+        )
+    if folder.dataset is not None:
+        return f"{video.video_id} is in the source, but not in the dataset. Run the build again to add it"
+    return (
+        f"{video.video_id} is not curated yet: the build is running or was stopped. Run the build again to "
+        "continue it"
+    )

@@ -1,0 +1,138 @@
+"""Whose build an output directory holds, so that no configuration overwrites another one's dataset by accident.
+
+    <output>/.staging/settings.json    the build whose dataset this is, or will be
+    <output>/.staging/replacing.json   a build that --replace lets write here, until its dataset is packed
+
+Two files, because a replacing build that is interrupted has not replaced anything: until it packs, the dataset
+there is still the other build's, and the commands of both builds go on working.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import CURATION_VERSION, Config
+from pipeline.errors import BuildError
+from pipeline.sources.manifest import printable
+from pipeline.staging import FOLDER
+from settings.section import differences
+from shards.atomic import TEMPORARY, remove_file, write_bytes
+from shards.canonical import indented_json
+from shards.layout import DATASET_JSON, is_shard_name
+from shards.schema import Split
+
+SETTINGS = "settings.json"
+REPLACING = "replacing.json"
+
+
+def claim(
+    config: Config, weights: dict[str, str], *, replace: bool, lost: Callable[[], tuple[int, int]]
+) -> None:
+    """Make the output directory this build's.
+
+    Args:
+        config: of the build.
+        weights: sha256 of each network.
+        replace: take it over when it holds another build, or files of others.
+        lost: how many videos are finished there, and how many of those this build would curate again.
+
+    Raises:
+        BuildError: it is another's.
+        OSError: it cannot be used.
+    """
+    directory = config.output
+    if directory.exists() and not directory.is_dir():
+        raise BuildError(
+            f"output {directory} cannot be used: it is a file. Give a directory that can be written to."
+        )
+    settings, replacing = directory / FOLDER / SETTINGS, directory / FOLDER / REPLACING
+    ours = _identity(config, weights)
+    owner = _read(settings)
+    if settings.exists():
+        if not replace and ours not in (owner, _read(replacing)):
+            raise BuildError(_another_build(directory, settings, owner, ours, lost))
+    elif not replace and (names := _names(directory)):
+        raise BuildError(_files_of_others(directory, names))
+    _check_shard_directories(directory)
+    if owner is not None and owner != ours:
+        write_bytes(replacing, indented_json(ours))
+    else:
+        write_bytes(settings, indented_json(ours))
+        remove_file(replacing)
+
+
+def confirm(output: Path) -> None:
+    """Record that the dataset in `output` is now the claiming build's.
+
+    Raises:
+        BuildError: the record cannot be written.
+    """
+    replacing = output / FOLDER / REPLACING
+    try:
+        if replacing.exists():
+            write_bytes(output / FOLDER / SETTINGS, replacing.read_bytes())
+            remove_file(replacing)
+    except OSError as error:
+        raise BuildError(f"cannot write {error.filename or replacing}: {error.strerror or error}") from error
+
+
+def _identity(config: Config, weights: dict[str, str]) -> dict[str, Any]:
+    identity = config.defining() | {"weights": weights, "curation_version": CURATION_VERSION}
+    identity["source"] |= {"path": str(config.source.path)}
+    return identity
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The recorded build; None when there is none, or the file is damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _names(directory: Path) -> list[str]:
+    """What the directory holds besides the staging area, where the lock lies."""
+    found = directory.iterdir() if directory.is_dir() else ()
+    return sorted(path.name for path in found if path.name != FOLDER)
+
+
+def _check_shard_directories(directory: Path) -> None:
+    # The writer refuses these as well, but only after all the work.
+    for path in (path for split in Split for path in sorted((directory / split.value).glob("*"))):
+        if not (is_shard_name(path.relative_to(directory).as_posix()) or TEMPORARY.match(path.name)):
+            raise BuildError(f"{path} is no part of a dataset. Move it away, or give another output.")
+
+
+def _another_build(
+    directory: Path,
+    settings: Path,
+    owner: dict[str, Any] | None,
+    ours: dict[str, Any],
+    lost: Callable[[], tuple[int, int]],
+) -> str:
+    if owner is None:
+        facts = f"{settings} is damaged, so it is not known which build {directory} holds."
+    else:
+        facts = f"{directory} holds a build of another configuration:\n  " + "\n  ".join(
+            differences(owner, ours)
+        )
+    finished, again = lost()
+    if not finished:
+        cost = "no video is finished there yet."
+    elif not again:
+        cost = f"all {finished} finished videos are then used."
+    else:
+        cost = f"{again} of {finished} finished videos are then curated again."
+    return f"{facts}\nGive another output, or --replace to build over it: {cost}"
+
+
+def _files_of_others(directory: Path, names: list[str]) -> str:
+    if DATASET_JSON in names:
+        what = f"a dataset, but not what it was built from ({FOLDER}/{SETTINGS} is missing)"
+    else:
+        what = f"files that no build left there, such as {printable(names[0])}"
+    return f"{directory} holds {what}. Give another output, or --replace to build over it."

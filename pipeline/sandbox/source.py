@@ -1,0 +1,118 @@
+"""Open a video without trusting what it is, and tell a file's fault from that of the storage it is on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import MachineFault
+from pipeline.rejection import Rejection
+from pipeline.sandbox.decoding import LOST_SHARE
+from shards.schema import Reason
+
+_BLOCK = 1 << 20
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a directory",
+}
+
+
+class Source:
+    """An open regular file.
+
+    Args:
+        path: for messages.
+        descriptor: open for reading; closed by `close`.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._state = _state(os.fstat(descriptor))
+        self.descriptor = descriptor
+
+    def sha256(self) -> str:
+        """Sha256 of the content.
+
+        Raises:
+            MachineFault: the storage is lost.
+        """
+        digest = hashlib.sha256()
+        for block in self._blocks():
+            digest.update(block)
+        return digest.hexdigest()
+
+    def check(self) -> Rejection | None:
+        """Read the file once more, to find out whose fault a failure is.
+
+        A decoder takes a read error for the end of the file, so what it says cannot tell.
+
+        Returns:
+            A rejection when the file is no longer the one that was opened.
+
+        Raises:
+            MachineFault: the storage is lost.
+        """
+        for _ in self._blocks():
+            pass
+        state = _state(os.fstat(self.descriptor))
+        if state != self._state:
+            return Rejection(Reason.UNREADABLE, "the file changed while it was read")
+        return None
+
+    def _blocks(self) -> Iterator[bytes]:
+        position = 0
+        try:
+            while block := os.pread(self.descriptor, _BLOCK, position):
+                position += len(block)
+                yield block
+        except OSError as error:
+            raise _unreachable(self.path, error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.descriptor)
+
+
+def open_source(path: Path) -> Source | Rejection:
+    """Open a file for decoding; a pipe, a device or a directory of that name is a rejection and blocks nothing.
+
+    Raises:
+        MachineFault: the storage or the directory of the file is lost.
+    """
+    try:
+        # Without opening the content: opening a pipe waits for a writer, opening a device may set it going.
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            found = os.fstat(handle)
+            kind = stat.S_IFMT(found.st_mode)
+            if kind != stat.S_IFREG:
+                return Rejection(
+                    Reason.NOT_A_REGULAR_FILE, f"{_KINDS.get(kind, 'something else')}, not a file"
+                )
+            if found.st_size == 0:
+                return Rejection(Reason.EMPTY_FILE, "0 bytes")
+            descriptor = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(handle)
+        return Source(path, descriptor)
+    except OSError as error:
+        if error.errno in LOST_SHARE or not path.parent.is_dir():
+            raise _unreachable(path, error) from error
+        return Rejection(Reason.UNREADABLE, error.strerror)
+
+
+def _state(found: os.stat_result) -> tuple[int, int]:
+    return found.st_size, found.st_mtime_ns
+
+
+def _unreachable(path: Path, error: OSError) -> MachineFault:
+    return MachineFault(
+        f"{path} cannot be read ({error.strerror}). Check that the source is mounted on every node, then run the "
+        "same command again; it continues"
+    )

@@ -1,0 +1,69 @@
+"""Notes down what the analysis saw and decided, face by face, for whoever asks why a video ended as it did.
+
+Nothing here takes part in a decision, and nothing of it enters the dataset.
+"""
+
+from __future__ import annotations
+
+from pipeline.records import Analysis, StagedIdentity, Timeline, TimelineFace
+from pipeline.rejection import Rejection
+from pipeline.stages.observe import FaceObservation
+from pipeline.stages.track import Track
+from pipeline.stages.track_filter import FilteredTrack, FilterResult
+from shards.schema import Pose
+
+
+def timeline_faces(
+    number: int, track: Track, filtered: FilterResult, picks: list[tuple[int, int]] | Rejection
+) -> list[TimelineFace]:
+    """The faces of one track.
+
+    Args:
+        number: of the track in its video.
+        track: all faces of one person.
+        filtered: which of them are usable.
+        picks: (row of the usable faces, pose cluster) of each candidate.
+    """
+    candidates: set[int] = set()
+    if isinstance(picks, list) and isinstance(filtered.result, FilteredTrack):
+        candidates = {filtered.result.frames[row].frame for row, _ in picks}
+    return [
+        _face(number, observation, filtered.outliers.get(observation.frame), observation.frame in candidates)
+        for observation in track.observations
+    ]
+
+
+def settled_timeline(analysis: Analysis, identities: list[StagedIdentity]) -> Timeline:
+    """The timeline of an analysis with the quality of each candidate, and which images were chosen."""
+    quality = {
+        (track.track, candidate.frame): candidate.quality
+        for track in analysis.tracks
+        for candidate in track.candidates
+    }
+    chosen = {(identity.track, image.frame) for identity in identities for image in identity.images}
+    faces = [
+        face.model_copy(update={"quality": quality.get(place), "chosen": place in chosen})
+        if (place := (face.track, face.frame)) in quality
+        else face
+        for face in analysis.timeline.faces
+    ]
+    return analysis.timeline.model_copy(update={"faces": faces})
+
+
+def _face(track: int, seen: FaceObservation, outlier: str | None, candidate: bool) -> TimelineFace:
+    pose, square, sharpness = seen.pose, seen.square, seen.sharpness
+    x0, y0, x1, y1 = (round(float(value), 1) for value in seen.detection.box)
+    return TimelineFace(
+        frame=seen.frame,
+        time_s=round(seen.time_s, 3),
+        track=track,
+        box_px=(x0, y0, x1, y1),
+        face_px=round(seen.detection.face_px, 1),
+        crop_px=(square.x0, square.y0, square.side) if square else None,
+        pose=Pose(yaw=round(pose.yaw, 1), pitch=round(pose.pitch, 1), roll=round(pose.roll, 1))
+        if pose
+        else None,
+        sharpness=None if sharpness is None else round(sharpness, 1),
+        reason=outlier or seen.reason,
+        candidate=candidate,
+    )

@@ -1,0 +1,37 @@
+"""The digest of a directory of frames; that of a file is its plain sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Endings, in lower case, of the files that count as frames."""
+
+
+def directory_sha256(directory: Path) -> str:
+    """Sha256 of a video that comes as a directory of frames; README.md, "The digest of a directory", defines it.
+
+    Raises:
+        ValueError: there is no image file, or the name of one contains a line feed.
+        OSError: the directory or an image file cannot be read.
+    """
+    total = hashlib.sha256()
+    names = sorted(os.fsencode(entry.name) for entry in os.scandir(directory) if _is_frame(entry))
+    if not names:
+        raise ValueError(
+            f"{directory} has no image files. Pass a directory that contains the frames of a video"
+        )
+    for name in names:
+        if b"\n" in name:
+            raise ValueError(f"{directory} has a file whose name contains a line feed: {name!r}. Rename it")
+        with (directory / os.fsdecode(name)).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(digest.encode() + b"  " + name + b"\n")
+    return total.hexdigest()
+
+
+def _is_frame(entry: os.DirEntry[str]) -> bool:
+    suffix = Path(entry.name).suffix.lower()
+    return suffix in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()

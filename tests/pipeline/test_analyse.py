@@ -1,0 +1,176 @@
+"""The analysis decodes in the sandbox, and whatever a video does costs its own row only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from faces.registry import Weights, load_weights
+from pipeline.actors import MOST_STARTS, Analyse
+from pipeline.config import Config
+from pipeline.records import AnalysedFrame, Analysis
+from pipeline.sandbox import SandboxedDecoder
+from pipeline.sources.folder import list_folder
+from pipeline.sources.manifest import Video
+from pipeline.stages.analyse import VideoAnalyser, mostly_corrupt
+from pipeline.staging import Staging
+from settings.loading import load_workflow
+from shards.record_checks import validate_video
+from shards.schema import Reason, Status
+
+WORKFLOW = Path(__file__).parents[2] / "workflows" / "curate_embedded.yaml"
+KEY_FRAMES = 10
+"""Frames between two key frames of the clip."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    portrait = data.astronaut()[:320, 60:380]
+    options = {"preset": "ultrafast", "g": str(KEY_FRAMES), "keyint_min": str(KEY_FRAMES)}
+    with av.open(str(folder / "face.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=10, options=options)
+        stream.width, stream.height, stream.pix_fmt = 320, 320, "yuv420p"
+        for number in range(40):
+            turned = cv2.getRotationMatrix2D((160, 130), (number % 30 - 15) * 1.5, 1.0)
+            image = cv2.warpAffine(portrait, turned, (320, 320), borderMode=cv2.BORDER_REPLICATE)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(stream.encode())
+    _damage(folder / "face.mp4", folder / "damaged.mp4", [2])
+    _damage(folder / "face.mp4", folder / "ruined.mp4", [0, 10, 20, 31])
+    (folder / "script.mp4").write_text("ffconcat version 1.0\nfile face.mp4\n")
+    (folder / "empty.mp4").touch()
+    os.mkfifo(folder / "pipe.mp4")
+    return folder
+
+
+def _damage(whole: Path, damaged: Path, packets: list[int]) -> None:
+    """Overwrite the middle of the given packets, which keep their size."""
+    content = bytearray(whole.read_bytes())
+    with av.open(str(whole)) as file:
+        spans = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
+    random = np.random.default_rng(0)
+    for number in packets:
+        start, size = spans[number]
+        content[start + size // 4 : start + size] = random.bytes(size - size // 4)
+    damaged.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> Config:
+    fixed = [f"source.path={folder}", f"output={folder}-out", "faces.min_crop_px=90"]
+    return load_workflow(WORKFLOW, [*fixed, "run.video_timeout_s=60"], Config)
+
+
+@pytest.fixture(scope="module")
+def weights(config: Config) -> Weights:
+    return load_weights([name for name in config.models.names if name != "piqe"], None)
+
+
+@pytest.fixture(scope="module")
+def videos(config: Config) -> dict[str, Video]:
+    return {Path(video.uri).stem: video for video in list_folder(config.source).videos}
+
+
+@pytest.fixture(scope="module")
+def analyser(config: Config, weights: Weights) -> Iterator[VideoAnalyser]:
+    decoder = SandboxedDecoder()
+    yield VideoAnalyser(config, weights, decoder)
+    decoder.close()
+
+
+def test_an_intact_video_loses_no_frame_and_gives_an_identity(
+    analyser: VideoAnalyser, videos: dict[str, Video]
+) -> None:
+    found = analyser.analyse(videos["face"])
+    outcome = found.analysis.outcome
+    assert (outcome.status, outcome.identities) == (Status.ACCEPTED, 1)
+    assert (outcome.analysed_frames, outcome.corrupt_frames) == (24, 0)
+    assert outcome.sha256 is not None
+    assert outcome.color_transfer is not None
+    assert len(found.jpegs) == len(found.masks) > 8
+
+
+def test_frames_from_a_damaged_one_to_the_next_key_frame_are_dropped(
+    analyser: VideoAnalyser, videos: dict[str, Video]
+) -> None:
+    analysis = analyser.analyse(videos["damaged"]).analysis
+    corrupt = {frame.frame for frame in analysis.timeline.frames if frame.reason == Reason.CORRUPT_FRAME}
+    assert corrupt
+    assert corrupt == {frame.frame for frame in analysis.timeline.frames if 2 <= frame.frame < KEY_FRAMES}
+    assert analysis.outcome.corrupt_frames == len(corrupt)
+    assert not corrupt & {face.frame for face in analysis.timeline.faces}
+
+
+def test_a_video_that_is_mostly_damaged_is_rejected_for_it(
+    analyser: VideoAnalyser, videos: dict[str, Video]
+) -> None:
+    outcome = analyser.analyse(videos["ruined"]).analysis.outcome
+    assert (outcome.status, outcome.reason) == (Status.REJECTED, Reason.CORRUPT_FRAME)
+    assert outcome.detail is not None
+    assert outcome.detail.endswith("analysed frames are damaged or depend on damaged ones")
+    assert 2 * outcome.corrupt_frames > outcome.analysed_frames
+
+
+def test_half_of_the_frames_is_not_most_of_them() -> None:
+    frames = [AnalysedFrame(frame=n, time_s=n, reason="corrupt_frame" if n < 5 else None) for n in range(10)]
+    assert mostly_corrupt(frames) is None
+    assert mostly_corrupt(frames[:9]) is not None
+    assert mostly_corrupt([]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("script", Reason.UNSUPPORTED_CONTAINER),
+        ("empty", Reason.EMPTY_FILE),
+        ("pipe", Reason.NOT_A_REGULAR_FILE),
+    ],
+)
+def test_what_is_no_video_is_one_failed_row(
+    analyser: VideoAnalyser, videos: dict[str, Video], name: str, reason: Reason
+) -> None:
+    outcome = analyser.analyse(videos[name]).analysis.outcome
+    assert (outcome.status, outcome.reason) == (Status.FAILED, reason)
+    assert validate_video(outcome) == []
+
+
+def test_the_time_that_the_networks_take_counts_as_well(
+    config: Config, weights: Weights, videos: dict[str, Video]
+) -> None:
+    run = config.run.model_copy(update={"video_timeout_s": 0.4})
+    decoder = SandboxedDecoder()
+    hurried = VideoAnalyser(config.model_copy(update={"run": run}), weights, decoder)
+    outcome = hurried.analyse(videos["face"]).analysis.outcome
+    decoder.close()
+    assert outcome.reason == Reason.TIMEOUT
+    assert outcome.detail == "longer than 0.4 s (run.video_timeout_s); --retry-failed tries again"
+
+
+def test_a_video_whose_analysis_ends_its_process_again_and_again_is_one_failed_row(
+    tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
+) -> None:
+    staging = Staging(tmp_path / "staging")
+    for _ in range(MOST_STARTS):
+        staging.count_start(videos["face"])  # what a process leaves that a network has ended
+    row = Analyse(config, weights, staging)({"video": videos["face"].model_dump_json()})
+    outcome = Analysis.model_validate_json(row["analysis"]).outcome
+    assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.WORKER_CRASHED)
+    staging.remove_temporary_files()
+    assert staging.count_start(videos["face"]) == 1
+
+
+def test_a_finished_analysis_leaves_no_count_behind(
+    tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
+) -> None:
+    staging = Staging(tmp_path / "staging")
+    row = Analyse(config, weights, staging)({"video": videos["empty"].model_dump_json()})
+    assert row["fault"] == ""
+    assert staging.count_start(videos["empty"]) == 1
