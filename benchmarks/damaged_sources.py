@@ -50,6 +50,8 @@ class Source:
     codec: str
     stream_start: int
     """Offset of the first coded frame in the file."""
+    keys: tuple[int, ...]
+    """Indices of the key frames, in display order."""
 
 
 def make_sources(clips: Path, folder: Path) -> list[Source]:
@@ -118,5 +120,8 @@ def encode(
 def _source(path: Path) -> Source:
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
-        starts = [packet.pos for packet in file.demux(stream) if packet.size and packet.pos is not None]
-        return Source(path, stream.codec_context.codec.canonical_name, max(min(starts, default=0), 0))
+        packets = [packet for packet in file.demux(stream) if packet.size]
+    starts = [packet.pos for packet in packets if packet.pos is not None]
+    order = sorted(packets, key=lambda packet: (packet.dts if packet.pts is None else packet.pts) or 0)
+    keys = tuple(index for index, packet in enumerate(order) if packet.is_keyframe)
+    return Source(path, stream.codec_context.codec.canonical_name, max(min(starts, default=0), 0), keys)
