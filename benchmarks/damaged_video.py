@@ -6,8 +6,8 @@ Short cuts of real clips (stream copies), and encodes of one of them for the cod
 damaged at random (seeded). Every frame of every damaged file that still is a video goes through the decoder. A
 frame that comes out is sound when some frame of the original gives a PSNR of 28 dB or more at 128 px, for the full
 frame and for its centre. Two kinds of unsound frames are told apart: known ones, which come out behind a corrupt
-frame with neither a sound nor a key frame in between (there must be none), and silent ones (at most 1 percent: bit flips that
-decode without complaint).
+frame with neither a sound nor a key frame in between (there must be none), and silent ones (at most 1 percent: bit
+flips that decode without complaint).
 
 The originals are decoded too: they must lose nothing. Exit status 1 when one of the three does not hold.
 """
