@@ -203,9 +203,10 @@ class _Pass:
             if any(packet < head.packet for packet in self._open):
                 return
             self._waiting.popleft()
-            sound = self._damage.show(head.packet, head.key)
+            # Before this frame is shown: a key frame ends the damage for what follows, not for what it follows.
             while self._pending and self._pending[0] < head.index:
                 yield from self._pass_over(self._pending.popleft())
+            sound = self._damage.show(head.packet, head.key)
             if head.picture is not None and self._pending and self._pending[0] == head.index:
                 self._pending.popleft()
                 yield head.index, self._image(head.picture) if sound else None
