@@ -158,10 +158,15 @@ class VideoAnalyser:
                 kept.append(candidate_track(number, judged, picks, self._config.selection))
                 jpegs += [judged.faces[row].jpeg for row, _ in picks]
                 masks += [mask_png(judged, row) for row, _ in picks]
+        damage = mostly_corrupt(analysed)
+        if damage is not None:
+            # No identity is taken from what is left of such a video.
+            outcomes = [_without_identity(track, damage) for track in outcomes]
+            kept, jpegs, masks = [], [], []
         outcome = VideoOutcome(
             **_identity_of(video),
             **facts,
-            **_verdict(outcomes, mostly_corrupt(analysed)),
+            **_verdict(outcomes, damage),
             frame_reasons=dict(sorted(dropped.items())),
             tracks=outcomes,
         )
@@ -208,6 +213,12 @@ def mostly_corrupt(analysed: list[AnalysedFrame]) -> Rejection | None:
         return None
     detail = f"{corrupt} of {len(analysed)} analysed frames are damaged or depend on damaged ones"
     return Rejection(Reason.CORRUPT_FRAME, detail)
+
+
+def _without_identity(track: TrackOutcome, rejection: Rejection) -> TrackOutcome:
+    if track.reason is not None:
+        return track
+    return track.model_copy(update={"reason": rejection.reason, "detail": rejection.detail})
 
 
 def _verdict(tracks: list[TrackOutcome], damage: Rejection | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import VideoAnalyser, mostly_corrupt
+from pipeline.stages.finalize import finalize
 from pipeline.staging import Staging
 from settings.loading import load_workflow
 from shards.record_checks import validate_video
@@ -45,6 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.mux(stream.encode())
     _damage(folder / "face.mp4", folder / "damaged.mp4", [2])
     _damage(folder / "face.mp4", folder / "ruined.mp4", [0, 10, 20, 31])
+    _damage(folder / "face.mp4", folder / "mostly.mp4", [3, 10, 24])
     (folder / "script.mp4").write_text("ffconcat version 1.0\nfile face.mp4\n")
     (folder / "empty.mp4").touch()
     os.mkfifo(folder / "pipe.mp4")
@@ -117,6 +119,22 @@ def test_a_video_that_is_mostly_damaged_is_rejected_for_it(
     assert outcome.detail is not None
     assert outcome.detail.endswith("analysed frames are damaged or depend on damaged ones")
     assert 2 * outcome.corrupt_frames > outcome.analysed_frames
+
+
+def test_a_mostly_damaged_video_gives_no_identity_though_its_sound_frames_would_do(
+    config: Config, weights: Weights, videos: dict[str, Video]
+) -> None:
+    lenient = config.selection.model_copy(update={"min_separation_deg": 0.1})
+    lenient_config = config.model_copy(update={"selection": lenient})
+    decoder = SandboxedDecoder()
+    found = VideoAnalyser(lenient_config, weights, decoder).analyse(videos["mostly"])
+    decoder.close()
+    assert found.analysis.outcome.tracks[0].usable_frames > 8
+    assert (found.analysis.tracks, found.jpegs, found.masks) == ([], [], [])
+    outcome = finalize(found.analysis, found.jpegs, found.masks, lenient_config, True).outcome
+    assert (outcome.status, outcome.reason) == (Status.REJECTED, Reason.CORRUPT_FRAME)
+    assert [track.reason for track in outcome.tracks] == [Reason.CORRUPT_FRAME]
+    assert validate_video(outcome) == []
 
 
 def test_half_of_the_frames_is_not_most_of_them() -> None:

@@ -32,13 +32,14 @@ from video_mutations import MUTATIONS
 H264 = {"g": "8", "crf": "10", "bf": "2"}
 
 
-def damage_packet(path: Path, number: int) -> Path:
-    """Overwrite the second half of a packet's bytes, by its number in decode order; returns `path`."""
+def damage_packet(path: Path, number: int, intact: float = 0.5) -> Path:
+    """Overwrite the end of a packet's bytes, by its number in decode order; returns `path`."""
     import av
 
     with av.open(str(path)) as file:
         packet = [p for p in file.demux(video=0) if p.size][number]
-        start, size = packet.pos + packet.size // 2, packet.size - packet.size // 2
+        kept = int(intact * packet.size)
+        start, size = packet.pos + kept, packet.size - kept
     data = bytearray(path.read_bytes())
     data[start : start + size] = np.random.default_rng(0).bytes(size)
     path.write_bytes(data)
@@ -60,6 +61,14 @@ def test_damage_of_a_packet_costs_the_frames_up_to_the_next_key_frame(tmp_path: 
 def test_a_damaged_first_key_frame_costs_its_group_and_no_more(tmp_path: Path) -> None:
     path = textured(tmp_path / "a.mp4", options={"g": "8", "crf": "10", "bf": "0"})
     corrupt, sound = corrupt_and_sound(damage_packet(path, 0), "pyav")
+    assert corrupt == list(range(8))
+    assert sound == list(range(8, 24))
+
+
+def test_frames_that_the_decoder_leaves_out_before_an_intact_key_frame_are_corrupt(tmp_path: Path) -> None:
+    options = {"g": "8", "keyint_min": "8", "crf": "10", "preset": "ultrafast"}
+    path = textured(tmp_path / "a.mp4", options=options)
+    corrupt, sound = corrupt_and_sound(damage_packet(path, 0, intact=0.0), "pyav")
     assert corrupt == list(range(8))
     assert sound == list(range(8, 24))
 
