@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from pipeline.records import StagedIdentity
 from pipeline.sources.manifest import Video
 from pipeline.staging import DamagedStagedFile, Staging
 from shards.atomic import OutOfSpace
+from shards.canonical import sha256_hex
+from shards.layout import TOMBSTONES
 from shards.metadata import DatasetError, DatasetMetadata, Provenance, ShardLimits
 from shards.reader import Dataset
 from shards.sample import Sample
@@ -120,17 +123,45 @@ def _what_is_there(
     try:
         dataset = Dataset.open(output)
         videos = list(dataset.videos())
-    except DatasetError:
+    except DatasetError as error:
+        if any(output.glob(f"{TOMBSTONES}-*.parquet")):
+            raise BuildError(
+                f"{output} holds a damaged dataset ({error}) from which samples were erased, and this build could "
+                "bring them back. Restore the dataset from a copy, or choose another output"
+            ) from error
         return None
     same = (dataset.metadata.provenance, dataset.metadata.limits) == (provenance, limits)
     if dataset.metadata.generation == 0:
         return dataset.metadata if same and videos == outcomes else None
-    if same and [video.video_id for video in videos] == [outcome.video_id for outcome in outcomes]:
+    erased = set(dataset.tombstones()["key_sha256"].to_pylist())
+    if same and _without_erased(outcomes, videos, erased) == videos:
         return dataset.metadata
     raise BuildError(
         f"{output} holds generation {dataset.metadata.generation} of a dataset: samples were erased from it, and "
         "this build could bring them back. Choose another output"
     )
+
+
+def _without_erased(
+    outcomes: list[VideoOutcome], there: list[VideoOutcome], erased: set[str]
+) -> list[VideoOutcome]:
+    """The outcomes as the erasure left them: what it changed is taken from those in the dataset."""
+    by_id = {video.video_id: video for video in there}
+    found = []
+    for outcome in outcomes:
+        gone = {t.track for t in outcome.tracks if t.key and sha256_hex(t.key.encode()) in erased}
+        video = by_id.get(outcome.video_id)
+        if gone and video is not None:
+            tracks = {track.track: track for track in video.tracks}
+            update: dict[str, Any] = {
+                name: getattr(video, name) for name in ("status", "reason", "detail", "identities")
+            }
+            update["tracks"] = [
+                tracks.get(track.track, track) if track.track in gone else track for track in outcome.tracks
+            ]
+            outcome = outcome.model_copy(update=update)  # noqa: PLW2901
+        found.append(outcome)
+    return found
 
 
 def _for_linking(identity: StagedIdentity, outcome: VideoOutcome) -> Identity:

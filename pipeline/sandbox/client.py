@@ -95,6 +95,7 @@ class SandboxedDecoder:
 
         Raises:
             ServerDied: twice in a row.
+            MachineFault: no fork server starts on this machine any more.
         """
         shared = os.fstat(memory).st_size
         policy = Policy(int(self._memory_gb * 2**30), cpu_s, shared, self._threads)
@@ -102,7 +103,13 @@ class SandboxedDecoder:
             with contextlib.suppress(ServerDied):
                 return self._server.fork(policy, source, memory)
             self.close()
-        self._server = ForkServer(self._entry)
+        try:
+            self._server = ForkServer(self._entry)
+        except RuntimeError as error:
+            raise MachineFault(
+                f"{error}. Check the memory and the process limit of the machine, then run the same command again; "
+                "it continues"
+            ) from error
         return self._server.fork(policy, source, memory)
 
     def new_memory(self) -> int:

@@ -119,6 +119,7 @@ class Child:
             if alive:
                 self._control.send(KILL)
             if not _readable(self._control, GRACE_S):
+                self._control.close()  # a late answer would be taken for that of the next process
                 raise ServerDied
             answer = self._control.recv(MOST_REQUEST)
         except OSError as error:
@@ -170,6 +171,7 @@ class ForkServer:
                 socket.send_fds(self._control, [request], [source, memory, theirs.fileno()])
             answer = self._control.recv(MOST_REQUEST) if _readable(self._control, GRACE_S) else b""
             if not answer:
+                self._control.close()  # as in `Child.end`
                 raise ServerDied
         except OSError as error:
             ours.close()

@@ -229,6 +229,27 @@ def test_a_build_does_not_bring_erased_samples_back(source: Path, tmp_path: Path
     assert verify(output) == []
 
 
+def test_another_outcome_is_not_passed_over_because_samples_were_erased(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mfhq"
+    _, planned, _ = packed(source, output)
+    erase(output, [Dataset.open(output).keys()[0]], "taken_down")
+    (late,) = (video for video in planned.manifest.videos if video.uri == "y.mp4")
+    planned.staging.write(late, accepted(late, (5,)))
+    with pytest.raises(BuildError, match="holds generation 1 of a dataset: samples were erased"):
+        packed(source, output)
+
+
+def test_a_damaged_dataset_from_which_samples_were_erased_is_not_built_anew(
+    source: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "mfhq"
+    packed(source, output)
+    erase(output, [Dataset.open(output).keys()[0]], "taken_down")
+    (output / "dataset.json").unlink()
+    with pytest.raises(BuildError, match="a damaged dataset .* from which samples were erased"):
+        packed(source, output)
+
+
 def test_a_dataset_that_is_packed_already_is_left_to_its_readers(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "mfhq"
     packed(source, output)

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from sandboxed_videos import TIMEOUT_S, Attack, attack_with, write_clip
+from sandboxed_videos import TIMEOUT_S, Attack, attack_with, decode_all, write_clip
 
-from pipeline.sandbox import SandboxedDecoder
+from pipeline.errors import MachineFault
+from pipeline.sandbox import SandboxedDecoder, server
 from pipeline.sandbox.confine import Policy
 from pipeline.sandbox.ring import create_memory
 from pipeline.sandbox.server import ForkServer
@@ -118,6 +119,31 @@ def test_a_video_survives_the_end_of_the_fork_server(tmp_path: Path) -> None:
         assert indices == list(range(30))
     finally:
         decoder.close()
+
+
+def test_an_end_that_is_told_late_is_not_taken_for_that_of_the_next_video(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(psutil.Process().children())
+    decoder = SandboxedDecoder(memory_gb=2.0)
+    (forks,) = set(psutil.Process().children()) - before
+    with monkeypatch.context() as impatient, decoder.open(clip, TIMEOUT_S) as video:
+        video.probe()
+        forks.suspend()
+        impatient.setattr(server, "GRACE_S", 0.1)
+    forks.resume()
+    assert [len(decode_all(decoder, clip)) for _ in range(2)] == [30, 30]
+    decoder.close()
+
+
+def test_a_machine_that_starts_no_fork_server_any_more_is_no_fault_of_the_video(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = SandboxedDecoder(memory_gb=2.0)
+    decoder.close()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(MachineFault, match="did not start .* Check the memory and the process limit"):
+        decode_all(decoder, clip)
 
 
 def test_a_video_whose_process_is_always_killed_fails(tmp_path: Path) -> None:
