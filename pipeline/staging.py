@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -209,8 +209,7 @@ class Staging:
         """The given columns of a part's only row."""
         path = self.path(video)
         with _damage_named(video, path), path.open("rb") as file:
-            table = pq.read_table(file, columns=list(columns), page_checksum_verification=True)
-            (row,) = table.to_pylist()
+            row = _row(file, list(columns))
             return [row[column] for column in columns]
 
 
@@ -288,6 +287,15 @@ def read_staged_video(path: Path) -> StagedVideo:
 
 def _columns(path: Path, names: list[str]) -> dict[str, Any]:
     with path.open("rb") as file:
-        (row,) = pq.read_table(file, columns=names, page_checksum_verification=True).to_pylist()
-    columns: dict[str, Any] = row
-    return columns
+        return _row(file, names)
+
+
+def _row(file: BinaryIO, columns: list[str]) -> dict[str, Any]:
+    """The given columns of a file's only row.
+
+    Not by `read_table`: it starts threads that can abort a short-lived process when the interpreter ends.
+    """
+    table = pq.ParquetFile(file, page_checksum_verification=True).read(columns=columns, use_threads=False)
+    row: dict[str, Any]
+    (row,) = table.to_pylist()
+    return row

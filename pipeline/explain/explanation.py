@@ -183,7 +183,7 @@ def _noted(folder: BuildFolder, found: Explanation) -> Explanation:
     path = folder.file_of(outcome.uri)
     if path is None:
         where = f" in {folder.source}" if folder.source else ""
-        notes.append(f"The video's file is no longer there{where}. Pass --source if it was moved.")
+        notes.append(f"There is no regular file of this video{where}. Pass --source if it was moved.")
     elif path.stat().st_size != outcome.bytes:
         notes.append(f"{path} has changed since it was curated ({outcome.bytes:,} bytes then).")
         path = None

@@ -9,6 +9,7 @@ from pipeline.explain import facts
 from pipeline.explain.explanation import Explanation
 from pipeline.explain.runs import FACES, Run, frame_runs, tracks_of
 from pipeline.records import TimelineFace
+from pipeline.sources.manifest import printable
 
 WIDTH = 110
 GLUE = "\N{NO-BREAK SPACE}"
@@ -28,7 +29,7 @@ def as_text(found: Explanation) -> str:
                 ("picture", facts.picture(outcome)),
                 ("analysed", facts.analysed(outcome) if outcome.analysed_frames else ""),
                 ("gates", "  ".join(facts.gates(found.settings))),
-                ("file", str(found.file or "")),
+                ("file", printable(str(found.file or ""))),
                 *(("note", note) for note in found.notes),
             ]
         ),

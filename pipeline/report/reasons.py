@@ -72,7 +72,7 @@ MEANING = {
     Reason.NO_FACE: "no face found",
     Reason.FACE_TOO_SMALL: "face smaller than faces.min_px",
     Reason.CROP_TOO_SMALL: "head crop smaller than faces.min_crop_px",
-    Reason.FACE_CUT_OFF: "face reaches beyond the frame",
+    Reason.FACE_CUT_OFF: "a part of the face lies outside of the frame or the crop",
     Reason.NO_LANDMARKS: "no landmarks found in the face",
     Reason.EXTREME_POSE: "head turned further than allowed",
     Reason.TOO_DARK: "face too dark",
