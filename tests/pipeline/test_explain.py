@@ -97,7 +97,7 @@ def test_a_video_that_was_moved_is_said_to_be_gone_and_found_where_it_is_now(fin
     moved = videos.rename(finished.parent / "archive")
     found = explain(finished, GOOD)
     assert (found.file, found.whole) == (None, True)
-    assert found.notes == [f"The video's file is no longer there in {videos}. Pass --source if it was moved."]
+    assert found.notes == [f"There is no regular file of this video in {videos}. Pass --source if it was moved."]
     assert explain(finished, GOOD, moved).file == moved / GOOD
 
 
