@@ -107,8 +107,8 @@ class SandboxedDecoder:
             self._server = ForkServer(self._entry)
         except RuntimeError as error:
             raise MachineFault(
-                f"{error}. Check the memory and the process limit of the machine, then run the same command again; "
-                "it continues"
+                f"{error}. Check the memory and the process limit of the machine, then run the same command "
+                "again; it continues"
             ) from error
         return self._server.fork(policy, source, memory)
 

@@ -246,7 +246,7 @@ def test_a_damaged_dataset_from_which_samples_were_erased_is_not_built_anew(
     packed(source, output)
     erase(output, [Dataset.open(output).keys()[0]], "taken_down")
     (output / "dataset.json").unlink()
-    with pytest.raises(BuildError, match="a damaged dataset .* from which samples were erased"):
+    with pytest.raises(BuildError, match=r"a damaged dataset .* from which samples were erased"):
         packed(source, output)
 
 

@@ -142,7 +142,7 @@ def test_a_machine_that_starts_no_fork_server_any_more_is_no_fault_of_the_video(
     decoder = SandboxedDecoder(memory_gb=2.0)
     decoder.close()
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(MachineFault, match="did not start .* Check the memory and the process limit"):
+    with pytest.raises(MachineFault, match=r"did not start .* Check the memory and the process limit"):
         decode_all(decoder, clip)
 
 
