@@ -5,9 +5,9 @@
 Short cuts of real clips (stream copies), and encodes of one of them for the codecs that no clip has, are
 damaged at random (seeded). Every frame of every damaged file that still is a video goes through the decoder. A
 frame that comes out is sound when some frame of the original gives a PSNR of 28 dB or more at 128 px, for the full
-frame and for its centre. Two kinds of unsound frames are told apart: known ones, behind damage that the decoder
-reports and before the next key frame (there must be none), and silent ones (at most 1 percent: bit flips that
-decode without complaint).
+frame and for its centre. Two kinds of unsound frames are told apart: known ones, which come out behind a corrupt
+frame with neither a sound nor a key frame in between (there must be none), and silent ones (at most 1 percent: bit
+flips that decode without complaint).
 
 The originals are decoded too: they must lose nothing. Exit status 1 when one of the three does not hold.
 """
@@ -60,7 +60,7 @@ class Outcome:
     unsound: list[int] = field(default_factory=list)
     """Indices of the frames below `LEAST_PSNR`."""
     known: int = 0
-    """How many of them stand behind a corrupt frame without a key frame in between."""
+    """How many of them come out behind a corrupt frame with neither a sound nor a key frame in between."""
 
     @property
     def silent(self) -> int:
@@ -127,13 +127,22 @@ def examine(
     if frames:
         outcome.psnr = [round(float(value), 1) for value in best_psnr(views(frames), originals)]
         outcome.unsound = [f.index for f, p in zip(frames, outcome.psnr, strict=True) if p < LEAST_PSNR]
-        outcome.known = sum(_is_known(index, corrupt, source.keys) for index in outcome.unsound)
+        out = [frame.index for frame in frames]
+        # Where packets are lost, the key frames of the original may have a smaller number.
+        shift = max(len(originals) - outcome.planned, 0)
+        keys = {key - less for key in source.keys for less in range(shift + 1)}
+        outcome.known = sum(
+            _is_known(index, corrupt, outcome.unsound, out, keys) for index in outcome.unsound
+        )
     return outcome
 
 
-def _is_known(index: int, corrupt: list[int], keys: tuple[int, ...]) -> bool:
-    last_key = max((key for key in keys if key <= index), default=0)
-    return any(last_key <= other < index for other in corrupt)
+def _is_known(index: int, corrupt: list[int], unsound: list[int], out: list[int], keys: set[int]) -> bool:
+    last = max((other for other in corrupt if other < index), default=None)
+    if last is None:
+        return False
+    run = [other for other in out if last < other <= index]
+    return set(unsound).issuperset(run) and run[0] not in keys
 
 
 Job = tuple[Source, Views, str, int]

@@ -203,7 +203,7 @@ class _Pass:
             if any(packet < head.packet for packet in self._open):
                 return
             self._waiting.popleft()
-            # Before this frame is shown: a key frame ends the damage for what follows, not for what it follows.
+            # Before the frame is shown: as a key frame it would end the damage that they are judged by.
             while self._pending and self._pending[0] < head.index:
                 yield from self._pass_over(self._pending.popleft())
             sound = self._damage.show(head.packet, head.key)

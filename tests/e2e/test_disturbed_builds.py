@@ -42,7 +42,7 @@ def test_a_killed_build_continues_and_ends_with_the_same_bytes(
 
     first = start_build(cluster, demo_clips, output, log=tmp_path / "first.log")
     wait_until_staged(output, 2, first)
-    for worker in analysing(cluster):
+    for worker in decoding(cluster):
         worker.kill()  # the process that decodes
     wait_until_staged(output, 4, first)
     for actor in actors(cluster):
@@ -50,7 +50,7 @@ def test_a_killed_build_continues_and_ends_with_the_same_bytes(
     wait_until_staged(output, 6, first)
     first.kill()
     first.wait()
-    while analysing(cluster):  # its workers live on for a moment, and may finish another video
+    while sandboxes(cluster):  # its workers live on for a moment, and may finish another video
         time.sleep(0.1)
     finished = staged(output)
     assert not (output / "dataset.json").exists()
@@ -80,10 +80,10 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_own_video_only(
     videos = {video.uri: video for video in Dataset.open(tmp_path / "mfhq").videos()}
     assert (videos["crashes.mp4"].status, videos["crashes.mp4"].reason) == (
         Status.FAILED,
-        Reason.WORKER_CRASHED,
+        Reason.DECODER_CRASHED,
     )
     assert "SIGSEGV" in (videos["crashes.mp4"].detail or "")
-    assert f"crashes.mp4 is one failed video (worker_crashed): {videos['crashes.mp4'].detail}" in made.stderr
+    assert f"crashes.mp4 is one failed video (decoder_crashed): {videos['crashes.mp4'].detail}" in made.stderr
     assert (videos["hangs.mp4"].status, videos["hangs.mp4"].reason) == (Status.FAILED, Reason.TIMEOUT)
     others = {uri: video.status for uri, video in videos.items() if video.status is not Status.FAILED}
     assert others == {
@@ -141,7 +141,7 @@ def test_what_is_no_regular_file_is_one_failed_row_at_once(
     assert made.returncode == 0, made.stderr
     videos = {video.uri: video for video in Dataset.open(tmp_path / "mfhq").videos()}
     for name in ("pipe.mp4", "socket.mp4"):
-        assert (videos[name].status, videos[name].reason) == (Status.FAILED, Reason.UNREADABLE)
+        assert (videos[name].status, videos[name].reason) == (Status.FAILED, Reason.NOT_A_REGULAR_FILE)
     assert sum(video.status is Status.ACCEPTED for video in videos.values()) == 3
 
 
@@ -149,9 +149,22 @@ def descendants(cluster: Cluster) -> list[psutil.Process]:
     return psutil.Process(cluster.process.pid).children(recursive=True)
 
 
-def analysing(cluster: Cluster) -> list[psutil.Process]:
-    """The processes that decode videos."""
-    return [p for p in descendants(cluster) if "multiprocessing.spawn" in command_of(p)]
+def decoding(cluster: Cluster) -> list[psutil.Process]:
+    """The sandboxed processes that decode videos: children of the fork servers."""
+    servers = {p.pid for p in sandboxes(cluster)}
+    return [p for p in sandboxes(cluster) if parent_of(p) in servers]
+
+
+def sandboxes(cluster: Cluster) -> list[psutil.Process]:
+    """The fork servers of the actors, and their children, which share the command line."""
+    return [p for p in descendants(cluster) if "pipeline.sandbox" in command_of(p)]
+
+
+def parent_of(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None
 
 
 def actors(cluster: Cluster) -> list[psutil.Process]:
@@ -183,7 +196,7 @@ class signalled:  # noqa: N801 - reads as a statement
 
     def _watch(self) -> None:
         while not self._done.is_set():
-            for process in analysing(self._cluster):
+            for process in decoding(self._cluster):
                 if self._path in open_files(process.pid):
                     os.kill(process.pid, self._number)
             time.sleep(0.02)

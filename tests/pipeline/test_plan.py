@@ -239,8 +239,9 @@ def test_a_source_without_videos_is_refused_in_words(tmp_path: Path, output: Pat
     assert f"source.path: {empty} contains no video file (.3gp, .avi" in rejection(empty, output)
     assert f"source.path: {tmp_path}/none is not a directory" in rejection(tmp_path / "none", output)
     file = empty / "notes.txt"
-    assert f"source.path: {file} is not a directory. Pass the directory that contains the videos." in rejection(
-        file, output
+    assert (
+        f"source.path: {file} is not a directory. Pass the directory that contains the videos."
+        in rejection(file, output)
     )
     assert not output.exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -79,6 +80,8 @@ def write_video(
         file.mux(stream.encode())
         if sound is not None:
             _write_silence(file, sound, frames / 25)
+    # SVT-AV1 gives the thread of a root process real-time priority, which would starve the machine.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 
