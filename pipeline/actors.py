@@ -66,7 +66,7 @@ class Analyse:
         try:
             found = self._analyse(video)
         except (MachineFault, OSError) as fault:
-            return row | {"analysis": "", "jpegs": [], "masks": [], "fault": str(fault), "unenforced": ""}
+            return row | {"analysis": "", "jpegs": [], "masks": [], "fault": _text(fault), "unenforced": ""}
         return row | {
             "analysis": found.analysis.model_dump_json(),
             "jpegs": found.jpegs,
@@ -140,8 +140,12 @@ class SelectImages:
         try:
             self._staging.write(video, finalized)
         except OSError as error:
-            return result | {"fault": str(error)}
+            return result | {"fault": _text(error)}
         return result | {"message": _message(finalized.outcome)}
+
+
+def _text(fault: Exception) -> str:
+    return str(fault) or type(fault).__name__  # never empty: that is a row without a fault
 
 
 def _message(outcome: VideoOutcome) -> str:

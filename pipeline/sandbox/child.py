@@ -59,6 +59,11 @@ class _Decoder:
             size = f"{found.coded_width} x {found.coded_height} pixels"
             detail = f"{size}; at most {self._ring.slot_pixels} are decoded"
             return protocol.write_rejection(Rejection(Reason.FRAME_TOO_LARGE, detail))
+        if found.times_s[-1] > protocol.LONGEST_S:  # a damaged time, most likely
+            detail = (
+                f"its last frame is at {found.times_s[-1]:.0f} s; at most {protocol.LONGEST_S:.0f} s are read"
+            )
+            return protocol.write_rejection(Rejection(Reason.UNREADABLE, detail))
         self._probe = found
         self._ring.put(0, found.times_s)
         return protocol.write_probe(found)

@@ -137,6 +137,18 @@ def test_a_fault_of_the_machine_stages_nothing_and_reaches_the_driver(tmp_path: 
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
+def test_a_fault_without_a_message_is_a_fault_all_the_same(tmp_path: Path) -> None:
+    class NoMessage(Staging):
+        def write(self, video: Video, finalized: object) -> None:
+            raise TimeoutError
+
+    video = Video(video_id="a/b.mp4", source="a", uri="b.mp4", path="b.mp4", bytes=1, modified_ns=0)
+    analysed = failed(video, Rejection(Reason.DECODE_ERROR)).analysis
+    row = {"video": video.model_dump_json(), "analysis": analysed.model_dump_json(), "jpegs": [], "masks": []}
+    row |= {"higher_is_better": True, "fault": "", "unenforced": ""}
+    assert SelectImages(CONFIG, NoMessage(tmp_path))(row)["fault"] == "TimeoutError"
+
+
 @pytest.mark.parametrize(
     ("reason", "detail", "said"),
     [

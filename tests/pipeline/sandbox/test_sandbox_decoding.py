@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from sandboxed_videos import TIMEOUT_S, failure_of, write_clip
@@ -126,3 +128,20 @@ def test_required_is_given_where_the_kernel_has_it(decoder: SandboxedDecoder, cl
     made = SandboxedDecoder(mode="required")
     made.close()
     assert made.enforced == decoder.enforced
+
+
+def test_frame_times_without_measure_are_the_files_fault_and_no_attack(
+    decoder: SandboxedDecoder, tmp_path: Path
+) -> None:
+    path = tmp_path / "gap.mkv"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(30):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number + (number // 20) * 25 * 3600 * 200, Fraction(1, 25)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    rejection = failure_of(decoder, path)
+    assert rejection.reason is Reason.UNREADABLE
+    assert rejection.detail == "its last frame is at 720001 s; at most 360000 s are read"
