@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -56,7 +58,7 @@ class Outcome:
     planned: int = 0
     corrupt: int = 0
     psnr: list[float] = field(default_factory=list)
-    """Of every frame that came out, the best over the original's frames of the worse of its two views."""
+    """Of every frame that comes out, see `best_psnr`."""
     unsound: list[int] = field(default_factory=list)
     """Indices of the frames below `LEAST_PSNR`."""
     known: int = 0
@@ -81,14 +83,23 @@ def views(frames: list[Frame]) -> Views:
     return out
 
 
-def best_psnr(frames: Views, originals: Views) -> NDArray[np.float64]:
-    """(frames,) for each frame, the greatest PSNR in dB that one frame of the original gives in both views."""
-    worst = np.zeros((len(frames), len(originals)))
-    for view in range(2):
-        a, b = frames[:, view].astype(np.float64), originals[:, view].astype(np.float64)
-        squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
-        worst = np.maximum(worst, np.maximum(squares, 0) / a.shape[1])
-    return 10 * np.log10(255.0**2 / np.maximum(worst.min(1), 1e-3))
+def best_psnr(view: Views, index: int, originals: Views) -> float:
+    """PSNR in dB of the worse of a frame's two views, for the frame of the original that fits best.
+
+    Frames near its own index are tried first; the search ends where one is sound.
+
+    Args:
+        view: (2, SIDE * SIDE * 3) one frame.
+        index: of the frame, by the damaged file.
+        originals: all frames of the original.
+    """
+    best = 0.0
+    for other in sorted(range(len(originals)), key=lambda other: abs(other - index)):
+        squares = ((view - originals[other]) ** 2).mean(axis=1)
+        best = max(best, 10 * math.log10(255.0**2 / max(float(squares.max()), 1e-3)))
+        if best >= LEAST_PSNR:
+            break
+    return best
 
 
 def decoded(path: Path, decoder: str) -> tuple[list[Frame], int, list[int], str]:
@@ -125,7 +136,10 @@ def examine(
         path.unlink()
     outcome.corrupt = len(corrupt)
     if frames:
-        outcome.psnr = [round(float(value), 1) for value in best_psnr(views(frames), originals)]
+        outcome.psnr = [
+            round(best_psnr(view, frame.index, originals), 1)
+            for view, frame in zip(views(frames), frames, strict=True)
+        ]
         outcome.unsound = [f.index for f, p in zip(frames, outcome.psnr, strict=True) if p < LEAST_PSNR]
         out = [frame.index for frame in frames]
         # Where packets are lost, the key frames of the original may have a smaller number.
@@ -170,6 +184,7 @@ def run_all(jobs: list[Job], decoder: str, folder: Path, processes: int) -> list
             if os.waitpid(child, 0 if late else os.WNOHANG)[0]:
                 outcomes.append(_answer(job, reader, "timeout" if late else "crashed"))
                 del running[child]
+                print(f"\r{len(outcomes)} of {len(jobs)}", end="", file=sys.stderr, flush=True)
         time.sleep(0.01)
     return outcomes
 
