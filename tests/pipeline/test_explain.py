@@ -61,7 +61,7 @@ def test_an_interrupted_build_explains_what_it_has_finished(output: Path) -> Non
     assert any("not finished" in note for note in found.notes)
 
 
-def test_a_video_that_waits_for_its_turn_is_said_to_wait(output: Path) -> None:
+def test_a_video_that_is_not_curated_yet_is_an_error(output: Path) -> None:
     with pytest.raises(BuildError, match=r"demo/waiting\.mp4 is not curated yet"):
         explain(output, WAITING)
 
@@ -78,7 +78,7 @@ def test_a_rejected_video_shows_its_reason_and_the_gate_behind_it(finished: Path
     assert [run.state for run in frame_runs(found.timeline)] == ["no_face", "faces", "no_face"]
 
 
-def test_without_staging_the_tables_still_tell_the_outcome_and_the_images(finished: Path) -> None:
+def test_without_staging_the_tables_still_give_the_outcome_and_the_images(finished: Path) -> None:
     whole = explain(finished, GOOD)
     shutil.rmtree(finished / FOLDER)
     found = explain(finished, GOOD, finished.parent / "videos")
@@ -92,7 +92,7 @@ def test_without_staging_the_tables_still_tell_the_outcome_and_the_images(finish
     assert explain(finished, SMALL).outcome.reason == Reason.CROP_TOO_SMALL
 
 
-def test_a_video_that_was_moved_is_said_to_be_gone_and_found_where_it_is_now(finished: Path) -> None:
+def test_a_video_that_was_moved_is_reported_missing_and_found_where_it_is_now(finished: Path) -> None:
     videos = finished.parent / "videos"
     moved = videos.rename(finished.parent / "archive")
     found = explain(finished, GOOD)
