@@ -288,7 +288,7 @@ def test_report_of_a_damaged_or_missing_shard_exits_with_1(dataset: Path) -> Non
     shard.write_bytes(whole[:-512])
     code, stdout, _ = run("report", dataset)
     assert code == 1
-    assert f"{place.shard}: {len(whole) - 512:,} bytes, but dataset.json says {len(whole):,}" in stdout
+    assert f"{place.shard}: {len(whole) - 512:,} bytes, but dataset.json lists {len(whole):,}" in stdout
 
     shard.unlink()
     code, stdout, _ = run("report", dataset)

@@ -87,7 +87,7 @@ def test_without_staging_the_tables_still_give_the_outcome_and_the_images(finish
     assert found.images == whole.images
     assert [f.frame for f in found.timeline.faces if f.chosen] == [10 * number for number in range(8)]
     assert found.notes == [
-        "The staging area (.staging) was deleted: only what the dataset's tables hold is shown."
+        "The staging area (.staging) was deleted: only the content of the dataset's tables is shown."
     ]
     assert explain(finished, SMALL).outcome.reason == Reason.CROP_TOO_SMALL
 
@@ -97,7 +97,7 @@ def test_a_video_that_was_moved_is_reported_missing_and_found_where_it_is_now(fi
     moved = videos.rename(finished.parent / "archive")
     found = explain(finished, GOOD)
     assert (found.file, found.whole) == (None, True)
-    assert found.notes == [f"The video's file is no longer there in {videos}. Pass --source if it was moved."]
+    assert found.notes == [f"The video's file no longer exists in {videos}. Pass --source if it was moved."]
     assert explain(finished, GOOD, moved).file == moved / GOOD
 
 
