@@ -1,4 +1,4 @@
-"""Faces warped to the positions that a network saw in its training.
+"""Warps faces to the positions that a network was trained on.
 
 The five keypoints are those of `Detection`: eye, eye, nose, mouth corner, mouth corner, the image's left one
 first. The best similarity (rotation, one scale, shift) is the closed-form least-squares one, so the same

@@ -1,6 +1,6 @@
-"""The networks this project knows: what each file is called, hashes to, is licensed as and is published at.
+"""The networks that this project knows: file name, digest, license and URL of each.
 
-The digests are those that independent public projects pin for the same files, or were taken from the files
+The digests are pinned by independent public projects for the same files, or taken from the files
 that the named wheels ship.
 """
 

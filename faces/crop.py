@@ -1,7 +1,7 @@
 """The image of a face: a square around it, upright as the frame is, never beyond the frame's edges.
 
-The dataset's images and the photographs that a trained encoder is shown are both cut here, so that it sees at
-work what it saw in training. Roll is kept because pose is signal. Nothing is padded because padding is invented
+The dataset's images and the photographs that a trained encoder gets are both cut here, so inference sees what
+training saw. Roll is kept because pose is signal. Nothing is padded because padding is invented
 data: near the frame's border the square is moved inwards, and in a frame smaller than the square it shrinks to
 the frame.
 """
@@ -83,7 +83,7 @@ def square_for(points: Floats, width: int, height: int, scale: float = CROP_SCAL
     """
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     side = min(round(float((high - low).max()) * scale), width, height)
-    # Landmarks end at the brow; the head goes on above it. But never at the price of the chin.
+    # Landmarks end at the brow and the head goes on above it, so the square moves up. It never cuts the chin off.
     room_below = max(0.0, (side - float(high[1] - low[1])) / 2)
     centre = (low + high) / 2 - (0, min(0.06 * side, room_below))
     x0 = int(np.clip(round(float(centre[0]) - side / 2), 0, width - side))

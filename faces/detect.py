@@ -1,8 +1,8 @@
 """Face detection on a padded, reduced copy of the frame.
 
-Both detectors were trained on pictures in which a face is a part of the scene. A face that fills the
-picture, as in close-ups and tight crops, is missed unless there is a border around it, so every picture
-gets one of a quarter of its long side. Frames are reduced first because a detector's cost grows with the
+Both detectors were trained on pictures in which a face is a part of the scene. They miss a face that fills
+the picture, as in close-ups and tight crops, unless there is a border around it. So every picture
+gets a border of a quarter of its long side. Frames are reduced first because a detector's cost grows with the
 area and a face worth keeping is large.
 """
 
@@ -95,7 +95,7 @@ class YuNet:
     def __init__(self, path: Path, size: int = 640, min_score: float = 0.6) -> None:
         self.size = size
         level = cv2.utils.logging.getLogLevel()
-        # OpenCV 5 warns, once per network, that its engine has a single target; there is nothing to choose.
+        # OpenCV 5 warns once per network that its engine has a single target; there is no other one to choose.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
             self._network = cv2.FaceDetectorYN.create(str(path), "", (size, size), min_score, NMS_IOU)

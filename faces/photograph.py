@@ -1,8 +1,8 @@
-"""Reading a photograph that somebody hands in: upright, in sRGB, eight bits a channel.
+"""Reads a user's photograph: upright, in sRGB, eight bits a channel.
 
-A camera stores its picture as the sensor lay and notes in EXIF which way is up; telephones store wider colour
-spaces, scanners sixteen bits, printers CMYK. A video frame has none of that, so a photograph is brought to what
-a player would show before a face is looked for in it. Its size is read from the header and judged before a pixel
+A camera stores its picture as the sensor was held and notes in EXIF which way is up; telephones store wider colour
+spaces, scanners sixteen bits, printers CMYK. A video frame has none of that, so a photograph is first converted to
+what a viewer would show. Its size is read from the header and checked before a pixel
 is decoded: a file of a few kilobytes can hold gigabytes of one colour.
 """
 
@@ -21,9 +21,9 @@ from PIL import ImageCms, UnidentifiedImageError
 from faces.types import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
-"""What is read. Pillow knows many more; some start other programs, and none of them is a photograph's."""
+"""The formats that are read. Pillow knows many more, some of which start other programs."""
 MAX_PIXELS = 120_000_000
-"""Most of a photograph: telephones have sensors of 108 megapixels; reading one takes a gigabyte of memory."""
+"""Most pixels of a photograph: telephones have 108 megapixels; reading one takes a gigabyte of memory."""
 MAX_SIDE = 30_000
 """Longest side in pixels: OpenCV cannot warp pictures of 32,767 and more."""
 
@@ -42,19 +42,19 @@ _UPRIGHT = {
     7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation but 1, which is upright."""
+"""The transposition for each EXIF orientation but 1, which is upright."""
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 class PhotographError(ValueError):
-    """A file cannot be used as a photograph; the message names it, what is wrong and what to do."""
+    """A file cannot be used as a photograph; the message names the file, the error and the remedy."""
 
 
 def read_photograph(path: Path) -> Image:
-    """A photograph as it is meant to be seen, (H, W, 3) RGB.
+    """A photograph as a viewer shows it, (H, W, 3) RGB.
 
     EXIF orientation is applied, an embedded colour profile is converted to sRGB, sixteen bits a channel become
-    eight, transparency is laid over white; of several pictures in a file the first is taken.
+    eight, transparency becomes white; of several pictures in a file the first is read.
 
     Args:
         path: a JPEG, PNG, WebP, AVIF, TIFF or BMP.
@@ -64,11 +64,11 @@ def read_photograph(path: Path) -> Image:
     """
     try:
         if path.is_dir():
-            raise PhotographError(f"{path} is a folder; name the photographs in it")
+            raise PhotographError(f"{path} is a directory. Name the photographs in it")
         if not path.is_file():
-            raise PhotographError(f"{path} is not there; check the name")
+            raise PhotographError(f"{path} does not exist. Check the name")
         with path.open("rb") as stream, warnings.catch_warnings():
-            # Pillow warns of large pictures, which are judged here, and of odd metadata, which do no harm.
+            # Pillow warns of large pictures, which are checked here, and of invalid metadata, which is harmless.
             warnings.simplefilter("ignore")
             with _header(path, stream) as picture:
                 return _pixels(path, picture)
@@ -77,7 +77,7 @@ def read_photograph(path: Path) -> Image:
 
 
 def _header(path: Path, stream: BinaryIO) -> Pillow.Image:
-    """The picture, not yet decoded, when it is of a size that may be."""
+    """The picture, not yet decoded, when its size is within the limits."""
     Pillow.init()
     try:
         picture = Pillow.open(stream, formats=FORMATS)
@@ -107,13 +107,13 @@ def _upright(picture: Pillow.Image) -> Pillow.Image:
     try:
         turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
     except _DAMAGE:
-        # Metadata that nobody can read turn no picture; viewers show it as it lies, too.
+        # Unreadable metadata turns no picture; viewers ignore it too.
         turn = None
     return picture if turn is None else picture.transpose(turn)
 
 
 def _eight_bits(picture: Pillow.Image) -> Pillow.Image:
-    """Sixteen bits are left to grey pictures only: Pillow reads those of colour pictures as eight."""
+    """Only grey pictures keep sixteen bits: Pillow reads colour pictures as eight."""
     if not picture.mode.startswith("I;16"):
         return picture
     reduced = Pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -134,9 +134,9 @@ def _in_srgb(picture: Pillow.Image) -> Pillow.Image:
         try:
             return _converted(picture, profile)
         except (ImageCms.PyCMSError, *_DAMAGE):
-            # A profile that is damaged, or made for other channels, says nothing of the colours.
+            # A profile that is damaged, or made for other channels, does not describe the colours.
             pass
-    # Converting copies, also where there is nothing to convert.
+    # `convert` copies even when the mode does not change.
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 

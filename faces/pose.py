@@ -1,8 +1,8 @@
 """Head pose from landmarks, and between angles and rotation matrices.
 
-The pose is fitted here and not taken from the Face Landmarker's transformation matrix. That matrix supposes
-that the square it was given was taken by a wide-angle camera from a hand's breadth away, which for a crop
-out of a frame is wrong and makes every turn look smaller: on rendered heads of known yaw it returned 0.70
+The pose is fitted here and not taken from the Face Landmarker's transformation matrix. That matrix assumes
+that a wide-angle camera took the square from a hand's breadth away. For a crop
+out of a frame this is wrong and makes every turn look smaller: on rendered heads of known yaw it returned 0.70
 of the angle, the fit below 0.89, at a third of the error.
 """
 
@@ -22,7 +22,7 @@ from faces.types import Floats, HeadPose
 Matrix = NDArray[np.float64]
 
 CANONICAL_VERTICES = 468
-"""Landmarks that have a place on the canonical face; the ten after them are the irises."""
+"""Landmarks with a counterpart on the canonical face; the ten after them are the irises."""
 _GEOMETRY_MEMBER = "geometry_pipeline_metadata_landmarks.binarypb"
 _FLOATS_PER_VERTEX = 5
 _JAW_BELOW_CM = -4.5
@@ -72,8 +72,8 @@ def pose_from_rotation(rotation: NDArray[Any]) -> HeadPose:
 class PoseFit:
     """Fits the head's rotation to landmarks, by the canonical face that the landmarker's bundle holds.
 
-    Only landmarks that keep their place on the skull take part: not the lips, the lids and the jaw, which
-    move, nor the face's outline, which slides over the head as it turns. Camera rays are taken as parallel,
+    Only landmarks that keep their position on the skull are used: not the lips, the lids and the jaw, which
+    move, nor the face's outline, which slides over the head as it turns. Camera rays are assumed to be parallel,
     which is nearly so for a face in a frame and does not depend on where in the frame it is.
 
     Args:
@@ -95,8 +95,8 @@ class PoseFit:
     def pose(self, points: Floats) -> HeadPose:
         """Head pose of (478, 3) landmarks: pixels, y down, z smaller when nearer.
 
-        The best affine map from the canonical face is found first and then the rotation nearest to it, so
-        that a face that is longer or flatter than the canonical one is not taken for a turned one.
+        The best affine map from the canonical face is found first, then the rotation nearest to it. So
+        a face that is longer or flatter than the canonical one does not read as a turned one.
         """
         seen = points[self._rigid].astype(np.float64) * np.array([1.0, -1.0, -1.0])
         affine = (self._solver @ (seen - seen.mean(axis=0))).T

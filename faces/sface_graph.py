@@ -1,6 +1,6 @@
 """Makes OpenCV Zoo's block-quantised SFace run, and run fast, in onnxruntime.
 
-onnxruntime refuses the published file: it declares its weights as graph inputs too, and some have no value.
+onnxruntime rejects the published file: it declares its weights as graph inputs too, and some have no value.
 It would also be slow: int8 weights are dequantised on every call, and PReLU has no fast kernel and keeps the
 convolutions around it from sharing a memory layout. Here the weights are dequantised once, and PReLU becomes
 slope * x + (1 - slope) * relu(x): the same function in operators that onnxruntime vectorises.

@@ -1,4 +1,4 @@
-"""What the parts of this package hand to each other: a detection, a set of landmarks, a head pose.
+"""The types that the modules of this package exchange: a detection, a set of landmarks, a head pose.
 
 Images are always uint8 arrays of shape (H, W, 3) in RGB. Points are (x, y) in pixels of the image they were
 found in, x to the right, y down.
@@ -37,7 +37,7 @@ class Detection:
 class HeadPose:
     """Head pose in degrees; all three are 0 when the face looks straight into the camera, upright.
 
-    Signs are those seen by somebody who looks at the image:
+    Signs are as a viewer of the image sees them:
         yaw: positive when the nose points to the right side of the image.
         pitch: positive when the nose points up.
         roll: positive when the head is tilted clockwise (its top towards the right side of the image).
@@ -55,7 +55,7 @@ class HeadPose:
 
 @dataclass(frozen=True)
 class FaceLandmarks:
-    """What the Face Landmarker sees in one face."""
+    """Landmarks, pose and eye state of one face, by the Face Landmarker."""
 
     points: Floats  # (478, 3): x and y in pixels; z in the scale of x, smaller is nearer to the camera
     pose: HeadPose
@@ -86,7 +86,7 @@ class QualityMetric(Protocol):
     name: str
     higher_is_better: bool
     aligned: bool
-    """Whether it was trained on aligned faces and wants them (`faces.align.align_512`)."""
+    """Whether it was trained on aligned faces and needs them (`faces.align.align_512`)."""
 
     def score(self, faces: list[Image]) -> Floats:
         """(N,) scores for N RGB images of 512 x 512; equal lists give equal bits on the same device."""

@@ -6,12 +6,12 @@
       -> Score   -> the same, with every candidate's quality, and {"higher_is_better"}
       -> SelectImages -> {"video_id", "status", "message", "fault", "unenforced"}
 
-What fails on one video becomes that video's failed row; the driver logs its `message` when the file alone does not
-explain it. A `fault` is the machine's: nothing is staged, and the driver ends the build with that message. It is
-returned and not raised, because Ray would bury it in stack traces. `unenforced` is what the kernel of that node
+What fails on one video becomes that video's failed row; the driver logs its `message` when the failure may be
+the machine's. A `fault` is the machine's: nothing is staged, and the driver ends the build with that message. It
+is returned and not raised, because Ray would wrap it in stack traces. `unenforced` is what the kernel of that node
 lacks for the sandbox; the driver logs it once.
 
-No frame ever enters Ray's object store, only encoded crops.
+No frame enters Ray's object store, only encoded crops.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from shards.schema import Reason, VideoOutcome
 
 Row = dict[str, Any]
 MOST_STARTS = 3
-"""How often the analysis of a video is started in one build: Ray starts it again when the actor dies."""
+"""How many times the analysis of a video may start in one build: Ray starts it again when the actor dies."""
 UNEXPECTED = (
     *(Reason.DECODER_CRASHED, Reason.SANDBOX_VIOLATION, Reason.WORKER_CRASHED),
     *(Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.INTERNAL_ERROR),
 )
-"""How a video fails that was not found to be damaged: perhaps the machine's doing or ours, so it is said."""
+"""Failures that damage in the file does not explain. The machine or the code may be at fault: they are logged."""
 
 
 class Analyse:
@@ -76,7 +76,7 @@ class Analyse:
         }
 
     def _analyse(self, video: Video) -> AnalysedVideo:
-        # A network that takes this process down leaves nothing but this count.
+        # When a network takes this process down, only this count remains.
         starts = self._staging.count_start(video)
         if starts > MOST_STARTS:
             detail = f"the process that analyses it ended {MOST_STARTS} times; --retry-failed tries again"
@@ -88,7 +88,7 @@ class Analyse:
         except MemoryError:
             detail = "the analysis ran out of memory; --retry-failed tries again"
             found = failed(video, Rejection(Reason.OUT_OF_MEMORY, detail))
-        except Exception as error:  # whatever it is, it belongs to this video's row
+        except Exception as error:  # any error belongs to this video's row
             detail = " ".join(f"{type(error).__name__}: {error}".split())
             found = failed(video, Rejection(Reason.INTERNAL_ERROR, detail))
         self._staging.forget_starts(video)
@@ -124,7 +124,7 @@ class SelectImages:
         self._staging = staging
 
     def __call__(self, row: Row) -> Row:
-        """Settle the video of a row and write it to the staging area."""
+        """Choose the images of a row's video and write the result to the staging area."""
         video = Video.model_validate_json(row["video"])
         result = {"video_id": video.video_id, "status": "", "message": "", "fault": row["fault"]}
         result["unenforced"] = row["unenforced"]

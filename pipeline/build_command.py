@@ -83,7 +83,7 @@ def build_command(run: RunBuild) -> Callable[..., None]:
         Progress and messages go to standard error, the summary to standard output. Ctrl-C keeps all finished
         videos.
 
-        Exit code 0: the dataset is complete and verified. A warning says when no video gives an identity.
+        Exit code 0: the dataset is complete and verified. A warning is printed when no video gives an identity.
 
         Exit code 1: the build cannot go on; the message says why and what to do. 2: wrong usage. 130: Ctrl-C.
         """

@@ -2,8 +2,8 @@
 
     python pipeline/build_mfhq.py workflows/curate_embedded.yaml source.path=/data/clips output=/data/mfhq
 
-`run` is the whole build, in order; every step is a module of its own. Phases are idempotent: a build that was
-killed continues where it was when the same command is given again.
+`run` is the whole build, in order; every step has its own module. Phases are idempotent: when a build was killed,
+the same command continues it.
 """
 
 from __future__ import annotations
@@ -50,16 +50,17 @@ def run(
         reporter: shows progress.
         replace: build over what another configuration left in the output directory.
         retry_failed: curate videos again that failed in an earlier run.
-        staged: keep or redo videos that other library versions or another device have finished; None asks.
+        staged: keep or redo videos that other library versions or another device have finished; with None, such
+            videos are an error.
 
     Raises:
-        BuildError: what is wrong and what to do; before any work where that can be known.
+        BuildError: with the error and the remedy; before any work where that can be known.
     """
-    # The weights first: that one is missing must be known before hours of work, not after.
+    # The weights first: a missing one must end the build before hours of work, not after.
     weights = load_build_weights(config)
 
     with output_lock(config.output, reporter.message):
-        # What there is to do: the source's videos, less those that an earlier run has finished.
+        # The work: the source's videos, less those that an earlier run has finished.
         plan = plan_build(config, weights, replace=replace, retry_failed=retry_failed, staged=staged)
         return _run(config, weights, plan, reporter)
 
@@ -77,7 +78,7 @@ def _run(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) 
     metadata = pack(config, weights, plan, reporter)
     confirm(config.output)
 
-    # Nothing is called done that a reader has not checked.
+    # The build is complete only after a reader has checked every byte.
     check(config.output, metadata, reporter)
 
     report = write_report(config.output, plan.seconds())
@@ -88,7 +89,7 @@ def load_build_weights(config: Config) -> Weights:
     """The files of all networks that the build needs, checked.
 
     Raises:
-        BuildError: files are missing or not what they should be.
+        BuildError: files are missing or damaged.
     """
     try:
         names = required_files(config.models.names, config.run.models_dir)
@@ -104,7 +105,7 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
     """Curate the unfinished videos on the cluster, largest first.
 
     Raises:
-        BuildError: the cluster cannot carry the build, or a step failed that is no single video's fault.
+        BuildError: the cluster cannot run the build, or a step failed that is no single video's fault.
     """
     with cluster.session():
         _curate(config, weights, plan, reporter)
@@ -138,7 +139,7 @@ def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporte
             memory=cluster.ANALYSER_MEMORY,
             **cluster.RESTARTS,
         )
-        # The quality network: few processes, with a share of a GPU each where there is one.
+        # The quality network: few processes, with a fraction of a GPU each where there is one.
         .map(
             Score,
             fn_constructor_args=(config, weights),
@@ -173,7 +174,7 @@ def check(output: Path, metadata: DatasetMetadata, reporter: Reporter) -> None:
     """Read the whole dataset back.
 
     Raises:
-        BuildError: it is not what was meant to be written.
+        BuildError: the dataset is not sound.
     """
     identities = sum(metadata.counts.identities.values())
     with reporter.bar("verify", identities) as advance:

@@ -1,4 +1,4 @@
-"""`mfhq`: build, verify and look at face datasets."""
+"""`mfhq`: build, verify and inspect face datasets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ app.command("build")(build_command(_run_build))
 
 @app.command()
 def verify(root: Root) -> None:
-    """Read every byte of a dataset and print everything that is wrong with it.
+    """Read every byte of a dataset and print all errors.
 
     Checks tar headers, all digests, images and masks, and that records, tables and dataset.json agree.
 
@@ -91,9 +91,9 @@ def explain(
         Path | None, typer.Option(help="Write a page with figures and images to this file")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every frame and face as JSON")] = False,
-    source: Annotated[Path | None, typer.Option(help="Directory that holds the videos, if moved")] = None,
+    source: Annotated[Path | None, typer.Option(help="Directory that contains the videos, if moved")] = None,
 ) -> None:
-    """Show why one video became what it became: its tracks, and the reasons along its time.
+    """Show why one video was accepted, rejected or failed: its tracks, and the reasons along its time.
 
     Example: mfhq explain /data/mfhq interview.mp4 --html interview.html
     """
@@ -109,7 +109,7 @@ def demo_clips(
 ) -> None:
     """Make 15 short face videos with known head poses and planted defects, to try the pipeline without data.
 
-    truth.json lists the poses and what each clip is expected to become.
+    truth.json lists the poses and the expected outcome of each clip.
 
     Example: mfhq demo-clips /tmp/clips
     """
@@ -158,7 +158,7 @@ def pull_models(
     ],
     models_dir: Annotated[Path, typer.Option(help="Directory to put the weights in")],
 ) -> None:
-    """Download networks from their official addresses and check their sha256. Files that exist are not replaced.
+    """Download networks from their official URLs and check their sha256. Files that exist are not replaced.
 
     Example: mfhq models pull workflows/curate_paper.yaml --models-dir /data/models
     """

@@ -1,4 +1,4 @@
-"""Meeting Ray: join a cluster or start one here, and divide its resources among the operators."""
+"""Ray: join a cluster or start one here, and divide its resources among the operators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.errors import BuildError, Terminated
 from pipeline.ray_stderr import without_false_alarms
 
 STAGE_CPUS = 0.1
-"""Choosing eight images and writing one small file is next to nothing."""
+"""Choosing eight images and writing one small file takes almost no time."""
 ANALYSER_MEMORY = 2**30
 SCORER_MEMORY = 2**30
 """Bytes that a process takes in ordinary work, so that Ray does not crowd a node with them."""
@@ -32,17 +32,17 @@ ADDRESS = "RAY_ADDRESS"
 LOCAL = "local"
 LOG_TO_DRIVER = "RAY_LOG_TO_DRIVER"
 """Ray's own switch. What workers write stays in Ray's logs unless it is 1: a worker that crashes and is replaced,
-and now and then one that Ray ends because it is idle, leave stacks that would look like the build's end. The row
-of its video tells what a crash costs."""
+or that Ray ends because it is idle, leaves stack traces that look like the end of the build. The row
+of its video states the cost of a crash."""
 RESTARTS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 3}
-"""A worker that dies is replaced and its video tried again, but not for ever, as is Ray Data's default."""
+"""A worker that dies is replaced and its video tried again. Ray Data's default is to try without limit."""
 
 
 @contextmanager
 def session() -> Iterator[None]:
     """Ray for the time of the `with` block: the cluster that RAY_ADDRESS names, or one that is started here.
 
-    What Ray raises becomes one message, what it writes to standard error without reason is left out, and a cluster
+    What Ray raises becomes one message, its needless lines on standard error are left out, and a cluster
     that was started here ends with the block.
 
     Raises:
@@ -64,7 +64,7 @@ def session() -> Iterator[None]:
 def _connect() -> bool:
     """Join or start a cluster; False when this process has joined one before.
 
-    Ray by itself would look for a cluster that was once started on this machine, and wait for ever for one that
+    Ray by itself looks for a cluster that was once started on this machine, and waits without limit for one that
     has ended since.
     """
     # Ray reads it when it is imported; its own half a minute is too short for a busy machine.
@@ -88,9 +88,9 @@ def _connect() -> bool:
                 raise
             raise BuildError(
                 f"Ray did not start within {wait_s} s: this machine is too busy, or short of memory. Run the same "
-                "command again when it is less so."
+                "command again when the load is lower."
             ) from error
-    # Warnings of Ray Data are about blocks and operators; the build reports what concerns videos.
+    # Warnings of Ray Data are about blocks and operators; the build reports on videos itself.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     context = DataContext.get_current()
@@ -114,10 +114,10 @@ def _address() -> str:
 
 
 def _check_reachable(address: str) -> None:
-    """Check that something listens at `host:port`: Ray itself tries for minutes, with a line every second.
+    """Check that a server listens at `host:port`: Ray itself tries for minutes, with a line every second.
 
     Raises:
-        BuildError: nothing does.
+        BuildError: no server listens.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
@@ -147,9 +147,9 @@ def divide(run: Run, videos: int, resources: dict[str, float], *, joined: bool) 
 
     Args:
         run: the configuration of the processes.
-        videos: that are left to do.
+        videos: number of videos left to curate.
         resources: "CPU", "GPU" and "memory" in bytes, as Ray counts them.
-        joined: whether the cluster was there before; one that is started here never grows.
+        joined: whether the cluster existed before; one that is started here never grows.
 
     Returns:
         The number at the start, and the most.
@@ -167,7 +167,7 @@ def divide(run: Run, videos: int, resources: dict[str, float], *, joined: bool) 
     if fitting < 1 and not grows:
         raise BuildError(_no_room(run, resources, joined=joined))
     most = min(run.analysers or fitting, videos)
-    # Ray starts these before the scorers: more than fit beside them would leave the scorers waiting for ever.
+    # Ray starts these before the scorers: more than fit beside them would leave the scorers waiting without end.
     return max(1, min(most, fitting)), most
 
 
@@ -189,7 +189,7 @@ def _no_room(run: Run, resources: dict[str, float], *, joined: bool) -> str:
 
 
 def _fitting(there: float, each: float, others: float) -> int:
-    """How many processes that need `each` fit into what the others leave."""
+    """How many processes that need `each` fit beside the others."""
     if others > there:
         return 0
     return int((there - others) / each + ROUNDING) if each else MANY
@@ -197,7 +197,7 @@ def _fitting(there: float, each: float, others: float) -> int:
 
 @contextmanager
 def _ray_errors() -> Iterator[None]:
-    """Turn what Ray raises into a message: its own is a stack of stacks, and is in its logs anyway."""
+    """Turn what Ray raises into a message: Ray's own is a stack of stacks, and is in its logs as well."""
     import ray
 
     try:

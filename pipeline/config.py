@@ -1,7 +1,7 @@
-"""The configuration of a build: typed, complete before work starts, and refused when a key is not known.
+"""The configuration of a build: typed, complete before work starts, and closed to unknown keys.
 
-What shapes the dataset is kept apart from how the machine runs it (`run`): only the former is part of the
-digest that names a build.
+The keys that shape the dataset are separate from `run`, which sets how the machine works: only the former are part
+of the digest that names a build.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Name = Annotated[
 
 def _folder_of_every_node(path: Path) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(path)):
-        raise ValueError("this is an address; expected a folder that every node of the cluster sees")
+        raise ValueError("this is a URL; expected a directory that every node of the cluster sees")
     if str(path).startswith("~"):
-        raise ValueError("`~` is not replaced here; write the whole path")
-    # Workers have other working folders than the process that was given the path.
+        raise ValueError("`~` is not expanded here. Write the whole path")
+    # Workers have another working directory than the process that was given the path.
     return path.absolute()
 
 
@@ -67,8 +67,8 @@ class Source(Section):
     `path`; `*` and `?` also match `/`, and case counts: `train/*` is everything below train, `*_front.mp4` these
     files in all directories."""
     exclude: Globs = ()
-    """Files that match one of these globs are not listed, whatever `include` says. One that matches a directory
-    with a `/` at its end (`raw/`, `raw/*`, `*/lost+found/`) leaves it unread."""
+    """Files that match one of these globs are not listed, even if `include` matches. A glob that matches a folder
+    with a `/` at its end (`raw/`, `raw/*`, `*/lost+found/`) leaves the folder unread."""
     license: str | None = None
     """Written into every record of this source."""
 
@@ -83,18 +83,18 @@ class Models(Section):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them."""
+        """The names of all networks."""
         return (self.detector, self.landmarker, self.embedder, self.quality)
 
 
 class Frames(Section):
-    """Which frames of a video are looked at."""
+    """Which frames of a video are analysed."""
 
     decoder: Literal["auto", "pyav", "decord"] = "auto"
     """`auto` and `pyav` decode with PyAV, which reports damage. `decord` decodes with decord the files that it
     reads and in which a PyAV pass finds no damage; see docs/decoding.md."""
     per_second: Positive = 6.0
-    """Analysed frames a second. A head turns about 30 degrees in a second, so 6 give steps of 5 degrees."""
+    """Analysed frames per second. A head turns about 30 degrees in a second, so 6 give steps of 5 degrees."""
     max_per_video: Annotated[int, Field(ge=IMAGES_PER_IDENTITY)] = 400
     """A longer video is analysed more sparsely, over its whole length."""
 
@@ -108,7 +108,7 @@ class Faces(Section):
     """Least confidence of the detector."""
     min_crop_px: Positive = 448.0
     """Least side of the stored head crop in source pixels, at most the frame's shorter side. The paper asks for a
-    "face resolution larger than 448" and does not say what it measures."""
+    "face resolution larger than 448" without a definition."""
     min_px: Positive | None = None
     """Least face size (square root of the detector's box) in source pixels, a second gate; none when not set."""
     max_yaw: Degrees = 75.0
@@ -121,7 +121,7 @@ class Faces(Section):
     min_sharpness: Annotated[float, Field(ge=0)] = 25.0
     """Least variance of the Laplacian of the face at 128 px."""
     min_relative_sharpness: Fraction = 0.4
-    """Least sharpness as a share of the track's median: finds motion blur in an otherwise sharp video."""
+    """Least sharpness as a fraction of the track's median: finds motion blur in an otherwise sharp video."""
     crop_scale: Annotated[float, Field(ge=1, le=4)] = 1.6
     """Side of the stored square as a multiple of the landmarks' longer side."""
 
@@ -136,9 +136,9 @@ class Tracking(Section):
     cut_distance: Fraction = 0.5
     """Distance of consecutive colour histograms (0 equal, 1 disjoint) above which the shot has changed."""
     min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.3
-    """A face whose embedding is less like the track's starts a track of its own."""
+    """A face whose embedding is less like the track's starts a new track."""
     rejoin_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
-    """A face this like a track's continues it wherever it is, also behind a cut."""
+    """A face this like a track's continues it at any position, also after a cut."""
     min_outlier_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
     """Frames less like the track's medoid than this are dropped from it."""
 
@@ -147,7 +147,7 @@ class Tracking(Section):
         if self.rejoin_cosine < self.min_cosine:
             raise ValueError(
                 f"rejoin_cosine: {self.rejoin_cosine:g} is below min_cosine {self.min_cosine:g}; expected at "
-                "least as much, for a face anywhere in the frame needs more proof than one in the same place"
+                "least as much, because a face at another position needs more proof than one at the same position"
             )
         return self
 
@@ -158,13 +158,13 @@ class Selection(Section):
     clusters: Annotated[int, Field(gt=IMAGES_PER_IDENTITY, le=256)] = 16
     """Pose clusters, more than 8 (over-clustering, Omni-ID section 3.4)."""
     candidates_per_cluster: Annotated[int, Field(ge=1, le=32)] = 3
-    """Images of each cluster that the quality network sees: it is the most expensive step."""
+    """Images of each cluster that the quality network scores: scoring is the most expensive step."""
     min_separation_deg: Degrees = 1.5
     """Least pose distance between two chosen images, in degrees. A head held still shows about 0.8."""
     roll_weight: Fraction = 0.5
-    """Weight of roll in the pose distance: turning an image in its plane shows nothing new of a face."""
+    """Weight of roll in the pose distance: turning an image in its plane shows no new view of a face."""
     min_relative_eyes_open: Fraction = 0.8
-    """Eyes less open than this share of what is wide open in the track (its 90th percentile) count as closed."""
+    """Eyes less open than this fraction of wide open in the track (its 90th percentile) count as closed."""
     worst_quality: float | None = None
     """Images scored worse than this are never chosen; none when not set."""
 
@@ -184,7 +184,7 @@ class Split(Section):
     test_videos: Annotated[int, Field(ge=0)] = 44
     """Held-out videos; the paper's 44."""
     max_test_fraction: Fraction = 0.1
-    """Never more than this share of the accepted videos, so that a small dataset keeps its training part."""
+    """Upper bound as a fraction of the accepted videos, so that a small dataset keeps its training part."""
     seed: int = 0
 
 
@@ -195,14 +195,14 @@ class Shards(Section):
     max_bytes: Annotated[int, Field(ge=2**20)] = 2**30
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     store_embeddings: bool = True
-    """Whether records hold the identity's embedding: without it, faces cannot be searched for in the dataset."""
+    """Whether records contain the identity's embedding: without it, the dataset cannot be searched for faces."""
 
 
 class Run(Section):
-    """How the machines run the build; only `device` can touch a result, so only it is part of the curation."""
+    """How the machines run the build; only `device` can change a result, so only it is part of the curation."""
 
     models_dir: Folder | None = None
-    """Folder of weights, for models that do not ship in a wheel."""
+    """Directory of weights, for models that do not ship in a wheel."""
     device: Literal["cpu", "cuda"] = "cpu"
     analysers: Annotated[int, Field(ge=1)] | None = None
     """Processes that decode and analyse videos; one for every CPU of the cluster when not set."""
@@ -248,17 +248,17 @@ class Config(Section):
     def _output_is_not_inside_the_source(self) -> Config:
         source, output = self.source.path.resolve(), self.output.resolve()
         if output == source or source in output.parents:
-            raise ValueError(f"output: {self.output} lies inside source.path {self.source.path}")
+            raise ValueError(f"output: {self.output} is inside source.path {self.source.path}")
         return self
 
     def defining(self) -> dict[str, Any]:
-        """The part of the configuration that shapes the dataset: not how it is run, nor where anything lies."""
+        """The part of the configuration that shapes the dataset: without `run` and without paths."""
         return self.model_dump(mode="json", exclude={"run": True, "output": True, "source": {"path"}})
 
     def curation(self, weights: dict[str, str], libraries: dict[str, str]) -> dict[str, Any]:
-        """All that decides what curation makes of one video, as a JSON object.
+        """Everything that decides the result of curating one video, as a JSON object.
 
-        The steps after it (linking people, split, sharding) may change without curating again, and so may every
+        The steps after it (linking people, split, sharding) may change without a new curation, and so may every
         key of `run` except the device.
 
         Args:
@@ -273,14 +273,14 @@ class Config(Section):
             "settings": settings,
             "weights": weights,
             "curation_version": CURATION_VERSION,
-            # Another device or library changes last bits, so it is another curation; its user may say otherwise.
+            # Another device or library changes last bits, so it is another curation. The user may mix them.
             "device": self.run.device,
             "libraries": libraries,
         }
 
 
 CURATION_VERSION = 2
-"""Raised whenever a change of the code changes what curation makes of a video."""
+"""Increased whenever a change of the code changes the result of curating a video."""
 
 
 def digest(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Whether `run.device` can be what was asked for; a build that quietly runs on the CPU looks like a slow GPU."""
+"""Checks `run.device`: a build that silently runs on the CPU looks like a slow GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_device(run: Run, models: Models, weights: Weights) -> None:
     Whether the cluster has a GPU is not known here.
 
     Raises:
-        BuildError: it has not; naming the keys.
+        BuildError: it does not; the message names the keys.
     """
     if run.device != "cuda":
         return
@@ -32,6 +32,6 @@ def check_device(run: Run, models: Models, weights: Weights) -> None:
     missing = [f"{key}={some:g}" for key, (needed, given, some) in needs.items() if needed and not given]
     if missing:
         raise BuildError(
-            f"run.device=cuda: processes that hold a network for the GPU have no share of one. Set "
-            f"{' and '.join(missing)}, or other shares above 0."
+            f"run.device=cuda: processes that hold a network for the GPU have no fraction of one. Set "
+            f"{' and '.join(missing)}, or other fractions above 0."
         )

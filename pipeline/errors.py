@@ -2,12 +2,12 @@
 
 
 class BuildError(RuntimeError):
-    """The build cannot go on; the message says what is wrong and what to do."""
+    """The build cannot go on; the message states the error and the remedy."""
 
 
-class MachineFault(RuntimeError):  # noqa: N818 - named after whose fault it is: no video's
-    """Something broke that is no video's fault: it ends the build, and no video is blamed for it."""
+class MachineFault(RuntimeError):  # noqa: N818 - named after its cause: the machine, not a video
+    """The machine failed, not a video: the build ends, and no video gets a failed row."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM asked the build to stop, as `ray job stop`, Slurm and Kubernetes do; handled as Ctrl-C is."""
+    """SIGTERM asked the build to stop, as `ray job stop`, Slurm and Kubernetes do; handled like Ctrl-C."""

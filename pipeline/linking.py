@@ -1,4 +1,4 @@
-"""Link identities that show the same person, set videos aside that are there twice, and hold out a test split.
+"""Links identities that show the same person, rejects duplicate videos, and holds out a test split.
 
 Everything here is a function of all outcomes together, so it runs after curation, in one place, and does not
 depend on the order in which videos were finished.
@@ -45,7 +45,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an identity belongs."""
+    """The person and the split of an identity."""
 
     person_id: str
     split: Split
@@ -67,7 +67,7 @@ class Assignment:
 def assign(
     outcomes: list[VideoOutcome], identities: list[Identity], people: People, split: SplitConfig
 ) -> Assignment:
-    """Settle persons, duplicates and splits.
+    """Assign persons and splits, and reject duplicates.
 
     Args:
         outcomes: one for each video.
@@ -98,15 +98,15 @@ def assign(
 
 
 def link_identities(identities: list[Identity], least_cosine: float) -> dict[str, str]:
-    """Person of each identity: those connected by a chain of pairs that are alike.
+    """Person of each identity: a chain of similar pairs connects the identities of one person.
 
-    The person's id is made from the first of its keys, so it does not depend on how many others there are.
+    The person's id is made from the first of its keys, so it does not depend on the number of others.
     """
     if not identities:
         return {}
     vectors = np.array([identity.embedding for identity in identities], dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    with threadpool_limits(1):  # sums in another order could fall on the other side of the threshold
+    with threadpool_limits(1):  # another order of summing could cross the threshold
         labels = _components(_alike(vectors, least_cosine), len(identities))
     names: dict[int, str] = {}
     for identity, label in zip(identities, labels, strict=True):
@@ -117,8 +117,8 @@ def link_identities(identities: list[Identity], least_cosine: float) -> dict[str
 def held_out(identities: list[Identity], persons: dict[str, str], config: SplitConfig) -> set[str]:
     """Keys of the test split.
 
-    Whole groups of identities are taken, in an order drawn from the seed, until the wanted number of videos is
-    reached: a group is all that shares a person, a video or an origin, so nothing of it is in both splits.
+    Whole groups of identities are taken, in an order given by the seed, until the wanted number of videos is
+    reached: a group contains everything that shares a person, a video or an origin, so it is never in both splits.
     """
     groups = _inseparable(identities, persons)
     videos = {identity.video_id for identity in identities}
@@ -168,9 +168,9 @@ def _components(pairs: NDArray[np.int64], count: int) -> NDArray[np.int32]:
 
 
 def _copies(outcomes: list[VideoOutcome]) -> list[tuple[VideoOutcome, str]]:
-    """Accepted videos with the same content as an accepted one before them, with that one's id.
+    """Accepted videos with the same content as an earlier accepted one, with the id of the earlier one.
 
-    Many clips can be cut from one file, so content is a file's digest with the part of it that is the video.
+    Many clips can be cut from one file, so content is a file's digest and the part of the file that is the video.
     """
     first: dict[tuple[str, Span | None, Box | None], str] = {}
     copies = []

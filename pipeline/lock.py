@@ -1,11 +1,11 @@
 """One build at a time in an output directory: two would overwrite each other's files.
 
-The lock lies inside, because the output may be a mount point whose parent cannot be written to:
+The lock is inside, because the output may be a mount point with a parent that cannot be written to:
 
-    <output>/.staging/lock         locked by the system, which lets go when the process ends, however it ends
-    <output>/.staging/lock-owner   on file systems without locks: exists while a build runs, and says which
+    <output>/.staging/lock         locked by the system, which releases it when the process ends for any reason
+    <output>/.staging/lock-owner   on file systems without locks: exists while a build runs, and names its process
 
-Nothing but its build removes a `lock-owner`: whether a process on another host still runs cannot be known here.
+Only its own build removes a `lock-owner`: a process on another host cannot be checked from here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.staging import FOLDER
 LOCK = "lock"
 OWNER = "lock-owner"
 UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-"""How a file system says that it knows no locks."""
+"""Errors of a file system that has no locks."""
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def output_lock(output: Path, notify: Callable[[str], None] = lambda _: None) ->
 
     Args:
         output: the directory.
-        notify: is told when the file system has no locks.
+        notify: called with a message when the file system has no locks.
 
     Raises:
         BuildError: another build holds it, or it cannot be written to.
@@ -54,7 +54,7 @@ def output_lock(output: Path, notify: Callable[[str], None] = lambda _: None) ->
 
 
 def _make(directory: Path, held: ExitStack) -> None:
-    """Make a directory; one that is still empty in the end goes again, so that a failed start leaves nothing."""
+    """Make a directory; remove it at the end if it is still empty, so that a failed start leaves no directory."""
     if not directory.is_dir():
         directory.mkdir(parents=True)
         held.callback(_remove_if_empty, directory)
@@ -100,7 +100,7 @@ def _is_still(path: Path, file: IO[str]) -> bool:
 
 def _own(path: Path, output: Path, held: ExitStack) -> None:
     try:
-        # O_EXCL is atomic where locks are not to be had.
+        # O_EXCL is atomic where the file system has no locks.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError as error:
         raise BuildError(_owned(path, output)) from error

@@ -1,4 +1,4 @@
-"""What `mfhq models` shows and fetches."""
+"""What `mfhq models` shows and downloads."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def pull_for(wanted: Sequence[str], models_dir: Path, reporter: Reporter) -> str
         reporter: shows progress.
 
     Raises:
-        ConfigError: what is wanted is neither, or `models.json` is not valid.
-        WeightsUnavailable: an address does not answer, or what it gave is not the file.
+        ConfigError: a name is neither, or `models.json` is not valid.
+        WeightsUnavailable: a URL does not answer, or the download is not the expected file.
         BuildError: the directory cannot be written to.
     """
     try:
@@ -131,7 +131,7 @@ def _bars(reporter: Reporter) -> Iterator[Progress]:
                 stack.close()
                 current = name
                 advance = stack.enter_context(reporter.bar(name, -(-total // MB) if total else None))
-            # Whole megabytes, the last begun one included, so that the end is the total.
+            # Whole megabytes, rounded up, so that the last value is the total.
             advance(-(-received // MB), "MB")
 
         yield progress

@@ -1,10 +1,10 @@
-"""Whose build an output directory holds, so that no configuration overwrites another one's dataset by accident.
+"""Records the build of an output directory, so that no configuration overwrites another's dataset by accident.
 
-    <output>/.staging/settings.json    the build whose dataset this is, or will be
+    <output>/.staging/settings.json    the build of this dataset
     <output>/.staging/replacing.json   a build that --replace lets write here, until its dataset is packed
 
-Two files, because a replacing build that is interrupted has not replaced anything: until it packs, the dataset
-there is still the other build's, and the commands of both builds go on working.
+Two files, because an interrupted replacing build has replaced nothing: until it packs, the dataset
+there is still the other build's, and the commands of both builds work.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def claim(
     Args:
         config: of the build.
         weights: sha256 of each network.
-        replace: take it over when it holds another build, or files of others.
+        replace: take the directory over when it holds another build, or foreign files.
         lost: how many videos are finished there, and how many of those this build would curate again.
 
     Raises:
-        BuildError: it is another's.
+        BuildError: the directory holds another build or foreign files.
         OSError: it cannot be used.
     """
     directory = config.output
@@ -95,13 +95,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _names(directory: Path) -> list[str]:
-    """What the directory holds besides the staging area, where the lock lies."""
+    """What the directory holds besides the staging area, which contains the lock."""
     found = directory.iterdir() if directory.is_dir() else ()
     return sorted(path.name for path in found if path.name != FOLDER)
 
 
 def _check_shard_directories(directory: Path) -> None:
-    # The writer refuses these as well, but only after all the work.
+    # The writer rejects these as well, but only after all the work.
     for path in (path for split in Split for path in sorted((directory / split.value).glob("*"))):
         if not (is_shard_name(path.relative_to(directory).as_posix()) or TEMPORARY.match(path.name)):
             raise BuildError(f"{path} is no part of a dataset. Move it away, or give another output.")

@@ -54,22 +54,22 @@ def pack(
         damaged = [video for video in plan.manifest.videos if not plan.staging.is_readable(video)]
         plan.staging.forget(damaged)
         raise BuildError(
-            f"what was kept of {len(damaged)} finished videos cannot be read back, such as "
-            f"{error.video.video_id} ({error.why}); the disk may be damaged. It was dropped: the same command "
-            "again curates these videos again"
+            f"the staged files of {len(damaged)} finished videos cannot be read back, such as "
+            f"{error.video.video_id} ({error.why}). The disk may be damaged. The files were dropped: the same "
+            "command again curates these videos again"
         ) from error
     except OutOfSpace:
         raise
     except OSError as error:
         raise BuildError(
-            f"cannot write the dataset: {error.filename or config.output}: {error.strerror or error}; the "
+            f"cannot write the dataset: {error.filename or config.output}: {error.strerror or error}. The "
             "same command again continues with all finished videos"
         ) from error
 
 
 def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> DatasetMetadata:
     staged = {video.video_id: video for video in plan.manifest.videos}
-    # A license changes no image, so it is the present one and not that of when a video was curated.
+    # A license changes no image, so the present one applies, not that of the curation.
     outcomes = [
         plan.staging.outcome(video).model_copy(update={"license": video.license})
         for video in plan.manifest.videos
@@ -115,10 +115,10 @@ def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter)
 def _what_is_there(
     output: Path, provenance: Provenance, limits: ShardLimits, outcomes: list[VideoOutcome]
 ) -> DatasetMetadata | None:
-    """The dataset in the output directory, if it is the one that would be written: readers may be using it.
+    """The dataset in the output directory, if it equals the one to write: readers may be using it.
 
     Raises:
-        BuildError: samples were erased from it, so another dataset in its place could bring them back.
+        BuildError: samples were erased from it, so a new dataset in its place could bring them back.
     """
     try:
         dataset = Dataset.open(output)
@@ -187,7 +187,7 @@ def _samples(
 ) -> Iterator[Sample]:
     by_id = {outcome.video_id: outcome for outcome in outcomes}
 
-    @lru_cache(maxsize=1)  # the identities of one video follow each other, unless they are in both splits
+    @lru_cache(maxsize=1)  # the identities of one video are consecutive, unless they are in both splits
     def staged(video: Video) -> dict[str, tuple[StagedIdentity, tuple[tuple[bytes, ...], tuple[bytes, ...]]]]:
         found = zip(staging.identities(video), staging.images(video), strict=True)
         return {identity.key: (identity, images) for identity, images in found}
@@ -207,7 +207,7 @@ def _samples(
 
 
 def _without_embedding(sample: Sample) -> Sample:
-    """The sample as it is stored when embeddings are not."""
+    """The sample as it is stored without embeddings."""
     images = [image.model_copy(update={"identity_cosine": None}) for image in sample.record.images]
     update = {"embedder": None, "embedding": None, "images": images}
     return replace(sample, record=sample.record.model_copy(update=update))

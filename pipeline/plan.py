@@ -1,4 +1,4 @@
-"""What a build has to do, worked out before Ray starts: inputs, what is finished, what is in the way."""
+"""The work of a build, planned before Ray starts: inputs, finished videos, obstacles."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BuildPlan:
     Attributes:
         manifest: every video the build accounts for.
         staging: the finished videos.
-        todo: videos still to be curated, largest first, so that no long one is left for the end.
+        todo: unfinished videos, largest first, so that no long one is left for the end.
     """
 
     manifest: Manifest
@@ -36,11 +36,11 @@ class BuildPlan:
 
     @property
     def blocks(self) -> int:
-        """How many pieces the work is cut into."""
+        """How many blocks the work has."""
         return min(len(self.todo), MOST_BLOCKS)
 
     def interleaved(self) -> list[Video]:
-        """The work in the order of its blocks, large and small videos dealt out evenly among them."""
+        """The work in the order of its blocks, with large and small videos spread evenly among them."""
         return [video for block in range(self.blocks) for video in self.todo[block :: self.blocks]]
 
     @property
@@ -53,21 +53,22 @@ class BuildPlan:
         return libraries_used(self.staging, self.manifest.videos, library_versions())
 
     def seconds(self) -> dict[str, dict[str, float]]:
-        """Where the time of each video went, by step; empty for those that could not be analysed."""
+        """The time of each video, by step; empty for those that could not be analysed."""
         return {video.video_id: self.staging.seconds(video) for video in self.manifest.videos}
 
 
 def plan_build(
     config: Config, weights: Weights, *, replace: bool, retry_failed: bool, staged: Choice | None = None
 ) -> BuildPlan:
-    """Work out what there is to do.
+    """Plan the work.
 
     Args:
         config: of the build.
         weights: the networks used.
-        replace: take over an output directory that holds another build, or files of others.
+        replace: take over an output directory that holds another build, or foreign files.
         retry_failed: count videos that failed in an earlier run as unfinished.
-        staged: keep or redo videos that other library versions or another device have finished; None asks.
+        staged: keep or redo videos that other library versions or another device have finished; with None, such
+            videos are an error.
 
     Raises:
         BuildError: the source cannot be listed, the output directory belongs to another build or cannot be used,

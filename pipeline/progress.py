@@ -1,4 +1,4 @@
-"""What the person who started a build sees: bars on a terminal, a line now and then in a log."""
+"""Shows the progress of a build: bars on a terminal, a line at intervals in a log."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LOG_EVERY_S = 10.0
 """Without a terminal (`ray job logs`, a file) a line is written at most this often."""
 
 Advance = Callable[[int, str], None]
-"""Called with how much is done and a short note."""
+"""Called with the amount done and a short note."""
 
 
 class Reporter:
-    """Shows how far a build is.
+    """Shows the progress of a build.
 
     Args:
         console: where to write; standard error by default, so that results can be piped.

@@ -1,8 +1,8 @@
 """Keeps false alarms of Ray's C++ core off the terminal.
 
 Ray Data passes every actor its operator's code by reference, and Ray's core logs an error about each such actor
-(ray-project/ray#57733): a restart could fail if that object were gone. It cannot be gone, because the driver holds
-it as long as the operator lives. No argument of ours and no option of Ray's avoids the line, and Ray's log level
+(ray-project/ray#57733): a restart could fail if that object were gone. It is never gone, because the driver holds
+it as long as the operator lives. No argument or option of Ray avoids the line, and Ray's log level
 would hide everything else with it. So what this process and its libraries write to file descriptor 2 passes
 through a pipe, and a line that matches `FALSE_ALARMS` is left out. Ray's own log files still hold it.
 """
@@ -23,14 +23,14 @@ FALSE_ALARMS = re.compile(
 )
 STDERR = 2
 END_S = 2.0
-"""How long to wait for the last lines; a child process that keeps the pipe open has none for us."""
+"""How long to wait for the last lines; a child process may keep the pipe open without writing."""
 
 
 @contextmanager
 def without_false_alarms() -> Iterator[None]:
     """Filter what C and C++ code writes to standard error within the `with` block.
 
-    Python's `sys.stderr` keeps the original file, so that a terminal stays one for progress bars.
+    Python's `sys.stderr` keeps the original file, so a terminal still shows progress bars.
     """
     sys.stderr.flush()
     original = os.dup(STDERR)

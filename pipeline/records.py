@@ -1,4 +1,4 @@
-"""What the steps of the curation hand to each other, as plain records.
+"""What the steps of the curation exchange, as plain records.
 
 Between Ray workers they travel as JSON text beside lists of encoded images: small, typed, and of a size that
 Ray's back-pressure can see. Coordinates are those of `shards.schema`.
@@ -12,16 +12,16 @@ from shards.schema import IMAGES_PER_IDENTITY, ImageRecord, Pose, Record, VideoO
 
 
 class AnalysedFrame(Record):
-    """A frame that the analysis looked at."""
+    """An analysed frame."""
 
     frame: int
     time_s: float
     reason: str | None = None
-    """Why the whole frame was dropped, whatever it shows."""
+    """Why the whole frame was dropped, with or without a face."""
 
 
 class TimelineFace(Record):
-    """A face in an analysed frame: what was measured on it, and what came of it. Units are those of the images."""
+    """A face in an analysed frame: its measurements and its outcome. Units are those of the images."""
 
     frame: int
     time_s: float
@@ -34,17 +34,17 @@ class TimelineFace(Record):
     reason: str | None = None
     """Why it was dropped: the first check that it failed. None for a usable face."""
     candidate: bool = False
-    """Whether its quality was asked for."""
+    """Whether the quality network scored it."""
     quality: float | None = None
     chosen: bool = False
     """Whether it is one of the identity's images."""
 
 
 class Timeline(Record):
-    """What the analysis saw in a video, frame by frame; kept to explain the outcome, no part of the dataset.
+    """What the analysis saw in a video, frame by frame; explains the outcome, not a part of the dataset.
 
-    A measurement is None where an earlier check had dropped the face. Reasons are text, because other versions
-    of the code than the one that wrote a timeline read it.
+    A measurement is None where an earlier check dropped the face. Reasons are text, because other versions
+    of the code also read a timeline.
     """
 
     frames: list[AnalysedFrame] = Field(default_factory=list)
@@ -70,13 +70,13 @@ class Candidate(Record):
     eyes_closed: bool
     """Compared with the rest of the track."""
     cluster: int
-    """Pose cluster it stands for."""
+    """Pose cluster that it represents."""
     quality: float | None = None
     """Score of the configured metric, once it is known."""
 
 
 class CandidateTrack(Record):
-    """A track that is good enough to choose from."""
+    """A track that has enough usable frames to choose from."""
 
     track: int
     embedding: list[float]
@@ -84,7 +84,7 @@ class CandidateTrack(Record):
 
 
 class Analysis(Record):
-    """What the analysis of one video found; its outcome is final unless tracks wait for a choice."""
+    """The result of analysing one video; its outcome is final unless tracks wait for the choice of images."""
 
     outcome: VideoOutcome
     tracks: list[CandidateTrack] = Field(default_factory=list)
@@ -94,7 +94,7 @@ class Analysis(Record):
 
 
 class StagedIdentity(Record):
-    """A chosen identity, before it is linked to a person and put in a split."""
+    """A chosen identity, before it is linked to a person and assigned to a split."""
 
     key: str
     track: int

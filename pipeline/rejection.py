@@ -1,4 +1,4 @@
-"""Why a video, a track or a frame goes no further; returned by the stages in place of a result."""
+"""Why a video, a track or a frame is dropped; the stages return it in place of a result."""
 
 from __future__ import annotations
 

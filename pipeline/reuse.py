@@ -1,11 +1,11 @@
-"""Which finished videos a build takes up: its own, and, if its user says so, those of other library versions.
+"""Which finished videos a build uses: its own, and, at the user's choice, those of other library versions.
 
     <output>/.staging/<curation digest>/curation.json   {"curation": {...}, "keeps": [...], "redoes": [...]}
 
 The digest covers the versions of libraries and the device, because another one changes last bits. So after an
-upgrade the finished videos lie under another digest. They are neither dropped nor mixed in silently: the build
-stops, says what changed and how many videos it concerns, and its user chooses. The file above records the choice,
-by the names of the folders beside it, so it is made once.
+upgrade the finished videos are under another digest. They are neither dropped nor mixed in silently: the build
+stops, names the changes and the number of videos, and the user chooses. The file above records the choice,
+by the names of the sibling folders, so the build asks only once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from shards.canonical import indented_json
 
 CURATION_JSON = "curation.json"
 MACHINE = ("device", "libraries")
-"""Parts of a curation that are not its user's settings: results that differ by them alone may be kept."""
+"""Parts of a curation that the user does not set: results that differ only in them may be kept."""
 
 Choice = Literal["keep", "redo"]
 """What to do with videos that other library versions or another device have finished."""
@@ -56,9 +56,9 @@ class StagedCuration(BaseModel):
 
 @dataclass(frozen=True)
 class _Other:
-    """A folder whose videos were finished with the same settings on other libraries or another device.
+    """A folder of videos that were finished with the same settings on other libraries or another device.
 
-    `found` is None when what they were finished with cannot be read; then they cannot be kept.
+    `found` is None when these versions cannot be read; then the videos cannot be kept.
     """
 
     folder: Path
@@ -72,17 +72,17 @@ def take_up(
     """Decide which finished videos the build uses, and record it.
 
     Args:
-        staging: the folder of this very curation.
+        staging: the folder of this curation.
         curation: `Config.curation` of the build.
         videos: all of the build.
-        choice: what to do with the finished videos of other library versions or another device; None asks, unless
-            an earlier run of this curation was told.
+        choice: what to do with the finished videos of other library versions or another device; None stops the
+            build, unless an earlier run of this curation recorded a choice.
 
     Returns:
         The staging area, with the folders whose results are kept.
 
     Raises:
-        BuildError: there is something to choose and no choice was given.
+        BuildError: a choice is needed and none was given.
         OSError: the folder cannot be read or written.
     """
     ours = read_curation(staging.folder) or StagedCuration(curation=curation)
@@ -107,7 +107,7 @@ def take_up(
 
 
 def read_curation(folder: Path) -> StagedCuration | None:
-    """What a staging folder's videos were made with; None where that is not recorded, or not readable."""
+    """The curation of a staging folder's videos; None where it is not recorded, or not readable."""
     try:
         return StagedCuration.model_validate(json.loads((folder / CURATION_JSON).read_bytes()))
     except (FileNotFoundError, ValueError, ValidationError):
@@ -120,7 +120,7 @@ def libraries_used(staging: Staging, videos: list[Video], current: dict[str, str
     Args:
         staging: as `take_up` gave it.
         videos: all of the dataset, finished.
-        current: versions of now, which link people and write the shards.
+        current: the present versions, which link people and write the shards.
     """
     used = [current]
     for folder in staging.folders_of(videos):

@@ -1,12 +1,12 @@
-"""Finished videos, kept until the dataset is packed; the one place a build is resumed from.
+"""Finished videos, kept until the dataset is packed; a build resumes only from them.
 
     <output>/.staging/<curation digest>/<2 hex>/<32 hex>.parquet
 
-`pipeline/reuse.py` says when the files of another curation are used as well.
+`pipeline/reuse.py` decides when the files of another curation are used as well.
 
-One file holds one video's outcome and images, and appears whole or not at all, so that its existence says that
+One file contains one video's outcome and images, and appears whole or not at all, so an existing file means that
 the video is done. Its name comes from the video's id, size and time of change: a file that was replaced is
-curated again, and what two workers write twice differs in its timings only.
+curated again, and two workers that write the same video differ only in its timings.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ _SCHEMA = pa.schema(
 _SECONDS = TypeAdapter(dict[str, float])
 
 
-class DamagedStagedFile(BuildError):  # noqa: N818 - says what is the matter
-    """What was kept of a finished video cannot be read back.
+class DamagedStagedFile(BuildError):  # noqa: N818 - names the fault
+    """The staged file of a finished video cannot be read back.
 
     Attributes:
         video: the video.
-        why: what reading it came to.
+        why: the error of the reader.
     """
 
     def __init__(self, video: Video, path: Path, why: str) -> None:
         super().__init__(
-            f"what an earlier step kept of {video.video_id} cannot be read ({path}: {why}); the disk may be "
-            "damaged. Remove that file, then run the same command again: only this video is curated again"
+            f"the staged file of {video.video_id} cannot be read ({path}: {why}). The disk may be "
+            "damaged. Remove the file, then run the same command again: only this video is curated again"
         )
         self.video = video
         self.why = why
@@ -85,7 +85,7 @@ class Staging:
         return cls(output / FOLDER / curation_digest[:16])
 
     def path(self, video: Video) -> Path:
-        """The file of a video that is finished, or will be."""
+        """The file of a video, finished or not."""
         name = _name(video)
         own = self.folder / name
         if not self.kept or own.exists():
@@ -93,10 +93,10 @@ class Staging:
         return next((folder / name for folder in self.kept if (folder / name).exists()), own)
 
     def write(self, video: Video, finalized: FinalizedVideo) -> None:
-        """Keep a finished video.
+        """Write a finished video.
 
         Raises:
-            OutOfSpace: the disk is full; nothing was kept.
+            OutOfSpace: the disk is full; no file is written.
         """
         table = pa.table(
             {
@@ -140,7 +140,7 @@ class Staging:
         return [video for video in videos if _name(video) in there]
 
     def folders_of(self, videos: list[Video]) -> list[Path]:
-        """The directories that hold at least one of the finished `videos`, the own one first."""
+        """The directories that hold at least one of the finished `videos`, this one first."""
         missing = {_name(video) for video in videos}
         holding: list[Path] = []
         for folder in (self.folder, *self.kept):
@@ -150,10 +150,10 @@ class Staging:
         return holding
 
     def outcome(self, video: Video) -> VideoOutcome:
-        """What became of a finished video.
+        """The outcome of a finished video.
 
         Raises:
-            DamagedStagedFile: it is there, but damaged.
+            DamagedStagedFile: its file is damaged.
             BuildError: it cannot be read. The three methods that follow raise the same.
         """
         (text,) = self._read(video, "outcome")
@@ -161,7 +161,7 @@ class Staging:
             return VideoOutcome.model_validate_json(text)
 
     def seconds(self, video: Video) -> dict[str, float]:
-        """Where a finished video's time went, by step."""
+        """The time that a finished video took, by step."""
         (text,) = self._read(video, "seconds")
         with _damage_named(video, self.path(video)):
             return _SECONDS.validate_json(text)
@@ -184,7 +184,7 @@ class Staging:
             return Timeline.model_validate_json(text)
 
     def is_readable(self, video: Video) -> bool:
-        """Whether all that was kept of a finished video can be read back."""
+        """Whether the whole file of a finished video can be read back."""
         try:
             self._read(video, *(name for name in _SCHEMA.names if name != "timeline"))
             self.outcome(video)
@@ -200,7 +200,7 @@ class Staging:
                 (folder / _name(video)).unlink(missing_ok=True)
 
     def remove_temporary_files(self) -> None:
-        """Remove what killed writers left behind, but not what another driver's workers may be writing."""
+        """Remove the leftovers of killed writers, but no file that another driver's workers may be writing."""
         for folder in (self.folder.parent, *sorted(self.folder.glob("??"))):
             remove_temporaries(folder, ABANDONED_AFTER_S)
         shutil.rmtree(self.folder / STARTS, ignore_errors=True)
@@ -231,17 +231,17 @@ def _damage_named(video: Video, path: Path) -> Iterator[None]:
     # ValueError: readable, but no record of this schema. OSError: how Arrow reports a wrong checksum.
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            # The system's word, not the file's content: a share that is away for a while loses no work.
+            # The error is the system's, not the file's content: an outage of the storage loses no work.
             raise BuildError(
-                f"cannot read {path}: {error.strerror}. Run the same command again; if it stays so, remove that "
-                f"file: {video.video_id} is then curated again"
+                f"cannot read {path}: {error.strerror}. Run the same command again. If the error persists, remove "
+                f"the file: {video.video_id} is then curated again"
             ) from error
         raise DamagedStagedFile(video, path, str(error).splitlines()[0]) from error
 
 
 @dataclass(frozen=True)
 class StagedVideo:
-    """All that a staged file holds of a video, found by the file's path alone.
+    """The content of a staged file, found by the file's path alone.
 
     Attributes:
         outcome: of the video.
@@ -267,7 +267,7 @@ def read_staged_outcome(path: Path) -> VideoOutcome:
 
 
 def read_staged_video(path: Path) -> StagedVideo:
-    """All that a staged file holds.
+    """The content of a staged file.
 
     Raises:
         ValueError: the file is damaged.

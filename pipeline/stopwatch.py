@@ -1,4 +1,4 @@
-"""Where the time of a video goes: seconds by step, for the report."""
+"""Measures the time of a video: seconds by step, for the report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stopwatch:
             self.seconds[name] += time.perf_counter() - start
 
     def each(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Count the time that a generator takes to make its items, not what is done with them."""
+        """Count the time that a generator takes to make its items, without the time of its consumer."""
         iterator = iter(items)
         while True:
             with self.step(name):

@@ -1,4 +1,4 @@
-"""What a finished build made, and the lines it prints."""
+"""The result of a finished build, and the lines it prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shards.reader import Dataset
 from shards.schema import Reason, Split, Status
 
 AFTER_CURATION = {Reason.DUPLICATE_VIDEO: " (found after curation, so it counted as accepted until then)"}
-"""Why fewer videos are accepted than the progress of curation said."""
+"""Explains why fewer videos are accepted than the progress of curation showed."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Build:
 
 
 def summary(output: Path, build: Build) -> str:
-    """Counts, the reasons of videos that gave nothing, and where the dataset and its report are, a line each."""
+    """Counts, the reasons of videos without an identity, and the paths of dataset and report, a line each."""
     metadata, counts = build.metadata, build.metadata.counts
     videos = "  ".join(f"{counts.videos[status]} {status.value}" for status in Status)
     identities = "  ".join(f"{counts.identities[split]} {split.value}" for split in (Split.TRAIN, Split.TEST))
@@ -48,7 +48,7 @@ def summary(output: Path, build: Build) -> str:
 
 
 def warning(metadata: DatasetMetadata) -> str | None:
-    """What the user must notice about a dataset that is complete and verified: that it is empty."""
+    """A warning about a complete and verified dataset: that it is empty."""
     counts = metadata.counts
     if counts.videos.get(Status.ACCEPTED, 0):
         return None

@@ -9,7 +9,7 @@ import sys
 import typer
 
 INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes of a command that SIGINT or SIGTERM ended, as shells have them."""
+"""Exit codes of a command that SIGINT or SIGTERM ended, as in shells."""
 
 
 class user_errors:  # noqa: N801 - reads as a statement

@@ -1,4 +1,4 @@
-"""What a config key expects, as text derived from its type and limits, so that the text stays true."""
+"""The values that a config key accepts, as text derived from its type and limits, so that the text stays true."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _PLAIN: dict[Any, str] = {
 
 
 def expected(field: FieldInfo, key: str) -> str:
-    """What a key expects, as text.
+    """The values that a key accepts, as text.
 
     Args:
         field: that the key sets.
         key: its full name, for examples.
     """
-    return _words(field.annotation, field.metadata, field.description, key)
+    return _describe(field.annotation, field.metadata, field.description, key)
 
 
 def shown(value: object) -> str:
@@ -53,30 +53,30 @@ def settings_of(section: type[BaseModel], key: str) -> str:
     return " ".join(f"{key}.{name}=VALUE" for name in needed)
 
 
-def _words(kind: Any, limits: Iterable[Any], described: str | None, key: str) -> str:
+def _describe(kind: Any, limits: Iterable[Any], described: str | None, key: str) -> str:
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         descriptions = [
             part.description for part in parts[1:] if isinstance(part, FieldInfo) and part.description
         ]
-        words = _words(parts[0], [*_flat(parts[1:]), *limits], next(iter(descriptions), described), key)
+        text = _describe(parts[0], [*_flat(parts[1:]), *limits], next(iter(descriptions), described), key)
     elif origin in {Union, UnionType}:
-        words = ", or ".join(_words(part, (), described, key) for part in parts)
+        text = ", or ".join(_describe(part, (), described, key) for part in parts)
     elif origin is Literal:
         *first, last = map(str, parts)
-        words = f"{', '.join(first)} or {last}" if first else last
+        text = f"{', '.join(first)} or {last}" if first else last
     elif origin is tuple and parts[-1] is Ellipsis:
-        words = f"a list [A,B,…], each {_words(parts[0], (), None, key)}"
+        text = f"a list [A,B,…], each {_describe(parts[0], (), None, key)}"
     elif origin is tuple:
         letters = ",".join("ABCDEFGH"[: len(parts)])
-        words = f"[{letters}], each {_words(parts[0], (), None, key)}"
+        text = f"[{letters}], each {_describe(parts[0], (), None, key)}"
     elif section := section_in(kind):
-        words = f"a section, whose keys are set one by one: {settings_of(section, key)}"
+        text = f"a section, whose keys are set one by one: {settings_of(section, key)}"
     elif kind is str and described:
-        words = described
+        text = described
     else:
-        words = " ".join([_PLAIN.get(kind, "another value"), *_limits(limits)])
-    return words
+        text = " ".join([_PLAIN.get(kind, "another value"), *_limits(limits)])
+    return text
 
 
 def _limits(limits: Iterable[Any]) -> Iterator[str]:
@@ -91,8 +91,8 @@ def _limits(limits: Iterable[Any]) -> Iterator[str]:
     if "ge" in bounds and "le" in bounds:
         yield f"from {bounds['ge']} to {bounds['le']}"
         return
-    words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "up to"}
-    found = [f"{words[name]} {bounds[name]}" for name in words if name in bounds]
+    phrases = {"gt": "above", "ge": "of at least", "lt": "below", "le": "up to"}
+    found = [f"{phrases[name]} {bounds[name]}" for name in phrases if name in bounds]
     if found:
         yield " and ".join(found)
 

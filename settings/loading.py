@@ -61,7 +61,7 @@ def read_workflow(workflow: Path) -> dict[str, Any]:
 
 
 def _check_is_for_this_command(tree: dict[str, Any], workflow: Path, kind: type[Section]) -> None:
-    """A file whose keys are mostly unknown belongs to another command; listing every key would say less."""
+    """A file with mostly unknown keys belongs to another command, so the message does not list every key."""
     unknown = [str(name) for name in tree if name not in kind.model_fields]
     if len(unknown) > 1 and 2 * len(unknown) > len(tree):
         raise ConfigError(
@@ -111,8 +111,8 @@ def _readable(error: ValidationError, tree: dict[str, Any], workflow: Path, kind
                 what = f"{what} (given: {fault['input']!r})"
         else:
             field = _field(kind, key)
-            asked = fault["msg"] if field is None else f"expected {expected(field, key)}"
-            what = f"{asked} (given: {shown(_value(tree, key))})"
+            requirement = fault["msg"] if field is None else f"expected {expected(field, key)}"
+            what = f"{requirement} (given: {shown(_value(tree, key))})"
         # A key with a union type has one error per member, all with this text.
         messages.setdefault(key, what)
     lines = [f"  {key + ': ' if key else ''}{what}" for key, what in messages.items()]
@@ -142,7 +142,7 @@ def _field(kind: type[Section], key: str) -> FieldInfo | None:
 
 
 def _meant(kind: type[Section], wrong: str) -> str | None:
-    """The key that was probably meant: the same name in another section, or a close match."""
+    """The closest known key: the same name in another section, or a similar spelling."""
     keys = list(_keys(kind))
     namesakes = [key for key in keys if key.endswith(f".{wrong}")]
     return next(iter(namesakes or get_close_matches(wrong, keys, n=1, cutoff=0.8)), None)

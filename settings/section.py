@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used; the message names the key and what was expected."""
+    """The configuration cannot be used; the message names the key and the expected value."""
 
 
 class Section(BaseModel):

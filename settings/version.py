@@ -13,8 +13,8 @@ def add_version(app: typer.Typer) -> None:
     app.callback()(_options)
 
 
-def _print_version(context: typer.Context, asked: bool) -> None:
-    if asked:
+def _print_version(context: typer.Context, requested: bool) -> None:
+    if requested:
         typer.echo(f"{context.find_root().info_name} {importlib.metadata.version('omniid')}")
         raise typer.Exit
 

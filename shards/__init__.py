@@ -1,1 +1,1 @@
-"""The data contract between pipeline and trainer: what an MFHQ dataset is, written, read and verified."""
+"""The data contract between pipeline and trainer: the format of an MFHQ dataset, its writer, reader, verifier."""

@@ -1,8 +1,8 @@
 """Atomic writes: a file appears under its name complete, or not at all.
 
 A file is written under a temporary name in its own folder, flushed to the disk and renamed. A process that
-dies in between leaves the temporary file, which `remove_temporaries` recognises by its name, and never a part
-of a file under its final name.
+dies in between leaves the temporary file, which `remove_temporaries` recognises by its name, but no incomplete
+file under its final name.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ PARQUET_SETTINGS: dict[str, Any] = {
     "write_statistics": True,
     "write_page_checksum": True,
 }
-"""Fixed, so that the same rows give the same bytes whatever a library's defaults become."""
+"""Fixed, so that the same rows give the same bytes when a library's defaults change."""
 
 
-class OutOfSpace(OSError):  # noqa: N818 - the name says what happened; OSError says that it is an error
+class OutOfSpace(OSError):  # noqa: N818 - the name states the event; OSError makes it an error
     """The disk or the quota is full.
 
     Attributes:
@@ -66,12 +66,12 @@ class OutOfSpace(OSError):  # noqa: N818 - the name says what happened; OSError 
 def open_atomic(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open `path` for writing; it appears under its name, whole, when the block ends without an error.
 
-    The parent folder is made when it is missing. On any error nothing is left behind and a file that stood
-    under `path` before stays as it was.
+    The parent folder is made when it is missing. On any error no file is left behind, and an earlier file
+    under `path` is unchanged.
 
     Args:
         path: the final name.
-        durable: whether it must be whole after a power cut as well; False saves waiting for the disk.
+        durable: whether it must be whole after a power cut as well; False does not wait for the disk.
 
     Raises:
         OutOfSpace: the disk or the quota is full.
@@ -80,7 +80,7 @@ def open_atomic(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile: its files are readable by their owner alone, whatever the umask says.
+        # Not tempfile: its files are readable by their owner alone, even with another umask.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -123,7 +123,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there, so that it stays removed after a power cut."""
+    """Remove a file, if it exists, so that it stays removed after a power cut."""
     if path.exists() or path.is_symlink():
         path.unlink()
         sync_folder(path.parent)
@@ -134,7 +134,7 @@ def remove_temporaries(folder: Path, min_age_s: float = 0.0) -> list[Path]:
 
     Args:
         folder: may be missing.
-        min_age_s: keep files changed less than so many seconds ago; set it where others may be writing.
+        min_age_s: keep files changed less than so many seconds ago; set it when others may be writing.
 
     Returns:
         The removed files, sorted.

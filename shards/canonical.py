@@ -1,7 +1,7 @@
 """JSON with one spelling: equal values are equal bytes.
 
 Keys are sorted, text is ASCII with escapes, floating-point numbers are written with the fewest digits that
-read back to the same number, and NaN and the infinities are refused.
+read back to the same number, and NaN and the infinities are rejected.
 """
 
 from __future__ import annotations

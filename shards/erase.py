@@ -1,8 +1,8 @@
-"""Erases samples from a dataset that readers may be using: one generation later, they are gone.
+"""Erases samples from a dataset that readers may be using: the next generation does not contain them.
 
 The shards that change and all tables are written under names of the next generation, beside the old ones;
-replacing dataset.json commits. A process that dies before leaves the dataset as it was, with files that no reader
-looks at.
+replacing dataset.json commits. A process that dies before leaves the dataset unchanged, with files that no reader
+opens.
 The erased bytes stay on the disk until `remove_superseded`, so that readers of the old generation can finish.
 """
 
@@ -65,7 +65,7 @@ def erase(root: Path, keys: Collection[str], reason: str) -> DatasetMetadata:
         KeyError: the dataset has no such sample; nothing was changed.
         ValueError: `keys` is empty or `reason` is no such name; nothing was changed.
         DatasetError: the dataset is damaged, of another version of the format, or was changed by another process.
-        OutOfSpace: the disk is full; the dataset is as before.
+        OutOfSpace: the disk is full; the dataset is unchanged.
     """
     dataset = Dataset.open(root)
     before = dataset.metadata
@@ -100,7 +100,7 @@ def erase(root: Path, keys: Collection[str], reason: str) -> DatasetMetadata:
 def remove_superseded(root: Path) -> list[Path]:
     """Remove the shards and tables that dataset.json does not list, and temporary files.
 
-    Readers of an older generation fail from here on: give them the time to finish.
+    Readers of an older generation fail from then on, so give them time to finish.
 
     Returns:
         The removed files, sorted.

@@ -62,7 +62,7 @@ class Findings:
         self.found: list[Finding] = []
 
     def add(self, check: Check, where: str, message: str) -> None:
-        """Add a finding; what is not printable ASCII is escaped, for names come from outside."""
+        """Add a finding; characters that are not printable ASCII are escaped, because names come from outside."""
         self.found.append(Finding(check, _printable(where), _printable(message)))
 
 

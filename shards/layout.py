@@ -14,13 +14,13 @@ IMAGES: Final = "images"
 VIDEOS: Final = "videos"
 TOMBSTONES: Final = "tombstones"
 TABLES = (IMAGES, INDEX, VIDEOS)
-"""Roles of the tables that every dataset has; `TOMBSTONES` is there once something was erased."""
+"""Roles of the tables that every dataset has; `TOMBSTONES` exists once a sample was erased."""
 
 JSON_FIELD = "json"
 IMAGE_FIELDS = tuple(f"{number}.jpg" for number in range(IMAGES_PER_IDENTITY))
 MASK_FIELDS = tuple(f"{number}.mask.png" for number in range(IMAGES_PER_IDENTITY))
 FIELDS = (*IMAGE_FIELDS, *MASK_FIELDS, JSON_FIELD)
-"""What stands after `<key>.` in the names of a sample's members, in their order in the tar."""
+"""What follows `<key>.` in the names of a sample's members, in their order in the tar."""
 
 SHARD_PATTERN = r"^(?:train/mfhq-train|test/mfhq-test)-[0-9]{6}-g[0-9]{4}\.tar$"
 """The only names that a shard may have, relative to the root. Nothing that matches leads out of the root."""
@@ -71,7 +71,7 @@ def generation_of(name: str) -> int:
     """The generation in which a shard or a table was written, from its name.
 
     Raises:
-        ValueError: the name is of neither.
+        ValueError: it is the name of neither.
     """
     match = _GENERATION.search(name)
     if match is None:

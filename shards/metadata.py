@@ -1,4 +1,4 @@
-"""dataset.json: what a dataset holds, how it was made, and the mark that it is whole.
+"""dataset.json: the content of a dataset, how it was made, and the mark that it is whole.
 
 It is the only file with a fixed name, and the only one that names others. Replacing it, by one atomic rename,
 moves a dataset from one generation to the next.
@@ -41,15 +41,15 @@ SemanticVersion = Annotated[
 
 
 class DatasetError(ValueError):
-    """A folder is no dataset, or one that this code cannot or must not read."""
+    """A directory is no dataset, or one that this code cannot or must not read."""
 
 
-class UnsupportedVersion(DatasetError):  # noqa: N818 - says what is the matter
+class UnsupportedVersion(DatasetError):  # noqa: N818 - states the error
     """The dataset is of another major version of the format."""
 
 
 class ShardLimits(Record):
-    """Where shards are cut: before the sample that would pass either limit."""
+    """Limits of a shard: a new one starts before the sample that would pass either limit."""
 
     max_samples: int = Field(default=1000, ge=1)
     max_bytes: int = Field(
@@ -58,7 +58,7 @@ class ShardLimits(Record):
 
 
 class Provenance(Record):
-    """What made the dataset. No times and no host names: the same inputs give the same bytes."""
+    """How the dataset was made. No times and no host names: the same inputs give the same bytes."""
 
     config: dict[str, JsonValue] = Field(description="the resolved configuration")
     config_digest: str
@@ -87,7 +87,7 @@ class TableEntry(Record):
 
 
 class Counts(Record):
-    """How much there is."""
+    """Numbers of videos, identities, images and persons."""
 
     videos: dict[Status, Count]
     identities: dict[Split, Count]
@@ -96,7 +96,7 @@ class Counts(Record):
 
 
 class DatasetMetadata(Record):
-    """The content of dataset.json, less its own digest."""
+    """The content of dataset.json, without its own digest."""
 
     format_version: str = FORMAT_VERSION
     name: str
@@ -137,7 +137,7 @@ def decode_metadata(data: bytes) -> DatasetMetadata:
     """Read dataset.json; fields that a newer minor version added are ignored.
 
     Raises:
-        DatasetError: not JSON, altered, of a newer major version, or not what the format says.
+        DatasetError: not JSON, altered, of a newer major version, or not in the format.
     """
     try:
         value = json.loads(data)
@@ -150,7 +150,7 @@ def decode_metadata(data: bytes) -> DatasetMetadata:
     try:
         altered = digest != _digest(value) or data != indented_json({**value, DIGEST_FIELD: digest})
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"dataset.json holds a value that JSON cannot say: {error}") from error
+        raise DatasetError(f"dataset.json contains a value that is not valid JSON: {error}") from error
     if altered:
         raise DatasetError(f"dataset.json was altered: its bytes do not match its own {DIGEST_FIELD}")
     try:
@@ -165,7 +165,7 @@ def decode_metadata(data: bytes) -> DatasetMetadata:
 
 
 def name_errors(metadata: DatasetMetadata) -> list[str]:
-    """Sentences on file names that contradict their entries or each other; empty when all is well."""
+    """Sentences on file names that contradict their entries or each other; empty when there are none."""
     errors = []
     for role, table in sorted(metadata.tables.items()):
         if table.name != table_name(role, generation_of(table.name)):
@@ -187,7 +187,7 @@ def name_errors(metadata: DatasetMetadata) -> list[str]:
 
 
 def check_version(version: Any) -> bool:
-    """Whether `version` is of a newer minor version, whose unknown fields are to be ignored.
+    """Whether `version` is of a newer minor version, whose unknown fields readers ignore.
 
     Raises:
         DatasetError: not a version.
@@ -207,7 +207,7 @@ def check_version(version: Any) -> bool:
 
 
 def brief(error: ValidationError) -> str:
-    """The first of a record's faults, on one line and in ASCII."""
+    """The first of a record's errors, on one line and in ASCII."""
     first = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}, not {ascii(first['input'])[:100]}"

@@ -50,7 +50,7 @@ class SampleRange:
 
 
 class Index:
-    """Which samples there are, and their positions: the rows of the index, checked against the metadata."""
+    """The list of samples and their positions: the rows of the index, checked against the metadata."""
 
     def __init__(self, metadata: DatasetMetadata, table: pa.Table) -> None:
         self.table = table
@@ -91,7 +91,7 @@ class Dataset:
         """Open the dataset in `root`.
 
         Raises:
-            DatasetError: no finished dataset, or one of another major version of the format.
+            DatasetError: the directory is not a finished dataset, or one of another major version of the format.
         """
         metadata = read_metadata(root)
         return cls(root, metadata, read_table(root / metadata.table(INDEX), SCHEMAS[INDEX]))
@@ -183,7 +183,7 @@ def read_metadata(root: Path) -> DatasetMetadata:
     """Read dataset.json of a directory.
 
     Raises:
-        DatasetError: there is none, so the directory is no dataset, or it cannot be read.
+        DatasetError: it is missing, so the directory is not a dataset, or it cannot be read.
     """
     path = root / DATASET_JSON
     try:
@@ -220,7 +220,7 @@ def sample_range(row: Row, shards: dict[str, ShardEntry]) -> SampleRange:
     """Check a row of the index against the metadata's shards.
 
     Raises:
-        DatasetError: naming what is out of place.
+        DatasetError: naming what is out of range.
     """
     key, name = row["key"], row["shard"]
     shard = shards.get(name)
@@ -233,7 +233,7 @@ def sample_range(row: Row, shards: dict[str, ShardEntry]) -> SampleRange:
         raise DatasetError(f"{INDEX}: sample {key} points outside of {name}")
     members = {member["name"]: (member["offset"], member["size"]) for member in row["members"]}
     if len(row["members"]) != len(FIELDS) or set(members) != {f"{key}.{field}" for field in FIELDS}:
-        raise DatasetError(f"{INDEX}: sample {key} has other members than the format says")
+        raise DatasetError(f"{INDEX}: sample {key} has other members than the format requires")
     for member, (offset, size) in members.items():
         if size < 0 or offset < start or offset + size > end:
             raise DatasetError(f"{INDEX}: member {member} points outside of its sample")

@@ -1,4 +1,4 @@
-"""What must hold between the records of a dataset, in one place for the writer and the verifier."""
+"""Checks between the records of a dataset, in one place for the writer and the verifier."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from shards.canonical import model_json
 from shards.schema import FAILURES, FromSource, IdentityRecord, Reason, Status, VideoOutcome
 
 UNIT_TOLERANCE = 1e-3
-"""How far the length of an embedding may be from 1, for embeddings stored with few digits."""
+"""Largest deviation of an embedding's length from 1, for embeddings stored with few digits."""
 KNOWN_REASONS = frozenset(reason.value for reason in Reason)
-"""Any other reason goes with either status: the list of reasons is open, and `status` says how to count."""
+"""Any other reason is valid with either status: the list of reasons is open, and readers count by `status`."""
 
 
 def validate_video(video: VideoOutcome) -> list[str]:
-    """Sentences on what contradicts itself within one video's outcome; empty when all is well."""
+    """Sentences on contradictions within one video's outcome; empty when there are none."""
     errors = []
     try:
         model_json(video)
@@ -48,7 +48,7 @@ def validate_video(video: VideoOutcome) -> list[str]:
 
 
 def validate_record(record: IdentityRecord) -> list[str]:
-    """Sentences on what contradicts itself within one sample's record."""
+    """Sentences on contradictions within one sample's record."""
     errors = []
     if any(before.frame >= after.frame for before, after in pairwise(record.images)):
         errors.append("its images are not in ascending order of their source frames")
@@ -70,7 +70,7 @@ def validate_record(record: IdentityRecord) -> list[str]:
 
 
 def validate_sample(record: IdentityRecord, video: VideoOutcome) -> list[str]:
-    """Sentences on what contradicts itself between a sample and its video's outcome."""
+    """Sentences on contradictions between a sample and its video's outcome."""
     errors = [
         f"{name} is {getattr(record, name)!r} in the sample and {getattr(video, name)!r} in {video.video_id}"
         for name in FromSource.model_fields

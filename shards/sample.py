@@ -13,7 +13,7 @@ from shards.layout import IMAGE_FIELDS, JSON_FIELD, MASK_FIELDS
 from shards.schema import IMAGE_SIDE, IMAGES_PER_IDENTITY, IdentityRecord
 
 FACE = 255
-"""Value of a mask where the face is; all else is 0."""
+"""Value of a mask on the face; the rest is 0."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Sample:
         """Field (`0.jpg`, …) and bytes of each member, in their order in the tar.
 
         Raises:
-            ValueError: the record holds NaN or an infinity, which JSON cannot say.
+            ValueError: the record holds NaN or an infinity, which JSON cannot represent.
         """
         yield from zip(IMAGE_FIELDS, self.images, strict=True)
         yield from zip(MASK_FIELDS, self.masks, strict=True)
@@ -61,18 +61,18 @@ class Sample:
                 (MASK_FIELDS[number], self.masks[number], image.mask_sha256, validate_mask),
             ):
                 if sha256_hex(data) != digest:
-                    raise ValueError(f"{key}.{field}: its bytes have another sha256 than its record says")
+                    raise ValueError(f"{key}.{field}: its bytes have another sha256 than its record")
                 if error := check(data, decode=False):
                     raise ValueError(f"{key}.{field}: {error}")
 
 
 def validate_jpeg(data: bytes, *, decode: bool = True) -> str | None:
-    """What is wrong with an image member; None when it is a 512 x 512 RGB JPEG."""
+    """The error in an image member; None when it is a 512 x 512 RGB JPEG."""
     return _image_error(data, "JPEG", ("RGB",), decode=decode)
 
 
 def validate_mask(data: bytes, *, decode: bool = True) -> str | None:
-    """What is wrong with a mask member; None when it is a 512 x 512 PNG of one grey channel, black and white.
+    """The error in a mask member; None when it is a 512 x 512 PNG of one grey channel, black and white.
 
     One bit or eight bits a pixel; eight-bit files hold 0 and 255 only.
     """
@@ -84,7 +84,7 @@ def _image_error(
 ) -> str | None:
     try:
         with Image.open(io.BytesIO(data), formats=[form]) as image:
-            # Before decoding: a small file can claim a size that fills the memory.
+            # Before decoding: a small file can declare a size that fills the memory.
             if image.size != (IMAGE_SIDE, IMAGE_SIDE) or image.mode not in modes:
                 return (
                     f"is {image.size[0]} x {image.size[1]} {image.mode}, "
@@ -94,7 +94,7 @@ def _image_error(
                 image.load()
             # None when there are more than two colours.
             colours = image.convert("L").getcolors(maxcolors=2) if decode and values else []
-    except Exception as error:  # Pillow raises nearly anything on damaged files
+    except Exception as error:  # Pillow raises almost any type on damaged files
         return f"cannot be decoded as {form}: {error}"
     if values and (colours is None or any(colour not in values for _, colour in colours)):
         return f"holds values other than {' and '.join(map(str, values))}"

@@ -1,4 +1,4 @@
-"""Checks of one sample: its members, its record, and what the tables say of it."""
+"""Checks of one sample: its members, its record, and its rows in the tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shards.tar import BLOCK, Member, padded
 
 @dataclass(frozen=True)
 class FoundSample:
-    """Members that follow each other in a shard under one key: at least one, with names of the format."""
+    """Consecutive members of a shard with one key: at least one, with names of the format."""
 
     shard: str
     split: Split
@@ -30,7 +30,7 @@ class FoundSample:
     members: Sequence[Member]
 
     def where(self, field: str) -> str:
-        """Place of a field's member, for findings."""
+        """Position of a field's member, for findings."""
         return f"{self.shard}:{self.key}.{field}"
 
 
@@ -42,11 +42,11 @@ def check_sample(
     Args:
         found: the sample.
         stored: the tables.
-        findings: collects what fails.
+        findings: collects the failed checks.
         pool: decodes the images, which is nearly all the work.
 
     Returns:
-        The record, when there is a readable one.
+        The record, when it is readable.
     """
     data = _check_names(found, findings)
     record = None
@@ -98,7 +98,7 @@ def _check_record(found: FoundSample, data: bytes, findings: Findings) -> Identi
     if record.key != found.key:
         findings.add(Check.BAD_RECORD, where, f"is the record of {record.key}")
     if record.split is not found.split:
-        findings.add(Check.WRONG_SPLIT, where, f"says split {record.split} in a shard of {found.split}")
+        findings.add(Check.WRONG_SPLIT, where, f"has split {record.split} in a shard of {found.split}")
     return record
 
 
@@ -125,14 +125,14 @@ def _check_index(found: FoundSample, rows: Sequence[Row], name: str, findings: F
         )
     for member in found.members:
         if member.name == f"{found.key}.{JSON_FIELD}" and sha256_hex(member.data) != row["json_sha256"]:
-            message = f"has another sha256 than {name} says"
+            message = f"has another sha256 than in {name}"
             findings.add(Check.MEMBER_DIGEST, f"{found.shard}:{member.name}", message)
 
 
 def _digests(record: IdentityRecord | None, rows: Sequence[Row]) -> dict[str, str]:
-    """What images and masks should hash to, by field.
+    """The expected digests of images and masks, by field.
 
-    Where the record is damaged, the images table still knows.
+    Where the record is damaged, the images table has them.
     """
     if record is not None:
         pairs = [(image.sha256, image.mask_sha256) for image in record.images]
@@ -151,7 +151,7 @@ def _check_images(
     results = pool.map(_check_image, fields, [data[field] for field in fields], map(digests.get, fields))
     for field, (wrong_digest, error) in zip(fields, results, strict=True):
         if wrong_digest:
-            message = "has another sha256 than its record says"
+            message = "has another sha256 than in its record"
             findings.add(Check.MEMBER_DIGEST, found.where(field), message)
         if error is not None:
             kind = Check.BAD_MASK if field in MASK_FIELDS else Check.BAD_IMAGE

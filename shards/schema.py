@@ -1,7 +1,7 @@
-"""The records of an MFHQ dataset, as they stand in its files.
+"""The records of an MFHQ dataset, as its files store them.
 
-Everything that crosses from the pipeline to the trainer is typed here and nowhere else. Two kinds of unit
-occur: `_px` are pixels of the source frame as a player shows it (rotation metadata applied), `_crop_px` are
+Everything that crosses from the pipeline to the trainer is typed here and nowhere else. There are two kinds of
+unit: `_px` are pixels of the source frame as a player shows it (rotation metadata applied), `_crop_px` are
 pixels of the stored 512 x 512 image. The normative text is README.md beside this file; a change here that a
 reader could notice is a change of `FORMAT_VERSION` there.
 """
@@ -42,7 +42,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a video, a track or a frame goes no further, as far as this code writes it.
+    """Why a video, a track or a frame is dropped, as far as this code writes it.
 
     The list is open: a record may hold a reason that is not here. The order is that of the pipeline.
     """
@@ -60,7 +60,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
     INTERNAL_ERROR = "internal_error"
-    # rejected: the file holds nothing for us
+    # rejected: the file gives no identity
     NO_VIDEO_STREAM = "no_video_stream"
     STILL_IMAGE = "still_image"
     TOO_SHORT = "too_short"
@@ -106,7 +106,7 @@ FAILURES = frozenset(
         Reason.INTERNAL_ERROR,
     }
 )
-"""Reasons of status `failed`: something broke. The others in `Reason` are of status `rejected`."""
+"""Reasons of status `failed`: an error occurred. The others in `Reason` are of status `rejected`."""
 
 
 class Split(StrEnum):
@@ -117,7 +117,7 @@ class Split(StrEnum):
 
 
 class Attribute(Record):
-    """One thing that the source says of a video, such as an annotation of its dataset."""
+    """One fact that the source gives about a video, such as an annotation of its dataset."""
 
     name: str = Field(min_length=1)
     value: str

@@ -21,7 +21,7 @@ class ShardFile:
     """A shard that is being written: appends samples, counts and hashes the bytes."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
-        # Imports torch, which only a process that writes shards waits for.
+        # Imports torch, so only a process that writes shards pays for it.
         from webdataset.writer import TarWriter
 
         self._file = _HashingFile(file)

@@ -49,7 +49,7 @@ class KeyedTable:
 
 
 class StoredTables:
-    """What the tables say. A table that cannot be read is None, and nothing is compared with it.
+    """The tables of a dataset. A table that cannot be read is None, and no check uses it.
 
     Attributes:
         names: file of each table, by role.
@@ -87,7 +87,7 @@ class StoredTables:
         return self._rows
 
     def members_of(self, shard: str) -> dict[int, tuple[str, int]]:
-        """Offset of the data of each member of a shard -> its name and size, as far as the index is sane."""
+        """Offset of the data of each member of a shard -> its name and size, as far as the index is valid."""
         if self._by_shard is None:
             return {}
         return {
@@ -115,7 +115,7 @@ def _load(path: Path, schema: pa.Schema, findings: Findings, *, newer_minor: boo
         findings.add(Check.BAD_TABLE, name, str(error))
         return None
     if not newer_minor and not written.equals(schema):
-        findings.add(Check.BAD_TABLE, name, "has other columns or types than the format says")
+        findings.add(Check.BAD_TABLE, name, "has other columns or types than the format requires")
     return table
 
 

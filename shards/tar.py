@@ -1,7 +1,7 @@
 """Reads shards that may be damaged anywhere, with the standard library's `tarfile`.
 
 `tarfile` accepts many spellings of a header, and takes a damaged one for the end of the archive unless it is
-asked to go on. So each header is compared with the normative one ("Tar" in README.md), which is built here from
+told to go on. So each header is compared with the normative one ("Tar" in README.md), which is built here from
 constants: Python has changed the spelling of empty header fields between releases.
 """
 
@@ -17,17 +17,17 @@ from shards.findings import Check
 
 BLOCK = tarfile.BLOCKSIZE
 RECORD = tarfile.RECORDSIZE
-"""An archive is padded with zeros to a multiple of so many bytes."""
+"""An archive is padded with zeros to a multiple of this number of bytes."""
 MODE = 0o644
 MAX_MEMBER = 64 * 2**20
-"""Largest member held in memory, in bytes; nothing in the format comes near."""
+"""Largest member held in memory, in bytes; no member of the format comes near it."""
 
 _FIELDS = ("mode", "uid", "gid", "mtime", "type", "linkname", "uname", "gname", "devmajor", "devminor")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One member as it lies in the shard; `offset` is that of its data."""
+    """One member of the shard; `offset` is that of its data."""
 
     name: str
     offset: int
@@ -36,7 +36,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is not as the format says, at `offset`; `name` is that of the member, when known."""
+    """A deviation from the format at `offset`; `name` is that of the member, when known."""
 
     check: Check
     offset: int
@@ -72,7 +72,7 @@ def header(name: str, size: int) -> bytes:
 def members(file: BinaryIO, known: Mapping[int, tuple[str, int]]) -> Iterator[Member | Fault]:
     """Members and faults of a shard that may be damaged anywhere, in the order of its bytes.
 
-    A damaged header loses nothing where the index knows the member behind it; otherwise reading goes on at the
+    A damaged header loses no data where the index knows the member behind it; otherwise reading goes on at the
     next header that is whole.
 
     Args:
@@ -95,7 +95,7 @@ def members(file: BinaryIO, known: Mapping[int, tuple[str, int]]) -> Iterator[Me
                 yield from _member(file, info)
                 end = info.offset_data + (padded(info.size) if info.isreg() else 0)
     except (tarfile.TarError, ValueError, OverflowError, EOFError):
-        pass  # what follows the last member that could be read is reported below
+        pass  # bytes after the last readable member are reported below
     for item in _bridge(file, end, size, known, at_end=True):
         yield item
         if isinstance(item, Member):
@@ -106,7 +106,7 @@ def members(file: BinaryIO, known: Mapping[int, tuple[str, int]]) -> Iterator[Me
 def _member(file: BinaryIO, info: tarfile.TarInfo) -> Iterator[Member | Fault]:
     name, size, start = info.name, info.size, info.offset_data - BLOCK
     if size > MAX_MEMBER:
-        message = f"claims {size:,} bytes, more than any member has"
+        message = f"declares {size:,} bytes, more than any member has"
         yield Fault(Check.TAR_HEADER, start, name, message)
         return
     if not 0 < len(name) <= 100 or not name.isascii() or _read(file, start, BLOCK) != header(name, size):
@@ -129,7 +129,7 @@ def _data(file: BinaryIO, name: str, start: int, size: int) -> Iterator[Member |
 def _bridge(
     file: BinaryIO, start: int, stop: int, known: Mapping[int, tuple[str, int]], *, at_end: bool = False
 ) -> Iterator[Member | Fault]:
-    """What lies between two members: those whose headers are damaged, as far as the index knows them."""
+    """The bytes between two members: those whose headers are damaged, as far as the index knows them."""
     while start < stop and start + BLOCK in known:
         name, size = known[start + BLOCK]
         yield Fault(Check.TAR_HEADER, start, name, "no canonical ustar header")
@@ -141,7 +141,7 @@ def _bridge(
 
 
 def _end(file: BinaryIO, end: int, size: int) -> Iterator[Fault]:
-    """The zeros behind the last member."""
+    """The zeros after the last member."""
     expected = archive_size(end)
     if size < end + 2 * BLOCK:
         yield Fault(Check.TAR_END, end, None, "the archive ends without its two zero blocks")
@@ -150,7 +150,7 @@ def _end(file: BinaryIO, end: int, size: int) -> Iterator[Fault]:
     position = end
     while block := _read(file, position, 2**20):
         if any(block):
-            yield Fault(Check.TAR_END, position, None, "the bytes behind the last member are not zero")
+            yield Fault(Check.TAR_END, position, None, "the bytes after the last member are not zero")
             return
         position += len(block)
 

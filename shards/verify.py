@@ -1,4 +1,4 @@
-"""Checks a dataset from end to end, and reports everything that is wrong instead of the first thing.
+"""Checks a dataset from end to end, and reports all errors, not only the first.
 
 Each byte is covered: tar headers, padding and ends must be the canonical ones, images and masks match the
 digests in their records, records match the index, tables match dataset.json, and dataset.json its own digest.
@@ -43,7 +43,7 @@ from shards.tar import Fault, Member, members
 
 
 def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Finding]:
-    """Everything that is wrong with the dataset in `root`; empty when it is sound.
+    """All errors in the dataset in `root`; empty when it is sound.
 
     Damaged data never raises: it is reported. When dataset.json itself is damaged, tables and samples are
     still checked against each other.
@@ -76,7 +76,7 @@ def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Fi
 
 
 class _Walker:
-    """Goes through the shards in order and remembers what must agree across them."""
+    """Reads the shards in order and collects what must agree across them."""
 
     def __init__(
         self,
@@ -111,11 +111,11 @@ class _Walker:
         if entry is None:
             return
         if (sha256, size) != (entry.sha256, entry.bytes):
-            message = f"{size:,} bytes, sha256 {sha256}; {DATASET_JSON} says {entry.bytes:,}, {entry.sha256}"
+            message = f"{size:,} bytes, sha256 {sha256}; {DATASET_JSON} lists {entry.bytes:,}, {entry.sha256}"
             self._findings.add(Check.FILE_DIGEST, name, message)
         if samples != entry.samples:
             self._findings.add(
-                Check.WRONG_COUNT, name, f"holds {samples} samples, {DATASET_JSON} says {entry.samples}"
+                Check.WRONG_COUNT, name, f"holds {samples} samples, {DATASET_JSON} lists {entry.samples}"
             )
 
     def _check_members(self, shard: str, file: BinaryIO) -> int:
@@ -139,7 +139,7 @@ class _Walker:
                 where = f"{shard}:{item.name}" if item.name else shard
                 self._findings.add(item.check, where, f"{item.message} (byte {item.offset:,})")
             elif not is_member_name(item.name):
-                message = "is no member that a sample has"
+                message = "is not a member of a sample"
                 self._findings.add(Check.EXTRA_MEMBER, f"{shard}:{item.name}", message)
             else:
                 yield item
@@ -175,7 +175,7 @@ class _Walker:
         self._of_video.setdefault(video, set()).add(key)
 
     def check_across(self) -> None:
-        """Report what only shows when all samples have been seen."""
+        """Report the errors that need all samples."""
         for person, splits in sorted(self.splits_of_person.items()):
             if len(splits) > 1:
                 self._findings.add(Check.SPLIT_LEAKAGE, f"person:{person}", "has samples in both splits")
@@ -195,9 +195,9 @@ class _Walker:
 
 
 def _shards(root: Path, metadata: DatasetMetadata | None, findings: Findings) -> list[str]:
-    """Names of the shards to walk; missing and extra files are reported.
+    """Names of the shards to check; missing and extra files are reported.
 
-    Files of another generation than the dataset's are leftovers of a take-down or a repair: no fault.
+    Files of another generation than the dataset's are leftovers of a take-down or a repair, and no error.
     """
     present = set()
     for split in Split:
@@ -244,10 +244,10 @@ def _check_tables(root: Path, metadata: DatasetMetadata, stored: StoredTables, f
             findings.add(Check.UNREADABLE_FILE, name, str(error))
             continue
         if (sha256, size) != (entry.sha256, entry.bytes):
-            message = f"{size:,} bytes, sha256 {sha256}; {DATASET_JSON} says {entry.bytes:,}, {entry.sha256}"
+            message = f"{size:,} bytes, sha256 {sha256}; {DATASET_JSON} lists {entry.bytes:,}, {entry.sha256}"
             findings.add(Check.FILE_DIGEST, name, message)
         if rows[role] not in {None, entry.rows}:
-            findings.add(Check.WRONG_COUNT, name, f"has {rows[role]} rows, {DATASET_JSON} says {entry.rows}")
+            findings.add(Check.WRONG_COUNT, name, f"has {rows[role]} rows, {DATASET_JSON} lists {entry.rows}")
 
 
 def _check_counts(
@@ -265,7 +265,7 @@ def _check_counts(
     for name, stated, counted in pairs:
         if stated != counted:
             findings.add(
-                Check.WRONG_COUNT, f"{DATASET_JSON}:counts.{name}", f"says {stated}, counted {counted}"
+                Check.WRONG_COUNT, f"{DATASET_JSON}:counts.{name}", f"is {stated}, counted {counted}"
             )
     for entry in metadata.shards:
         over = entry.samples > metadata.limits.max_samples or (

@@ -1,7 +1,7 @@
 """Writes a dataset: shards in canonical order, the tables, and dataset.json last.
 
-Nothing here depends on the clock, the machine or what the directory held before, so equal samples give equal
-bytes. A directory has no dataset.json from the first change until all else is on the disk under its final name.
+The output does not depend on the clock, the machine or earlier files of the directory, so equal samples give equal
+bytes. A directory has no dataset.json from the first change until all other files are complete on the disk.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ def write_dataset(
     """Write a whole dataset into `root`, in place of one that is there.
 
     Args:
-        root: made when missing. Files that are no part of a dataset stay, except that `train` and `test` may
-            hold nothing else.
+        root: made when missing. Files that are not part of a dataset stay, except that `train` and `test` must
+            contain no others.
         samples: sorted by (split, key), so `test` before `train`; read once, two held in memory at most.
         videos: one outcome for each input video, in any order.
-        provenance: what made the samples.
+        provenance: how the samples were made.
         limits: where to cut shards.
         name: of the dataset; it does not change the names of files.
         version: of the dataset, a semantic version.
         progress: called after each sample with the number written so far.
 
     Returns:
-        What dataset.json says.
+        The content of dataset.json.
 
     Raises:
-        ValueError: samples or videos contradict their records, each other or the order; `root` then holds no
-            dataset, unless the fault was found in `videos`, which is before anything is touched.
-        FileExistsError: `train` or `test` holds files that are no shards.
+        ValueError: samples or videos contradict their records, each other or the order. `root` then contains no
+            dataset, unless the error is in `videos`, which are checked before any change.
+        FileExistsError: `train` or `test` contains files that are not shards.
         OutOfSpace: the disk or the quota is full.
     """
     by_id = _checked_videos(videos)
@@ -129,7 +129,7 @@ class _Encoded:
 
 
 class _Tally:
-    """Counts of what was written so far, and what the checks across samples need of it."""
+    """Counts of what was written so far, and the data for the checks across samples."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -141,7 +141,7 @@ class _Tally:
         self._last: tuple[str, str] | None = None
 
     def admit(self, record: IdentityRecord) -> None:
-        """Take a record in.
+        """Add a record.
 
         Raises:
             ValueError: out of order, or its key or person is taken.
@@ -165,7 +165,7 @@ class _Tally:
         self.of_video[record.video_id] += 1
 
     def check_complete(self, videos: dict[str, VideoOutcome]) -> None:
-        """Every sample that an outcome names must have come.
+        """Check that every sample of an outcome was written.
 
         Raises:
             ValueError: naming the first video that lacks one.
@@ -224,7 +224,7 @@ def _place(samples: Iterable[_Encoded], limits: ShardLimits) -> Iterator[tuple[s
 
 
 def _clear(root: Path) -> None:
-    """Remove what an earlier or an interrupted pack left, dataset.json first."""
+    """Remove the files of an earlier or an interrupted pack, dataset.json first."""
     folders = [root / split.value for split in Split]
     shards: list[Path] = []
     for path in (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())):

@@ -1,8 +1,8 @@
 """Opens a video file, and only a video file: demuxers and protocols come from an allow-list.
 
 FFmpeg guesses what a file is from its content, whatever its name. Among what it guesses are playlists and scripts
-that name other files (concat, HLS, DASH, SDP, image sequences) and formats that are no video at all (fonts,
-subtitles, pictures). The allow-list is enforced by FFmpeg itself, before the demuxer reads anything.
+that name other files (concat, HLS, DASH, SDP, image sequences) and formats that are not videos (fonts,
+subtitles, pictures). FFmpeg itself enforces the allow-list, before the demuxer reads anything.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STILL_DEMUXERS = ("gif", "apng", "image2", "webp_anim", "_pipe")
 """Parts of the names of demuxers for pictures: a better reason than that the container is not allowed."""
 
 
-class NotAllowed(ValueError):  # noqa: N818 - a statement about a file, not a fault
+class NotAllowed(ValueError):  # noqa: N818 - states a property of a file, not a fault
     """The content of the file belongs to a demuxer outside of the allow-list.
 
     Args:
@@ -77,11 +77,11 @@ def open_container(path: str | Path, **options: str) -> av.container.InputContai
 
 
 def best_stream(container: Any) -> Any:
-    """The video stream that players show when there are several; None when there is none."""
+    """The video stream that players show; None when there is none."""
     return container.streams.best("video")
 
 
 def message_of(error: BaseException) -> str:
-    """The error without the path, which differs from machine to machine and stands in the row anyway."""
+    """The error without the path, which differs from machine to machine and is in the row already."""
     text = str(getattr(error, "strerror", None) or error)
     return text.splitlines()[0] if text else type(error).__name__

@@ -26,7 +26,7 @@ class DamageTracker:
         self._key: int | None = None
 
     def damage(self, packet: int) -> None:
-        """The packet is damaged: the decoder says so, or fails on it."""
+        """The packet is damaged: the decoder reports it, or fails on it."""
         if packet not in self._damaged:
             self._damaged.add(packet)
             self._break_at(packet)
@@ -59,5 +59,5 @@ class DamageTracker:
         """Whether damage reaches a frame that is predicted from others, were it shown now."""
         if self._key is None:
             return True
-        # The key frame's own position counts for nothing here: it is intact, and a hole before it is behind it.
+        # The key frame's own position is not checked: it is intact, and a hole before it is behind it.
         return bisect_right(self._breaks, packet) != bisect_right(self._breaks, self._key)

@@ -1,10 +1,10 @@
 """Decodes with decord where a pass of PyAV finds no damage.
 
-decord says nothing of damage, so its frames are never taken on trust: PyAV decodes the file first and judges
-every frame. The cost is both decoders' time. A file in which PyAV finds damage is left to PyAV altogether, because
+decord does not report damage, so PyAV decodes the file first and checks
+every frame. The cost is both decoders' time. PyAV alone decodes a file in which it finds damage, because
 decord may count the frames of a damaged file differently.
 
-decord guesses the container by itself and takes no allow-list. It is only given files whose first bytes are the
+decord guesses the container by itself and takes no allow-list. It only gets files whose first bytes are the
 signature of a container that PyAV has identified; no playlist or script begins with one.
 """
 
@@ -28,7 +28,7 @@ UNKNOWN_CODECS = frozenset({"av1", "libdav1d", "vvc"})
 
 
 def decord_reads(path: str | Path, probe: Probe) -> bool:
-    """Whether decord can be given the file.
+    """Whether decord may decode the file.
 
     Raises:
         DecodeError: the file cannot be opened.
@@ -94,7 +94,7 @@ def _utf8_name(path: Path) -> Iterator[str]:
 
 
 def _decord_message(error: Exception, path: str | Path) -> str:
-    """What failed, without decord's clock, source lines and stack and without the path, for a stable record."""
+    """The failure, without decord's clock, source lines, stack and path, so that the record is stable."""
     lines = str(error).splitlines() or [type(error).__name__]
     text = (
         re.sub(r"^(\[[\d:]+\] \S+:\d+: )+", "", lines[0])

@@ -1,4 +1,4 @@
-"""Decodes the planned frames of a video, as a player shows them, and says which of them are corrupt."""
+"""Decodes the planned frames of a video, as a player shows them, and marks the corrupt ones."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def decode(
 
     Args:
         path: of the file; `/proc/self/fd/N` for one that is already open.
-        probe: what is known of it.
+        probe: facts about the file.
         indices: ascending indices into `probe.times_s`.
         decoder: `pyav`; `decord`, where it can read the file and PyAV finds no damage in it, else PyAV; `auto`
             is PyAV, which reads every container and codec that is let in.
 
     Raises:
         DecodeError: the file cannot be decoded at all.
-        MachineFault: the share that the file is on is away.
+        MachineFault: the storage is lost.
         MemoryError: FFmpeg could not get the memory that the file asks for.
     """
     wanted = indices.tolist()
@@ -57,7 +57,7 @@ def decode(
         return
     if decoder == "decord" and decord_reads(path, probe):
         verdicts = list(pyav_frames(path, probe, range(wanted[-1] + 1), pixels=False))
-        # A frame that is corrupt, or shows nothing, would leave the two decoders at odds over the numbers.
+        # A frame that is corrupt, or shows nothing, would make the frame numbers of the two decoders differ.
         if len(verdicts) == wanted[-1] + 1 and all(image is not None for _, image in verdicts):
             yield from _by_decord(path, probe, wanted)
             return
@@ -73,7 +73,7 @@ def _by_decord(path: str | Path, probe: Probe, wanted: list[int]) -> Iterator[Fr
     seen = 0
     for index, image in decord_frames(path, wanted):
         seen += 1
-        # decord applies rotation metadata by itself, PyAV leaves it to us.
+        # decord applies rotation metadata by itself, PyAV does not.
         yield Frame(index, float(probe.times_s[index]), as_shown(image, probe, turned=True))
     if seen < len(wanted):
         raise DecodeError(f"decord: {seen} of {len(wanted)} planned frames could be decoded")
@@ -84,7 +84,7 @@ def as_shown(image: Image, probe: Probe, turned: bool) -> Image:
 
     Args:
         image: (height, width, 3) as it is coded.
-        probe: what is known of the video.
+        probe: facts about the video.
         turned: whether the rotation is applied already.
     """
     if not turned:

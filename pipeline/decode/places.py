@@ -17,7 +17,7 @@ class Places:
     """The indices of a stream's frames.
 
     Args:
-        probe: what is known of the video.
+        probe: facts about the video.
         time_base: of its stream, in seconds.
     """
 
@@ -29,7 +29,7 @@ class Places:
         self._shown = 0
 
     def of(self, packet: Any) -> int | None:
-        """Index of the frame that a packet holds; None where only counting tells."""
+        """Index of the frame in a packet; None where frames are found only by counting."""
         if self._start_s is None or packet.pts is None:
             return None
         time_s = float(packet.pts) * self._time_base - self._start_s

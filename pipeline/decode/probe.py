@@ -1,4 +1,4 @@
-"""First look at a video file: is it one, is it whole, and when is each of its frames shown?
+"""First look at a video file: whether it is a video, whether it is whole, and when each frame is shown.
 
 The whole file is demultiplexed (not decoded) with PyAV. That costs a read that decoding needs anyway, finds
 truncated files whose header promises more than is there, and gives every frame's true time, which variable frame
@@ -24,13 +24,13 @@ from pipeline.rejection import Rejection
 from shards.schema import Reason
 
 LOST_SHARE = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN})
-"""What a network file system says when its server is away."""
+"""Errors of a network file system whose server is lost."""
 COMPLETE = 0.95
-"""Least share of the promised frames or seconds that must be there; edit lists and rounding cost a few."""
+"""Least fraction of the promised frames or seconds that must exist; edit lists and rounding cost a few."""
 GUESSED_TIMES = frozenset({"avi"})
-"""Containers that store only the order of decoding: the presentation times that FFmpeg gives are guesses."""
+"""Containers that store only the order of decoding: FFmpeg guesses their presentation times."""
 FIRST_LOOK = 250
-"""Most packets to decode in search of an intact key frame, whose size and colours are those of the video."""
+"""Most packets to decode in search of an intact key frame, which gives the size and colours of the video."""
 COLOR_TRANSFERS = {
     1: "bt709",
     4: "gamma22",
@@ -61,7 +61,7 @@ NOT_FILES = {
 
 @dataclass(frozen=True)
 class Probe:
-    """What is known of a video before its frames are decoded."""
+    """Facts about a video before its frames are decoded."""
 
     container: str
     codec: str
@@ -111,7 +111,7 @@ def probe(path: str | Path) -> Probe | Rejection:
         path: of the file; `/proc/self/fd/N` for one that is already open.
 
     Raises:
-        MachineFault: the directory of the file is gone: a share that is away would fail all its videos.
+        MachineFault: the directory of the file is gone: lost storage would fail all its videos.
         MemoryError: FFmpeg could not get the memory that the file asks for.
     """
     import av
@@ -137,12 +137,12 @@ def probe(path: str | Path) -> Probe | Rejection:
 
 
 def is_lost_share(error: BaseException) -> bool:
-    """Whether an error speaks of the machine, not of the file."""
+    """Whether the machine, not the file, causes the error."""
     return getattr(error, "errno", None) in LOST_SHARE
 
 
 def lost_share(error: BaseException, path: Path | None = None) -> MachineFault:
-    """The error for a share that is away."""
+    """The error for lost storage."""
     return MachineFault(
         f"{path or 'The video'} cannot be reached ({message_of(error)}). Check that the source is mounted on "
         "every node; the same command again continues"
@@ -186,7 +186,7 @@ def _look_at(path: Path) -> Probe | Rejection:
 
 @dataclass(frozen=True)
 class _Index:
-    """What demultiplexing tells; a promise is 0 where the file makes none."""
+    """The results of demultiplexing; a promise is 0 where the file makes none."""
 
     times_s: NDArray[np.float64]
     start_s: float | None
@@ -226,7 +226,7 @@ def _packets(container: Any, stream: Any) -> tuple[int, NDArray[np.float64], flo
         except av.FFmpegError as error:
             if isinstance(error, MemoryError) or is_lost_share(error) or count == 0:
                 raise
-            # The demuxer gives up in the middle: what has come so far counts.
+            # The demuxer gives up in the middle: the packets so far count.
             break
         if packet is None:
             break
@@ -255,7 +255,7 @@ def _packets_without_edits(path: Path) -> int:
 def _promised_seconds(container: Any, stream: Any) -> float:
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    # The container's duration covers its audio too, which may run on; only without audio does it speak for us.
+    # The container's duration covers its audio too, which may run on. It is the video's only without audio.
     if container.duration and not container.streams.audio:
         return float(container.duration / 1_000_000)
     return 0.0
@@ -264,9 +264,9 @@ def _promised_seconds(container: Any, stream: Any) -> float:
 def _describe(path: Path, index: _Index) -> Probe | Rejection:
     with open_container(path) as container:
         stream: Any = best_stream(container)
-        frame, problem = _first_frame(container, stream)
+        frame, message = _first_frame(container, stream)
         if frame is None:
-            return Rejection(Reason.DECODE_ERROR, problem or "no frame could be decoded")
+            return Rejection(Reason.DECODE_ERROR, message or "no frame could be decoded")
         aspect = stream.sample_aspect_ratio
         return Probe(
             container=container.format.name,
@@ -283,12 +283,12 @@ def _describe(path: Path, index: _Index) -> Probe | Rejection:
 
 
 def _first_frame(container: Any, stream: Any) -> tuple[Any, str | None]:
-    """The first intact key frame, or else the first frame at all; and the first problem on the way to it."""
+    """The first intact key frame, or else the first frame at all; and the first error on the way to it."""
     import av
 
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1  # dav1d and libvpx start threads whatever the type
-    first, problem = None, None
+    first, message = None, None
     packets = container.demux(stream)
     for _ in range(FIRST_LOOK):
         try:
@@ -297,12 +297,12 @@ def _first_frame(container: Any, stream: Any) -> tuple[Any, str | None]:
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, MemoryError) or is_lost_share(error):
                 raise
-            problem = problem or message_of(error)
+            message = message or message_of(error)
             continue
         for frame in frames:
             if frame.key_frame and not frame.is_corrupt:
-                return frame, problem
+                return frame, message
             first = first or frame
         if packet is None or not packet.size:
             break
-    return first, problem
+    return first, message

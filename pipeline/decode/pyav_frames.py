@@ -1,12 +1,12 @@
 """Decodes with PyAV (FFmpeg) and watches every sign of damage.
 
 FFmpeg conceals errors: it gives a frame for a damaged packet, made up from its neighbours or from grey, and
-goes on predicting from it. What it knows of damage is spread over four places, and all of them are read:
+goes on predicting from it. Its signs of damage are in four places, and all of them are read:
 
 - exceptions: a packet that cannot be decoded. Decoding goes on with the next packet; its frame is missing.
 - flags: `packet.is_corrupt` of the demuxer, `frame.is_corrupt` of the decoder.
 - the codec's messages while a packet is decoded. Concealment, missing references and gaps in the frame numbers
-  are told nowhere else. Decoding runs on one thread, so a message belongs to the packet just sent.
+  appear nowhere else. Decoding runs on one thread, so a message belongs to the packet just sent.
 - the demuxer's messages while it looks for the next packet: something between the two is lost.
 
 `damage.py` carries each sign forward to the frames that depend on it.
@@ -27,7 +27,7 @@ from pipeline.decode.damage import DamageTracker
 from pipeline.decode.picture import Image
 from pipeline.decode.places import Places
 from pipeline.decode.probe import Probe, is_lost_share, lost_share
-from pipeline.decode.strict import listening, strict_decoder, tells_of_damage, without_discard
+from pipeline.decode.strict import listening, reports_damage, strict_decoder, without_discard
 from pipeline.decode.vpx import IS_KEY
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ NO_PIXELS: Image = np.zeros((0, 0, 3), np.uint8)
 
 
 class DecodeError(RuntimeError):
-    """Nothing of the file can be decoded; the message says why."""
+    """No frame of the file can be decoded; the message states why."""
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A frame that is decoded, until nothing before it in decode order can be found damaged any more."""
+    """A decoded frame, held until no earlier packet in decode order can still prove damaged."""
 
     packet: int
     index: int
@@ -60,9 +60,9 @@ def pyav_frames(
 
     Args:
         path: of the file.
-        probe: what is known of it.
+        probe: facts about the file.
         wanted: ascending indices into `probe.times_s`.
-        pixels: whether pictures are wanted, or only the verdicts: then every sound picture is `NO_PIXELS`.
+        pixels: whether pictures are wanted, or only their soundness: then every sound picture is `NO_PIXELS`.
 
     Yields:
         Ascending: the index, and the picture as it is coded, (height, width, 3) uint8 RGB; None where it is
@@ -71,7 +71,7 @@ def pyav_frames(
 
     Raises:
         DecodeError: the file cannot be opened.
-        MachineFault: the share that the file is on is away.
+        MachineFault: the storage is lost.
         MemoryError: FFmpeg could not get the memory that the file asks for.
     """
     import av
@@ -119,11 +119,11 @@ class _Pass:
             packets = self._container.demux(self._stream)
             while self._pending:
                 packet = self._next_packet(packets)
-                told = tells_of_damage(messages)
+                damaged = reports_damage(messages)
                 if packet is None or not packet.size:
                     break
                 number += 1
-                if told:
+                if damaged:
                     self._damage.hole_before(number)
                 yield from self._decode(packet, number, messages)
             for frame in self._decoded(None, number, messages):
@@ -165,7 +165,7 @@ class _Pass:
         yield from self._release()
 
     def _decoded(self, packet: Any, number: int, messages: list[Any]) -> list[Any]:
-        """Send a packet (None: the end) and take the frames that come; note what is wrong with it."""
+        """Send a packet (None: the end) and take the frames that come; record its damage."""
         import av
 
         if packet is not None:
@@ -179,7 +179,7 @@ class _Pass:
             self._damage.damage(number)
             self._open.discard(number)
             self._places.lost()
-        if tells_of_damage(messages):
+        if reports_damage(messages):
             self._damage.damage(number)
         return frames
 
@@ -203,7 +203,7 @@ class _Pass:
             if any(packet < head.packet for packet in self._open):
                 return
             self._waiting.popleft()
-            # Before the frame is shown: as a key frame it would end the damage that they are judged by.
+            # Before the frame is shown: as a key frame it would end the damage that applies to them.
             while self._pending and self._pending[0] < head.index:
                 yield from self._pass_over(self._pending.popleft())
             sound = self._damage.show(head.packet, head.key)

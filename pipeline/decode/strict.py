@@ -1,4 +1,4 @@
-"""Makes FFmpeg tell all that it knows of damage: the decoder, its options and its messages."""
+"""Makes FFmpeg report all damage that it finds: the decoder, its options and its messages."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 ERROR_DETECTION = "crccheck+bitstream+buffer+explode"
-"""FFmpeg's `err_detect`: check what can be checked cheaply, and raise on what is wrong instead of going on."""
+"""FFmpeg's `err_detect`: check what is cheap to check, and raise on errors instead of going on."""
 STRICTER = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-"""Decoders in place of FFmpeg's own, which reads past the end of damaged VP8 and VP9 data and says nothing."""
+"""Decoders in place of FFmpeg's own, which read past the end of damaged VP8 and VP9 data without an error."""
 
 
 def strict_decoder(codec: Any) -> Any:
-    """The decoder that tells most of damage, on one thread.
+    """The decoder that reports most damage, on one thread.
 
     Args:
         codec: the codec context of a stream.
@@ -39,7 +39,7 @@ def listening() -> Iterator[list[Any]]:
 
     before = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
-    # A message that repeats itself speaks of another packet.
+    # A message that repeats itself belongs to another packet.
     av.logging.set_skip_repeated(False)
     try:
         with av.logging.Capture() as messages:
@@ -48,17 +48,17 @@ def listening() -> Iterator[list[Any]]:
         av.logging.set_level(before)
 
 
-def tells_of_damage(messages: list[Any]) -> bool:
-    """Whether FFmpeg has complained since the last call."""
+def reports_damage(messages: list[Any]) -> bool:
+    """Whether FFmpeg has reported an error since the last call."""
     import av.logging
 
-    told = any(level <= av.logging.ERROR for level, _, _ in messages)
+    damaged = any(level <= av.logging.ERROR for level, _, _ in messages)
     messages.clear()
-    return told
+    return damaged
 
 
 def without_discard(packet: Any) -> Any:
-    """A copy that the decoder shows: of a hidden frame too we have to know whether it is an intact key frame."""
+    """A copy of the packet whose frame the decoder shows: an intact hidden key frame counts too."""
     import av
 
     copy = av.Packet(bytes(packet))

@@ -1,4 +1,4 @@
-"""Which packets of VP8 and VP9 are key frames, by their first byte: libvpx does not say."""
+"""Which packets of VP8 and VP9 are key frames, by their first byte: libvpx does not report it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The demo clips: which there are, and how they are made.
+"""The demo clips: the list of them, and how they are made.
 
-astronaut.mp4                  one person, nothing wrong
+astronaut.mp4                  one person, no defect
 close-up, schöne Datei.mp4     a name with a space and letters beyond ASCII; the chin touches the frame
-blurred.mp4, noisy.mkv, dark.mp4, eyes-closed.mp4    runs of spoilt frames, every pose sound at another time
+blurred.mp4, noisy.mkv, dark.mp4, eyes-closed.mp4    runs of spoilt frames; every pose is sound at another time
 variable-rate.mp4              frames at irregular times
-rotated.mp4                    stored lying, with the metadata to show it upright; a face nearly in profile
-far-away.mp4, no-face.mp4      nothing to find: the face is too small, or there is none
+rotated.mp4                    stored turned, with the metadata to show it upright; a face nearly in profile
+far-away.mp4, no-face.mp4      no usable face: it is too small, or there is none
 cut.mp4                        one person, a hard cut, another person
 two-people.webm                two people at once
 carphone.mp4                   a real recording, small
@@ -39,12 +39,12 @@ from pipeline.demo.scenes import Scene, from_afar, side_by_side, solo, spoilt, s
 from pipeline.demo.truth import ClipTruth, Defect, FrameTruth, write_truth
 
 Progress = Callable[[str, int, int], None]
-"""Told before each file: its name, how many are done, how many there are."""
+"""Called before each file: its name, how many are done, how many there are."""
 
 
 @dataclass
 class Studio:
-    """Makes heads and remembers them; the landmarker is loaded with the first."""
+    """Makes heads and caches them; loads the landmarker with the first."""
 
     landmarker: FaceLandmarker | None = None
     heads: dict[tuple[str, tuple[int, int], float], tuple[HeadMesh, PoseRange]] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Studio:
 
 
 def _range_around(yaw: float, pitch: float, roll: float) -> PoseRange:
-    """Poses near the photograph's: a cheek that the photograph hides must not be turned into view."""
+    """Poses near the photograph's: a turn must not show a cheek that the photograph hides."""
     seen_from_the_front = abs(yaw) < 12
     towards = 24.0 if seen_from_the_front else 7.0
     away = 24.0 if seen_from_the_front else max(8.0, min(18.0, 50.0 - abs(yaw)))
@@ -150,11 +150,11 @@ def make_demo_clips(
     Args:
         folder: made if it is not there; files of the same names are replaced.
         seed: of all motion and noise.
-        progress: told before each file is made.
+        progress: called before each file is made.
         only: file names to make; all by default.
 
     Returns:
-        What is true of each clip, in the order they were made.
+        The truth of each clip, in the order they were made.
 
     Raises:
         ValueError: `only` names a clip that does not exist.

@@ -15,7 +15,7 @@ _OPTIONS = {
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "24", "b": "0", "threads": "1"},
 }
 WIDTH_STEP = 64
-"""Stored widths are multiples of this: with others, x264's vector code lets memory beyond the rows decide."""
+"""Stored widths are multiples of this: with others, x264's output depends on memory beyond the rows."""
 _MILLISECOND = Fraction(1, 1000)
 
 
@@ -36,7 +36,7 @@ def write_video(
         How many frames were written.
 
     Raises:
-        ValueError: a width for which the bytes would not be the same every time.
+        ValueError: a width for which the bytes could differ from run to run.
     """
     import av
 
@@ -65,7 +65,7 @@ def write_video(
 
 
 def mark_quarter_turn(path: Path) -> None:
-    """Tell players of an mp4 file to turn its pictures a quarter clockwise, as a phone held upright does.
+    """Set the display matrix of an mp4 file to a quarter turn clockwise, as a phone held upright does.
 
     Raises:
         ValueError: the file has not exactly one track header.

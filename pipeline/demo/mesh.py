@@ -1,9 +1,9 @@
 """From a portrait to a head that can be turned, talk and blink.
 
 The landmarks of the portrait are a 3-D mesh. Undoing the portrait's own pose gives the mesh of a frontal
-head. Around the face's outline lie rings of further vertices, the skirt: each moves with its outline
+head. Rings of further vertices, the skirt, surround the face's outline: each moves with its outline
 vertex, the less the farther out, and the outermost stays where it is in the photograph. So hair, ears and
-neck follow the head and no edge shows. Strips close what the mesh leaves open: eyes, teeth, and a dark one
+neck follow the head and no edge shows. Strips close the holes of the mesh: eyes, teeth, and a dark one
 that opens with the lower lip.
 """
 
@@ -61,15 +61,15 @@ class HeadMesh:
         image: (H, W, 3) RGB, the portrait.
         triangles: (T, 3) vertex indices.
         dark: (T,) whether a triangle shows the inside of the mouth.
-        rest_px: (V, 2) where in the portrait a vertex lies.
-        head: (V, 3) its place on the frontal head, in pixels: x right, y up, z towards the viewer, from
+        rest_px: (V, 2) position of a vertex in the portrait.
+        head: (V, 3) its position on the frontal head, in pixels: x right, y up, z towards the viewer, from
             `pivot_px`.
         pivot_px: (2,) the point between the ears, about which the head turns.
         lid_fall: (V, 3) how far a vertex of `head` moves when the eyes close.
-        jaw: (V,) share of the jaw's opening that the vertex takes part in.
+        jaw: (V,) fraction of the jaw's opening that the vertex follows.
         parent: (V,) for a vertex of the skirt its outline vertex, for any other the vertex itself.
-        follow: (V,) share of its parent's movement that a vertex makes; 1 on the face itself.
-        behind_px: (V,) how far behind its parent it lies, for hiding what is covered.
+        follow: (V,) fraction of its parent's movement that a vertex makes; 1 on the face itself.
+        behind_px: (V,) distance behind its parent, for hiding what is covered.
         lid_colours: (2, 3) RGB of the skin of each eyelid.
     """
 
@@ -213,7 +213,7 @@ def _smoothstep(value: Points) -> Points:
 
 
 def _jaw_weights(head: Points) -> Points:
-    """Nothing above the mouth, all of it from a little below; along the lip most in the middle."""
+    """0 above the mouth, 1 from a little below; along the lip most in the middle."""
     corners = head[list(MOUTH_CORNERS), 1].mean()
     weights = _smoothstep((corners - head[:, 1]) / (0.4 * (corners - head[CHIN, 1])))
     for row in UPPER_LIP_ROWS:
@@ -224,7 +224,7 @@ def _jaw_weights(head: Points) -> Points:
 
 
 def _lid_fall(head: Points) -> Points:
-    """The upper lid comes down to the lower one and takes its crease along for a part of the way."""
+    """The upper lid comes down to the lower one and takes its crease along for part of the way."""
     fall = np.zeros_like(head)
     for upper, lower, crease in zip(UPPER_LIDS, LOWER_LIDS, LID_CREASES, strict=True):
         down = head[list(lower)] - head[list(upper)]
@@ -234,7 +234,7 @@ def _lid_fall(head: Points) -> Points:
 
 
 def _lid_colour(image: Image, face_px: Points, side: int) -> Points:
-    """A lid is a little darker than the cheek and lies in the light that falls on its crease."""
+    """A lid is a little darker than the cheek and has the light that falls on its crease."""
     crease = _mean_colour(image, face_px[list(LID_CREASES[side])])
     cheek = _mean_colour(image, face_px[[CHEEKS[side]]])
     return 0.4 * crease + 0.55 * cheek

@@ -60,7 +60,7 @@ def speech(times: Values, rng: np.random.Generator, widest: float = 0.55) -> Val
 
 
 def there_and_back(times: Values) -> Values:
-    """Times whose second half runs backwards: whatever a head does before the middle it does again after it.
+    """Times whose second half runs backwards: a head repeats after the middle every pose from before it.
 
     A clip in which a pose occurs twice can spoil it once and leave it sound the other time.
     """

@@ -28,7 +28,7 @@ class Person:
     Attributes:
         source: package and file of the photograph.
         box: of the face, in pixels of the photograph: x0, y0, x1, y1.
-        face_at: where in the portrait the face's middle stands, as shares of width and height.
+        face_at: position of the face's middle in the portrait, as fractions of width and height.
     """
 
     source: tuple[str, str]
@@ -95,12 +95,12 @@ def load_photograph(source: tuple[str, str]) -> Image:
 
     Raises:
         FileNotFoundError: its package is not installed.
-        ValueError: the file is no image.
+        ValueError: the file is not an image.
     """
     file = package_file(*source)
     image = cv2.imread(str(file), cv2.IMREAD_COLOR)
     if image is None:
-        raise ValueError(f"{file} is no image that OpenCV can read")
+        raise ValueError(f"{file} is not an image that OpenCV can read")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 

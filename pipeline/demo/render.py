@@ -1,7 +1,7 @@
-"""Drawing a head in a given pose, with eyes and mouth as far open as asked.
+"""Renders a head in a given pose, with eyes and mouth open as given.
 
-Every pixel of the frame learns which triangle covers it and from that where in the portrait its colour
-lies; one remap then fetches all colours. Triangles are drawn from far to near, so that a turned face hides
+Every pixel of the frame gets the triangle that covers it, and from that the position of its colour in the
+portrait; one remap then fetches all colours. Triangles are drawn from far to near, so a turned face hides
 its own cheek.
 """
 
@@ -31,7 +31,7 @@ class HeadState:
         pose: absolute head pose.
         eyes_open: 1 as in the photograph, 0 closed.
         mouth_open: 0 as in the photograph, 1 wide open.
-        shift_px: where the head has moved to from its place in the photograph: right, down.
+        shift_px: offset of the head from its position in the photograph: right, down.
     """
 
     pose: HeadPose
@@ -41,7 +41,7 @@ class HeadState:
 
 
 def place_vertices(mesh: HeadMesh, state: HeadState) -> tuple[Points, Points]:
-    """Where the vertices of a head stand in the frame.
+    """The positions of a head's vertices in the frame.
 
     Returns:
         (V, 2) pixels and (V,) nearness in pixels, larger is nearer to the viewer.

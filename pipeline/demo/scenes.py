@@ -1,6 +1,6 @@
-"""The scenes that demo clips are made of: streams of frames, each with what is true of it.
+"""The scenes of the demo clips: streams of frames, each with its truth.
 
-Scenes take and give iterators, so that a clip is never held in memory as a whole.
+Scenes take and give iterators, so that no clip is in memory as a whole.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def spoilt(
     """One person talks in runs of sound and spoilt frames, such that every pose occurs in both.
 
     Args:
-        identity: who it is.
+        identity: of the person.
         mesh: their head.
         times: (N,) presentation times in seconds.
         rng: source of every random choice.

@@ -1,4 +1,4 @@
-"""What is known of the demo clips: who is in each frame, in which pose, and what was spoilt on purpose.
+"""The truth of the demo clips: who is in each frame, in which pose, and which defect was planted.
 
 `truth.json` beside the clips is a list of `ClipTruth`.
 """
@@ -20,7 +20,7 @@ class Record(BaseModel):
 
 
 class Defect(StrEnum):
-    """What was done to a frame."""
+    """The defect of a frame."""
 
     BLUR = "blur"
     MOTION_BLUR = "motion_blur"
@@ -59,7 +59,7 @@ class ClipTruth(Record):
         identities: who appears, in order of appearance; empty without a face and for broken files.
         width: as shown, rotation applied; 0 for broken files.
         rotation_deg: clockwise turn that a player has to apply.
-        frames: empty where nothing is known of single frames (a real recording, a broken file).
+        frames: empty where single frames are not known (a real recording, a broken file).
     """
 
     file: str

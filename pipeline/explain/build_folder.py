@@ -1,7 +1,7 @@
-"""What an output directory knows of its videos: the dataset's tables, the staging areas, the source's files.
+"""Reads what an output directory records of its videos: dataset tables, staging areas, source files.
 
 Any of the three may be missing: a build that runs or was stopped has no dataset yet, a finished one may have
-lost its staging, and the videos may have been moved away. Nothing is written, and no lock is taken.
+lost its staging, and the videos may have been moved away. This code writes no file and takes no lock.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class BuildFolder:
 
     Args:
         root: the directory.
-        source: directory that holds the videos now; the one that the build was given when None.
+        source: directory that contains the videos now; that of the build when None.
     """
 
     def __init__(self, root: Path, source: Path | None = None) -> None:
         self.root = root
         self._source = source
         self.unreadable: list[Path] = []
-        """Staged files that were met and cannot be read."""
+        """Staged files that cannot be read."""
 
     @cached_property
     def dataset(self) -> Dataset | None:
@@ -86,7 +86,7 @@ class BuildFolder:
         return value
 
     def file_of(self, uri: str) -> Path | None:
-        """Where a video's file lies, if it is still there."""
+        """Path of a video's file, if it still exists."""
         path = self.source / original(uri) if self.source else None
         return path if path is not None and path.is_file() else None
 
@@ -108,8 +108,8 @@ class BuildFolder:
         """The staged file of a video; of several, the one that the dataset was made from, else the newest.
 
         Args:
-            video: the one looked for.
-            packed: its outcome in the dataset, if it is there.
+            video: the one to find.
+            packed: its outcome in the dataset, if there is one.
         """
         found = list(self._at_once(video)) or [
             staged for staged in self.staged() if staged.outcome.video_id == video.video_id
@@ -144,7 +144,7 @@ class BuildFolder:
 
 
 def same_curation(first: VideoOutcome, second: VideoOutcome) -> bool:
-    """Whether two outcomes of a video come of one curation; linking may have changed its status since."""
+    """Whether two outcomes of a video are from one curation; linking may have changed its status since."""
 
     def found(outcome: VideoOutcome) -> list[tuple[float, float, int, int]]:
         return [(track.start_s, track.end_s, track.frames, track.usable_frames) for track in outcome.tracks]

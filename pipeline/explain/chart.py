@@ -30,7 +30,7 @@ COLOURS = {
     NO_FACE: "#c3c9d0",
     FACES: "#8fb7dd",
 }
-"""After Okabe and Ito, told apart by colour-blind readers as far as so many can be; the text names each too."""
+"""After Okabe and Ito, as distinct as so many can be to colour-blind readers; the text names each state too."""
 OTHER = "#5f6670"
 
 WIDTH, LEFT, RIGHT = 1000.0, 44.0, 14.0
@@ -64,7 +64,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Tick:
-    """A labelled place on an axis."""
+    """A labelled position on an axis."""
 
     at: float
     label: str
@@ -153,7 +153,7 @@ def pose_chart(track: TrackFaces, step: float) -> PoseChart:
 
 
 def lanes(timeline: Timeline, tracks: Sequence[TrackFaces]) -> Lanes:
-    """The figure of the whole video; the shortest tracks are left out where there are many."""
+    """The figure of the whole video; with many tracks, the shortest are left out."""
     times = [frame.time_s for frame in timeline.frames]
     step = usual_step(timeline)
     x = _scale(times[0], times[-1], step)
@@ -177,7 +177,7 @@ def lanes(timeline: Timeline, tracks: Sequence[TrackFaces]) -> Lanes:
 
 
 def title(face: TimelineFace) -> str:
-    """What a pointer over a face tells of it."""
+    """The tooltip of a face."""
     parts = [
         f"{face.time_s:.2f} s, frame {face.frame}, track {face.track}: {state(face)}",
         f"face {face.face_px:.0f} px",

@@ -1,4 +1,4 @@
-"""`mfhq explain`: what it prints and writes."""
+"""`mfhq explain`: its output as text, JSON and a page."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def explain_video(
         video: its id, path, name or sample key.
         html: where to write the page; none is written when None.
         as_json: return JSON in place of text.
-        source: directory that holds the videos now.
+        source: directory that contains the videos now.
 
     Returns:
         What to print.
 
     Raises:
-        BuildError: there is nothing to explain, or the page cannot be written.
+        BuildError: the video cannot be explained, or the page cannot be written.
         DatasetError: the dataset's tables cannot be read.
         OutOfSpace: the disk is full.
     """

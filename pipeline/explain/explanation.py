@@ -1,4 +1,4 @@
-"""Gathers all that an output directory still knows of one video."""
+"""Collects everything that an output directory records of one video."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from shards.schema import Pose, VideoOutcome
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is known of a video.
+    """The facts about a video.
 
     Attributes:
         outcome: the dataset's row when there is one, else the staged one.
         timeline: its analysed frames and faces.
-        whole: whether the timeline holds every analysed frame; otherwise it holds the chosen images at most.
+        whole: whether the timeline contains every analysed frame; otherwise it contains the chosen images at most.
         images: JPEGs of the chosen images, by track, in time order.
         settings: configuration keys that the video's reasons depend on, and their values.
-        file: the video's file, if it is there and has not changed.
-        decoder: the decoder that the build was given.
-        notes: what a reader must know about where this comes from.
+        file: the video's file, if it exists and has not changed.
+        decoder: the decoder of the build.
+        notes: what a reader must know about the sources of these facts.
     """
 
     outcome: VideoOutcome
@@ -50,15 +50,15 @@ class Explanation:
 
 
 def explain(root: Path, wanted: str, source: Path | None = None) -> Explanation:
-    """Gather what is known of a video.
+    """Collect the facts about a video.
 
     Args:
         root: output directory of a build, finished or not.
         wanted: the video, as `pipeline.explain.lookup.find` takes it.
-        source: directory that holds the videos now; the one that the build was given when None.
+        source: directory that contains the videos now; that of the build when None.
 
     Raises:
-        BuildError: `root` is no output of a build, no single video is meant, or it is not curated yet.
+        BuildError: `root` is not the output of a build, not exactly one video matches, or it is not curated yet.
         DatasetError: the dataset's tables cannot be read.
     """
     folder = BuildFolder(root, source)
@@ -88,13 +88,13 @@ def _find(folder: BuildFolder, packed: dict[str, VideoOutcome], wanted: str) -> 
     try:
         return find(wanted, known.values())
     except UnknownVideo:
-        # The dataset may be older than its source, or not there yet.
+        # The dataset may be older than its source, or not exist yet.
         known |= _listed(folder) or _staged(folder)
         return find(wanted, known.values())
 
 
 def _listed(folder: BuildFolder) -> dict[str, Known]:
-    """The videos of the source; empty when it is not there, or its configuration is of another version."""
+    """The videos of the source; empty when it does not exist, or its configuration is of another version."""
     configured = folder.setting("source")
     if folder.source is None or not isinstance(configured, dict):
         return {}
@@ -116,7 +116,9 @@ def _from_staging(folder: BuildFolder, content: StagedVideo, packed: VideoOutcom
     notes = []
     outcome = packed or content.outcome
     if packed is None and folder.dataset is not None:
-        notes.append("The dataset does not hold this video yet: it was curated after the dataset was packed.")
+        notes.append(
+            "The dataset does not contain this video yet: it was curated after the dataset was packed."
+        )
     elif packed is None:
         notes.append("The build is not finished: linking may still reject this video as a duplicate.")
     elif not same_curation(content.outcome, packed):
@@ -142,8 +144,8 @@ def _from_staging(folder: BuildFolder, content: StagedVideo, packed: VideoOutcom
 
 def _from_dataset(folder: BuildFolder, outcome: VideoOutcome) -> Explanation:
     assert folder.dataset is not None  # noqa: S101 - the outcome comes out of it
-    lost = "was deleted" if not (folder.root / FOLDER).is_dir() else "does not hold this video"
-    notes = [f"The staging area ({FOLDER}) {lost}: only what the dataset's tables hold is shown."]
+    lost = "was deleted" if not (folder.root / FOLDER).is_dir() else "does not contain this video"
+    notes = [f"The staging area ({FOLDER}) {lost}: only the content of the dataset's tables is shown."]
     table = folder.dataset.images()
     rows = table.filter(pc.equal(table["video_id"], outcome.video_id)).to_pylist()
     images: dict[int, list[bytes]] = {}
@@ -173,11 +175,11 @@ def _from_dataset(folder: BuildFolder, outcome: VideoOutcome) -> Explanation:
 
 
 def _noted(folder: BuildFolder, found: Explanation) -> Explanation:
-    """With the video's file, the settings behind its reasons, and what could not be read."""
+    """With the video's file, the settings behind its reasons, and the unreadable files."""
     notes, outcome = list(found.notes), found.outcome
     if folder.unreadable:
         notes.append(
-            f"{len(folder.unreadable)} staged files cannot be read and were passed over, such as "
+            f"{len(folder.unreadable)} staged files cannot be read and were skipped, such as "
             f"{folder.unreadable[0]}. The disk may be damaged."
         )
     path = folder.file_of(outcome.uri)

@@ -14,7 +14,7 @@ DASH = "-"
 
 
 def verdict(outcome: VideoOutcome) -> str:
-    """The outcome in a line: status, reason, what the reason means."""
+    """The outcome in a line: status, reason, meaning of the reason."""
     if outcome.reason is None:
         count = outcome.identities
         return f"{outcome.status}: {count} {'identity' if count == 1 else 'identities'}"
@@ -35,7 +35,7 @@ def picture(outcome: VideoOutcome) -> str:
 
 
 def analysed(outcome: VideoOutcome) -> str:
-    """How many frames were analysed, and how their faces ended."""
+    """How many frames were analysed, and the outcome of their faces."""
     dropped = sum(outcome.frame_reasons.values())
     text = (
         f"{outcome.analysed_frames} frames, {outcome.faces_seen} faces: {outcome.faces_seen - dropped} usable"
@@ -44,7 +44,7 @@ def analysed(outcome: VideoOutcome) -> str:
 
 
 def gates(settings: Mapping[str, Any]) -> list[str]:
-    """Configuration keys with their values, as they are written on a command line."""
+    """Configuration keys with their values, as on a command line."""
     return [
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in settings.items()
@@ -52,7 +52,7 @@ def gates(settings: Mapping[str, Any]) -> list[str]:
 
 
 def track_result(track: TrackOutcome) -> str:
-    """What a track became: a sample, or the reason why not; a duplicate keeps its key out of the dataset."""
+    """The outcome of a track: a sample, or the reason why not; a duplicate's key is not in the dataset."""
     if track.reason is None:
         return f"sample {track.key}" if track.key else "no sample"
     return f"{track.reason}: {track.detail}" if track.detail else str(track.reason)
@@ -83,13 +83,13 @@ def spread(values: Sequence[float], form: str, to: str = DASH) -> str:
 
 def yaw(face: TimelineFace) -> float:
     """Yaw in degrees, of a face whose pose is known."""
-    assert face.pose is not None  # noqa: S101 - `angles` asks only those
+    assert face.pose is not None  # noqa: S101 - `angles` passes only those
     return face.pose.yaw
 
 
 def pitch(face: TimelineFace) -> float:
     """Pitch in degrees, of a face whose pose is known."""
-    assert face.pose is not None  # noqa: S101 - `angles` asks only those
+    assert face.pose is not None  # noqa: S101 - `angles` passes only those
     return face.pose.pitch
 
 

@@ -13,13 +13,13 @@ from pipeline.stages.finalize import sample_key
 MOST_LISTED = 8
 
 
-class UnknownVideo(BuildError):  # noqa: N818 - says what is the matter
-    """No video, or more than one, goes by the name."""
+class UnknownVideo(BuildError):  # noqa: N818 - names the fault
+    """No video, or more than one, matches the name."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A video by the names it goes by."""
+    """A video with the names that it can be found by."""
 
     video_id: str
     source: str
@@ -38,14 +38,14 @@ class Known:
 
 
 def find(wanted: str, videos: Iterable[Known]) -> Known:
-    """The video that is meant.
+    """The video that a user names.
 
     Args:
         wanted: a video id, a uri, a sample key, the end of a path, or a file name with or without its ending.
-        videos: all there are.
+        videos: all videos.
 
     Raises:
-        UnknownVideo: there is none, or more than one; the message lists what may be meant.
+        UnknownVideo: no video or more than one matches; the message lists candidates.
     """
     wanted, known = printable(wanted).removeprefix("./"), sorted(videos, key=lambda video: video.video_id)
     path = wanted.strip("/")
@@ -67,7 +67,7 @@ def find(wanted: str, videos: Iterable[Known]) -> Known:
 
 
 def _close(wanted: str, videos: list[Known]) -> list[str]:
-    """Ids of the videos whose names are like the one wanted, the likest first."""
+    """Ids of the videos with names similar to the one wanted, the most similar first."""
     name = wanted.rpartition("/")[2].lower()
     contained = [video.video_id for video in videos if name and name in video.uri.lower()]
     by_name: dict[str, list[str]] = {}

@@ -22,19 +22,19 @@ from shards.schema import TrackOutcome
 
 TEMPLATE = Path(__file__).parent / "template"
 MOST_TRACKS = 12
-"""Tracks with a section of their own, those with the most usable frames; the table lists all."""
+"""Tracks with their own section, those with the most usable frames; the table lists all."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'"
 
 
 @dataclass(frozen=True)
 class TrackSection:
-    """What the page shows of a track."""
+    """The content of the page about a track."""
 
     outcome: TrackOutcome
     figure: chart.PoseChart | None
     runs: list[Run]
     images: list[tuple[TimelineFace | None, str]]
-    """Each chosen image as an address that holds it, with what was measured on it."""
+    """Each chosen image as a data URI, with its measurements."""
 
 
 def write_page(found: Explanation, path: Path) -> None:
@@ -48,7 +48,7 @@ def write_page(found: Explanation, path: Path) -> None:
 
 
 def as_page(found: Explanation) -> str:
-    """The page; where the video's frames cannot be decoded, it says so and shows the rest."""
+    """The page; where the video's frames cannot be decoded, it has a note and shows the rest."""
     notes, frames = list(found.notes), list[StripFrame]()
     if found.file is not None and found.timeline.frames:
         try:
@@ -90,7 +90,7 @@ def as_page(found: Explanation) -> str:
 
 
 def state_meaning(name: str) -> str:
-    """What a state of a face or a frame means."""
+    """The meaning of a face's or a frame's state."""
     known = {USABLE: "passed every check", FACES: "the frame shows a face or more"}
     return known.get(name) or meaning(name)
 
@@ -105,7 +105,7 @@ def shown_states(found: Explanation, tracks: list[TrackFaces]) -> list[str]:
 
 
 def _sections(found: Explanation, tracks: list[TrackFaces]) -> list[TrackSection]:
-    """The best tracks; of one that never passed the first checks, the table and the lanes tell all."""
+    """The best tracks; for one that never passed the first checks, the table and the lanes are enough."""
     by_number = {track.number: track for track in tracks}
     step = chart.usual_step(found.timeline)
     best = sorted(

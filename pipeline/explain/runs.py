@@ -32,7 +32,7 @@ class TrackFaces:
 
     @property
     def runs(self) -> list[Run]:
-        """What happened to the face along the track."""
+        """The outcome of the face along the track."""
         return runs((face.time_s, state(face)) for face in self.faces)
 
     @property

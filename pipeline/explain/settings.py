@@ -1,4 +1,4 @@
-"""Which configuration keys decide on a reason, so that a reader sees the gate beside what it stopped."""
+"""Which configuration keys decide on a reason, so that a reader sees the gate beside what it dropped."""
 
 from __future__ import annotations
 

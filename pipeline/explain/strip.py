@@ -21,14 +21,14 @@ from pipeline.sandbox import DecodeFailed, SandboxedDecoder
 
 MOST_FRAMES = 32
 HEIGHT = 200
-"""Of a picture, in pixels."""
+"""Height of a picture, in pixels."""
 JPEG_QUALITY = 75
 TIMEOUT_S = 600.0
 """Longest that a video may take to decode again."""
 
 
-class NoFrames(RuntimeError):  # noqa: N818 - says what is the matter
-    """The file's frames cannot be had; the message says why."""
+class NoFrames(RuntimeError):  # noqa: N818 - names the fault
+    """The file's frames cannot be decoded; the message states why."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class StripFrame:
 
 
 def strip(path: Path, timeline: Timeline, decoder: str | None) -> list[StripFrame]:
-    """Pictures of the frames that show most of what happened.
+    """Pictures of the frames that show most of the events.
 
     Args:
         path: the video's file.
         timeline: its analysed frames and faces.
-        decoder: the one that the build used; the default when None.
+        decoder: that of the build; the default when None.
 
     Raises:
         NoFrames: the file cannot be decoded.
@@ -92,7 +92,7 @@ def read_frames(path: Path, frames: Sequence[int], decoder: str | None) -> Itera
         with sandbox.open(path, TIMEOUT_S) as video:
             count = video.probe().frames
             if indices[-1] >= count:
-                raise NoFrames(f"the file holds {count} frames, and frame {indices[-1]} was analysed")
+                raise NoFrames(f"the file has {count} frames, and frame {indices[-1]} was analysed")
             for frame in video.frames(indices, name):
                 if not isinstance(frame, CorruptFrame):
                     yield frame
@@ -117,7 +117,7 @@ def frames_to_show(timeline: Timeline, most: int = MOST_FRAMES) -> list[int]:
         if len(times)
     ]
     evenly = [timeline.frames[row].frame for row in _spread(len(timeline.frames), most)]
-    # Half of the room at least is for the passage of time.
+    # At least half of the room is for frames at even intervals.
     first = list(dict.fromkeys([*chosen, *middles]))[: most // 2]
     return sorted(list(dict.fromkeys([*first, *evenly]))[:most])
 
@@ -134,7 +134,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def data_uri(jpeg: bytes) -> str:
-    """A JPEG as an address that holds it."""
+    """A JPEG as a data URI."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 

@@ -18,7 +18,7 @@ MOST_RUNS = 40
 
 
 def as_text(found: Explanation) -> str:
-    """The outcome, the tracks, and what happened along the time of each."""
+    """The outcome, the tracks, and the events along the time of each."""
     outcome = found.outcome
     lines = [
         *_rows(

@@ -20,15 +20,15 @@ def write_report(root: Path, seconds: Seconds | None = None) -> Path:
 
     Args:
         root: directory of a finished dataset.
-        seconds: video -> step -> seconds, kept as `<root>/report/timings.json`; when not given, those that
-            an earlier report kept are shown, if there are any.
+        seconds: video -> step -> seconds, stored as `<root>/report/timings.json`; when not given, those that
+            an earlier report stored are shown, if there are any.
 
     Returns:
         The page's path.
 
     Raises:
-        DatasetError: no finished dataset, or its tables or the kept timings cannot be read.
-        OutOfSpace: the disk is full; an earlier report stays as it was.
+        DatasetError: no finished dataset, or its tables or the stored timings cannot be read.
+        OutOfSpace: the disk is full; an earlier report is unchanged.
     """
     from pipeline.report.content import gather, read
     from pipeline.report.drawing import draw

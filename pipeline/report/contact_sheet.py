@@ -45,7 +45,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Row:
-    """One identity of a sheet; `error` says why there are no thumbnails."""
+    """One identity of a sheet; `error` states why there are no thumbnails."""
 
     key: str
     record: IdentityRecord | None
@@ -71,7 +71,7 @@ class Row:
 
 
 def sheet(dataset: Dataset, keys: list[str]) -> list[Row]:
-    """The rows of a contact sheet; a sample that cannot be read is a row that says so."""
+    """The rows of a contact sheet; a sample that cannot be read is a row with the error."""
     return [_row(dataset, key) for key in keys]
 
 
@@ -100,7 +100,7 @@ def thumbnails(sample: Sample) -> list[Thumbnail]:
 
 
 def mask_outline(png: bytes) -> str:
-    """The mask's outer border as an SVG path in thumbnail pixels, true to one such pixel."""
+    """The mask's outer border as an SVG path in thumbnail pixels, accurate to one such pixel."""
     with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         mask = np.asarray(image.convert("L"))
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

@@ -88,7 +88,7 @@ def read(dataset: Dataset, seconds: Seconds | None) -> Tables:
 
 
 def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
-    """Everything that the page's template names, except figures."""
+    """Every value that the page's template names, except figures."""
     metadata, videos = dataset.metadata, tables.videos
     lost, lost_total = outcomes.unaccepted(videos, UNACCEPTED_ROWS)
     networks = provenance.networks(metadata.provenance)

@@ -1,6 +1,6 @@
-"""Whether the files that a report is drawn from are those that dataset.json describes.
+"""Whether the files behind a report are those that dataset.json describes.
 
-The page names a damaged sample in its place and draws the rest; the exit code of `mfhq report` must tell as well.
+The page names a damaged sample in its position and shows the rest; the exit code of `mfhq report` reports it too.
 `mfhq verify` reads every byte. This reads the tables, the sizes of the shards and the samples that the page shows.
 """
 
@@ -18,7 +18,7 @@ from shards.reader import Dataset
 
 
 def damage(root: Path) -> list[str]:
-    """What is wrong with the files behind a report, a sentence each; empty when nothing is.
+    """The errors in the files behind a report, a sentence each; empty when there are none.
 
     Raises:
         DatasetError: there is no dataset in `root`, or a table cannot be read at all.
@@ -42,7 +42,7 @@ def _of_shards(dataset: Dataset) -> Iterator[str]:
         if not path.is_file():
             yield f"{shard.name}: missing"
         elif (size := path.stat().st_size) != shard.bytes:
-            yield f"{shard.name}: {size:,} bytes, but {DATASET_JSON} says {shard.bytes:,}"
+            yield f"{shard.name}: {size:,} bytes, but {DATASET_JSON} lists {shard.bytes:,}"
 
 
 def _of_samples(dataset: Dataset) -> Iterator[str]:

@@ -69,7 +69,7 @@ class Identities:
         distances_deg: (N, 28) pose distance of each pair of images.
         quality: (N,) mean score.
         badness: (N,) mean score turned so that higher is worse.
-        metric: (N,) whose score it is.
+        metric: (N,) name of the score.
     """
 
     keys: NDArray[np.str_]

@@ -1,4 +1,4 @@
-"""Which figures the report shows, under which id and with which caption."""
+"""The figures of the report, with their ids and captions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Drawing:
 
 
 def draw(metadata: DatasetMetadata, tables: Tables, gates: Sequence[Gate]) -> Drawing:
-    """Draw all figures; those without data are left out."""
+    """Make all figures; those without data are left out."""
     drawn: dict[str, Any] = {}
     if len(tables.videos):
         drawn["fig-funnel"] = figures.funnel(gates, len(tables.videos))

@@ -1,6 +1,6 @@
-"""How the report's figures look: colours, grid, fonts, and text from the dataset made harmless.
+"""How the report's figures look: colours, grid, fonts, and escaped text from the dataset.
 
-What depends on the reader's light or dark mode is set in the page; what is set here is legible on both.
+The page sets what depends on the reader's light or dark mode; what is set here is legible on both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 BLUE, ORANGE, GREEN = "#3d85c6", "#e69f00", "#1b9e77"
 STEP_COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 OTHER_COLOUR = "#8a8f98"
-"""After Okabe and Ito, told apart by colour-blind readers; seven are the most that stay apart."""
+"""After Okabe and Ito, distinct to colour-blind readers; no more than seven stay distinct."""
 HEAT = [[0, "#414f8a"], [0.33, "#25858e"], [0.67, "#4fc36b"], [1, "#fde725"]]
 """Viridis without its darkest part, which would vanish on a dark page."""
 LINE = "rgba(128, 128, 128, 0.9)"
@@ -21,7 +21,7 @@ NOTHING = "rgba(0, 0, 0, 0)"
 
 
 def plain(text: str) -> str:
-    """Text as plotly's markup; plotly knows no entity for quotation marks, which mean nothing there."""
+    """Text as plotly's markup; plotly knows no entity for quotation marks, which need no escape there."""
     return html.escape(text, quote=False)
 
 

@@ -48,7 +48,7 @@ def distribution(
     lines += [(value, label, "dash") for value, label in marks]
     for place, (value, label, dash) in enumerate(sorted(lines)):
         figure.add_vline(x=value, line={"color": LINE, "width": 1.5, "dash": dash})
-        # Staggered, so that the labels of neighbouring lines do not lie on each other.
+        # Staggered, so that the labels of neighbouring lines do not overlap.
         figure.add_annotation(
             x=value,
             y=1.01 + 0.08 * place,
@@ -65,7 +65,7 @@ def distribution(
 
 
 def overlaid(parts: Sequence[tuple[str, Histogram]], axis: str, unit: str) -> go.Figure:
-    """Several histograms of the same bins as outlines, told apart by colour and dash."""
+    """Several histograms of the same bins as outlines, distinguished by colour and dash."""
     figure = go.Figure()
     for (name, found), colour, dash in zip(
         parts, (BLUE, ORANGE, GREEN), ("solid", "dash", "dot"), strict=False

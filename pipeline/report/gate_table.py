@@ -1,6 +1,6 @@
 """How many identities each resolution gate would keep, by each way to measure a face that the dataset knows.
 
-Which of them the paper's "face resolution larger than 448" means is not known, so none is called the paper's.
+The paper does not define its "face resolution larger than 448", so no column is called the paper's.
 """
 
 from __future__ import annotations

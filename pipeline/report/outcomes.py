@@ -27,7 +27,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Balance:
-    """A total taken apart: `total` = `kept` + the sum of `lost` + `unaccounted`."""
+    """A total with its parts: `total` = `kept` + the sum of `lost` + `unaccounted`."""
 
     total: int
     kept: int
@@ -41,7 +41,7 @@ class Balance:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """The share of one source dataset."""
+    """The part of one source dataset."""
 
     source: str
     videos: int
@@ -121,10 +121,10 @@ def by_source(videos: pa.Table, images: pa.Table) -> list[SourceRow]:
 
 
 def unaccepted(videos: pa.Table, limit: int) -> tuple[pa.Table, int]:
-    """Videos that gave nothing, in the order of their reasons, and how many there are in all.
+    """Videos without an identity, in the order of their reasons, and how many there are in all.
 
-    Where there are more than `limit`, each reason keeps its first ones, so that a rare reason is not crowded
-    out by a common one.
+    Where there are more than `limit`, each reason keeps its first ones, so that a common reason does not crowd
+    out a rare one.
     """
     lost = videos.filter(pc.is_valid(videos["reason"]))
     reasons = lost["reason"].to_pylist()

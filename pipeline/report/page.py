@@ -1,7 +1,7 @@
-"""Turns the report's content into one HTML file that needs nothing else.
+"""Turns the report's content into one HTML file without any dependency.
 
-All text is escaped by the template engine. A content security policy forbids every request and every script
-but the two of the page itself, so that nothing a dataset holds could run or call home even if it got through.
+The template engine escapes all text. A content security policy forbids every request and every script
+but the two of the page itself, so that no content of a dataset could run or call home even if it got through.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def render(content: Mapping[str, Any], figures: Mapping[str, dict[str, Any]]) ->
 
 
 def content_security_policy(scripts: list[str]) -> str:
-    """A policy under which these inline scripts run, inline styles and data images show, and nothing else."""
+    """A policy that allows these inline scripts, inline styles and data images, and forbids the rest."""
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (

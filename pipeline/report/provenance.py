@@ -1,4 +1,4 @@
-"""What made the dataset: networks with their licenses, configuration, versions."""
+"""How the dataset was made: networks with their licenses, configuration, versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBRARY_LICENSES = {
     "insightface": "code: MIT; its networks: non-commercial research only",
     "pyiqa": "PolyForm Noncommercial 1.0.0 and NTU S-Lab License 1.0: non-commercial only",
 }
-"""Licenses of libraries that restrict what may be done with their results or networks."""
+"""Licenses of libraries that restrict the use of their results or networks."""
 _RESTRICTING = ("noncommercial", "non-commercial")
 
 

@@ -92,7 +92,7 @@ _ORDER = {
 
 
 def meaning(reason: str) -> str:
-    """What a reason means; the list of reasons is open, so one may not be known here."""
+    """The meaning of a reason; the list of reasons is open, so one may not be known here."""
     return MEANING[Reason(reason)] if reason in _ORDER else "not known to this version of the report"
 
 

@@ -1,4 +1,4 @@
-"""The figures on where the time of a build went."""
+"""The figures on the time of a build."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLOWEST = 15
 
 
 def step_times(times: Timings) -> go.Figure:
-    """Total time of each step, with its share."""
+    """Total time of each step, as a part of the whole."""
     totals = times.totals
     whole = totals.sum() or 1.0
     figure = go.Figure(
@@ -46,7 +46,7 @@ def slowest_videos(times: Timings, names: dict[str, str]) -> go.Figure:
     for step, what, spent, colour in _largest_steps(times):
         figure.add_bar(
             x=np.round(spent[rows], 3).tolist(),
-            # By place, not by name: two videos may be called the same.
+            # By position, not by name: two videos may have the same name.
             y=list(range(len(rows))),
             name=plain(step),
             orientation="h",
@@ -95,5 +95,5 @@ def _largest_steps(times: Timings) -> list[tuple[str, str, Values, str]]:
 
 
 def _short(name: str, length: int = 48) -> str:
-    """The end of a long name, which tells files apart better than its start."""
+    """The end of a long name, which distinguishes files better than its start."""
     return name if len(name) <= length else "\N{HORIZONTAL ELLIPSIS}" + name[-length:]

@@ -1,4 +1,4 @@
-"""Where the time of a build went: kept beside the report, because the dataset itself holds no times."""
+"""The time of a build by step: stored beside the report, because the dataset itself contains no times."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def keep(path: Path, seconds: Seconds) -> None:
 
 
 def kept(path: Path) -> Seconds | None:
-    """The timings that an earlier report kept, if there are any.
+    """The timings that an earlier report stored, if there are any.
 
     Raises:
         DatasetError: the file is damaged.

@@ -1,7 +1,7 @@
-"""Decoders run in a sandbox: a video can cost no more than its own row, and reach nothing but its own pixels.
+"""Decoders run in a sandbox: a hostile video costs only its own row, and reaches only its own pixels.
 
-A file from the web is untrusted, and decoders are large C programs that have been taken over by files before. So
-bytes of videos meet a decoder only in a process that has given up everything else. Networks run outside of it, in
+A file from the web is untrusted, and files have taken over decoders, which are large C programs, before. So
+only a process that has given up all other rights decodes videos. Networks run outside of it, in
 the actor, on frames that were copied out of shared memory.
 
 ```
@@ -25,14 +25,14 @@ What the kernel enforces on the process, before it reads the first byte (`confin
 | it ends with its fork server, and that one with the build | parent-death signal, end of the socket | yes |
 
 One capability stays where root builds: reading files of other users, to open the video again by its descriptor.
-The build enforces by itself: wall-clock time, the kind of the file (a pipe, a device or a directory is rejected
+The build itself enforces wall-clock time, the kind of the file (a pipe, a device or a directory is rejected
 before it is opened), the size of frames and of messages, and the type and range of every field.
 
 What is not enforced:
 
 - A kernel older than 5.13 or a container may lack Landlock; then seccomp still allows opening files for reading.
-  `SandboxedDecoder.enforced` says so, a build logs it once, and `run.sandbox=required` makes it an error. The
-  default is `best_effort`: nothing that is read can leave the process but as pixels and text of this video's row.
+  `SandboxedDecoder.enforced` reports it, a build logs it once, and `run.sandbox=required` makes it an error. The
+  default is `best_effort`: content that is read leaves the process only as pixels and text of this video's row.
 - seccomp knows x86_64 and aarch64. Elsewhere it is reported as missing.
 - A taken-over decoder still chooses the pixels, times and rejection of its own video.
 - It may learn which paths exist (`stat` is allowed), and use the shared memory in full: 425 MB at 8K frames, which

@@ -13,8 +13,8 @@ OUT_OF_MEMORY_EXIT = 71
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 
 
-class DecodeFailed(Exception):  # noqa: N818 - what happened
-    """A video goes no further, and why.
+class DecodeFailed(Exception):  # noqa: N818 - names the event
+    """A video is dropped, with the reason.
 
     Args:
         rejection: for the video's row.
@@ -39,7 +39,7 @@ class Attempts:
         self._memory_limit = memory_limit
 
     def ended(self, exit_code: int) -> Rejection | None:
-        """Judge the end of a process.
+        """Decide on the end of a process.
 
         Args:
             exit_code: negative for a signal.
@@ -62,12 +62,12 @@ class Attempts:
         return Rejection(Reason.DECODER_CRASHED, _death(exit_code)) if self._crashes_left < 0 else None
 
     def killed(self, detail: str) -> Rejection | None:
-        """The process was ended from outside; not the video's doing, so it is tried again more often."""
+        """The process was ended from outside. The video is not at fault, so it gets more attempts."""
         self._kills_left -= 1
         return Rejection(Reason.DECODER_CRASHED, detail) if self._kills_left < 0 else None
 
     def out_of_memory(self) -> Rejection:
-        """The decoder could not get the memory that it asked for."""
+        """The decoder did not get the memory that it requested."""
         return Rejection(Reason.OUT_OF_MEMORY, f"more than {self._memory_limit}; --retry-failed tries again")
 
 

@@ -1,4 +1,4 @@
-"""What a decoding process does once it is confined: answer its parent about the one video it was given."""
+"""The work of a decoding process once it is confined: answer its parent about its one video."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Decoder:
         self._probe: Probe | None = None
 
     def answer(self, request: dict[str, object]) -> None:
-        """Do what is asked; whatever fails becomes a message."""
+        """Do the request; any failure becomes a message."""
         try:
             if request["do"] == "probe":
                 self._parent.send(self._look())
@@ -47,7 +47,7 @@ class _Decoder:
             self._parent.send(protocol.write_rejection(Rejection(Reason.DECODE_ERROR, str(error))))
         except cv2.error as error:
             self._parent.send(b"M" if error.code == cv2.Error.StsNoMem else _internal(error))
-        except Exception as error:  # whatever it is, it belongs to this video's row
+        except Exception as error:  # any error belongs to this video's row
             self._parent.send(_internal(error))
 
     def _look(self) -> bytes:

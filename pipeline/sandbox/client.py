@@ -1,4 +1,4 @@
-"""Decode videos in a sandbox: what an actor of the build holds, and what it gets of each video."""
+"""Decodes videos in a sandbox: an actor of the build holds a decoder, and opens each video with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DECODER_ENTRY = "pipeline.sandbox.child:serve"
 
 
 class SandboxedDecoder:
-    """Decodes videos, each in a fresh process that can do nothing but decode it.
+    """Decodes videos, each in a fresh process that can only decode it.
 
     Args:
         memory_gb: private memory of a decoding process.
@@ -33,7 +33,7 @@ class SandboxedDecoder:
         mode: `required` to fail where the kernel cannot enforce all of the sandbox.
         frame_pixels: of the largest frame that is decoded.
         threads: let decoders start threads; decord needs them.
-        entry: what the processes run.
+        entry: the function that the processes run.
 
     Raises:
         RuntimeError: the decoders cannot be started, or the mode is `required` and the kernel lacks something.
@@ -72,7 +72,7 @@ class SandboxedDecoder:
             timeout_s: wall-clock seconds for the whole block.
 
         Raises:
-            DecodeFailed: it is no regular file, or it is empty.
+            DecodeFailed: it is not a regular file, or it is empty.
             MachineFault: the storage is lost.
         """
         source = open_source(path)
@@ -121,7 +121,7 @@ class SandboxedDecoder:
         return Attempts(self._crash_retries, f"{self._memory_gb:g} GB (run.video_memory_gb)")
 
     def check_confined(self, child: Child, deadline: float) -> None:
-        """Make sure that a process is as confined as the first one was, before it sees the video.
+        """Check that a process is as confined as the first one was, before it sees the video.
 
         Raises:
             MachineFault: it is not.
@@ -131,7 +131,7 @@ class SandboxedDecoder:
             raise MachineFault(f"a decoder's sandbox is {enforced}, not {self.enforced} as at the start")
 
     def _try_out(self) -> Enforced:
-        """Confine a process that decodes nothing, and ask what is enforced."""
+        """Confine a process that decodes no video, and return what is enforced."""
         memory = self.new_memory()
         empty = os.memfd_create("empty", os.MFD_CLOEXEC)
         try:

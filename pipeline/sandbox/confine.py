@@ -1,4 +1,4 @@
-"""Confine this process for good, before it touches a byte of a video, and say what the kernel enforces."""
+"""Confines this process for good, before it reads a byte of a video, and reports what the kernel enforces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FULL_LANDLOCK = 6
 
 @dataclass(frozen=True)
 class Policy:
-    """What one decoding process may use."""
+    """The limits of one decoding process."""
 
     memory_bytes: int
     cpu_s: float
@@ -67,9 +67,9 @@ def confine(policy: Policy, source_fd: int, descriptors: tuple[int, ...]) -> Enf
     """Give up everything but decoding the open file. There is no way back.
 
     Args:
-        policy: what may be used.
+        policy: the limits.
         source_fd: the video; the one file that may be opened.
-        descriptors: what stays open beside standard input, output and error (which lead nowhere).
+        descriptors: what stays open beside standard input, output and error (which are /dev/null).
     """
     os.environ.clear()
     os.chdir("/")

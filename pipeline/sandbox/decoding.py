@@ -1,4 +1,4 @@
-"""The decoder that the sandbox runs: the one place that names it."""
+"""The decoder that the sandbox runs, named only here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.decode.probe import LOST_SHARE, Probe, probe
 
 
 def preload() -> None:
-    """Import all that decoding needs, and what that imports when it is first used: a confined process cannot."""
+    """Import everything that decoding needs, lazy imports included: a confined process cannot import."""
     import av
     import cv2
     import decord  # noqa: F401

@@ -1,7 +1,7 @@
 """Landlock: the kernel lets a process give up the file system and the network for good.
 
 Called through raw system calls: the numbers are the same on every architecture, and the bindings on PyPI are young
-and would be one more dependency for some sixty lines. Rights that a kernel does not know yet are left out, by its
+and one more dependency for some sixty lines. Rights that a kernel does not know yet are left out, by its
 ABI version; each version adds rights and takes none away.
 
 Source: https://docs.kernel.org/userspace-api/landlock.html
@@ -63,7 +63,7 @@ def restrict_to(readable_fd: int) -> int:
         The ABI that is enforced; 0 when the kernel has no Landlock.
 
     Raises:
-        OSError: the kernel has Landlock and refuses the rules.
+        OSError: the kernel has Landlock and rejects the rules.
     """
     abi = landlock_abi()
     if abi == 0:
@@ -87,7 +87,7 @@ def restrict_to(readable_fd: int) -> int:
 
 @contextmanager
 def _internal_files_need_no_rule() -> Iterator[None]:
-    """A file without a place in any file system (memfd) takes no rule; Landlock does not restrict it."""
+    """A file outside of any file system (memfd) takes no rule; Landlock does not restrict it."""
     try:
         yield
     except OSError as error:

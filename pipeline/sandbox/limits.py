@@ -1,4 +1,4 @@
-"""What Linux lets a process take from itself without Landlock or seccomp: resources, rights, descriptors."""
+"""What a process can give up without Landlock or seccomp: resources, rights, descriptors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _cpu_seconds() -> int:
 
 
 def drop_rights() -> None:
-    """Give up every capability but reading files of other users, and the way to gain new ones.
+    """Give up every capability but reading files of other users, and all ways to gain new ones.
 
     Builds often run as root in a container. The one capability is kept because the file is opened again by its
     descriptor, and root may have been given files that only their owner may read.
@@ -77,7 +77,7 @@ def drop_rights() -> None:
     for capability in range(_MOST_CAPABILITIES):
         try:
             prctl(_PR_CAPBSET_DROP, capability)
-        except OSError:  # not known to this kernel, or not ours to drop: then it cannot be gained either
+        except OSError:  # not known to this kernel, or not held: then it cannot be gained either
             break
     permitted = _permitted_capabilities() & (1 << _CAP_DAC_READ_SEARCH)
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))

@@ -1,13 +1,13 @@
 """Messages between a build's process and a decoding one, over a socket that keeps their borders.
 
-The parent trusts nothing that comes back: a decoder that a video has taken over may send anything. A message has
-a bounded size, one of a few types, and fields of checked type and range; whatever else arrives is a
+The parent does not trust the child: a decoder that a video has taken over may send anything. A message has
+a bounded size, one of a few types, and fields of checked type and range; everything else is a
 `HostileMessage`. Pixels and frame times go through shared memory (`ring.py`). There is no pickle.
 
 | to the child | |
 |---|---|
 | `probe` | look at the video |
-| `frames` | decode the frames whose indices stand in the shared memory |
+| `frames` | decode the frames with the indices in the shared memory |
 | `free` | one more slot may be written |
 
 | from the child | |
@@ -61,14 +61,14 @@ REASONS = frozenset(
         *(Reason.INTERNAL_ERROR, Reason.NO_VIDEO_STREAM, Reason.STILL_IMAGE, Reason.HDR_VIDEO),
     }
 )
-"""What a decoder may find wrong with a video."""
+"""Rejections that a decoder may report."""
 _NOT_IN_MESSAGES = frozenset({"times_s"})
 _LARGEST_INT = 2**31
 _RATIO = re.compile(r"(\d{1,9})/(\d{1,9})")
 
 
-class HostileMessage(ValueError):  # noqa: N818 - a statement about what arrived
-    """What the decoding process sent is not what a decoder sends."""
+class HostileMessage(ValueError):  # noqa: N818 - states a property of the message
+    """A message that no honest decoder sends."""
 
 
 def write_json(kind: bytes, fields: dict[str, Any]) -> bytes:
@@ -77,7 +77,7 @@ def write_json(kind: bytes, fields: dict[str, Any]) -> bytes:
 
 
 def write_rejection(rejection: Rejection) -> bytes:
-    """A message for a video that goes no further."""
+    """A message for a rejected video."""
     detail = rejection.detail[:MOST_TEXT] if rejection.detail is not None else None
     return write_json(b"R", {"reason": rejection.reason.value, "detail": detail})
 
@@ -123,10 +123,10 @@ def read_enforced(body: bytes) -> Enforced:
 
 
 def read_rejection(body: bytes) -> Rejection:
-    """Why the video goes no further.
+    """The rejection of the video.
 
     Raises:
-        HostileMessage: a reason that is no decoder's to give, or a detail that is not plain text.
+        HostileMessage: a reason that a decoder cannot give, or a detail that is not plain text.
     """
     fields = read_json(body)
     if fields.keys() != {"reason", "detail"} or fields["reason"] not in {reason.value for reason in REASONS}:
@@ -154,7 +154,7 @@ def read_probe_fields(body: bytes) -> tuple[dict[str, Any], int]:
 
 
 def check_times(times_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Frame times that are what they must be: from 0, ascending, finite.
+    """The frame times, once they are checked: from 0, ascending, finite.
 
     Raises:
         HostileMessage: they are not.

@@ -1,8 +1,8 @@
 """Shared memory between a build's process and a decoding one: a few slots for frames.
 
 The memory is sparse: a slot is as large as the largest frame allowed, but only pages that are written exist.
-Its size is sealed, so that the decoder cannot shrink it while it is read. The reader copies a frame out before it
-looks at it: pixels that were checked cannot change afterwards.
+Its size is sealed, so the decoder cannot shrink it while it is read. The reader copies a frame out before it
+looks at it, so checked pixels cannot change afterwards.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The system call filter of the decoding process: what decoding needs is allowed, all else is not.
+"""The system call filter of the decoding process: what decoding needs is allowed, everything else is not.
 
 Three answers. Allowed: reading, memory, time, and messages on sockets that are open already. Killed (SIGSYS): what
 only an attacker does, such as a new program, a new process, a new socket, another process's memory; it ends the
@@ -43,7 +43,7 @@ _ALLOWED = (
     *("sched_yield", "sched_getaffinity", "getrandom", "set_robust_list", "rseq"),
     # signals to itself, and the end
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "exit", "exit_group"),
-    # who am I
+    # identity of the process
     *(
         "getpid",
         "gettid",
@@ -129,8 +129,8 @@ def _program(numbers: dict[str, int], pid: int, threads: bool) -> Iterator[Instr
 
 
 def _answers(pid: int, threads: bool) -> dict[str, list[Instruction]]:
-    """What follows when a call is recognised, by name; ends in a return on every path."""
-    # FFmpeg goes on with one thread when it gets no more, as on a machine that is full.
+    """The instructions for a recognised call, by name; they end in a return on every path."""
+    # FFmpeg goes on with one thread when it gets no more, as on a full machine.
     thread = _RET_ALLOW if threads else _RET_ERRNO | errno.EAGAIN
     return {
         **{name: [(_RETURN, 0, 0, _RET_ALLOW)] for name in _ALLOWED},
@@ -142,7 +142,7 @@ def _answers(pid: int, threads: bool) -> dict[str, list[Instruction]]:
         "fcntl": _if_one_of(1, _FCNTL_HARMLESS, otherwise=_DENY),
         "tgkill": _if_one_of(0, (pid,), otherwise=_RET_KILL),  # abort() signals its own process
         "clone": _if_masked(0, _CLONE_THREAD, _CLONE_THREAD, otherwise=_RET_KILL, then=thread),
-        # Its flags lie in memory, where a filter cannot read; C libraries then use clone.
+        # Its flags are in memory, where a filter cannot read; C libraries then use clone.
         "clone3": [(_RETURN, 0, 0, _RET_ERRNO | errno.ENOSYS)],
     }
 

@@ -20,18 +20,18 @@ from pipeline.sandbox.zygote import KILL, MOST_REQUEST
 START_TIMEOUT_S = 120.0
 """Importing takes a second; on a crowded machine with cold disks, more."""
 GRACE_S = 10.0
-"""How long a killed process may take to end. One that waits for a lost disk takes for ever, and is left behind."""
+"""How long a killed process may take to end. One that waits for a lost disk never ends, and is left behind."""
 DISK_WAIT_S = 5.0
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "TMPDIR")
-"""Environment of the fork server. Others hold keys and tokens, which must not be in the memory of a decoder."""
+"""Environment of the fork server. Other variables hold keys and tokens, which a decoder's memory must not hold."""
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class ServerDied(RuntimeError):  # noqa: N818 - what happened
+class ServerDied(RuntimeError):  # noqa: N818 - names the event
     """The fork server is gone, and its child with it."""
 
 
-class ChildEnded(Exception):  # noqa: N818 - what happened
+class ChildEnded(Exception):  # noqa: N818 - names the event
     """The decoding process has closed its socket: it ended, or is about to."""
 
 
@@ -111,7 +111,7 @@ class Child:
             Its exit code, negative for a signal; None when it had to be killed.
 
         Raises:
-            ServerDied: it cannot be told.
+            ServerDied: the exit code is unknown.
         """
         self._channel.close()
         try:
@@ -134,7 +134,7 @@ class ForkServer:
     """A process that forks decoding processes, one at a time.
 
     Args:
-        entry: what they run once confined, as `module:function`.
+        entry: the function that they run once confined, as `module:function`.
 
     Raises:
         RuntimeError: it does not start.
@@ -189,7 +189,7 @@ class ForkServer:
 
 
 def _start_code(descriptor: int, entry: str) -> str:
-    # The path is handed over, for the build may have been given it in any way (a working directory of Ray, say).
+    # The path is passed on, because it may come from anywhere (a working directory of Ray, for example).
     path = [str(Path(entry_of_path).absolute()) for entry_of_path in sys.path]
     return (
         f"import sys; sys.path[:] = {path!r}; "

@@ -1,4 +1,4 @@
-"""Open a video without trusting what it is, and tell a file's fault from that of the storage it is on."""
+"""Opens a video without trusting its kind, and separates a file's errors from those of its storage."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Source:
         return digest.hexdigest()
 
     def check(self) -> Rejection | None:
-        """Read the file once more, to find out whose fault a failure is.
+        """Read the file once more, to find out whether the file or the storage is at fault.
 
-        A decoder takes a read error for the end of the file, so what it says cannot tell.
+        A decoder takes a read error for the end of the file, so its messages cannot show the difference.
 
         Returns:
             A rejection when the file is no longer the one that was opened.

@@ -1,4 +1,4 @@
-"""One video in its sandbox: the talk with its decoding process, and the judgement of how that ends."""
+"""One video in its sandbox: the exchange with its decoding process, and the outcome when that ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OF_READING = frozenset(
         Reason.INTERNAL_ERROR,
     }
 )
-"""What a lost storage looks like to a decoder."""
+"""Reasons that a decoder gives when the storage is lost."""
 
 
 class Processes(Protocol):
@@ -44,34 +44,34 @@ class Processes(Protocol):
         """A new process for the open video."""
 
     def check_confined(self, child: Child, deadline: float) -> None:
-        """Make sure of its sandbox."""
+        """Check its sandbox."""
 
     def new_memory(self) -> int:
         """Shared memory for its frames."""
 
     def new_attempts(self) -> Attempts:
-        """A count of its deaths."""
+        """A count of its ends."""
 
 
-class _Told(Exception):  # noqa: N818 - what happened
-    """The decoder says that the video goes no further."""
+class _Rejected(Exception):  # noqa: N818 - names the event
+    """The decoder rejects the video."""
 
     def __init__(self, rejection: Rejection) -> None:
         super().__init__()
         self.rejection = rejection
 
 
-class _ReadFailed(Exception):  # noqa: N818 - what happened
-    """The decoder says that a read failed; a decoder that was taken over may say so too."""
+class _ReadFailed(Exception):  # noqa: N818 - names the event
+    """The decoder reports that a read failed; a decoder that was taken over may report it too."""
 
 
 class SandboxedVideo:
-    """One open video. Its process starts when it is needed, and again when it died and the video is tried again.
+    """One open video. Its process starts on demand, and starts again when it died and the video is tried again.
 
     Args:
         decoder: starts processes.
         source: the open file.
-        timeout_s: for all of it, from now on.
+        timeout_s: for the whole video, from now on.
     """
 
     def __init__(self, decoder: Processes, source: Source, timeout_s: float) -> None:
@@ -94,24 +94,24 @@ class SandboxedVideo:
         return self._source.sha256()
 
     def probe(self) -> Probe:
-        """What is known of the video before frames are decoded.
+        """Facts about the video before frames are decoded.
 
         Raises:
-            DecodeFailed: the video goes no further.
+            DecodeFailed: the video is dropped.
             MachineFault: the storage is lost.
         """
         while self._found is None:
-            with self._judged():
+            with self._checked_end():
                 child = self._running()
                 child.send(protocol.write_json(b"", {"do": "probe"}), self._deadline)
                 self._found = self._read_probe(self._receive(child, b"P"))
         return self._found
 
     def frames(self, indices: NDArray[np.int64], decoder: str) -> Iterator[Frame | CorruptFrame]:
-        """Decode the frames at `indices`, which ascend; an index that shows no frame of its own is passed over.
+        """Decode the frames at `indices`, which ascend; an index that shows no frame of its own is skipped.
 
         Raises:
-            DecodeFailed: the video goes no further; the frames before are sound.
+            DecodeFailed: the video is dropped; the frames before are sound.
             MachineFault: the storage is lost.
         """
         times_s = self.probe().times_s
@@ -121,7 +121,7 @@ class SandboxedVideo:
         try:
             while not ended:
                 frame: Frame | CorruptFrame | None = None
-                with self._judged():
+                with self._checked_end():
                     if time.monotonic() > self._deadline:  # the caller's own work counts too
                         raise TimeoutError
                     child = self._running()
@@ -160,9 +160,9 @@ class SandboxedVideo:
         message = child.receive(self._deadline)
         kind = message[:1]
         if kind == b"R":
-            raise _Told(protocol.read_rejection(message[1:]))
+            raise _Rejected(protocol.read_rejection(message[1:]))
         if kind == b"M":
-            raise _Told(self._attempts.out_of_memory())
+            raise _Rejected(self._attempts.out_of_memory())
         if kind == b"L":
             raise _ReadFailed
         if kind not in kinds:
@@ -185,7 +185,7 @@ class SandboxedVideo:
     def _next_frame(
         self, child: Child, left: deque[int], times_s: NDArray[np.float64]
     ) -> Frame | CorruptFrame | None:
-        """The next frame, taken off `left` with those before it that the decoder passes over; None at the end."""
+        """The next frame; removes it from `left` with the earlier ones that the decoder skips. None at the end."""
         message = self._receive(child, b"F", b"D", b"E")
         if message[:1] == b"E":
             return None
@@ -200,14 +200,14 @@ class SandboxedVideo:
         return Frame(index, float(times_s[index]), image)
 
     @contextmanager
-    def _judged(self) -> Iterator[None]:
-        """Judge whatever ends the talk with the process; comes back quietly when the video is tried again."""
+    def _checked_end(self) -> Iterator[None]:
+        """Turn the end of the exchange into a rejection or an error; return when the video is tried again."""
         rejection: Rejection | None = None
         try:
             yield
             return
-        except _Told as told:
-            rejection = told.rejection
+        except _Rejected as error:
+            rejection = error.rejection
         except TimeoutError as error:
             self._check_disk(error)
             limit = f"longer than {self._timeout_s:g} s (run.video_timeout_s)"
@@ -215,7 +215,7 @@ class SandboxedVideo:
         except protocol.HostileMessage as error:
             rejection = Rejection(Reason.DECODER_CRASHED, f"the decoder broke its protocol: {error}")
         except ChildEnded:
-            rejection = self._judge_end()
+            rejection = self._check_end()
         except ServerDied:
             rejection = self._attempts.killed("the process that starts decoders was ended")
         except _ReadFailed:
@@ -228,7 +228,7 @@ class SandboxedVideo:
         if rejection is not None:
             raise DecodeFailed(rejection)
 
-    def _judge_end(self) -> Rejection | None:
+    def _check_end(self) -> Rejection | None:
         child, self._child = self._child, None
         assert child is not None  # noqa: S101 - only a running process ends
         try:
@@ -256,7 +256,7 @@ class SandboxedVideo:
 
 
 def _take(left: deque[int], index: int) -> None:
-    """Take a frame and those before it off the frames that are asked for.
+    """Remove a frame and those before it from the requested frames.
 
     Raises:
         HostileMessage: it is not among them; so frames ascend, and their number has a limit.

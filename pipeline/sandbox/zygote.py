@@ -1,11 +1,11 @@
 """The fork server: has imported the decoders, touches no video, and forks one fresh process for each.
 
-A process of its own for every video costs some milliseconds this way instead of the second that imports take, and
+This way a new process for every video costs some milliseconds instead of the second that imports take, and
 a decoder that a video has taken over never meets another video. It has one thread, so forking is safe.
 
 `server.py` starts it. Over its socket come requests, each with three descriptors: the video, the shared memory and
-the child's socket. Back go `started` with the process id and `ended` with the exit code. It ends when the socket
-does, and its child with it.
+the child's socket. It answers `started` with the process id and `ended` with the exit code. It ends with the
+socket, and its child with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KILL = b"kill"
 FAILED = 70
 """Exit code of a child that could not start, or whose own code failed."""
 Entry = Callable[[socket.socket, int, int], None]
-"""What a child does once it is confined, with its socket, the video and the shared memory."""
+"""The function that a child runs once it is confined, with its socket, the video and the shared memory."""
 
 
 def main(descriptor: int, entry: str) -> None:

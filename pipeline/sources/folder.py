@@ -1,7 +1,7 @@
 """Any directory of video files, searched with its subdirectories.
 
 Every file that looks like a video is listed, also one that cannot be read: it becomes a failed row, not a gap.
-Everything else is counted, so that the counts add up to what is in the directory.
+All other files are counted, so that the counts add up to the content of the directory.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 """Files that must be accounted for. Others (annotations, thumbnails) are ignored and counted."""
 NOT_PERMITTED = frozenset({errno.EACCES, errno.EPERM})
-"""A directory that answers so is somebody else's and stays so; any other error may hide videos that the next run
-would find, so it ends the build."""
+"""Errors for a directory that belongs to another user and is skipped. Any other error may hide videos that the
+next run would find, so it ends the build."""
 
 
 def list_folder(source: Source) -> Manifest:
@@ -50,7 +50,7 @@ def list_folder(source: Source) -> Manifest:
 
 
 class _Listing:
-    """A walk through the directory, with what it found and what it passed by."""
+    """A walk through the directory, with the videos and what it skipped."""
 
     def __init__(self, root: Path, source: Source) -> None:
         self._root = root
@@ -61,10 +61,10 @@ class _Listing:
         self.videos: list[Video] = []
 
     def files(self) -> Iterator[Path]:
-        """All files that are neither hidden nor excluded, through linked directories too, but not in circles."""
+        """All files that are neither hidden nor excluded, through linked directories too, each directory once."""
         for directory, subdirectories, names in os.walk(self._root, onerror=self._skip, followlinks=True):
             here = Path(directory)
-            # The list that os.walk descends into.
+            # os.walk descends into this list.
             subdirectories[:] = [name for name in subdirectories if self._enters(here / name)]
             for name in names:
                 if name.startswith("."):
@@ -97,7 +97,7 @@ class _Listing:
         )
 
     def ignored(self) -> Ignored:
-        """What was passed by so far."""
+        """What was skipped so far."""
         return Ignored(
             suffixes=dict(sorted(self._suffixes.items())),
             hidden=self._hidden,
@@ -138,7 +138,7 @@ def _leads_back(directory: Path) -> bool:
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of change in ns; zeros for a file whose directory lets only its name be read."""
+    """Size in bytes and time of change in ns; zeros for a file when only its name can be read."""
     try:
         # A dangling link has no size of its own: it stays in the manifest and fails as unreadable.
         facts = path.stat() if path.exists() else path.lstat()

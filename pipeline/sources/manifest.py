@@ -16,7 +16,7 @@ MOST_NAMED = 5
 def printable(name: str) -> str:
     r"""A file name that any record, terminal or page can hold; different names stay different.
 
-    Odd bytes (names that are not UTF-8) become `\xNN`, characters that do not print `\uNNNN`, and a backslash
+    Bytes that are not UTF-8 become `\xNN`, characters that do not print `\uNNNN`, and a backslash
     is doubled, so that the text can be turned back.
     """
     return "".join(_shown(character) for character in name)
@@ -50,7 +50,7 @@ def _path(value: Any, info: ValidationInfo) -> str:
 
 
 FilePath = Annotated[str, PlainValidator(_path), PlainSerializer(printable, when_used="json")]
-"""A path as the operating system takes it (odd bytes as surrogates), which JSON can carry all the same."""
+"""A path as the operating system takes it (invalid bytes as surrogates), which JSON can carry all the same."""
 
 
 class Video(Record):
@@ -70,7 +70,7 @@ class Video(Record):
 
 
 class Ignored(Record):
-    """What a source passes by while it lists its videos."""
+    """What a source skips while it lists its videos."""
 
     suffixes: dict[str, int] = Field(default_factory=dict)
     """Files that do not look like videos: suffix of the name -> count."""
@@ -83,7 +83,7 @@ class Ignored(Record):
     """Subdirectories that this user may not list, relative to the root."""
 
     def messages(self) -> list[str]:
-        """One sentence for each kind; none when nothing was passed by."""
+        """One sentence for each kind; none when everything was listed."""
         sentences = []
         if self.suffixes:
             by_count = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
@@ -121,4 +121,4 @@ class Manifest(Record):
 
 
 class SourceError(ValueError):
-    """A source cannot be listed; the message says what to do."""
+    """A source cannot be listed; the message states the remedy."""

@@ -76,7 +76,7 @@ class VideoAnalyser:
         )
 
     def analyse(self, video: Video) -> AnalysedVideo:
-        """Find the candidates of every person in a video; what cannot be used becomes a reason.
+        """Find the candidates of every person in a video; an unusable video, track or face gets a reason.
 
         Raises:
             MachineFault: the storage is lost.
@@ -97,7 +97,7 @@ class VideoAnalyser:
             return _rejected(video, failure.rejection, facts, watch)
         corrupt = sum(frame.reason == Reason.CORRUPT_FRAME for frame in analysed)
         facts |= {"analysed_frames": len(analysed), "corrupt_frames": corrupt, "faces_seen": faces_seen}
-        return self._judge(video, tracks, analysed, facts, watch)
+        return self._outcome_of(video, tracks, analysed, facts, watch)
 
     def _track(
         self, opened: SandboxedVideo, found: Probe, watch: Stopwatch
@@ -119,7 +119,7 @@ class VideoAnalyser:
                 tracker.add(observations, frame.time_s, cuts.is_cut(frame.image))
         return tracker.tracks, analysed, faces_seen
 
-    def _judge(
+    def _outcome_of(
         self,
         video: Video,
         tracks: list[Track],
@@ -190,24 +190,24 @@ class VideoAnalyser:
 
 
 def failed(video: Video, rejection: Rejection) -> AnalysedVideo:
-    """The outcome of a video whose analysis did not come to an end."""
+    """The outcome of a video whose analysis failed."""
     return _rejected(video, rejection, {}, Stopwatch())
 
 
 def video_rejection(tracks: list[TrackOutcome]) -> Rejection | None:
-    """Why a video gave nothing: the reason of its best track; None when one gave an identity."""
+    """Why a video gave no identity: the reason of its best track; None when it gave one."""
     if any(track.reason is None for track in tracks):
         return None
     if not tracks:
         return Rejection(Reason.NO_FACE, "no face was found in any analysed frame")
     best = max(tracks, key=lambda track: (track.usable_frames, track.frames))
-    assert best.reason is not None  # noqa: S101 - the first line of this function
+    assert best.reason is not None  # noqa: S101 - by the first line of this function
     more = f" (the best of {len(tracks)} tracks)" if len(tracks) > 1 else ""
     return Rejection(Reason(best.reason), f"{best.detail}{more}")
 
 
 def mostly_corrupt(analysed: list[AnalysedFrame]) -> Rejection | None:
-    """The rejection of a video more than half of whose analysed frames are corrupt; None for others."""
+    """The rejection of a video when more than half of its analysed frames are corrupt; otherwise None."""
     corrupt = sum(frame.reason == Reason.CORRUPT_FRAME for frame in analysed)
     if 2 * corrupt <= len(analysed):
         return None

@@ -1,4 +1,4 @@
-"""From the measurements of a track's frames to the records of its candidates."""
+"""Turns the measurements of a track's frames into the records of its candidates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shards.schema import IMAGE_SIDE, Pose
 
 
 def frame_table(track: FilteredTrack, selection: Selection) -> FrameTable:
-    """What choosing needs to know of all usable frames of a track."""
+    """The measurements of all usable frames of a track that the choice needs."""
     poses = [face.landmarks.pose for face in track.faces]
     eyes_open = np.array([face.landmarks.eyes_open for face in track.faces])
     return FrameTable(
@@ -28,7 +28,7 @@ def frame_table(track: FilteredTrack, selection: Selection) -> FrameTable:
 def candidate_track(
     number: int, track: FilteredTrack, picks: list[tuple[int, int]], selection: Selection
 ) -> CandidateTrack:
-    """The record of a track that is worth choosing from.
+    """The record of a track with enough usable frames.
 
     Args:
         number: of the track in its video.

@@ -1,4 +1,4 @@
-"""The last word on a video: choose eight images of each track and settle the outcome."""
+"""Decides the final outcome of a video: chooses eight images of each track."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FinalizedVideo:
 def finalize(
     analysis: Analysis, jpegs: list[bytes], masks: list[bytes], config: Config, higher_is_better: bool
 ) -> FinalizedVideo:
-    """Turn scored candidates into identities, and the tracks that give none into reasons.
+    """Turn scored candidates into identities, and tracks without an identity into reasons.
 
     Args:
         analysis: of one video, every candidate scored.
@@ -104,7 +104,7 @@ def mark_failed(analysis: Analysis, error: Exception) -> Analysis:
 
 
 class Named(Protocol):
-    """A video by the names that a key is made of."""
+    """The parts of a video's name in a key."""
 
     @property
     def video_id(self) -> str:
@@ -123,7 +123,7 @@ class Named(Protocol):
 
 
 def sample_key(video: Named, track: int) -> str:
-    """Key of an identity: readable, unique, plain ASCII and without dots, whatever the file is called."""
+    """Key of an identity: readable, unique, plain ASCII and without dots, for any file name."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", video.uri.rpartition(".")[0]).strip("-")[:34].rstrip("-")
     digest = hashlib.sha256(video.video_id.encode()).hexdigest()[:16]
     return "_".join(part for part in (video.source, slug, digest, f"{track:02d}") if part)

@@ -1,6 +1,6 @@
 """The resolution gate: how large a face is in its frame, by the head crop and by the detector's box.
 
-The side of the head crop is what a stored image is made of, but it needs landmarks, which are expensive. So a face
+A stored image comes from the head crop, but its side needs landmarks, which are expensive. So a face
 whose crop cannot be large enough is recognised by its detector box alone.
 """
 
@@ -14,12 +14,12 @@ from shards.schema import IMAGES_PER_IDENTITY
 
 GATES_PX = (256, 320, 384, 448, 512)
 """The gates that the report compares, in source pixels. Crops are measured down to the smallest of them, also
-where `faces.min_crop_px` is larger, so that one build answers what another gate would keep."""
+where `faces.min_crop_px` is larger, so that one build shows what another gate would keep."""
 
 MOST_LANDMARKS_PER_FACE = 1.5
 """Upper bound of the landmarks' longer side as a multiple of the detector's face size. On real clips (46 videos,
 faces of 29 to 612 px, yaw up to 60 degrees) the multiple is .70 to 1.13 with YuNet and .84 to 1.12 with SCRFD; a
-head that lies on its side, which the pipeline drops anyway, reaches 1.27."""
+head on its side, which the pipeline drops anyway, reaches 1.27."""
 
 
 def largest_crop(face_px: float, width: int, height: int, crop_scale: float) -> float:

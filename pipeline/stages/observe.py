@@ -1,7 +1,7 @@
 """Measures each face in one frame, and finds the first reason to drop it.
 
 The checks run in order of cost, and a face that fails one is not measured further: a crowd of small faces costs
-one detection. One measurement is made for the report alone: the head crop of a face that is below the gate, but
+one detection. One measurement is for the report alone: the head crop of a face that is below the gate, but
 not below every gate that the report compares.
 """
 
@@ -26,7 +26,7 @@ from shards.schema import Reason
 
 @dataclass(frozen=True)
 class UsableFace:
-    """What only a face that passed every check has."""
+    """Measurements of a face that passed every check."""
 
     landmarks: FaceLandmarks
     sharpness: float
@@ -65,7 +65,7 @@ class FaceObserver:
     Args:
         detector: finds faces.
         landmarker: finds landmarks and pose in a face.
-        embedder: tells people apart.
+        embedder: computes identity embeddings.
         config: what a usable face is.
         jpeg_quality: of the stored images.
     """
@@ -111,7 +111,7 @@ class FaceObserver:
         return self._measure(seen, image, landmarks, square, watch)
 
     def _unsuitable(self, landmarks: FaceLandmarks, square: Square, width: int, height: int) -> Reason | None:
-        """Why the head crop or the pose cannot be used; no pixel is looked at."""
+        """Why the head crop or the pose is rejected; looks at no pixel."""
         if square.side < self._config.min_crop_px:
             return Reason.CROP_TOO_SMALL
         if not shows_whole_face(landmarks.points, square, width, height):
@@ -140,7 +140,7 @@ class FaceObserver:
 
 
 def check_exposure(image: Image, box: Floats, config: Faces) -> Reason | None:
-    """Why a face's picture is too dark or too noisy to use; None when it is neither.
+    """Why a face's picture is too dark or too noisy to use; None when it is usable.
 
     Noise is checked before sharpness because it looks like sharpness: a noisy frame would make its intact
     neighbours look blurred.
@@ -153,7 +153,7 @@ def check_exposure(image: Image, box: Floats, config: Faces) -> Reason | None:
 
 
 def is_extreme(pose: HeadPose, config: Faces) -> bool:
-    """Whether the head is turned further than the configuration admits."""
+    """Whether the head is turned further than the configuration allows."""
     return (
         abs(pose.yaw) > config.max_yaw
         or abs(pose.pitch) > config.max_pitch

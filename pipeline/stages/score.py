@@ -1,8 +1,8 @@
-"""Quality of the candidates: the most expensive stage, in actors of its own, on a GPU where there is one.
+"""Quality of the candidates: the most expensive stage, in its own actors, on a GPU where there is one.
 
 Images are decoded from the very bytes that will be stored. The network sees one video's images at a time, in
-batches of one fixed shape (`faces.quality.BATCH`), so that scores depend on that video alone: not on the videos
-that happen to meet, and not on how the machines run.
+batches of one fixed shape (`faces.quality.BATCH`), so scores depend on that video alone: not on other
+videos in the same process, and not on the machine's configuration.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.records import Analysis, Candidate
 from pipeline.stopwatch import Stopwatch
 
 SCORE_DIGITS = 4
-"""Scores are rounded to this: far finer than they mean anything, far coarser than rounding errors."""
+"""Scores are rounded to this: much finer than their precision, much coarser than rounding errors."""
 
 
 class QualityScorer:
@@ -76,7 +76,7 @@ class QualityScorer:
         try:
             return [float(score) for score in self._metric.score(images)]
         except RuntimeError as error:
-            # A GPU that has failed once fails every video after this one, too.
+            # A GPU that has failed once also fails every later video.
             if self._run.device == "cuda":
                 raise MachineFault(_gpu_failure(error, self._run)) from error
             raise

@@ -1,7 +1,7 @@
 """Choose eight images that cover a track's head poses, the best-scored of each pose.
 
 Poses are over-clustered (Omni-ID, section 3.4): more clusters than images, so that poor clusters can be left
-out. Quality is asked only of a few candidates in each cluster, by far the most expensive measurement.
+out. Quality is by far the most expensive measurement, so only a few candidates in each cluster are scored.
 
 Distances between poses are Euclidean in (yaw, pitch, weight * roll), in degrees.
 """
@@ -27,11 +27,11 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FrameTable:
-    """What choosing needs to know of N frames.
+    """The measurements of N frames that the choice needs.
 
     Attributes:
         pose_deg: (N, 3) yaw, pitch, roll.
-        eyes_closed: (N,) whether they are, for this person.
+        eyes_closed: (N,) whether the eyes are closed, for this person.
     """
 
     pose_deg: Points
@@ -49,7 +49,7 @@ def cluster_by_pose(points: Points, clusters: int) -> NDArray[np.int64]:
     from threadpoolctl import threadpool_limits
 
     count = min(clusters, len(np.unique(points, axis=0)))
-    with threadpool_limits(1):  # sums in another order would be other clusters
+    with threadpool_limits(1):  # another order of summing would give other clusters
         labels: NDArray[np.int64] = KMeans(count, n_init=4, random_state=0).fit_predict(points)
     return labels.astype(np.int64)
 
@@ -71,16 +71,16 @@ def candidates(
         config: how many.
 
     Returns:
-        (frame, cluster) pairs in order of frame, or a rejection when the head is held so still that scoring
-        would be in vain.
+        (frame, cluster) pairs in order of frame, or a rejection when the head is too still for eight
+        images.
     """
     points = pose_points(frames.pose_deg, config.roll_weight)
     _, separation = farthest_points(points, IMAGES_PER_IDENTITY)
-    # Farthest-point sampling finds at least half of the best separation there is.
+    # Farthest-point sampling finds at least half of the best possible separation.
     if 2 * separation < config.min_separation_deg:
         return _too_few_poses(f"{IMAGES_PER_IDENTITY} poses are at most", 2 * separation, config)
     labels = cluster_by_pose(points, config.clusters)
-    # Sharper than usual is as likely noise as detail, so the sharper half of the frames counts as equal.
+    # A sharper frame than usual is as likely noise as detail, so the sharper half of the frames counts as equal.
     sharp = np.minimum(sharpness / np.median(sharpness), 1.0).round(1)
     chosen: list[tuple[int, int]] = []
     for cluster in np.unique(labels):
@@ -97,8 +97,8 @@ def choose(
 ) -> list[int] | Rejection:
     """Choose eight of the scored candidates.
 
-    Each cluster is represented by its best image; images with closed eyes come in only when eight poses cannot
-    be had without them. The representatives are then picked as `pick_apart` says.
+    Each cluster is represented by its best image. Images with closed eyes are used only when eight poses cannot
+    be reached without them. The representatives are then picked as `pick_apart` describes.
 
     Args:
         frames: N candidates.
@@ -127,10 +127,10 @@ def choose(
 
 
 def pick_apart(points: Points, count: int) -> tuple[list[int], float]:
-    """Take points in their order, leaving out those too near to one taken; as far apart as that goes.
+    """Take points in order, without those too near to one taken, as far apart as possible.
 
     Separations are tried from d, which farthest-point sampling reaches with `count` points, down to d / 2. The
-    last always succeeds: within d / 2 of a point taken lies at most one of the sampled ones, so while fewer
+    last always succeeds: at most one sampled point is within d / 2 of a point taken. So while fewer
     than `count` are taken, one of the sampled is still free.
 
     Args:
@@ -183,7 +183,7 @@ def farthest_points(points: Points, count: int) -> tuple[list[int], float]:
 
 
 def _too_few_poses(found: str, separation: float, config: Selection) -> Rejection:
-    # Rounded down and up, so that what is too little never reads as enough.
+    # Rounded down and up, so that too little never reads as enough.
     reached = math.floor(100 * separation) / 100
     needed = math.ceil(round(100 * config.min_separation_deg, 6)) / 100
     return Rejection(Reason.TOO_FEW_POSES, f"{found} {reached:.2f} degrees apart, {needed:.2f} needed")

@@ -1,6 +1,6 @@
-"""Notes down what the analysis saw and decided, face by face, for whoever asks why a video ended as it did.
+"""Records what the analysis saw and decided, face by face, to explain the outcome of a video.
 
-Nothing here takes part in a decision, and nothing of it enters the dataset.
+Nothing here affects a decision, and none of it enters the dataset.
 """
 
 from __future__ import annotations

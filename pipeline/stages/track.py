@@ -1,8 +1,8 @@
 """Join the faces of consecutive frames to tracks of one person.
 
-A track ends when its face is unseen for too long, when the face in its place belongs to somebody else, and at a
-shot cut, unless the face behind the cut is the same person's beyond doubt: a flash looks like two cuts. So two
-people never share a track, also where they swap places or where a cut was not seen.
+A track ends when its face is unseen for too long, when another person's face is at its position, and at a
+shot cut, unless the face after the cut is clearly the same person's: a flash looks like two cuts. So two
+people never share a track, even where they swap positions or where a cut was not seen.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Track:
 
     observations: list[FaceObservation] = field(default_factory=list)
     severed: bool = False
-    """Whether a cut lies between its newest observation and now."""
+    """Whether there is a cut between its newest observation and now."""
     _embedding_sum: Floats | None = None
 
     def add(self, observation: FaceObservation) -> None:
@@ -85,7 +85,7 @@ class Tracker:
         """Give each face of the next frame to the track it continues, or to a new one."""
         for track in self._active:
             track.severed |= cut
-        # In a long video the analysed frames alone may lie further apart than the gap that is allowed.
+        # In a long video the analysed frames alone may be further apart than the allowed gap.
         oldest = min(time_s - self._config.max_gap_s, self._last_frame_s)
         self._active = [track for track in self._active if track.last.time_s >= oldest]
         self._last_frame_s = time_s

@@ -1,4 +1,4 @@
-"""Which frames of a track may be chosen, and whether the track is worth choosing from."""
+"""Selects the frames of a track that may be chosen, and rejects tracks with too few."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class FilterResult:
 
 
 def filter_track(track: Track, faces: Faces, tracking: Tracking) -> FilterResult:
-    """Drop the frames that stand out from their track, then see whether enough are left.
+    """Drop the frames that differ from their track, then check whether enough are left.
 
     A frame is dropped when it is blurred compared with the others, or when its face is unlike the medoid:
-    somebody else, or a face that neither a person nor a network could recognise.
+    another person, or a face that neither a person nor a network could recognise.
     """
     dropped = Counter(o.reason for o in track.observations if o.reason is not None)
     frames = [o for o in track.observations if o.usable is not None]
@@ -90,7 +90,7 @@ def near_medoid(embeddings: Floats, least_cosine: float) -> NDArray[np.bool_]:
 
 
 def _too_few(track: Track, usable: int, dropped: dict[Reason, int], faces: Faces) -> Rejection:
-    """The reason that cost the most frames, if it left none or if there had been enough without it."""
+    """The reason that cost the most frames, if none are left or enough would be left without it."""
     detail = f"{usable} usable frames, {IMAGES_PER_IDENTITY} needed"
     if dropped:
         worst = max(dropped, key=lambda reason: dropped[reason])
@@ -101,7 +101,7 @@ def _too_few(track: Track, usable: int, dropped: dict[Reason, int], faces: Faces
 
 
 def _sizes(dropped: list[FaceObservation], reason: Reason, faces: Faces) -> str:
-    """How large the faces were that a resolution gate dropped, and the gate."""
+    """The size of the faces that a resolution gate dropped, and the gate."""
     # Rounded down, so that no size reads as one that passes.
     largest = math.floor(max((seen.detection.face_px for seen in dropped), default=0.0))
     if reason is Reason.FACE_TOO_SMALL:

@@ -64,6 +64,6 @@ def wait_until_staged(output: Path, count: int, process: subprocess.Popen[bytes]
 
 
 def canonical_files(root: Path) -> dict[str, bytes]:
-    """The bytes of a dataset that are promised to be the same for every build of it."""
+    """The bytes of a dataset that must be the same in every build."""
     paths = [*root.glob("*.json"), *root.glob("*.parquet"), *root.glob("*/*.tar")]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}

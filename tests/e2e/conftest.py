@@ -47,7 +47,7 @@ def cluster() -> Iterator[Cluster]:
         _wait_for_jobs(environment)
         yield Cluster(process, environment)
     finally:
-        # Its own shutdown waits half a minute for workers that nobody needs any more.
+        # Its own shutdown waits half a minute for idle workers.
         for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
@@ -83,7 +83,7 @@ def undisturbed(cluster: Cluster, demo_clips: Path, tmp_path_factory: pytest.Tem
 
 
 def _wait_for_jobs(environment: dict[str, str]) -> None:
-    """The dashboard answers before there is anybody to run a job."""
+    """The dashboard answers before the cluster can run a job."""
     for _ in range(40):
         command = [str(SCRIPTS / "ray"), "job", "submit", "--no-wait", "--", "true"]
         submitted = subprocess.run(
@@ -110,7 +110,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own loopback address
                 return
         except urllib.error.HTTPError:
-            return  # it answers; that it wants a token is Ray's business
+            return  # it answers; a missing token does not matter
         except OSError:
             time.sleep(0.5)
     pytest.fail(f"Ray did not start:\n{log.read_text(errors='replace')}")

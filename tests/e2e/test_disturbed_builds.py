@@ -180,7 +180,7 @@ def command_of(process: psutil.Process) -> str:
 
 
 class signalled:  # noqa: N801 - reads as a statement
-    """While this holds, whatever process opens a file of this path is sent a signal."""
+    """Within the block, every process that opens a file of this path gets a signal."""
 
     def __init__(self, cluster: Cluster, path: Path, number: signal.Signals) -> None:
         self._cluster, self._path, self._number = cluster, str(path), number

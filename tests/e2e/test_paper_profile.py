@@ -88,7 +88,7 @@ def random_topiq(path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.weights
-def test_the_papers_workflow_builds_a_data_set(
+def test_the_papers_workflow_builds_a_dataset(
     cluster: Cluster, one_clip: Path, models_dir: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "mfhq"
@@ -130,10 +130,10 @@ def test_the_papers_workflow_builds_a_data_set(
 
 
 def refused(output: Path, models_dir: Path) -> str:
-    """What the workflow says when it cannot start; it must leave nothing behind."""
+    """The message of a workflow that cannot start; it must leave no file behind."""
     source = output.with_name("clips")
     source.mkdir()
-    (source / "a.mp4").write_bytes(b"never looked at")
+    (source / "a.mp4").write_bytes(b"never read")
     arguments = [f"source.path={source}", f"output={output}", f"run.models_dir={models_dir}"]
     result = CliRunner().invoke(app, ["build", str(REPOSITORY / WORKFLOW), *arguments])
     assert isinstance(result.exception, SystemExit), result.exception
@@ -144,13 +144,13 @@ def refused(output: Path, models_dir: Path) -> str:
 
 def test_missing_weights_are_all_named_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    said = refused(tmp_path / "mfhq", tmp_path / "models")
-    assert said.startswith("error: 3 model file(s) cannot be used:\n")
+    message = refused(tmp_path / "mfhq", tmp_path / "models")
+    assert message.startswith("error: 3 model file(s) cannot be used:\n")
     for name in MISSING:
         model = MODELS[name]
-        assert f"- {name}: {model.file} is missing\n" in said
+        assert f"- {name}: {model.file} is missing\n" in message
         for detail in (model.sha256, str(model.url), model.license):
-            assert detail in said
+            assert detail in message
 
 
 def test_wrong_weights_are_named_with_both_digests_before_any_work(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_wrong_weights_are_named_with_both_digests_before_any_work(tmp_path: Pat
     folder.mkdir()
     for name in MISSING:
         (folder / MODELS[name].file).write_bytes(f"not {name}".encode())
-    said = refused(tmp_path / "mfhq", folder)
+    message = refused(tmp_path / "mfhq", folder)
     for name in MISSING:
         path = folder / MODELS[name].file
-        assert f"- {name}: {path} is not the expected file\n" in said
-        assert MODELS[name].sha256 in said
-        assert f"found:    sha256 {sha256(path)}\n" in said
+        assert f"- {name}: {path} is not the expected file\n" in message
+        assert MODELS[name].sha256 in message
+        assert f"found:    sha256 {sha256(path)}\n" in message

@@ -43,7 +43,7 @@ def frames_of(sample: Sample, truth: dict[str, ClipTruth]) -> list[FrameTruth]:
     return [clip.frames[image.frame] for image in sample.record.images]
 
 
-def test_the_data_set_verifies(undisturbed: Path) -> None:
+def test_the_dataset_verifies(undisturbed: Path) -> None:
     assert verify(undisturbed) == []
 
 

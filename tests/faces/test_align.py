@@ -1,4 +1,4 @@
-"""Alignment puts keypoints where networks expect them, whatever the face's place, size and tilt."""
+"""Alignment puts keypoints where networks expect them, for any position, size and tilt of the face."""
 
 from __future__ import annotations
 
@@ -104,6 +104,6 @@ def test_the_similarity_is_the_least_squares_one():
     "keypoints",
     [np.full((5, 2), 7.0, np.float32), np.full((5, 2), np.nan, np.float32), np.zeros((4, 2), np.float32)],
 )
-def test_unusable_keypoints_are_refused(keypoints: Floats):
+def test_unusable_keypoints_are_rejected(keypoints: Floats):
     with pytest.raises(ValueError, match="points"):
         align_112(np.zeros((100, 100, 3), np.uint8), keypoints)

@@ -86,7 +86,7 @@ def test_in_a_small_frame_the_square_shrinks_to_the_frame_and_still_holds_the_ch
     assert square_holds_face(points, square)
 
 
-def test_a_face_taller_than_the_frame_is_wide_does_not_fit_and_is_told() -> None:
+def test_a_face_taller_than_the_frame_is_wide_does_not_fit_and_is_reported() -> None:
     points = face(30, 100, 250, 380)
     assert not face_is_cut_off(points, 310, 640)
     assert not square_holds_face(points, square_for(points, 310, 640, scale=1.6))

@@ -132,12 +132,12 @@ def test_a_small_picture_is_not_enlarged():
 
 
 @pytest.mark.parametrize("image", [np.zeros((10, 10), np.uint8), np.zeros((10, 10, 3), np.float32)])
-def test_what_is_no_rgb_image_is_refused(yunet: YuNet, image):
+def test_an_array_that_is_no_rgb_image_is_rejected(yunet: YuNet, image):
     with pytest.raises(ValueError, match="uint8 RGB image"):
         yunet.detect(image)
 
 
-def test_cuda_without_its_provider_says_what_to_install():
+def test_cuda_without_its_provider_names_what_to_install():
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():

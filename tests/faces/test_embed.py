@@ -1,4 +1,4 @@
-"""Embeddings tell people apart, and depend on the face alone."""
+"""Embeddings distinguish people, and depend on the face alone."""
 
 from __future__ import annotations
 
@@ -137,12 +137,12 @@ def test_normalisations_are_the_published_ones():
     assert normalise(red, "none")[0, :, 0, 0].tolist() == [255.0, 0.0, 0.0]
 
 
-def test_a_face_that_is_not_aligned_is_refused(sface: OnnxEmbedder):
+def test_a_face_that_is_not_aligned_is_rejected(sface: OnnxEmbedder):
     with pytest.raises(ValueError, match="from align_112"):
         sface.embed([np.zeros((100, 112, 3), np.uint8)])
 
 
-def test_a_network_that_is_no_embedder_is_refused():
+def test_a_network_that_is_no_embedder_is_rejected():
     detector = load_weights(["yunet"], None)["yunet"].path
     with pytest.raises(ValueError, match="one image in and one vector out"):
         ArcFace(detector)

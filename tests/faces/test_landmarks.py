@@ -105,7 +105,7 @@ def test_a_large_face_gets_the_landmarks_of_the_small_one_scaled(landmarker: Fac
     assert large_face.pose.yaw == pytest.approx(small_face.pose.yaw, abs=2)
 
 
-def test_closed_eyes_are_told_from_open_ones(landmarker: FaceLandmarker) -> None:
+def test_closed_eyes_are_distinguished_from_open_ones(landmarker: FaceLandmarker) -> None:
     picture = portrait("astronaut", landmarker)
     mesh = build_head(picture)
     box = np.array([156, 108, 356, 370], np.float32)
@@ -134,7 +134,7 @@ def test_the_same_face_gives_the_same_bits_in_any_order_and_any_instance(
 
 
 @pytest.mark.parametrize("box", [(10, 10, 10, 50), (50, 10, 10, 50), (0, 0, float("nan"), 9)])
-def test_an_impossible_box_is_refused(
+def test_an_impossible_box_is_rejected(
     landmarker: FaceLandmarker, group: Image, box: tuple[float, float, float, float]
 ) -> None:
     with pytest.raises(ValueError, match="is empty or not finite"):

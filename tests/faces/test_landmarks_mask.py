@@ -61,12 +61,12 @@ def test_importing_the_mask_does_not_import_the_landmarker() -> None:
 
 
 @pytest.mark.parametrize("shape", [(468, 3), (478, 4), (478,)])
-def test_other_than_478_points_are_refused(shape: tuple[int, ...]) -> None:
+def test_other_than_478_points_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="needs"):
         face_mask(np.zeros(shape, np.float32), 64)
 
 
-def test_points_that_are_not_numbers_are_refused() -> None:
+def test_points_that_are_not_numbers_are_rejected() -> None:
     points = round_face(64, 20)
     points[10, 0] = np.nan
     with pytest.raises(ValueError, match="finite"):
@@ -82,6 +82,6 @@ def test_the_png_reads_back_as_the_mask_in_both_usual_libraries() -> None:
     assert encode_mask_png(mask) == data
 
 
-def test_a_grey_mask_is_refused() -> None:
+def test_a_grey_mask_is_rejected() -> None:
     with pytest.raises(ValueError, match="0 and 255"):
         encode_mask_png(np.full((8, 8), 128, np.uint8))

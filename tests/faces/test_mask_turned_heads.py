@@ -51,7 +51,7 @@ def landmarks(placed: Points) -> NDArray[np.float32]:
 
 
 def silhouettes(mesh: HeadMesh, placed: Points, nearness: Points) -> tuple[Bools, Bools]:
-    """(H, W) each: the pixel centres that the face covers, and those where nothing of the head is before it."""
+    """(H, W) each: the pixel centres that the face covers, and those with no part of the head in front."""
     height, width = mesh.image.shape[:2]
     depth = np.full((height, width), -np.inf)
     covered, is_face = np.zeros((2, height, width), np.bool_)

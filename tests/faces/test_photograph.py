@@ -1,4 +1,4 @@
-"""A photograph is read as a viewer shows it, whatever its file stores, and what is none is refused in words."""
+"""A photograph is read as a viewer shows it, in every supported storage form; other files are rejected."""
 
 from __future__ import annotations
 
@@ -168,10 +168,10 @@ def test_of_several_pictures_in_a_file_the_first_is_taken(tmp_path: Path, pictur
         assert difference(read_photograph(file), picture) < TOLERANCE
 
 
-def test_a_file_that_is_not_there_a_folder_and_an_empty_file_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(PhotographError, match=r"nowhere\.jpg is not there"):
+def test_a_missing_file_a_directory_and_an_empty_file_have_their_own_messages(tmp_path: Path) -> None:
+    with pytest.raises(PhotographError, match=r"nowhere\.jpg does not exist"):
         read_photograph(tmp_path / "nowhere.jpg")
-    with pytest.raises(PhotographError, match=r"is a folder; name the photographs in it"):
+    with pytest.raises(PhotographError, match=r"is a directory\. Name the photographs in it"):
         read_photograph(tmp_path)
     with pytest.raises(PhotographError, match=r"xx\.jpg cannot be read: File name too long"):
         read_photograph(tmp_path / f"{'x' * 300}.jpg")
@@ -180,7 +180,7 @@ def test_a_file_that_is_not_there_a_folder_and_an_empty_file_are_told_apart(tmp_
         read_photograph(tmp_path / "empty.jpg")
 
 
-def test_other_kinds_of_files_are_refused_by_name(tmp_path: Path, picture: Image) -> None:
+def test_other_kinds_of_files_are_rejected_by_name(tmp_path: Path, picture: Image) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "page.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
@@ -216,22 +216,22 @@ def png_that_claims(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "said"),
+    ("width", "height", "message"),
     [
         (12_000, 10_001, "has 12000 x 10001 pixels"),
         (30_001, 2, "has 30001 x 2 pixels"),
         (60_000, 60_000, "has more than 178 megapixels"),
     ],
 )
-def test_a_bomb_is_refused_by_its_header_before_a_pixel_is_decoded(
-    tmp_path: Path, width: int, height: int, said: str
+def test_a_bomb_is_rejected_by_its_header_before_a_pixel_is_decoded(
+    tmp_path: Path, width: int, height: int, message: str
 ) -> None:
     (tmp_path / "bomb.png").write_bytes(png_that_claims(width, height))
-    with pytest.raises(PhotographError, match=rf"bomb\.png {said}; a photograph may have 120 megapixels"):
+    with pytest.raises(PhotographError, match=rf"bomb\.png {message}; a photograph may have 120 megapixels"):
         read_photograph(tmp_path / "bomb.png")
 
 
-def test_the_largest_photograph_is_not_refused_for_its_size(tmp_path: Path) -> None:
+def test_the_largest_photograph_is_not_rejected_for_its_size(tmp_path: Path) -> None:
     assert MAX_PIXELS == 12_000 * 10_000
     (tmp_path / "large.png").write_bytes(png_that_claims(12_000, 10_000))
     with pytest.raises(PhotographError, match=r"large\.png cannot be decoded"):

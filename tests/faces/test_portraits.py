@@ -104,11 +104,11 @@ def test_of_two_faces_of_one_size_the_left_one_is_first(finder: PortraitFinder, 
     assert left.box[2] < 320 < right.box[0]
 
 
-def test_without_an_embedder_nobody_is_measured(finder: PortraitFinder, astronaut: Image) -> None:
+def test_without_an_embedder_no_embedding_is_computed(finder: PortraitFinder, astronaut: Image) -> None:
     assert only(find_portraits(astronaut, finder.detector, finder.landmarker)).embedding is None
 
 
-def test_the_crop_may_be_wider_where_the_data_sets_are(finder: PortraitFinder, astronaut: Image) -> None:
+def test_the_crop_may_be_wider_where_the_datasets_are(finder: PortraitFinder, astronaut: Image) -> None:
     usual, wide = only(finder.find(astronaut)), only(finder.find(astronaut, crop_scale=2.0))
     assert wide.square.side == pytest.approx(usual.square.side * 2.0 / 1.6, abs=1)
 
@@ -124,7 +124,7 @@ def test_near_the_border_the_crop_moves_inwards_and_shows_nothing_invented(
     np.testing.assert_array_equal(portrait.image, cut(narrow, portrait.square))
 
 
-def test_a_face_that_the_border_cuts_off_is_still_a_portrait_and_says_so(
+def test_a_face_that_the_border_cuts_off_is_still_a_portrait_and_is_marked(
     finder: PortraitFinder, astronaut: Image
 ) -> None:
     portrait = only(finder.find(np.ascontiguousarray(astronaut[:, 215:])))
@@ -146,7 +146,7 @@ def test_a_table_has_no_face(finder: PortraitFinder, group: Image) -> None:
 
 
 class SeesFaceOnTable:
-    """A detector that errs."""
+    """A detector that finds a face where there is none."""
 
     def detect(self, image: Image) -> list[Detection]:
         box = np.array([500, 650, 600, 780], np.float32)
@@ -160,12 +160,12 @@ def test_what_has_no_landmarks_is_no_portrait(finder: PortraitFinder, group: Ima
 @pytest.mark.parametrize(
     "image", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3), np.float32)]
 )
-def test_what_is_no_rgb_image_is_refused(finder: PortraitFinder, image: Image) -> None:
+def test_an_array_that_is_no_rgb_image_is_rejected(finder: PortraitFinder, image: Image) -> None:
     with pytest.raises(ValueError, match="expected a uint8 RGB image"):
         finder.find(image)
 
 
-def test_a_photograph_that_lies_on_its_side_gives_the_portrait_of_the_upright_one(
+def test_a_photograph_on_its_side_gives_the_portrait_of_the_upright_one(
     finder: PortraitFinder, astronaut: Image, tmp_path: Path
 ) -> None:
     exif = Pillow.Exif()
@@ -229,7 +229,7 @@ def test_a_frame_gives_the_same_crop_as_a_videos_and_as_a_photographs(
     np.testing.assert_array_equal(portrait.embedding, usable.embedding)
 
 
-def test_an_unknown_profile_is_refused_with_the_names_of_those_there_are() -> None:
+def test_an_unknown_profile_is_rejected_with_the_names_of_those_there_are() -> None:
     with pytest.raises(ValueError, match="profile 'best' is not one of embedded, paper"):
         PortraitFinder.load("best")
 
@@ -249,7 +249,7 @@ def test_only_the_networks_that_are_used_need_be_there(tmp_path: Path) -> None:
     assert "arcface_r50" not in str(caught.value)
 
 
-def test_a_network_in_the_wrong_role_is_refused(tmp_path: Path) -> None:
+def test_a_network_in_the_wrong_role_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"net")
     entry = {"file": "net.onnx", "sha256": sha256_of(tmp_path / "net.onnx"), "license": "own"}
     own = {"scrfd_10g": {**entry, "kind": "face_landmarker"}}

@@ -77,7 +77,7 @@ def test_brightness_is_the_mean_luma_of_the_box():
 
 
 @pytest.mark.parametrize("measure", [sharpness, brightness])
-def test_a_box_is_cut_at_the_pictures_edge_and_refused_outside_it(measure, portrait: Image):
+def test_a_box_is_cut_at_the_pictures_edge_and_rejected_outside_it(measure, portrait: Image):
     inside = np.array([0, 0, 200, 200], np.float32)
     beyond = np.array([-50, -80, 200, 200], np.float32)
     assert measure(portrait, beyond) == measure(portrait, inside)
@@ -128,7 +128,7 @@ class TestPiqe:
         plain = [np.full((512, 512, 3), value, np.uint8) for value in (0, 1, 128, 255)]
         assert piqe.score(plain).tolist() == [100.0] * 4
 
-    def test_an_image_of_another_size_is_refused(self, piqe: Piqe):
+    def test_an_image_of_another_size_is_rejected(self, piqe: Piqe):
         with pytest.raises(ValueError, match=r"\(512, 512, 3\)"):
             piqe.score([np.zeros((256, 256, 3), np.uint8)])
 
@@ -230,7 +230,7 @@ class TestTopiqFace:
         assert metric.score([portrait] * 8 + full[8:])[8:].tolist() == scores[8:]
         assert metric.score(full[:5]).tolist() == scores[:5]
 
-    def test_a_checkpoint_that_could_run_code_is_refused(self, tmp_path: Path):
+    def test_a_checkpoint_that_could_run_code_is_rejected(self, tmp_path: Path):
         import torch
 
         class Evil:
@@ -242,7 +242,7 @@ class TestTopiqFace:
             TopiqFace(tmp_path / "evil.pth")
         assert not (tmp_path / "ran").exists()
 
-    def test_a_checkpoint_of_another_network_is_refused(self, tmp_path: Path):
+    def test_a_checkpoint_of_another_network_is_rejected(self, tmp_path: Path):
         import torch
 
         torch.save({"params": {"weight": torch.zeros(3)}}, tmp_path / "other.pth")
@@ -255,7 +255,7 @@ class TestTopiqFace:
         with pytest.raises(ValueError, match="not a checkpoint of plain tensors"):
             TopiqFace(tmp_path / "noise.pth")
 
-    def test_an_unusable_device_is_refused(self, checkpoint: Path):
+    def test_an_unusable_device_is_rejected(self, checkpoint: Path):
         import torch
 
         with pytest.raises(ValueError, match="'gpu' is not one of cpu, cuda"):

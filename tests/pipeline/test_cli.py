@@ -1,4 +1,4 @@
-"""The command line helps at once, says what is wrong in words, and tells scripts by its exit code."""
+"""The command line gives help fast, states errors in one message, and reports by its exit code."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ finally:
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "expected"),
     [
         ((), ["build", "verify", "report", "demo-clips", "models", "WebDataset shards"]),
         (
@@ -81,7 +81,7 @@ finally:
     ],
 )
 def test_help_is_instant_because_nothing_heavy_is_loaded_for_it(
-    command: tuple[str, ...], told: list[str]
+    command: tuple[str, ...], expected: list[str]
 ) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", HELP, *command], capture_output=True, text=True, check=True)
@@ -89,7 +89,7 @@ def test_help_is_instant_because_nothing_heavy_is_loaded_for_it(
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
     shown, _, modules = done.stdout.partition("loaded:")
     assert not {*HEAVY, "cv2", "scipy", "pyarrow"} & set(modules.split())
-    for text in told:
+    for text in expected:
         assert text in shown
 
 
@@ -143,7 +143,7 @@ def test_a_mistyped_option_is_a_mistake_of_usage_and_starts_nothing() -> None:
     assert "No such option: --replaced" in stderr
 
 
-def test_a_build_ends_with_what_was_made_and_where_it_lies(tmp_path: Path) -> None:
+def test_a_build_ends_with_what_was_made_and_its_path(tmp_path: Path) -> None:
     reasons = {
         "a.mp4": None,
         "b.mp4": Reason.NO_FACE,
@@ -185,7 +185,7 @@ def test_a_duplicate_explains_why_fewer_videos_are_accepted_than_curation_report
     ]
 
 
-def test_a_build_that_gave_no_identity_is_fine_but_says_why(tmp_path: Path) -> None:
+def test_a_build_that_gave_no_identity_exits_with_0_and_names_the_reasons(tmp_path: Path) -> None:
     source = make_source(tmp_path / "clips", {"a.mp4": 9, "b.mp4": 8, "c.mp4": 7})
     output = tmp_path / "mfhq"
     stage(source, output, {"a.mp4": Reason.NO_FACE, "b.mp4": Reason.NO_FACE, "c.mp4": Reason.TIMEOUT})
@@ -208,7 +208,7 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path / "mfhq"
 
 
-def test_verify_of_a_sound_data_set_exits_with_0(dataset: Path) -> None:
+def test_verify_of_a_sound_dataset_exits_with_0(dataset: Path) -> None:
     code, stdout, stderr = run("verify", dataset)
     assert (code, stdout) == (0, f"{dataset}: valid, no errors\n")
     assert "verify: 3/3" in stderr
@@ -288,7 +288,7 @@ def test_report_of_a_damaged_or_missing_shard_exits_with_1(dataset: Path) -> Non
     shard.write_bytes(whole[:-512])
     code, stdout, _ = run("report", dataset)
     assert code == 1
-    assert f"{place.shard}: {len(whole) - 512:,} bytes, but dataset.json says {len(whole):,}" in stdout
+    assert f"{place.shard}: {len(whole) - 512:,} bytes, but dataset.json lists {len(whole):,}" in stdout
 
     shard.unlink()
     code, stdout, _ = run("report", dataset)
@@ -296,7 +296,7 @@ def test_report_of_a_damaged_or_missing_shard_exits_with_1(dataset: Path) -> Non
     assert f"{place.shard}: missing" in stdout
 
 
-def test_clips_cannot_be_made_where_a_file_lies(tmp_path: Path) -> None:
+def test_clips_cannot_be_made_where_a_file_exists(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     code, _, stderr = run("demo-clips", tmp_path / "file")
     assert code == 1

@@ -1,4 +1,4 @@
-"""A configuration is refused before any work starts, in words that name the key and what was expected."""
+"""A configuration is rejected before any work starts, by a message with the key and what was expected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WEIGHTS = {"yunet": "00", "sface": "11"}
 
 
 SHAPING_KEYS_OF_RUN = {"device"}
-"""Keys of `run` that can touch the bits of a result. All others must leave staged work valid."""
+"""Keys of `run` that can change the bits of a result. All others must leave staged work valid."""
 
 
 def load(*overrides: str) -> Config:
@@ -27,7 +27,7 @@ def load(*overrides: str) -> Config:
 
 
 def curation(*overrides: str) -> str:
-    """Digest of what decides about one video."""
+    """Digest of everything that changes the result of one video."""
     return digest(load(*overrides).curation(WEIGHTS, LIBRARIES))
 
 
@@ -56,7 +56,7 @@ def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         (
             "faces.min_pixels=160",
@@ -89,18 +89,18 @@ def test_the_value_of_an_override_may_hold_an_equals_sign() -> None:
         ),
     ],
 )
-def test_a_wrong_key_or_value_is_named_with_what_was_expected(override: str, said: str) -> None:
-    assert said in rejection(override)
+def test_a_wrong_key_or_value_is_named_with_what_was_expected(override: str, message: str) -> None:
+    assert message in rejection(override)
 
 
 def test_all_faults_are_named_at_once() -> None:
-    said = rejection("faces.min_crop_px=-1", "frames.fps=3", "run.scorers=0")
-    assert all(key in said for key in ("faces.min_crop_px:", "frames.fps:", "run.scorers:"))
-    assert str(EMBEDDED) in said
+    message = rejection("faces.min_crop_px=-1", "frames.fps=3", "run.scorers=0")
+    assert all(key in message for key in ("faces.min_crop_px:", "frames.fps:", "run.scorers:"))
+    assert str(EMBEDDED) in message
 
 
 @pytest.mark.parametrize("override", ["faces.min_pixels", "=160", "--verbose", ""])
-def test_what_is_no_override_is_refused_with_an_example(override: str) -> None:
+def test_a_malformed_override_is_rejected_with_an_example(override: str) -> None:
     assert (
         f"{override!r} is not an override; expected section.key=value, such as faces.min_crop_px=256"
         in rejection(override)
@@ -108,13 +108,13 @@ def test_what_is_no_override_is_refused_with_an_example(override: str) -> None:
 
 
 def test_a_key_without_a_value_comes_with_what_it_takes() -> None:
-    said = (
+    message = (
         "'faces.min_crop_px' has no value; expected faces.min_crop_px=VALUE, where VALUE is a number above 0"
     )
-    assert rejection("faces.min_crop_px") == said
+    assert rejection("faces.min_crop_px") == message
 
 
-def test_a_workflow_of_the_trainer_is_said_to_be_for_another_command() -> None:
+def test_a_workflow_of_the_trainer_is_reported_as_one_of_another_command() -> None:
     with pytest.raises(
         ConfigError, match="is for another command: unknown sections stage, data, model"
     ) as caught:
@@ -122,11 +122,11 @@ def test_a_workflow_of_the_trainer_is_said_to_be_for_another_command() -> None:
     assert "workflows/curate_*.yaml" in str(caught.value)
 
 
-def test_an_override_below_a_value_is_refused() -> None:
+def test_an_override_below_a_value_is_rejected() -> None:
     assert "quality is a value, not a section" in rejection("models.quality.metric=piqe")
 
 
-def test_an_override_that_is_not_yaml_is_refused() -> None:
+def test_an_override_that_is_not_yaml_is_rejected() -> None:
     assert "the value is not YAML" in rejection("source.license=[open")
 
 
@@ -149,14 +149,14 @@ def test_a_missing_section_comes_with_all_that_it_must_have(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("output", ["/data/clips", "/data/clips/out", "/data/x/../clips/out"])
-def test_an_output_inside_the_source_is_refused(output: str) -> None:
-    assert "lies inside source.path /data/clips" in rejection(f"output={output}")
+def test_an_output_inside_the_source_is_rejected(output: str) -> None:
+    assert "is inside source.path /data/clips" in rejection(f"output={output}")
 
 
-def test_an_output_that_a_link_leads_into_the_source_is_refused(tmp_path: Path) -> None:
+def test_an_output_that_a_link_leads_into_the_source_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "clips")
-    with pytest.raises(ConfigError, match=r"lies inside source\.path"):
+    with pytest.raises(ConfigError, match=r"is inside source\.path"):
         load(f"source.path={tmp_path}/clips", f"output={tmp_path}/link/out")
 
 
@@ -166,14 +166,14 @@ def test_an_output_beside_the_source_is_fine() -> None:
 
 @pytest.mark.parametrize("key", ["output", "source.path", "run.models_dir"])
 @pytest.mark.parametrize("address", ["s3://bucket/folder", "gs://bucket", "https://example.org/x"])
-def test_an_address_is_refused_where_a_folder_is_expected(key: str, address: str) -> None:
-    assert f"{key}: this is an address; expected a folder that every node of the cluster sees" in rejection(
+def test_a_url_is_rejected_where_a_directory_is_expected(key: str, address: str) -> None:
+    assert f"{key}: this is a URL; expected a directory that every node of the cluster sees" in rejection(
         f"{key}={address}"
     )
 
 
-def test_a_tilde_is_refused_because_nothing_replaces_it() -> None:
-    assert "output: `~` is not replaced here; write the whole path" in rejection("output=~/mfhq")
+def test_a_tilde_is_rejected_because_nothing_replaces_it() -> None:
+    assert "output: `~` is not expanded here. Write the whole path" in rejection("output=~/mfhq")
 
 
 @pytest.mark.parametrize("clusters", [1, 8])
@@ -188,7 +188,7 @@ def test_rejoining_a_track_may_not_ask_for_less_than_staying_on_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"faces: [1", "is not YAML"),
         (b"\xff\xfe", "is not YAML"),
@@ -197,10 +197,10 @@ def test_rejoining_a_track_may_not_ask_for_less_than_staying_on_it() -> None:
         (b"!!python/object/apply:os.getcwd []", "is not YAML"),
     ],
 )
-def test_a_file_that_is_no_workflow_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_no_workflow_is_rejected(tmp_path: Path, content: bytes, message: str) -> None:
     workflow = tmp_path / "workflow.yaml"
     workflow.write_bytes(content)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         load_workflow(workflow, SET, Config)
 
 
@@ -273,7 +273,7 @@ def test_other_libraries_change_the_digest() -> None:
     assert curation() != digest(load().curation(WEIGHTS, {"decord": "9"}))
 
 
-def test_where_the_source_lies_is_not_part_of_the_data_set() -> None:
+def test_the_path_of_the_source_is_not_part_of_the_dataset() -> None:
     assert load("source.path=/mnt/same-clips").defining() == load().defining()
 
 
@@ -285,7 +285,7 @@ def test_other_weights_of_the_same_name_change_the_digest() -> None:
     assert curation() != digest(load().curation(WEIGHTS | {"sface": "12"}, LIBRARIES))
 
 
-def test_how_the_machine_runs_is_not_part_of_what_defines_the_data_set() -> None:
+def test_how_the_machine_runs_is_not_part_of_what_defines_the_dataset() -> None:
     assert load("run.scorers=2", "output=/elsewhere").defining() == load().defining()
     assert load("split.seed=1").defining() != load().defining()
 

@@ -1,4 +1,4 @@
-"""The demo clips are what `truth.json` says of them."""
+"""The demo clips match `truth.json`."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_every_container_is_written_the_same_way_twice(
     assert written[0] == written[1]
 
 
-def test_a_width_for_which_the_encoder_is_not_repeatable_is_refused(tmp_path: Path) -> None:
+def test_a_width_for_which_the_encoder_is_not_repeatable_is_rejected(tmp_path: Path) -> None:
     frame = np.zeros((64, 96, 3), np.uint8)
     with pytest.raises(ValueError, match="width 96 is no multiple of 64"):
         write_video(tmp_path / "narrow.mp4", [(frame, 0.0)], "libx264", 25)
@@ -121,15 +121,15 @@ def test_another_seed_gives_other_motion(folder: Path, tmp_path: Path) -> None:
     assert other.frames[0].faces != truth_of(folder, CLOSE_UP).frames[0].faces
 
 
-def test_an_unknown_clip_is_refused_with_the_names_of_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_clip_is_rejected_with_the_names_of_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no demo clip is called \['nope.mp4'\].*carphone\.mp4"):
         make_demo_clips(tmp_path, only=["nope.mp4"])
 
 
-def test_progress_is_told_of_every_file(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    make_demo_clips(tmp_path, only=["empty.mp4", "carphone.mp4"], progress=lambda *what: told.append(what))
-    assert told == [("carphone.mp4", 0, 2), ("empty.mp4", 1, 2)]
+def test_progress_is_reported_for_every_file(tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    make_demo_clips(tmp_path, only=["empty.mp4", "carphone.mp4"], progress=lambda *what: calls.append(what))
+    assert calls == [("carphone.mp4", 0, 2), ("empty.mp4", 1, 2)]
 
 
 def test_every_clip_decodes_to_the_frames_sizes_and_times_of_the_truth(folder: Path) -> None:
@@ -240,8 +240,10 @@ def test_the_landmarker_sees_the_poses_of_the_truth(
         (face,) = detector.detect(image)
         seen = landmarker.find(image, face.box)
         assert seen is not None, f"{name} at {truth.time_s} s"
-        told = truth.faces[0]
-        errors.append((seen.pose.yaw - told.yaw, seen.pose.pitch - told.pitch, seen.pose.roll - told.roll))
+        expected = truth.faces[0]
+        errors.append(
+            (seen.pose.yaw - expected.yaw, seen.pose.pitch - expected.pitch, seen.pose.roll - expected.roll)
+        )
     medians = np.median(np.abs(errors), axis=0)
     assert len(errors) >= 6
     assert (medians < 5).all(), f"median absolute errors of yaw, pitch, roll: {medians}"

@@ -1,4 +1,4 @@
-"""A build that asks for a GPU is told before any work when no network would use it."""
+"""A build with run.device=cuda ends before any work when no network would use a GPU."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def rejection(run: Run, models: Models) -> str:
     return str(caught.value)
 
 
-def test_networks_that_only_run_on_the_cpu_refuse_cuda() -> None:
-    said = rejection(Run(device="cuda", scorer_gpus=1, analyser_gpus=1), EMBEDDED)
-    assert "run.device=cuda: none of the configured networks can use a GPU" in said
-    assert "models.quality=piqe" in said
-    assert "curate_paper.yaml" in said
+def test_networks_that_only_run_on_the_cpu_reject_cuda() -> None:
+    message = rejection(Run(device="cuda", scorer_gpus=1, analyser_gpus=1), EMBEDDED)
+    assert "run.device=cuda: none of the configured networks can use a GPU" in message
+    assert "models.quality=piqe" in message
+    assert "curate_paper.yaml" in message
 
 
 def test_processes_without_a_share_of_a_gpu_are_named_with_their_key() -> None:
-    said = rejection(Run(device="cuda"), PAPER)
-    assert "run.analyser_gpus=0.1 and run.scorer_gpus=0.5" in said
+    message = rejection(Run(device="cuda"), PAPER)
+    assert "run.analyser_gpus=0.1 and run.scorer_gpus=0.5" in message
     assert "run.scorer_gpus" not in rejection(Run(device="cuda", scorer_gpus=0.5), PAPER)
     only_quality = EMBEDDED.model_copy(update={"quality": "topiq_nr-face"})
     assert "run.analyser_gpus" not in rejection(Run(device="cuda"), only_quality)
 
 
-def test_what_can_run_is_not_refused() -> None:
+def test_what_can_run_is_not_rejected() -> None:
     check_device(Run(device="cuda", analyser_gpus=0.1, scorer_gpus=0.5), PAPER, WEIGHTS)
     check_device(Run(device="cpu"), EMBEDDED, WEIGHTS)

@@ -61,7 +61,7 @@ def test_an_interrupted_build_explains_what_it_has_finished(output: Path) -> Non
     assert any("not finished" in note for note in found.notes)
 
 
-def test_a_video_that_waits_for_its_turn_is_said_to_wait(output: Path) -> None:
+def test_a_video_that_is_not_curated_yet_is_an_error(output: Path) -> None:
     with pytest.raises(BuildError, match=r"demo/waiting\.mp4 is not curated yet"):
         explain(output, WAITING)
 
@@ -78,7 +78,7 @@ def test_a_rejected_video_shows_its_reason_and_the_gate_behind_it(finished: Path
     assert [run.state for run in frame_runs(found.timeline)] == ["no_face", "faces", "no_face"]
 
 
-def test_without_staging_the_tables_still_tell_the_outcome_and_the_images(finished: Path) -> None:
+def test_without_staging_the_tables_still_give_the_outcome_and_the_images(finished: Path) -> None:
     whole = explain(finished, GOOD)
     shutil.rmtree(finished / FOLDER)
     found = explain(finished, GOOD, finished.parent / "videos")
@@ -87,17 +87,19 @@ def test_without_staging_the_tables_still_tell_the_outcome_and_the_images(finish
     assert found.images == whole.images
     assert [f.frame for f in found.timeline.faces if f.chosen] == [10 * number for number in range(8)]
     assert found.notes == [
-        "The staging area (.staging) was deleted: only what the dataset's tables hold is shown."
+        "The staging area (.staging) was deleted: only the content of the dataset's tables is shown."
     ]
     assert explain(finished, SMALL).outcome.reason == Reason.CROP_TOO_SMALL
 
 
-def test_a_video_that_was_moved_is_said_to_be_gone_and_found_where_it_is_now(finished: Path) -> None:
+def test_a_video_that_was_moved_is_reported_missing_and_found_where_it_is_now(finished: Path) -> None:
     videos = finished.parent / "videos"
     moved = videos.rename(finished.parent / "archive")
     found = explain(finished, GOOD)
     assert (found.file, found.whole) == (None, True)
-    assert found.notes == [f"There is no regular file of this video in {videos}. Pass --source if it was moved."]
+    assert found.notes == [
+        f"There is no regular file of this video in {videos}. Pass --source if it was moved."
+    ]
     assert explain(finished, GOOD, moved).file == moved / GOOD
 
 

@@ -1,4 +1,4 @@
-"""The page of `mfhq explain` as somebody sees it, in a browser that is cut off from every network."""
+"""The page of `mfhq explain` in a browser without any network."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_chosen_images_and_the_frames_are_pictures(accepted_page: Opened, re
         assert opened.evaluate("document.querySelectorAll('.strip rect').length") == boxes
 
 
-def test_a_box_lies_where_the_face_was_seen(accepted_page: Opened) -> None:
+def test_a_box_is_drawn_where_the_face_was_seen(accepted_page: Opened) -> None:
     """The video is 128 pixels wide, and the face's box begins at its pixel 10."""
     place = accepted_page.evaluate(
         "(() => { const svg = document.querySelector('.strip svg').getBoundingClientRect();"

@@ -1,4 +1,4 @@
-"""The last word on a video: which tracks become samples, under which keys, and why the others do not."""
+"""The final outcome of a video: which tracks become samples, under which keys, and why the others do not."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_person_who_keeps_still_does_not_cost_the_other_one_the_sample() -> No
     assert found.jpegs[0][0].startswith(b"jpeg 2")
 
 
-def test_a_video_whose_last_track_is_refused_is_rejected_with_its_reason() -> None:
+def test_a_video_whose_last_track_is_rejected_is_rejected_with_its_reason() -> None:
     outcome = finalized(analysis_of(turning(0, step_deg=0.05), refused=2)).outcome
     assert (outcome.status, outcome.identities) == (Status.REJECTED, 0)
     assert outcome.reason is Reason.TOO_FEW_POSES
@@ -158,7 +158,7 @@ def test_a_video_whose_last_track_is_refused_is_rejected_with_its_reason() -> No
 
 
 @pytest.mark.parametrize(("override", "higher_is_better"), [("15", False), ("35", True)])
-def test_images_worse_than_the_limit_are_never_chosen_and_the_reason_says_so(
+def test_images_worse_than_the_limit_are_never_chosen_and_the_reason_names_it(
     override: str, higher_is_better: bool
 ) -> None:
     limit = f"selection.worst_quality={override}"

@@ -1,4 +1,4 @@
-"""A folder of videos becomes a manifest that loses no file, whatever the files are called."""
+"""A folder of videos becomes a manifest that lists every file, under any file name."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_what_is_ignored_is_reported_in_a_sentence_each(ignored: Ignored, messag
     assert ignored.messages() == messages
 
 
-def test_an_empty_directory_is_an_error_that_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_an_empty_directory_is_an_error_that_names_the_suffixes(tmp_path: Path) -> None:
     make(tmp_path, "notes.txt")
     with pytest.raises(SourceError) as caught:
         listed(tmp_path)

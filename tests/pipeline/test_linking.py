@@ -1,4 +1,4 @@
-"""Persons are linked, copies set aside and a test split held out, whatever order videos were finished in."""
+"""Persons are linked, copies rejected and a test split held out, in any order of finished videos."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_clips_of_one_file_are_copies_only_when_span_and_box_are_equal() -> None
     assert assignment.outcomes[3].detail == "same content as a"
 
 
-def test_a_file_with_the_content_of_an_earlier_one_is_set_aside_and_says_of_which() -> None:
+def test_a_file_with_the_content_of_an_earlier_one_is_rejected_and_names_the_earlier_one() -> None:
     identities = [identity("a"), identity("b"), identity("c", degrees=90)]
     assignment = settle(identities, a="same", b="same")
     by_video = {o.video_id: o for o in assignment.outcomes}
@@ -140,7 +140,7 @@ def test_of_a_video_that_failed_nothing_is_a_copy() -> None:
     assert [o.reason for o in assignment.outcomes] == [Reason.TRACK_TOO_SHORT, None]
 
 
-def test_all_identities_of_a_person_are_kept_unless_told_otherwise() -> None:
+def test_all_identities_of_a_person_are_kept_unless_configured_otherwise() -> None:
     assignment = settle([identity("a"), identity("b", badness=0.5)])
     assert assignment.placements.keys() == {"a_00", "b_00"}
 

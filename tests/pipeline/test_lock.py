@@ -62,7 +62,7 @@ def rejection(output: Path) -> str:
     return str(caught.value)
 
 
-def test_a_second_build_of_the_same_directory_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+def test_a_second_build_of_the_same_directory_is_rejected_until_the_first_ends(tmp_path: Path) -> None:
     output = tmp_path / "mfhq"
     with output_lock(output):
         assert f"Another build is writing to {output}" in rejection(output)
@@ -103,7 +103,7 @@ def test_a_build_that_fails_lets_go_and_keeps_what_is_there(tmp_path: Path) -> N
     assert [path.name for path in output.iterdir()] == ["train"]
 
 
-def test_the_lock_lies_inside_so_that_a_mount_point_needs_no_writable_parent(tmp_path: Path) -> None:
+def test_the_lock_is_inside_so_that_a_mount_point_needs_no_writable_parent(tmp_path: Path) -> None:
     output = tmp_path / "mfhq"
     output.mkdir()
     with output_lock(output):
@@ -123,23 +123,23 @@ def test_a_mount_point_under_a_read_only_parent_can_be_locked(read_only_parent: 
 
 def test_an_output_below_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    said = rejection(tmp_path / "file" / "mfhq")
-    assert f"output {tmp_path}/file/mfhq cannot be used" in said
-    assert "Give a directory that can be written to" in said
+    message = rejection(tmp_path / "file" / "mfhq")
+    assert f"output {tmp_path}/file/mfhq cannot be used" in message
+    assert "Give a directory that can be written to" in message
 
 
 def test_without_locks_a_file_marks_the_output_as_in_use(tmp_path: Path, no_locks: None) -> None:
     output = tmp_path / "mfhq"
-    told: list[str] = []
-    with output_lock(output, told.append):
+    messages: list[str] = []
+    with output_lock(output, messages.append):
         owner = output / ".staging" / "lock-owner"
         assert owner.read_text().startswith(f"process {os.getpid()} on ")
-        said = rejection(output)
-        assert f"Another build is writing to {output}: process {os.getpid()} on " in said
-        assert f"If it no longer runs, remove {owner}" in said
+        message = rejection(output)
+        assert f"Another build is writing to {output}: process {os.getpid()} on " in message
+        assert f"If it no longer runs, remove {owner}" in message
         assert owner.exists(), "the second build leaves the first one's mark alone"
-    assert len(told) == 1
-    assert "file system without locks" in told[0]
+    assert len(messages) == 1
+    assert "file system without locks" in messages[0]
     assert not output.exists()
 
 

@@ -1,4 +1,4 @@
-"""`mfhq models`: what there is, whether it is here, and fetching it from a web server on this machine."""
+"""`mfhq models`: the known networks, which of them are here, and a download from a local web server."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_own_networks_are_shown_too(tmp_path: Path) -> None:
     (tmp_path / "models.json").write_text(json.dumps({"own": entry}))
     own = listed("--models-dir", tmp_path)["own"]
     assert own["here"] == str(tmp_path / "own.onnx")
-    assert own["from"] == "no address is known"
+    assert own["from"] == "no URL is known"
 
 
 def test_a_folder_that_is_none_or_an_unusable_models_json_is_named(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def workflow(tmp_path: Path) -> Path:
     return path
 
 
-def test_pulling_says_what_it_fetches_how_far_it_is_and_where_all_lies(workflow: Path, weights: Path) -> None:
+def test_pulling_shows_what_it_fetches_its_progress_and_the_paths(workflow: Path, weights: Path) -> None:
     code, stdout, stderr = run("pull", workflow, "--models-dir", weights)
     assert code == 0
     assert stdout.splitlines() == [
@@ -181,7 +181,7 @@ def test_what_could_not_be_fetched_is_named_with_address_and_remedy(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             None,
@@ -196,8 +196,8 @@ def test_what_could_not_be_fetched_is_named_with_address_and_remedy(
         ),
     ],
 )
-def test_a_workflow_that_names_no_networks_is_refused_in_words(
-    tmp_path: Path, text: str | None, said: str
+def test_a_workflow_that_names_no_networks_is_rejected(
+    tmp_path: Path, text: str | None, message: str
 ) -> None:
     workflow = tmp_path / "workflow.yaml"
     if text is not None:
@@ -205,7 +205,7 @@ def test_a_workflow_that_names_no_networks_is_refused_in_words(
     code, _, stderr = run("pull", workflow, "--models-dir", tmp_path / "weights")
     assert code == 1
     assert stderr.startswith("error: ")
-    assert said in stderr
+    assert message in stderr
     assert not (tmp_path / "weights").exists()
 
 

@@ -1,4 +1,4 @@
-"""From finished videos to a dataset: whole, the same bytes every time, settled by all videos together."""
+"""From finished videos to a dataset: whole, the same bytes every time, decided by all videos together."""
 
 from __future__ import annotations
 
@@ -140,12 +140,12 @@ def test_other_settings_of_splits_and_people_need_no_new_curation(source: Path, 
     assert verify(output) == []
 
 
-def test_shards_are_cut_where_the_configuration_says(source: Path, tmp_path: Path) -> None:
+def test_shards_are_cut_at_the_configured_limits(source: Path, tmp_path: Path) -> None:
     metadata, _, _ = packed(source, tmp_path / "mfhq", "shards.max_samples=2", "split.test_videos=0")
     assert [shard.samples for shard in metadata.shards] == [2, 2, 2]
 
 
-def test_a_build_without_a_single_identity_is_a_dataset_that_says_why(tmp_path: Path) -> None:
+def test_a_build_without_a_single_identity_is_a_dataset_with_the_reasons(tmp_path: Path) -> None:
     source = make_source(tmp_path / "clips", dict.fromkeys(LOST, 10))
     metadata, _, _ = packed(source, tmp_path / "mfhq")
     assert metadata.shards == []
@@ -171,7 +171,9 @@ def test_a_damaged_part_ends_packing_in_words_and_only_its_video_is_curated_agai
 
     with pytest.raises(BuildError) as caught:
         packed(source, output)
-    assert "what was kept of 2 finished videos cannot be read back, such as demo/a.mp4" in str(caught.value)
+    assert "the staged files of 2 finished videos cannot be read back, such as demo/a.mp4" in str(
+        caught.value
+    )
     assert "the same command again" in str(caught.value)
 
     _, again, _ = packed(source, output)

@@ -1,4 +1,4 @@
-"""What a build has to do, and what is in its way, is known before any work starts."""
+"""Finds the work of a build, and every obstacle, before any work starts."""
 
 from __future__ import annotations
 
@@ -115,14 +115,14 @@ def test_a_damaged_part_is_tried_again_with_the_failed_ones(source: Path, output
     assert names(plan(source, output, retry_failed=True)) == ["b.mp4"]
 
 
-def test_another_configuration_is_refused_naming_every_key_that_differs(source: Path, output: Path) -> None:
+def test_another_configuration_is_rejected_naming_every_key_that_differs(source: Path, output: Path) -> None:
     finish(plan(source, output))
     before = (output / ".staging/settings.json").read_bytes()
-    said = rejection(source, output, "faces.min_crop_px=200", "split.seed=7")
-    assert f"{output} holds a build of another configuration" in said
-    assert "faces.min_crop_px: 256.0 -> 200.0" in said
-    assert "split.seed: 0 -> 7" in said
-    assert "--replace to build over it: 4 of 4 finished videos are then curated again" in said
+    message = rejection(source, output, "faces.min_crop_px=200", "split.seed=7")
+    assert f"{output} holds a build of another configuration" in message
+    assert "faces.min_crop_px: 256.0 -> 200.0" in message
+    assert "split.seed: 0 -> 7" in message
+    assert "--replace to build over it: 4 of 4 finished videos are then curated again" in message
     assert "--replace to build over it: all 4 finished videos are then used" in rejection(
         source, output, "split.seed=7"
     )
@@ -134,7 +134,7 @@ def test_an_output_where_nothing_is_finished_costs_nothing_to_replace(source: Pa
     assert "no video is finished there yet" in rejection(source, output, "faces.max_yaw=60")
 
 
-def test_other_weights_of_the_same_name_are_refused_as_well(source: Path, output: Path) -> None:
+def test_other_weights_of_the_same_name_are_rejected_as_well(source: Path, output: Path) -> None:
     finish(plan(source, output))
     yunet = dataclasses.replace(MODELS_USED["yunet"], sha256="ab" * 32)
     with pytest.raises(BuildError) as caught:
@@ -168,7 +168,9 @@ def test_until_a_replacing_build_has_packed_the_commands_of_both_builds_go_on(
     finish(plan(source, output))
     plan(source, output, "faces.max_yaw=60", replace=True)  # is interrupted here
 
-    assert len(plan(source, output, "faces.max_yaw=60").todo) == 4, "it need not be told --replace again"
+    assert len(plan(source, output, "faces.max_yaw=60").todo) == 4, (
+        "the takeover is recorded: no --replace needed"
+    )
     assert "holds a build of another configuration" in rejection(source, output, "faces.max_yaw=50")
     assert names(plan(source, output)) == [], "the first build's dataset is whole, and so is its command"
     confirm(output)
@@ -188,16 +190,18 @@ def test_how_the_machine_runs_may_change_between_runs(source: Path, output: Path
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "message"),
     [
         ("thesis.tex", "files that no build left there, such as thesis.tex"),
         ("dataset.json", "a dataset, but not what it was built from (.staging/settings.json is missing)"),
     ],
 )
-def test_an_output_with_files_of_others_is_refused(source: Path, output: Path, file: str, said: str) -> None:
+def test_an_output_with_files_of_others_is_rejected(
+    source: Path, output: Path, file: str, message: str
+) -> None:
     output.mkdir()
     (output / file).write_text("{}")
-    assert said in rejection(source, output)
+    assert message in rejection(source, output)
     assert "--replace" in rejection(source, output)
     assert [path.name for path in output.iterdir()] == [file]
 
@@ -205,7 +209,7 @@ def test_an_output_with_files_of_others_is_refused(source: Path, output: Path, f
     assert (output / file).read_text() == "{}"
 
 
-def test_files_where_shards_will_lie_are_refused_before_the_work_and_not_after(
+def test_files_in_the_way_of_shards_are_rejected_before_the_work_and_not_after(
     source: Path, output: Path
 ) -> None:
     (output / "train").mkdir(parents=True)
@@ -227,14 +231,14 @@ def test_damaged_settings_are_named_and_replacing_keeps_finished_videos(
     finish(plan(source, output))
     settings = output / ".staging" / "settings.json"
     settings.write_bytes(content)
-    said = rejection(source, output)
-    assert f"{settings} is damaged" in said
-    assert "--replace" in said
+    message = rejection(source, output)
+    assert f"{settings} is damaged" in message
+    assert "--replace" in message
     assert names(plan(source, output, replace=True)) == []
     assert json.loads(settings.read_bytes())["faces"]["min_crop_px"] == 256.0
 
 
-def test_a_source_without_videos_is_refused_in_words(tmp_path: Path, output: Path) -> None:
+def test_a_source_without_videos_is_rejected(tmp_path: Path, output: Path) -> None:
     empty = make_source(tmp_path / "empty", {"notes.txt": 5})
     assert f"source.path: {empty} contains no video file (.3gp, .avi" in rejection(empty, output)
     assert f"source.path: {tmp_path}/none is not a directory" in rejection(tmp_path / "none", output)
@@ -247,20 +251,18 @@ def test_a_source_without_videos_is_refused_in_words(tmp_path: Path, output: Pat
 
 
 @pytest.mark.parametrize("place", ["file", "file/mfhq", "file/deep/mfhq"])
-def test_an_output_that_cannot_be_a_folder_is_refused_in_words(
-    source: Path, tmp_path: Path, place: str
-) -> None:
+def test_an_output_that_cannot_be_a_directory_is_rejected(source: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("in the way")
     for replace in (False, True):
-        said = rejection(source, tmp_path / place, replace=replace)
-        assert f"output {tmp_path / place} cannot be used: " in said
-        assert f"{tmp_path}/file" in said
-        assert "Give a directory that can be written to" in said
+        message = rejection(source, tmp_path / place, replace=replace)
+        assert f"output {tmp_path / place} cannot be used: " in message
+        assert f"{tmp_path}/file" in message
+        assert "Give a directory that can be written to" in message
 
 
-def test_an_output_that_must_not_be_written_is_refused_in_words(source: Path) -> None:
-    said = rejection(source, Path("/proc/mfhq"))
-    assert said.startswith("output /proc/mfhq cannot be used: /proc/mfhq: ")
+def test_an_output_that_must_not_be_written_is_rejected(source: Path) -> None:
+    message = rejection(source, Path("/proc/mfhq"))
+    assert message.startswith("output /proc/mfhq cannot be used: /proc/mfhq: ")
 
 
 @pytest.mark.parametrize("models_dir", ["weights", "none"])

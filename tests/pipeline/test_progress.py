@@ -1,4 +1,4 @@
-"""Progress is bars on a terminal and a line now and then in a log."""
+"""Progress is a bar on a terminal and a line at intervals in a log."""
 
 from __future__ import annotations
 

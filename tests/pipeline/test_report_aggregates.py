@@ -134,7 +134,7 @@ def test_pose_distances_weigh_roll_as_the_selection_does(dataset: Dataset) -> No
     assert found.distances_deg[0, 0] == pytest.approx(expected)
 
 
-def test_images_of_an_identity_that_stand_apart_are_refused(dataset: Dataset) -> None:
+def test_images_of_an_identity_that_stand_apart_are_rejected(dataset: Dataset) -> None:
     images = dataset.images()
     order = [*range(7), 8, 7, *range(9, len(images))]
     with pytest.raises(DatasetError, match="are not consecutive"):

@@ -1,4 +1,4 @@
-"""The report as somebody sees it: opened in a browser that is cut off from every network."""
+"""The report in a browser without any network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLAGS = (
 
 @dataclass
 class Opened:
-    """A page in the browser, with what it asked for and complained about."""
+    """A page in the browser, with its requests and errors."""
 
     page: object
     requests: list[str] = field(default_factory=list)
@@ -125,7 +125,7 @@ def test_every_thumbnail_is_a_picture_and_outlines_can_be_shown(opened: Opened) 
     assert length == pytest.approx(918 * 112 / 512, rel=0.05)
 
 
-def test_the_numbers_shown_are_those_of_the_data_set(opened: Opened, root: Path) -> None:
+def test_the_numbers_shown_are_those_of_the_dataset(opened: Opened, root: Path) -> None:
     metadata: DatasetMetadata = Dataset.open(root).metadata
     shown = opened.evaluate(
         "Object.fromEntries([...document.querySelectorAll('[id^=key-]')].map((e) => [e.id, +e.textContent]))"

@@ -1,4 +1,4 @@
-"""The report as a file: complete, escaped, the same for the same data, and good when there is little to show."""
+"""The report as a file: complete, escaped, the same for the same data, and readable for a tiny dataset."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_equal_data_gives_equal_bytes_and_kept_timings_are_used_again(root: Path
     assert "fig-time-steps" in figures(html)
 
 
-def test_without_timings_the_page_says_so(tmp_path: Path) -> None:
+def test_without_timings_the_page_has_a_note(tmp_path: Path) -> None:
     factory.build(tmp_path, accepted=1, lost={})
     html = write_report(tmp_path).read_text(encoding="utf-8")
     assert "Timings are not known" in html
@@ -136,7 +136,7 @@ def test_without_timings_the_page_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "lost", [{Reason.NO_FACE: 3, Reason.UNREADABLE: 1}, {}], ids=["all lost", "no videos"]
 )
-def test_a_data_set_without_identities_has_a_report(tmp_path: Path, lost: dict[Reason, int]) -> None:
+def test_a_dataset_without_identities_has_a_report(tmp_path: Path, lost: dict[Reason, int]) -> None:
     factory.build(tmp_path, accepted=0, lost=lost)
     html = write_report(tmp_path, {}).read_text(encoding="utf-8")
     assert set(figures(html)) == ({"fig-funnel"} if lost else set())
@@ -154,7 +154,7 @@ def test_a_sample_that_cannot_be_read_is_named_in_its_place(tmp_path: Path) -> N
     assert "key_000 · person_000" in text
 
 
-def test_a_folder_without_a_finished_data_set_is_refused(tmp_path: Path) -> None:
+def test_a_directory_without_a_finished_dataset_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"has no dataset\.json"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""After an upgrade of a library, finished videos are neither dropped nor mixed in without a word."""
+"""After an upgrade of a library, finished videos are neither dropped nor mixed in silently."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ def test_after_an_upgrade_the_build_stops_and_names_the_versions_the_videos_and_
     finish(planned, 2)
     older = by_older_libraries(planned, av="15.0.0", torch="2.0")
 
-    said = question(source, output)
-    assert "2 of 3 videos are finished, but with:" in said
-    assert f"  av: 15.0.0 -> {NOW}" in said
-    assert f"  torch: 2.0 -> {library_versions()['torch']}" in said
-    assert "--keep-staged" in said
-    assert "--redo" in said
-    assert question(source, output) == said, "asking changes nothing"
+    message = question(source, output)
+    assert "2 of 3 videos are finished, but with:" in message
+    assert f"  av: 15.0.0 -> {NOW}" in message
+    assert f"  torch: 2.0 -> {library_versions()['torch']}" in message
+    assert "--keep-staged" in message
+    assert "--redo" in message
+    assert question(source, output) == message, "asking changes nothing"
     assert [path.name for path in (output / ".staging").iterdir() if path.is_dir()] == [older.name]
 
 
-def test_kept_videos_are_used_and_all_versions_are_told(source: Path, output: Path) -> None:
+def test_kept_videos_are_used_and_all_versions_are_listed(source: Path, output: Path) -> None:
     planned = plan(source, output)
     finish(planned, 2)
     by_older_libraries(planned, av="15.0.0")
@@ -135,19 +135,19 @@ def test_a_second_upgrade_asks_about_what_both_earlier_versions_finished(source:
     finish(kept, 1)
     by_older_libraries(kept, av="15.0.0")
 
-    said = question(source, output)
-    assert f"av: 14.0.0 -> {NOW}" in said
-    assert f"av: 15.0.0 -> {NOW}" in said
+    message = question(source, output)
+    assert f"av: 14.0.0 -> {NOW}" in message
+    assert f"av: 15.0.0 -> {NOW}" in message
     third = plan(source, output, staged="keep")
     assert names(third) == ["a.mp4"]
     finish(third)
     assert third.libraries()["av"] == f"14.0.0, 15.0.0, {NOW}"
 
 
-def test_another_device_is_told_like_another_library(source: Path, output: Path) -> None:
+def test_another_device_is_reported_like_another_library(source: Path, output: Path) -> None:
     finish(plan(source, output))
-    said = question(source, output, "run.device=cuda")
-    assert "3 of 3 videos are finished, but with:\n  device: cpu -> cuda" in said
+    message = question(source, output, "run.device=cuda")
+    assert "3 of 3 videos are finished, but with:\n  device: cpu -> cuda" in message
     assert names(plan(source, output)) == [], "the device they were made on is still good"
 
 
@@ -215,10 +215,10 @@ def test_finished_videos_of_unknown_versions_can_only_be_redone(
         (older / "curation.json").unlink()
     else:
         (older / "curation.json").write_bytes(damage)
-    said = question(source, output)
-    assert f"unknown versions ({older / 'curation.json'} is missing or damaged)" in said
-    assert "--redo" in said
-    assert "--keep-staged" not in said
+    message = question(source, output)
+    assert f"unknown versions ({older / 'curation.json'} is missing or damaged)" in message
+    assert "--redo" in message
+    assert "--keep-staged" not in message
     assert len(plan(source, output, staged="keep").todo) == 3
     assert len(plan(source, output).todo) == 3
 
@@ -229,7 +229,7 @@ def command(source: Path, output: Path, *more: str) -> tuple[int, str]:
     return done.exit_code, done.stderr
 
 
-def test_the_command_asks_and_keeps_and_the_dataset_tells_both_versions(source: Path, output: Path) -> None:
+def test_the_command_asks_and_keeps_and_the_dataset_names_both_versions(source: Path, output: Path) -> None:
     planned = plan(source, output)
     finish(planned)
     by_older_libraries(planned, av="15.0.0")

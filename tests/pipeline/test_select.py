@@ -73,7 +73,7 @@ def test_eight_points_are_always_found_at_half_the_separation_that_sampling_reac
 
 @settings(max_examples=150, deadline=None)
 @given(POSES, st.data())
-def test_a_choice_is_eight_of_the_clusters_best_far_enough_apart_or_a_refusal(
+def test_a_choice_is_eight_of_the_clusters_best_far_enough_apart_or_a_rejection(
     poses: Rows, data: st.DataObject
 ) -> None:
     count = len(poses)
@@ -140,7 +140,7 @@ def test_seven_pose_clusters_are_too_few() -> None:
     assert rejection == Rejection(Reason.TOO_FEW_POSES, "7 pose clusters, 8 needed")
 
 
-def test_too_few_clusters_are_refused_also_when_no_separation_is_asked_for() -> None:
+def test_too_few_clusters_are_rejected_also_when_no_separation_is_asked_for() -> None:
     assert isinstance(
         choose(table(turning(5, 10)), np.arange(5), np.zeros(5), Selection(min_separation_deg=0)), Rejection
     )
@@ -151,7 +151,7 @@ def test_no_candidates_at_all_are_too_few() -> None:
     assert isinstance(rejection, Rejection)
 
 
-def test_a_still_head_is_refused_before_it_is_scored_with_the_figures() -> None:
+def test_a_still_head_is_rejected_before_it_is_scored_with_the_figures() -> None:
     still = [(0.01 * number, 0.0, 0.0) for number in range(50)]
     rejection = candidates(table(still), sharp(50), Selection(min_separation_deg=1.5))
     assert isinstance(rejection, Rejection)

@@ -79,7 +79,7 @@ def test_a_file_that_was_replaced_is_another_video(
     assert staging.finished([videos[0].model_copy(update=change)]) == []
 
 
-def test_where_a_video_lies_on_this_machine_does_not_matter(staging: Staging, videos: list[Video]) -> None:
+def test_the_path_of_a_video_on_this_machine_does_not_matter(staging: Staging, videos: list[Video]) -> None:
     staging.write(videos[0], accepted(videos[0]))
     moved = videos[0].model_copy(update={"path": "/mnt/elsewhere/a.mp4"})
     assert staging.finished([moved]) == [moved]

@@ -1,4 +1,4 @@
-"""The timeline of a video: every face with what was measured on it, and what each step made of it."""
+"""The timeline of a video: every face with its measurements and the decision of each step."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_a_flash_does_not_tear_a_track() -> None:
     assert lengths(tracks_of(frames, cuts=[5, 6])) == [9, 9]
 
 
-def test_somebody_else_in_the_same_place_starts_a_track_without_any_cut() -> None:
+def test_another_person_in_the_same_place_starts_a_track_without_any_cut() -> None:
     frames: list[list[Face]] = [[(LEFT, person(0))]] * 5 + [[(LEFT, person(1))]] * 5
     assert lengths(tracks_of(frames)) == [5, 5]
 

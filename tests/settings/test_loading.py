@@ -1,4 +1,4 @@
-"""What is wrong with a workflow is said in the user's words, also in sections that may be left out."""
+"""A message names every error in a workflow, also in optional sections."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def load(folder: Path, text: str, *overrides: str) -> Whole:
     return load_workflow(workflow, list(overrides), Whole)
 
 
-def refusal(folder: Path, text: str, *overrides: str) -> str:
+def rejection(folder: Path, text: str, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load(folder, text, *overrides)
     return str(caught.value)
 
 
 def test_an_unknown_key_of_an_optional_section_comes_with_the_keys_of_that_section(tmp_path: Path) -> None:
-    said = refusal(tmp_path, "inputs: 3", "run.cache.folder=/c", "run.cache.size=5")
-    assert "run.cache.size: no such key; known are folder, max_gb" in said
+    message = rejection(tmp_path, "inputs: 3", "run.cache.folder=/c", "run.cache.size=5")
+    assert "run.cache.size: no such key; known are folder, max_gb" in message
 
 
 @pytest.mark.parametrize(
@@ -66,19 +66,19 @@ def test_an_unknown_key_of_an_optional_section_comes_with_the_keys_of_that_secti
 def test_a_key_that_is_almost_right_is_answered_with_the_right_one(
     tmp_path: Path, given: str, meant: str
 ) -> None:
-    said = refusal(tmp_path, "inputs: 3", "run.cache.folder=/c", given)
-    assert f"no such key; did you mean {meant}?" in said
+    message = rejection(tmp_path, "inputs: 3", "run.cache.folder=/c", given)
+    assert f"no such key; did you mean {meant}?" in message
 
 
 def test_a_missing_key_of_an_optional_section_comes_with_the_override_that_sets_it(tmp_path: Path) -> None:
-    said = refusal(tmp_path, "inputs: 3", "run.cache.max_gb=5")
-    assert "run.cache.folder: not set; give it in the file or as run.cache.folder=VALUE" in said
+    message = rejection(tmp_path, "inputs: 3", "run.cache.max_gb=5")
+    assert "run.cache.folder: not set; give it in the file or as run.cache.folder=VALUE" in message
 
 
 def test_a_key_of_several_kinds_is_named_once_with_what_each_kind_expects(tmp_path: Path) -> None:
-    said = refusal(tmp_path, "inputs: many")
-    assert said.count("inputs:") == 1
-    assert "inputs: expected a whole number, or [A,B], each a whole number (given: 'many')" in said
+    message = rejection(tmp_path, "inputs: many")
+    assert message.count("inputs:") == 1
+    assert "inputs: expected a whole number, or [A,B], each a whole number (given: 'many')" in message
 
 
 def test_a_section_without_a_line_takes_overrides(tmp_path: Path) -> None:
@@ -87,12 +87,12 @@ def test_a_section_without_a_line_takes_overrides(tmp_path: Path) -> None:
 
 def test_a_switch_takes_yes_and_a_number_does_not(tmp_path: Path) -> None:
     assert load(tmp_path, "compile: yes").compile
-    said = refusal(tmp_path, "inputs: 3", "run.threads=yes")
-    assert "run.threads: expected a whole number (given: true (as YAML reads yes, no, on and off" in said
+    message = rejection(tmp_path, "inputs: 3", "run.threads=yes")
+    assert "run.threads: expected a whole number (given: true (as YAML reads yes, no, on and off" in message
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("compile=maybe", "compile: expected true or false (given: 'maybe')"),
         (
@@ -109,13 +109,13 @@ def test_a_switch_takes_yes_and_a_number_does_not(tmp_path: Path) -> None:
         ("inputs=9", "inputs: 9 is too many for 3 threads"),
     ],
 )
-def test_what_a_key_takes_is_said_in_plain_words(tmp_path: Path, override: str, said: str) -> None:
-    (line,) = refusal(tmp_path, "run: {threads: 3}", override).splitlines()[1:]
-    assert line.startswith(f"  {said}")
+def test_a_message_names_what_a_key_takes(tmp_path: Path, override: str, message: str) -> None:
+    (line,) = rejection(tmp_path, "run: {threads: 3}", override).splitlines()[1:]
+    assert line.startswith(f"  {message}")
 
 
 def test_an_override_without_a_value_gives_an_example_of_this_workflow(tmp_path: Path) -> None:
-    assert refusal(tmp_path, "inputs: 3", "treads") == (
+    assert rejection(tmp_path, "inputs: 3", "treads") == (
         "'treads' is not an override; expected section.key=value, such as run.threads=4"
     )
-    assert "where VALUE is a whole number" in refusal(tmp_path, "inputs: 3", "run.threads")
+    assert "where VALUE is a whole number" in rejection(tmp_path, "inputs: 3", "run.threads")

@@ -1,4 +1,4 @@
-"""Both commands say which version they are."""
+"""Both commands print their version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.mark.parametrize("command", ["mfhq", "omniid"])
-def test_a_command_says_its_name_and_version(command: str) -> None:
+def test_a_command_prints_its_name_and_version(command: str) -> None:
     path = Path(sys.executable).parent / command
-    said = subprocess.run([path, "--version"], check=True, capture_output=True, text=True).stdout
-    assert said == f"{command} {importlib.metadata.version('omniid')}\n"
+    printed = subprocess.run([path, "--version"], check=True, capture_output=True, text=True).stdout
+    assert printed == f"{command} {importlib.metadata.version('omniid')}\n"

@@ -1,4 +1,4 @@
-"""Ways to damage a dataset on purpose, and what the verifier says of it."""
+"""Ways to damage a dataset on purpose, and what the verifier reports."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def image_record(frame: int, seed: int, jpeg_bytes: bytes, mask_bytes: bytes) ->
 
 
 def from_source(video_id: str) -> dict[str, Any]:
-    """What the source knows of a video: little of `clip-a`, all that the format has room for of the others."""
+    """What the source knows of a video: little of `clip-a`, every field of the others."""
     known = FromSource(source="clips", license="CC BY 4.0")
     if video_id != "clip-a":
         known = known.model_copy(
@@ -268,7 +268,7 @@ class Shard:
 
 
 def reseal(root: Path) -> None:
-    """Make index, image table and metadata say what the shards hold, as somebody would who hides a change."""
+    """Make index, image table and metadata agree with the shards, as a careful forger would."""
     names = sorted(path.relative_to(root).as_posix() for path in root.glob("t*/mfhq-*.tar"))
     index, images, entries, records = [], [], [], []
     for name in names:

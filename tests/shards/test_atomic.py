@@ -1,4 +1,4 @@
-"""Nobody ever sees half of a file."""
+"""A reader never sees half of a file."""
 
 from __future__ import annotations
 

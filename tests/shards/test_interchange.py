@@ -1,4 +1,4 @@
-"""Other people's tools read the dataset as README.md says; its examples are run as they stand there."""
+"""Other tools read the dataset as README.md documents; its examples run unchanged."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def mfhq(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's cache lies in the test's folder."""
+    """The library's cache is in the test's folder."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -138,7 +138,7 @@ def test_hugging_face_streams_the_dataset(mfhq: Path) -> None:
 
 @pytest.mark.usefixtures("hugging_face")
 @pytest.mark.parametrize("held_out", [True, False])
-def test_hugging_face_loads_a_dataset_whose_first_samples_know_nothing(
+def test_hugging_face_loads_a_dataset_with_first_samples_of_null_fields(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: bool
 ) -> None:
     samples = [_bare(factory.sample(f"a{number}_0", Split.TRAIN)) for number in range(6)]
@@ -164,7 +164,7 @@ def test_hugging_face_loads_a_dataset_whose_first_samples_know_nothing(
 
 
 def _bare(sample: factory.Sample) -> factory.Sample:
-    """The sample of a source that knows nothing, stored without embeddings."""
+    """The sample of a source without any optional field, stored without embeddings."""
     images = [image.model_copy(update={"identity_cosine": None}) for image in sample.record.images]
     unknown = FromSource(source=sample.record.source).model_dump()
     update = {**unknown, "embedder": None, "embedding": None, "images": images}

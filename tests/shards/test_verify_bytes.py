@@ -13,7 +13,7 @@ from shards.findings import Check
 from shards.verify import verify
 
 
-def test_a_sound_dataset_has_no_problems(pristine: Path) -> None:
+def test_a_sound_dataset_has_no_errors(pristine: Path) -> None:
     seen: list[int] = []
     assert verify(pristine, seen.append) == []
     assert seen == [1, 2, 3, 4, 5]

@@ -1,4 +1,4 @@
-"""Records that contradict themselves, each other or their place are named."""
+"""Records that contradict themselves, each other or their position are named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_person_in_both_splits_is_named(root: Path) -> None:
     assert found(root) == {(Check.SPLIT_LEAKAGE, "person:p-b1")}
 
 
-def test_a_record_that_says_another_split_is_named(root: Path) -> None:
+def test_a_record_of_another_split_is_named(root: Path) -> None:
     change_record(root, TRAIN_0, "clip-b_0", split="test")
     factory.reseal(root)
     assert (Check.WRONG_SPLIT, f"{TRAIN_0}:clip-b_0.json") in found(root)

@@ -82,7 +82,7 @@ def test_files_of_other_generations_and_of_killed_processes_are_no_fault(root: P
         ({"splits": Split.TRAIN}, "test/mfhq-test-000000-g0000.tar is listed as train"),
     ],
 )
-def test_names_that_contradict_the_metadata_are_refused(
+def test_names_that_contradict_the_metadata_are_rejected(
     root: Path, update: dict[str, Any], message: str
 ) -> None:
     metadata = Dataset.open(root).metadata
@@ -103,7 +103,7 @@ def test_names_that_contradict_the_metadata_are_refused(
 @pytest.mark.parametrize(
     "name", ["../index-g0000.parquet", "/etc/passwd", "index.parquet", "index-g0000.parquet\n"]
 )
-def test_a_table_outside_of_the_dataset_is_refused(root: Path, name: str) -> None:
+def test_a_table_outside_of_the_dataset_is_rejected(root: Path, name: str) -> None:
     metadata = Dataset.open(root).metadata
     entry = metadata.tables["index"].model_copy(update={"name": name})
     changed = metadata.model_copy(update={"tables": {**metadata.tables, "index": entry}})
@@ -152,7 +152,7 @@ def test_any_truncated_file_is_found(tiny: Path, name: str) -> None:
         assert any(name in finding.where for finding in verify(tiny)), f"{length} bytes"
 
 
-def test_many_problems_are_all_reported_at_once(root: Path) -> None:
+def test_many_errors_are_all_reported_at_once(root: Path) -> None:
     flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-a_0.0.jpg")[2] - 700)
     flip(root / TRAIN_0, offset_of(root / TRAIN_0, "clip-b_0.7.mask.png")[0])
     flip(root / TRAIN_1, offset_of(root / TRAIN_1, "clip-c_0.json")[2])

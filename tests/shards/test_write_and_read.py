@@ -125,7 +125,7 @@ def test_an_unknown_key_is_named(pristine: Path) -> None:
         ("one", "expected"),
     ],
 )
-def test_another_major_version_is_refused(root: Path, version: str, message: str) -> None:
+def test_another_major_version_is_rejected(root: Path, version: str, message: str) -> None:
     metadata = Dataset.open(root).metadata.model_copy(update={"format_version": version})
     (root / "dataset.json").write_bytes(encode_metadata(metadata))
     with pytest.raises(DatasetError, match=message):
@@ -169,7 +169,7 @@ def _write_index(root: Path, **changes: object) -> None:
         "train/mfhq-train-000000-g0000.tar\n",
     ],
 )
-def test_an_index_that_leads_out_of_the_dataset_is_refused(root: Path, shard: str) -> None:
+def test_an_index_that_leads_out_of_the_dataset_is_rejected(root: Path, shard: str) -> None:
     _write_index(root, shard=shard)
     with pytest.raises(DatasetError, match="does not list"):
         Dataset.open(root).sample("clip-a_0")
@@ -178,13 +178,13 @@ def test_an_index_that_leads_out_of_the_dataset_is_refused(root: Path, shard: st
 @pytest.mark.parametrize(
     "changes", [{"offset": -512}, {"length": 2**40}, {"length": 0}, {"offset": 2**40}, {"length": 2**63 - 1}]
 )
-def test_an_index_that_leads_out_of_its_shard_is_refused(root: Path, changes: dict[str, int]) -> None:
+def test_an_index_that_leads_out_of_its_shard_is_rejected(root: Path, changes: dict[str, int]) -> None:
     _write_index(root, **changes)
     with pytest.raises(DatasetError, match="outside"):
         Dataset.open(root).sample("clip-a_0")
 
 
-def test_a_manifest_that_lists_a_path_outside_is_refused(root: Path) -> None:
+def test_metadata_that_list_a_path_outside_is_rejected(root: Path) -> None:
     metadata = Dataset.open(root).metadata
     entry = metadata.shards[0].model_copy(update={"name": "../outside.tar"})
     bad = metadata.model_copy(update={"shards": [entry]})

@@ -1,4 +1,4 @@
-"""Equal samples give equal bytes, contradictions are refused, and only whole datasets look whole."""
+"""Equal samples give equal bytes, contradictions are rejected, and only whole datasets look whole."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_headers_are_those_of_the_standard_library(name: str, size: int) -> None
 
 
 @pytest.mark.parametrize(("name", "size"), [("", 1), ("n" * 101, 1), ("é.jpg", 1), ("a", 8**11), ("a", -1)])
-def test_a_header_that_ustar_cannot_hold_is_refused(name: str, size: int) -> None:
+def test_a_header_that_ustar_cannot_hold_is_rejected(name: str, size: int) -> None:
     with pytest.raises(ValueError, match=r"does not fit|ascii"):
         header(name, size)
 
@@ -180,7 +180,7 @@ def _other_version(samples: list[Sample]) -> list[Sample]:
         (lambda samples: samples[:-1], "clip-d has 1 identities in its outcome, but 0 samples came"),
     ],
 )
-def test_samples_that_contradict_are_refused_and_leave_no_dataset(
+def test_samples_that_contradict_are_rejected_and_leave_no_dataset(
     root: Path, plant: Callable[[list[Sample]], list[Sample]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -189,7 +189,7 @@ def test_samples_that_contradict_are_refused_and_leave_no_dataset(
     assert not [name for name in factory.snapshot(root) if ".tmp-" in name]
 
 
-def test_contradicting_outcomes_are_refused_before_anything_is_touched(pristine: Path, root: Path) -> None:
+def test_contradicting_outcomes_are_rejected_before_anything_is_touched(pristine: Path, root: Path) -> None:
     videos = factory.videos()
     with pytest.raises(ValueError, match="clip-a has more than one outcome"):
         write_dataset(root, factory.samples(), [*videos, videos[0]], factory.PROVENANCE, factory.LIMITS)
@@ -199,7 +199,7 @@ def test_contradicting_outcomes_are_refused_before_anything_is_touched(pristine:
     assert factory.snapshot(root) == factory.snapshot(pristine)
 
 
-def test_a_folder_with_foreign_files_among_the_shards_is_refused_untouched(root: Path) -> None:
+def test_a_directory_with_foreign_files_among_the_shards_is_rejected_untouched(root: Path) -> None:
     (root / "train" / "thesis.docx").write_text("dear")
     before = factory.snapshot(root)
     with pytest.raises(FileExistsError, match=r"thesis\.docx is no part of a dataset"):

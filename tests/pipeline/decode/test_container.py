@@ -1,4 +1,4 @@
-"""What is let in as a video: content decides, and nothing that names other files is opened."""
+"""What opens as a video: content decides, and no file that names other files is opened."""
 
 from __future__ import annotations
 

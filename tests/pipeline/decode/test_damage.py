@@ -1,4 +1,4 @@
-"""Which frames damage reaches, told by packets and frames alone."""
+"""Which frames damage reaches, given packets and frames alone."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_an_intact_video_loses_nothing(tmp_path: Path, name: str, options: dict[
         ("av1.mp4", "libsvtav1", {"g": "8", "preset": "12", "svtav1-params": "lp=1"}),
     ],
 )
-def test_no_frame_of_a_mutated_file_is_unsound_where_the_decoder_tells_of_damage(
+def test_no_frame_of_a_mutated_file_is_unsound_where_the_decoder_reports_damage(
     tmp_path: Path, name: str, codec: str, options: dict[str, str]
 ) -> None:
     path = textured(tmp_path / name, codec=codec, options=options)
@@ -190,7 +190,7 @@ def test_intact_clips_lose_nothing(clips: Path) -> None:
 @pytest.mark.slow
 def test_damaged_real_clips_give_sound_frames(clips: Path, tmp_path: Path) -> None:
     cv2.setNumThreads(1)
-    # The two codecs whose damage no decoder tells of are measured by the benchmark, and not promised.
+    # Damage in two codecs that no decoder reports is measured by the benchmark and not tested here.
     sources = [source for source in make_sources(clips, tmp_path) if source.codec not in {"vp8", "hevc"}]
     frames = known_bad = silent = 0
     for number, source in enumerate(sources):

@@ -1,4 +1,4 @@
-"""What is learnt of a video file before its frames are decoded, on files of every sort."""
+"""What the probe finds in a video file before its frames are decoded, on files of every sort."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def pipe(folder: Path) -> Path:
         (matroska_cut_off, Reason.TRUNCATED_FILE, r"\d\.\d of 4\.0 seconds are in the file"),
     ],
 )
-def test_a_file_that_gives_no_video_is_refused_with_its_reason(
+def test_a_file_that_gives_no_video_is_rejected_with_its_reason(
     tmp_path: Path, make: Callable[[Path], Path], reason: Reason, detail: str
 ) -> None:
     found = rejected(make(tmp_path))
@@ -193,7 +193,7 @@ REFUSED_CLIPS = {
 
 
 @pytest.mark.clips
-def test_every_real_clip_is_known_or_refused_for_what_it_is(clips: Path) -> None:
+def test_every_real_clip_is_known_or_rejected_for_what_it_is(clips: Path) -> None:
     rows = [line.split("\t") for line in (clips / "MANIFEST.tsv").read_text().splitlines()]
     columns = {name: number for number, name in enumerate(rows[0])}
     for row in rows[1:]:

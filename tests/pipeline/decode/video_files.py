@@ -102,7 +102,7 @@ def _write_silence(file: av.container.OutputContainer, stream: av.AudioStream, s
 
 
 def turn(path: Path, quarters: int) -> Path:
-    """Tell players of an mp4 to turn it clockwise, by its display matrix; returns `path`."""
+    """Set the display matrix of an mp4 so that players turn it clockwise; returns `path`."""
     data = bytearray(path.read_bytes())
     # Version 0 of the track header: 4 bytes name, 4 of version and flags, 36 of times, number and layer.
     start = data.index(b"tkhd") + 4 + 4 + 36

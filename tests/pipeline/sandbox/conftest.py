@@ -21,7 +21,7 @@ def decoder() -> Iterator[SandboxedDecoder]:
 
 @pytest.fixture(scope="session")
 def hostile() -> Iterator[SandboxedDecoder]:
-    """Whose processes run the attack that a file names."""
+    """A decoder that runs the attack named in a file."""
     made = SandboxedDecoder(memory_gb=0.25, entry="hostile_decoder:serve")
     yield made
     made.close()

@@ -1,7 +1,7 @@
-"""What a decoder might do that a video has taken over; runs confined, in place of `pipeline.sandbox.child`.
+"""Attacks by a decoder that a video has taken over; runs confined, in place of `pipeline.sandbox.child`.
 
 The content of the "video" names the attack, and may go on with a line of argument. An attack that returns has
-succeeded; one that the kernel answers with an error tells which.
+succeeded; one that the kernel answers with an error reports that error.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Attack:
         self.parent.send(protocol.write_rejection(Rejection(Reason.INTERNAL_ERROR, text)))
 
     def probe(self, times_s: tuple[float, ...] = (0.0, 0.04, 0.08), **changes: object) -> None:
-        """Answer the first request as a decoder does, with other values where told."""
+        """Answer the first request as a decoder does, with the given values in place of the real ones."""
         self.ring.put(0, np.array(times_s, np.float64))
         self.parent.send(protocol.write_json(b"P", PROBE | changes))
 
@@ -390,7 +390,7 @@ class Attack:
         self.probe()
 
     def change_pixels_later(self) -> None:
-        """Send a white frame and make it black behind the reader's back."""
+        """Send a white frame and make it black after the parent has read the message."""
         self._until_frames()
         self.ring.put(0, np.full((48, 64, 3), 255, np.uint8))
         self.frame(0, slot=0)

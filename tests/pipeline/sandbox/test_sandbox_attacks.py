@@ -155,7 +155,7 @@ def test_what_is_given_up_does_not_come_back(attack: Attack, name: str) -> None:
     assert attack(name, os.getpid()).detail in {"EPERM", "EACCES"}
 
 
-def test_threads_are_refused_where_the_decoder_needs_none(attack: Attack) -> None:
+def test_threads_are_rejected_where_the_decoder_needs_none(attack: Attack) -> None:
     assert attack("start_thread").detail == "can't start new thread"
 
 

@@ -1,4 +1,4 @@
-"""Inside of the sandbox, a video gives the bytes that it gives outside."""
+"""A video gives the same bytes inside the sandbox as outside."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_frame_larger_than_the_limit_is_rejected(tmp_path: Path) -> None:
     assert rejection.detail == "96 x 64 pixels; at most 4096 are decoded"
 
 
-def test_what_is_not_enforced_is_told() -> None:
+def test_the_missing_enforcement_is_listed() -> None:
     assert Enforced(landlock_abi=7, seccomp=True).missing == []
     assert Enforced(landlock_abi=0, seccomp=True).missing == [
         "Landlock (a decoder can read every file that this user can read)"

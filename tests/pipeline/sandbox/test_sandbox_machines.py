@@ -13,7 +13,7 @@ import pytest
 
 UNPRIVILEGED = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 READ_ANYTHING = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-"""The interpreter may lie where only root may look, as in root's home."""
+"""The interpreter may be where only root may look, as in root's home."""
 
 
 def run(code: str, clip: Path, prefix: list[str]) -> str:

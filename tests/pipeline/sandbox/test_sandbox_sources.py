@@ -1,4 +1,4 @@
-"""What is opened as a video, and whose fault it is when it cannot be read."""
+"""What is opened as a video, and whether a read error is the file's or the storage's."""
 
 from __future__ import annotations
 
