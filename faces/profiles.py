@@ -61,7 +61,7 @@ def load_embedder(name: str, weights: Weights, device: str = "cpu") -> OnnxEmbed
     """
     found = _of_kind(name, weights, ("arcface", "sface"))
     model = found.model
-    assert model.normalisation is not None  # noqa: S101 - the registry's model refuses an embedder without
+    assert model.normalisation is not None  # noqa: S101 - the registry's model rejects an embedder without
     assert model.same_person_cosine is not None  # noqa: S101
     if model.kind == "sface":
         return SFace(found.path, name=name, same_person_cosine=model.same_person_cosine)

@@ -70,9 +70,9 @@ def open_container(path: str | Path, **options: str) -> av.container.InputContai
         try:
             return av.open(name, options=allowed | options, metadata_errors="replace")
         except av.ArgumentError as error:
-            refused = [demuxer for _, demuxer, text in messages if "whitelist" in text]
-            if refused:
-                raise NotAllowed(refused[0]) from error
+            denied = [demuxer for _, demuxer, text in messages if "whitelist" in text]
+            if denied:
+                raise NotAllowed(denied[0]) from error
             raise
 
 

@@ -118,7 +118,7 @@ def read_enforced(body: bytes) -> Enforced:
     fields = read_json(body)
     abi, seccomp = fields.get("landlock_abi"), fields.get("seccomp")
     if len(fields) != 2 or type(abi) is not int or type(seccomp) is not bool:
-        raise HostileMessage("what is enforced is not told as expected")
+        raise HostileMessage("the report of what is enforced is malformed")
     return Enforced(landlock_abi=abi, seccomp=seccomp)
 
 

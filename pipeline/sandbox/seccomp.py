@@ -2,7 +2,7 @@
 
 Three answers. Allowed: reading, memory, time, and messages on sockets that are open already. Killed (SIGSYS): what
 only an attacker does, such as a new program, a new process, a new socket, another process's memory; it ends the
-video with a clear detail. Refused with an error (EPERM, ENOSYS): everything else, because C libraries and FFmpeg
+video with a clear detail. Denied with an error (EPERM, ENOSYS): everything else, because C libraries and FFmpeg
 probe for newer calls and go on without them.
 
 Source: https://docs.kernel.org/userspace-api/seccomp_filter.html

@@ -108,11 +108,11 @@ class VideoAnalyser:
         analysed: list[AnalysedFrame] = []
         faces_seen = 0
         for frame in watch.each("decode", opened.frames(planned, config.frames.decoder)):
-            noted = AnalysedFrame(frame=frame.index, time_s=round(frame.time_s, 3))
+            entry = AnalysedFrame(frame=frame.index, time_s=round(frame.time_s, 3))
             if isinstance(frame, CorruptFrame):
-                analysed.append(noted.model_copy(update={"reason": Reason.CORRUPT_FRAME}))
+                analysed.append(entry.model_copy(update={"reason": Reason.CORRUPT_FRAME}))
                 continue
-            analysed.append(noted)
+            analysed.append(entry)
             observations = self._observer.observe(frame, watch)
             faces_seen += len(observations)
             with watch.step("track"):
@@ -154,10 +154,10 @@ class VideoAnalyser:
                 )
             )
             if isinstance(picks, list) and isinstance(verdict.result, FilteredTrack):
-                judged = verdict.result
-                kept.append(candidate_track(number, judged, picks, self._config.selection))
-                jpegs += [judged.faces[row].jpeg for row, _ in picks]
-                masks += [mask_png(judged, row) for row, _ in picks]
+                usable = verdict.result
+                kept.append(candidate_track(number, usable, picks, self._config.selection))
+                jpegs += [usable.faces[row].jpeg for row, _ in picks]
+                masks += [mask_png(usable, row) for row, _ in picks]
         damage = mostly_corrupt(analysed)
         if damage is not None:
             # No identity is taken from what is left of such a video.

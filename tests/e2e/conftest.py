@@ -22,7 +22,7 @@ from builds import REPOSITORY, SCRIPTS, WORKFLOW, Cluster
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    # Ray's sockets lie in this folder, and the path of a socket may have 107 characters only.
+    # Ray's sockets are in this folder, and the path of a socket may have 107 characters only.
     folder = tempfile.mkdtemp(prefix="ray")
     port, dashboard = _free_port(), _free_port()
     command = [

@@ -129,7 +129,7 @@ def test_the_papers_workflow_builds_a_dataset(
     }
 
 
-def refused(output: Path, models_dir: Path) -> str:
+def rejected(output: Path, models_dir: Path) -> str:
     """The message of a workflow that cannot start; it must leave no file behind."""
     source = output.with_name("clips")
     source.mkdir()
@@ -144,7 +144,7 @@ def refused(output: Path, models_dir: Path) -> str:
 
 def test_missing_weights_are_all_named_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    message = refused(tmp_path / "mfhq", tmp_path / "models")
+    message = rejected(tmp_path / "mfhq", tmp_path / "models")
     assert message.startswith("error: 3 model file(s) cannot be used:\n")
     for name in MISSING:
         model = MODELS[name]
@@ -158,7 +158,7 @@ def test_wrong_weights_are_named_with_both_digests_before_any_work(tmp_path: Pat
     folder.mkdir()
     for name in MISSING:
         (folder / MODELS[name].file).write_bytes(f"not {name}".encode())
-    message = refused(tmp_path / "mfhq", folder)
+    message = rejected(tmp_path / "mfhq", folder)
     for name in MISSING:
         path = folder / MODELS[name].file
         assert f"- {name}: {path} is not the expected file\n" in message

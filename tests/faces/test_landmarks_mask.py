@@ -18,7 +18,7 @@ from faces.types import Floats
 
 
 def round_face(side: int, radius: float) -> Floats:
-    """Landmarks whose outline is a circle in the middle."""
+    """Landmarks with a circle in the middle as their outline."""
     points = np.full((LANDMARKS, 3), side / 2, np.float32)
     turn = np.linspace(0, 2 * np.pi, len(FACE_OVAL), endpoint=False)
     points[FACE_OVAL, 0] += (radius * np.sin(turn)).astype(np.float32)

@@ -246,7 +246,7 @@ def test_damage_anywhere_gives_a_picture_or_an_error_in_words(
     file = saved(tmp_path / name, picture[::4, ::4].copy(), exif=oriented(6), icc_profile=srgb)
     sound = file.read_bytes()
     draw = random.Random(name)  # noqa: S311 - not for secrets
-    refused = 0
+    rejected = 0
     for _ in range(120):
         damaged = bytearray(sound)
         for _ in range(draw.choice([1, 4, 16])):
@@ -255,8 +255,8 @@ def test_damage_anywhere_gives_a_picture_or_an_error_in_words(
         try:
             read = read_photograph(file)
         except PhotographError:
-            refused += 1
+            rejected += 1
             continue
         assert read.ndim == 3
         assert read.shape[2] == 3
-    assert refused
+    assert rejected

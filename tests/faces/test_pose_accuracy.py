@@ -1,4 +1,4 @@
-"""How well the pose of faces is found whose pose is known, because they were rendered in it."""
+"""How accurate the pose is of faces that were rendered in known poses."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def turning(track: int, poses: int = 10, step_deg: float = 5.0, quality: float =
     return CandidateTrack(track=track, embedding=[1.0, 0.0], candidates=made)
 
 
-def analysis_of(*tracks: CandidateTrack, refused: int = 0, uri: str = "a.mp4") -> Analysis:
+def analysis_of(*tracks: CandidateTrack, rejected: int = 0, uri: str = "a.mp4") -> Analysis:
     waiting = [
         TrackOutcome(track=t.track, start_s=t.track, end_s=t.track + 1, frames=30, usable_frames=25)
         for t in tracks
@@ -71,7 +71,7 @@ def analysis_of(*tracks: CandidateTrack, refused: int = 0, uri: str = "a.mp4") -
             reason=Reason.TRACK_TOO_SHORT,
             detail="-",
         )
-        for n in range(refused)
+        for n in range(rejected)
     ]
     outcome = VideoOutcome(
         video_id=f"clips/{uri}",
@@ -98,7 +98,7 @@ def frames_of(found: FinalizedVideo) -> list[list[int]]:
 
 
 def test_a_track_with_enough_poses_becomes_a_sample_of_eight_images_in_order_of_time() -> None:
-    found = finalized(analysis_of(turning(0), refused=1))
+    found = finalized(analysis_of(turning(0), rejected=1))
     assert (found.outcome.status, found.outcome.identities) == (Status.ACCEPTED, 1)
     (frames,) = frames_of(found)
     assert len(frames) == 8
@@ -150,7 +150,7 @@ def test_a_person_who_keeps_still_does_not_cost_the_other_one_the_sample() -> No
 
 
 def test_a_video_whose_last_track_is_rejected_is_rejected_with_its_reason() -> None:
-    outcome = finalized(analysis_of(turning(0, step_deg=0.05), refused=2)).outcome
+    outcome = finalized(analysis_of(turning(0, step_deg=0.05), rejected=2)).outcome
     assert (outcome.status, outcome.identities) == (Status.REJECTED, 0)
     assert outcome.reason is Reason.TOO_FEW_POSES
     assert outcome.detail is not None

@@ -63,11 +63,11 @@ def open_page(browser: object, path: Path, width: int = 1280, scheme: str = "lig
     page.emulate_media(color_scheme=scheme)
     opened = Opened(page)
 
-    def refuse(route: object) -> None:
+    def abort(route: object) -> None:
         opened.requests.append(route.request.url)  # type: ignore[attr-defined]
         route.abort()  # type: ignore[attr-defined]
 
-    page.route(lambda url: url != path.as_uri() and not url.startswith("data:"), refuse)
+    page.route(lambda url: url != path.as_uri() and not url.startswith("data:"), abort)
     page.on("console", lambda m: opened.errors.append(m.text) if m.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: opened.errors.append(str(error)))
     page.goto(path.as_uri())

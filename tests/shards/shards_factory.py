@@ -212,9 +212,9 @@ def videos(of: Iterable[Sample] | None = None) -> list[VideoOutcome]:
     return [
         *(accepted_video(video_id, records) for video_id, records in by_video.items()),
         VideoOutcome(
-            video_id="clip-nobody",
+            video_id="clip-noface",
             source="clips",
-            uri="nobody.mp4",
+            uri="noface.mp4",
             bytes=999,
             status=Status.REJECTED,
             reason=Reason.NO_FACE,

@@ -187,7 +187,7 @@ def test_the_package_reads_and_verifies(mfhq: Path) -> None:
     assert seen["keys"] == list(factory.TRAIN_KEYS)
     assert seen["sample"] == FIRST_TRAIN
     assert seen["poses"] == [image.pose for image in FIRST_TRAIN.record.images]
-    assert seen["outcomes"]["clip-nobody"] is Status.REJECTED
+    assert seen["outcomes"]["clip-noface"] is Status.REJECTED
     assert seen["findings"] == []
 
 

@@ -77,12 +77,12 @@ def test_an_image_table_in_another_order_is_found(root: Path) -> None:
         ("clip-a", {"license": "other"}),
         ("clip-b", {"span_s": [1.5, 11.0]}),
         ("clip-b", {"attributes": []}),
-        ("clip-nobody", {"reason": None}),
-        ("clip-nobody", {"status": Status.FAILED}),
-        ("clip-nobody", {"status": Status.ACCEPTED}),
-        ("clip-nobody", {"identities": 1}),
-        ("clip-nobody", {"reason": "Bad luck"}),
-        ("clip-nobody", {"fps": float("nan")}),
+        ("clip-noface", {"reason": None}),
+        ("clip-noface", {"status": Status.FAILED}),
+        ("clip-noface", {"status": Status.ACCEPTED}),
+        ("clip-noface", {"identities": 1}),
+        ("clip-noface", {"reason": "Bad luck"}),
+        ("clip-noface", {"fps": float("nan")}),
         ("clip-broken", {"status": Status.REJECTED}),
     ],
 )
@@ -101,7 +101,7 @@ def test_a_video_that_contradicts_itself_or_its_samples_is_named(
 def test_a_reason_that_is_not_known_goes_with_either_status(root: Path, status: Status) -> None:
     def change(rows: list[dict[str, Any]]) -> None:
         by_id = {row["video_id"]: row for row in rows}
-        by_id["clip-nobody"].update(reason="eaten_by_a_dog", status=status)
+        by_id["clip-noface"].update(reason="eaten_by_a_dog", status=status)
         by_id["clip-a"]["tracks"][1]["reason"] = "out_of_focus_2"
         by_id["clip-a"]["frame_reasons"].append(("behind_glass", 3))
 
@@ -110,7 +110,7 @@ def test_a_reason_that_is_not_known_goes_with_either_status(root: Path, status: 
     factory.reseal_metadata(root, counts={"videos": counted | {status: counted[status] + 1}})
     assert found(root) == set()
     videos = {video.video_id: video for video in Dataset.open(root).videos()}
-    assert (videos["clip-nobody"].status, videos["clip-nobody"].reason) == (status, "eaten_by_a_dog")
+    assert (videos["clip-noface"].status, videos["clip-noface"].reason) == (status, "eaten_by_a_dog")
     assert videos["clip-a"].tracks[1].reason == "out_of_focus_2"
     assert videos["clip-a"].frame_reasons == {"behind_glass": 3, Reason.BLURRED: 3, Reason.FACE_TOO_SMALL: 4}
 
@@ -126,13 +126,13 @@ def test_a_reason_that_is_not_known_goes_with_either_status(root: Path, status: 
 )
 def test_what_a_source_states_is_checked(root: Path, changes: dict[str, object], message: str) -> None:
     def change(rows: list[dict[str, Any]]) -> None:
-        next(row for row in rows if row["video_id"] == "clip-nobody").update(changes)
+        next(row for row in rows if row["video_id"] == "clip-noface").update(changes)
 
     factory.change_rows(root / "videos-g0000.parquet", change)
     factory.reseal_metadata(root)
     findings = verify(root)
     assert [(finding.check, finding.where) for finding in findings] == [
-        (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-nobody")
+        (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-noface")
     ]
     assert message in findings[0].message
 

@@ -165,6 +165,6 @@ def test_many_errors_are_all_reported_at_once(root: Path) -> None:
         (Check.TAR_PADDING, f"{TRAIN_1}:clip-c_0.json"),
         (Check.MISSING_FILE, TEST),
         (Check.EXTRA_FILE, "train/stray.txt"),
-        (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-nobody"),
+        (Check.VIDEOS_DISAGREE, "videos-g0000.parquet:clip-noface"),
         (Check.FILE_DIGEST, "videos-g0000.parquet"),
     }

@@ -90,7 +90,7 @@ def test_a_dataset_without_samples_is_whole(tmp_path: Path) -> None:
     write_dataset(tmp_path, [], lost, factory.PROVENANCE, factory.LIMITS)
     dataset = Dataset.open(tmp_path)
     assert dataset.keys() == []
-    assert [video.video_id for video in dataset.videos()] == ["clip-broken", "clip-nobody"]
+    assert [video.video_id for video in dataset.videos()] == ["clip-broken", "clip-noface"]
 
 
 def test_progress_counts_the_samples_written(tmp_path: Path) -> None:

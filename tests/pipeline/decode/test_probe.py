@@ -185,7 +185,7 @@ def test_sound_that_outlasts_the_pictures_is_no_truncation(tmp_path: Path) -> No
     assert known(write_video(tmp_path / "a.mp4", 24, audio=True)).frames == 24
 
 
-REFUSED_CLIPS = {
+REJECTED_CLIPS = {
     "made_zero_bytes.mp4": Reason.EMPTY_FILE,
     "made_trunc_lp_d9.mp4": Reason.UNREADABLE,
     "made_trunc_faststart_lp_d7.mp4": Reason.TRUNCATED_FILE,
@@ -199,9 +199,9 @@ def test_every_real_clip_is_known_or_rejected_for_what_it_is(clips: Path) -> Non
     for row in rows[1:]:
         name = row[columns["name"]]
         found = probe(clips / name)
-        if name in REFUSED_CLIPS:
+        if name in REJECTED_CLIPS:
             assert isinstance(found, Rejection), name
-            assert found.reason is REFUSED_CLIPS[name]
+            assert found.reason is REJECTED_CLIPS[name]
             continue
         assert isinstance(found, Probe), (name, found)
         assert found.codec == row[columns["codec"]], name

@@ -1,4 +1,4 @@
-"""Small real video files for tests: each frame says its own number."""
+"""Small real video files for tests: each frame shows its own number."""
 
 from __future__ import annotations
 
