@@ -287,8 +287,8 @@ def test_networks_of_a_folder_find_the_same_portraits(
         "scrfd_10g": {"file": "detector.onnx"},
         "arcface_r50": {"file": "embedder.onnx", "normalisation": "imagenet", "same_person_cosine": 0.4},
     }
-    (tmp_path / "detector.onnx").symlink_to(weights.load_weights() / "insightface" / "det_2.5g.onnx")
-    (tmp_path / "embedder.onnx").symlink_to(weights.load_weights() / "MobileFaceNet_foamliu.onnx")
+    (tmp_path / "detector.onnx").symlink_to(weights.resolve() / "insightface" / "det_2.5g.onnx")
+    (tmp_path / "embedder.onnx").symlink_to(weights.resolve() / "MobileFaceNet_foamliu.onnx")
     entries = {
         name: entry | {"sha256": sha256_of(tmp_path / str(entry["file"])), "license": "for tests"}
         for name, entry in files.items()

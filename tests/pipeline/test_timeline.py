@@ -19,6 +19,7 @@ from faces.types import HeadPose
 from pipeline.config import Faces, Tracking
 from pipeline.records import Timeline, TimelineFace
 from pipeline.rejection import Rejection
+from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import VideoAnalyser
@@ -153,7 +154,9 @@ def test_the_timeline_of_real_people_adds_up_to_the_outcome(clips: Path, tmp_pat
     )
     settings = configured(clips, tmp_path / "mfhq", "faces.min_crop_px=100")
     weights = load_weights(["yunet", "face_landmarker", "sface"], None)
-    analysis = VideoAnalyser(settings, weights).analyse(video).analysis
+    decoder = SandboxedDecoder()
+    analysis = VideoAnalyser(settings, weights, decoder).analyse(video).analysis
+    decoder.close()
     outcome, timeline = analysis.outcome, analysis.timeline
     assert len(timeline.frames) == outcome.analysed_frames > 30
     assert len(timeline.faces) == outcome.faces_seen > 60

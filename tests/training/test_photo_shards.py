@@ -24,7 +24,7 @@ def test_people_become_samples_of_eight_and_stay_in_one_split(faces_folder: Path
     people = [path for path in sorted(faces_folder.iterdir()) if path.is_dir()][:4]
     (tmp_path / "people").mkdir()
     for person in people:
-        (tmp_path / "people" / person.name).symlink_to(person.load_weights())
+        (tmp_path / "people" / person.name).symlink_to(person.resolve())
     command = [sys.executable, SCRIPT, tmp_path / "people", tmp_path / "shards", "--held-out", "1"]
     subprocess.run(command, check=True, capture_output=True)
 
