@@ -9,7 +9,8 @@ makes corrupt every frame that is decoded from it on, until a key frame is intac
 
 Hence the rule: a frame is sound when a key frame that is itself intact has been shown before it, and no packet
 from that key frame up to its own, in decode order, is damaged or missing. Frames before the first key frame are
-corrupt: a cut without re-encoding begins with them.
+corrupt: a cut without re-encoding begins with them. A corrupt frame also ends all that is shown behind it: what the
+decoder notices late may have begun a few packets before.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class DamageTracker:
         self._damaged: set[int] = set()
         self._breaks: list[int] = []
         self._key: int | None = None
+        self._corrupt = True
 
     def damage(self, packet: int) -> None:
         """The packet is damaged: the decoder reports it, or fails on it."""
@@ -50,10 +52,13 @@ class DamageTracker:
         """
         if key:
             if packet in self._damaged:
+                self._corrupt = True
                 return False
             self._key = packet if self._key is None else max(packet, self._key)
+            self._corrupt = False
             return True
-        return not self.reaches(packet)
+        self._corrupt = self._corrupt or self.reaches(packet)
+        return not self._corrupt
 
     def reaches(self, packet: int) -> bool:
         """Whether damage reaches a frame that is predicted from others, were it shown now."""

@@ -286,6 +286,8 @@ def _first_frame(container: Any, stream: Any) -> tuple[Any, str | None]:
     """The first intact key frame, or else the first frame at all; and the first error on the way to it."""
     import av
 
+    if stream.codec_context is None:
+        return None, "FFmpeg has no decoder for the codec"
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1  # dav1d and libvpx start threads whatever the type
     first, message = None, None

@@ -9,6 +9,8 @@ goes on predicting from it. Its signs of damage are in four places, and all of t
   appear nowhere else. Decoding runs on one thread, so a message belongs to the packet just sent.
 - the demuxer's messages while it looks for the next packet: something between the two is lost.
 
+`bitstream.py` adds bytes that no encoder writes.
+
 `damage.py` carries each sign forward to the frames that depend on it.
 """
 
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.decode.bitstream import intact_check
 from pipeline.decode.container import best_stream, message_of, open_container
 from pipeline.decode.damage import DamageTracker
 from pipeline.decode.picture import Image
@@ -95,11 +98,14 @@ class _Pass:
     ) -> None:
         self._container = container
         self._stream: Any = best_stream(container)
-        if self._stream is None:
-            raise ValueError("no video stream")
+        if self._stream is None or self._stream.codec_context is None:
+            raise ValueError("no video stream that FFmpeg has a decoder for")
         self._codec = strict_decoder(self._stream.codec_context)
         self._is_key = IS_KEY.get(self._stream.codec_context.codec.canonical_name)
         self._keys: set[int] = set()
+        self._is_intact = intact_check(
+            self._stream.codec_context.codec.canonical_name, self._stream.codec_context.extradata
+        )
         self._probe = probe
         self._pixels = pixels
         self._wanted = set(wanted)
@@ -157,6 +163,8 @@ class _Pass:
         self._open.add(number)
         self._open.discard(number - REORDER)
         if packet.is_corrupt:
+            self._damage.damage(number)
+        if self._is_intact is not None and not self._is_intact(bytes(packet)):
             self._damage.damage(number)
         if self._is_key is not None and self._is_key(bytes(packet)):
             self._keys.add(number)

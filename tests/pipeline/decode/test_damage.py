@@ -38,17 +38,21 @@ def test_a_damaged_key_frame_ends_nothing() -> None:
 def test_damage_travels_in_decode_order_and_not_in_that_of_showing() -> None:
     # Packet 1 is shown after 2 and 3, which are predicted from it.
     assert sound([0, 2, 3, 1, 5, 6, 4], keys={0}, damaged={1}) == [0]
-    assert sound([0, 2, 3, 1, 5, 6, 4], keys={0}, damaged={3}) == [0, 2, 1]
+    assert sound([0, 2, 3, 1, 5, 6, 4], keys={0}, damaged={3}) == [0, 2]
 
 
 def test_leading_pictures_of_an_open_group_depend_on_the_group_before() -> None:
     # Packet 4 is a key frame; 5 and 6 are decoded after it and shown before it.
     shown = [0, 2, 3, 1, 5, 6, 4, 7]
     assert sound(shown, keys={0, 4}) == shown
-    # Packet 1 is decoded before the damaged one and shown after it.
-    assert sound(shown, keys={0, 4}, damaged={2}) == [0, 1, 4, 7]
+    assert sound(shown, keys={0, 4}, damaged={2}) == [0, 4, 7]
     # The key frame itself is whole. What comes behind it might be spared, were it known to be no reference.
     assert sound(shown, keys={0, 4}, damaged={5}) == [0, 2, 3, 1, 4]
+
+
+def test_what_is_shown_behind_a_corrupt_frame_is_corrupt_even_if_decoded_before_it() -> None:
+    # The decoder may notice late: packet 1 is decoded before the damaged packet 2 and shown after it.
+    assert sound([0, 2, 1, 4, 3], keys={0}, damaged={2}) == [0]
 
 
 def test_a_hole_reaches_the_frames_behind_it_but_not_the_key_frame_behind_it() -> None:

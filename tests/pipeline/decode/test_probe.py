@@ -156,6 +156,14 @@ def test_a_file_that_gives_no_video_is_rejected_with_its_reason(
     assert str(tmp_path) not in found.detail
 
 
+def test_a_codec_that_ffmpeg_does_not_know_is_a_decode_error(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"xyz9", 2).replace(b"avcC", b"xyzC"))
+    found = rejected(path)
+    assert found.reason is Reason.DECODE_ERROR
+    assert found.detail == "FFmpeg has no decoder for the codec"
+
+
 def test_frames_that_an_edit_list_hides_are_not_missing(tmp_path: Path) -> None:
     path = hide_first_frames(write_video(tmp_path / "a.mp4", 24, options={"g": "6"}), 0.32)
     assert known(path).frames == 16
