@@ -9,8 +9,8 @@ makes corrupt every frame that is decoded from it on, until a key frame is intac
 
 Hence the rule: a frame is sound when a key frame that is itself intact has been shown before it, and no packet
 from that key frame up to its own, in decode order, is damaged or missing. Frames before the first key frame are
-corrupt: a cut without re-encoding begins with them. What is shown after a corrupt frame is corrupt as well, up to the
-next key frame: damage that the decoder notices late may have begun a few packets before.
+corrupt: a cut without re-encoding begins with them. What is shown after a corrupt frame is corrupt as well, up to
+the next key frame: damage that the decoder notices late may have begun a few packets before.
 """
 
 from __future__ import annotations
