@@ -76,7 +76,7 @@ class Photograph:
 
 
 def main() -> None:
-    """Make the dataset and say what became of the photographs."""
+    """Make the dataset and print the outcome of the photographs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -172,7 +172,7 @@ def key_of(person: str, group: int) -> str:
 def curate(
     person: Path, name: str, split: Split, observer: FaceObserver, *, mirrored: bool
 ) -> tuple[list[Sample], VideoOutcome]:
-    """The samples of a person under a name, and what became of the photographs."""
+    """The samples of a person under a name, and the outcome of the photographs."""
     files = photographs_of(person)
     reasons: Counter[Reason] = Counter()
     faces_seen = 0
