@@ -106,6 +106,29 @@ def test_the_next_video_is_decoded_after_every_end(tmp_path: Path) -> None:
         decoder.close()
 
 
+def test_a_frame_that_was_sent_before_the_process_ended_is_not_lost(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def receive_and_kill(child: server.Child, deadline: float) -> bytes:
+        message = receive(child, deadline)
+        if message[:1] == b"F" and not killed:
+            killed.append(decoding_process())
+            killed[0].kill()
+            while killed[0].is_running() and killed[0].status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+        return message
+
+    killed: list[psutil.Process] = []
+    receive = server.Child.receive
+    monkeypatch.setattr(server.Child, "receive", receive_and_kill)
+    decoder = SandboxedDecoder()
+    try:
+        assert [frame.index for frame in decode_all(decoder, clip)] == list(range(30))
+    finally:
+        decoder.close()
+    assert len(killed) == 1
+
+
 def test_a_video_survives_the_end_of_the_fork_server(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4")
     decoder = SandboxedDecoder()
