@@ -103,7 +103,9 @@ def plain_pyav(path: Path, _: Probe) -> int:
     """PyAV as its documentation shows it, on one thread."""
     with av.open(str(path), metadata_errors="replace") as container:
         container.streams.video[0].thread_type = "NONE"
-        return sum(frame.to_ndarray(format="rgb24").size > 0 for frame in container.decode(video=0))
+        return sum(
+            frame.to_ndarray(format="rgb24", threads=1).size > 0 for frame in container.decode(video=0)
+        )
 
 
 def limit(path: Path, _: Probe) -> int:

@@ -27,6 +27,11 @@ class DamageTracker:
         self._key: int | None = None
         self._corrupt = True
 
+    @property
+    def any(self) -> bool:
+        """Whether anything has been found damaged or missing."""
+        return bool(self._breaks)
+
     def damage(self, packet: int) -> None:
         """The packet is damaged: the decoder reports it, or fails on it."""
         if packet not in self._damaged:

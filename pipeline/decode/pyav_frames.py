@@ -103,6 +103,7 @@ class _Pass:
         self._codec = strict_decoder(self._stream.codec_context)
         self._is_key = IS_KEY.get(self._stream.codec_context.codec.canonical_name)
         self._keys: set[int] = set()
+        self._marked: set[int] = set()
         self._is_intact = intact_check(
             self._stream.codec_context.codec.canonical_name, self._stream.codec_context.extradata
         )
@@ -160,6 +161,8 @@ class _Pass:
         self._place_of[number] = place
         if place in self._wanted:
             self._packet_at[place] = number
+        if packet.is_keyframe:
+            self._marked.add(number)
         self._open.add(number)
         self._open.discard(number - REORDER)
         if packet.is_corrupt:
@@ -202,6 +205,8 @@ class _Pass:
         index = self._places.shown(self._place_of.pop(packet, None), hidden=packet in self._hidden)
         wanted = index in self._wanted
         key = packet in self._keys if self._is_key else bool(frame.key_frame)
+        # A damaged byte can make a key frame of any packet: behind damage, the container has to agree.
+        key = key and (packet in self._marked or not self._damage.any)
         self._waiting.append(_Waiting(packet, index, key, frame if wanted else None))
 
     def _release(self) -> Iterator[tuple[int, Image | None]]:
