@@ -65,6 +65,10 @@ class DamageTracker:
         self._corrupt = self._corrupt or self.reaches(packet)
         return not self._corrupt
 
+    def miss(self) -> None:
+        """The frame that is due to be shown next is missing: its packet cannot be decoded."""
+        self._corrupt = True
+
     def reaches(self, packet: int) -> bool:
         """Whether damage reaches a frame that is predicted from others, were it shown now."""
         if self._key is None:

@@ -103,6 +103,7 @@ class _Pass:
         self._codec = strict_decoder(self._stream.codec_context)
         self._is_key = IS_KEY.get(self._stream.codec_context.codec.canonical_name)
         self._keys: set[int] = set()
+        self._failed: dict[int, int | None] = {}
         self._marked: set[int] = set()
         self._is_intact = intact_check(
             self._stream.codec_context.codec.canonical_name, self._stream.codec_context.extradata
@@ -189,6 +190,7 @@ class _Pass:
         except (av.FFmpegError, ValueError):
             self._damage.damage(number)
             self._open.discard(number)
+            self._failed[number] = self._place_of.get(number)
             self._places.lost()
         if reports_damage(messages):
             self._damage.damage(number)
@@ -219,6 +221,14 @@ class _Pass:
             # Before the frame is shown: as a key frame it would end the damage that applies to them.
             while self._pending and self._pending[0] < head.index:
                 yield from self._pass_over(self._pending.popleft())
+            missing = [
+                packet
+                for packet, place in self._failed.items()
+                if packet < head.packet or (place is not None and place < head.index)
+            ]
+            for packet in missing:
+                del self._failed[packet]
+                self._damage.miss()
             sound = self._damage.show(head.packet, head.key)
             if head.picture is not None and self._pending and self._pending[0] == head.index:
                 self._pending.popleft()

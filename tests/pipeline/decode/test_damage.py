@@ -55,6 +55,15 @@ def test_what_is_shown_behind_a_corrupt_frame_is_corrupt_even_if_decoded_before_
     assert sound([0, 2, 1, 4, 3], keys={0}, damaged={2}) == [0]
 
 
+def test_a_missing_frame_ends_what_is_shown_behind_it_up_to_the_next_key_frame() -> None:
+    tracker = DamageTracker()
+    assert tracker.show(0, key=True)
+    tracker.miss()
+    assert not tracker.show(1, key=False)
+    assert tracker.show(4, key=True)
+    assert tracker.show(5, key=False)
+
+
 def test_a_hole_reaches_the_frames_behind_it_but_not_the_key_frame_behind_it() -> None:
     assert sound(list(range(8)), keys={0, 4}, holes={2}) == [0, 1, 4, 5, 6, 7]
     assert sound(list(range(8)), keys={0, 4}, holes={4}) == list(range(8))
