@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,8 +53,7 @@ def test_a_killed_build_continues_and_ends_with_the_same_bytes(
     wait_until_staged(output, 6, first)
     first.kill()
     first.wait()
-    while sandboxes(cluster):  # its workers live on for a moment, and may finish another video
-        time.sleep(0.1)
+    end_workers(cluster)
     finished = staged(output)
     assert not (output / "dataset.json").exists()
     assert "SIGABRT" not in (tmp_path / "first.log").read_text()
@@ -145,6 +145,20 @@ def test_what_is_no_regular_file_is_one_failed_row_at_once(
     for name in ("pipe.mp4", "socket.mp4"):
         assert (videos[name].status, videos[name].reason) == (Status.FAILED, Reason.NOT_A_REGULAR_FILE)
     assert sum(video.status is Status.ACCEPTED for video in videos.values()) == 3
+
+
+def end_workers(cluster: Cluster) -> None:
+    """Wait until Ray has ended the workers of a killed build, which may finish another video before."""
+    end = time.monotonic() + 60
+    while left := sandboxes(cluster):
+        time.sleep(0.1)
+        if time.monotonic() > end:
+            owners = {parent_of(process) for process in left} - {process.pid for process in left}
+            warnings.warn(f"Ray left workers of a killed build behind: {owners}", stacklevel=2)
+            for process in descendants(cluster):
+                if process.pid in owners:
+                    process.kill()
+            end = float("inf")
 
 
 def descendants(cluster: Cluster) -> list[psutil.Process]:
