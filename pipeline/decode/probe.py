@@ -50,6 +50,8 @@ COLOR_TRANSFERS = {
 """Names of FFmpeg for the transfer functions of ITU-T H.273; all others are unspecified."""
 HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
 """Transfer functions of high dynamic range: read as if they were BT.709, their colours are washed out."""
+MOST_PIXEL_ASPECT = 4
+"""Pixels of real video are at most about twice as wide or as high; beyond this the header is damaged."""
 NOT_FILES = {
     stat.S_IFDIR: "a directory is not a file",
     stat.S_IFIFO: "a named pipe is not a file",
@@ -267,14 +269,16 @@ def _describe(path: Path, index: _Index) -> Probe | Rejection:
         frame, message = _first_frame(container, stream)
         if frame is None:
             return Rejection(Reason.DECODE_ERROR, message or "no frame could be decoded")
-        aspect = stream.sample_aspect_ratio
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        if not 1 / MOST_PIXEL_ASPECT <= aspect <= MOST_PIXEL_ASPECT:
+            return Rejection(Reason.UNREADABLE, f"a pixel aspect ratio of {aspect} is not plausible")
         return Probe(
             container=container.format.name,
             codec=stream.codec_context.name,
             coded_width=frame.width,
             coded_height=frame.height,
             rotation_deg=round(frame.rotation / 90) * 90 % 360,
-            pixel_aspect=Fraction(aspect) if aspect else Fraction(1),
+            pixel_aspect=aspect,
             times_s=index.times_s,
             video_streams=len(container.streams.video),
             color_transfer=COLOR_TRANSFERS.get(int(frame.color_trc), "unspecified"),

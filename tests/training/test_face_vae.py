@@ -43,7 +43,7 @@ def test_shards_become_an_autoencoder_that_diffusers_reads_and_nothing_is_overwr
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere", "out"), "error: nowhere is no finished data set"),
+        (("nowhere", "out"), "error: nowhere is no finished dataset"),
         (("nowhere", "out", "--side", "24"), "invalid choice"),
         (("nowhere", "out", "--steps", "0"), "0 is too little"),
     ],

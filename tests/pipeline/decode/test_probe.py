@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -60,6 +61,17 @@ def test_pixels_that_are_not_square_widen_the_frame(tmp_path: Path) -> None:
     assert known(path).shown_size == (128, 64)
     for decoder in DECODERS:
         assert decoded(path, decoder)[0].image.shape == (64, 128, 3)
+
+
+@pytest.mark.parametrize(("width", "height"), [(2**31 - 1, 1), (1, 2**31 - 1), (5, 1)])
+def test_a_pixel_shape_that_no_video_has_is_a_damaged_header(tmp_path: Path, width: int, height: int) -> None:
+    path = write_video(tmp_path / "a.mp4", 4, pixel_aspect=Fraction(4, 3))
+    data = path.read_bytes()
+    at = data.index(b"pasp") + 4
+    path.write_bytes(data[:at] + struct.pack(">II", width, height) + data[at + 8 :])
+    found = rejected(path)
+    assert found.reason == Reason.UNREADABLE
+    assert found.detail == f"a pixel aspect ratio of {Fraction(width, height)} is not plausible"
 
 
 def empty(folder: Path) -> Path:
