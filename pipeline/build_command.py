@@ -85,7 +85,8 @@ def build_command(run: RunBuild) -> Callable[..., None]:
 
         Exit code 0: the dataset is complete and verified. A warning is printed when no video gives an identity.
 
-        Exit code 1: the build cannot go on; the message says why and what to do. 2: wrong usage. 130: Ctrl-C.
+        Exit code 1: the configuration is not valid or the build cannot go on; the message says why and what to
+        do. 2: an unknown option. 130: Ctrl-C.
         """
         from pipeline.config import Config
         from pipeline.summary import summary, warning

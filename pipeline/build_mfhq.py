@@ -23,7 +23,7 @@ from pipeline.devices import check_device
 from pipeline.errors import BuildError
 from pipeline.lock import output_lock
 from pipeline.ownership import confirm
-from pipeline.pack import pack
+from pipeline.pack import check_nothing_erased, pack
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
 from pipeline.report.build import write_report
@@ -72,6 +72,7 @@ def _run(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) 
 
     # One outcome for each video, in the staging area.
     if plan.todo:
+        check_nothing_erased(config.output)
         curate(config, weights, plan, reporter)
 
     # All outcomes together decide on persons and splits; then the shards, in canonical order.
@@ -91,14 +92,22 @@ def load_build_weights(config: Config) -> Weights:
     Raises:
         BuildError: files are missing or damaged.
     """
+    models_dir = config.run.models_dir
     try:
-        names = required_files(config.models.names, config.run.models_dir)
-        weights = load_weights(names, config.run.models_dir)
+        names = required_files(config.models.names, models_dir)
+        weights = load_weights(names, models_dir)
         check_roles(config.models.model_dump(), weights)
         check_device(config.run, config.models, weights)
-        return weights
-    except (WeightsUnavailable, ValueError) as error:
+    except WeightsUnavailable as error:
+        remedy = "" if models_dir else "\nThen give their directory as run.models_dir=DIR."
+        raise BuildError(f"{error}{remedy}") from error
+    except ValueError as error:
         raise BuildError(str(error)) from error
+    if models_dir is not None and not models_dir.is_dir():
+        raise BuildError(
+            f"run.models_dir: {models_dir} is not a directory. Give the directory of the networks' weights"
+        )
+    return weights
 
 
 def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> None:

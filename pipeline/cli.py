@@ -175,10 +175,10 @@ def _check_is_dataset(root: Path) -> None:
     if not root.is_dir():
         raise BuildError(f"{root} is not a directory. Pass the directory that contains {DATASET_JSON}.")
     if not (root / DATASET_JSON).is_file():
-        stopped = (root / ".staging").is_dir()
+        unfinished = (root / ".staging").is_dir()
         remedy = (
-            "A build was stopped there: run its command again."
-            if stopped
+            "The build there is not finished. If it is not running, run its command again."
+            if unfinished
             else "Pass the output directory of a build."
         )
         raise BuildError(f"{root} is not a dataset: it has no {DATASET_JSON}. {remedy}")

@@ -67,6 +67,36 @@ def pack(
         ) from error
 
 
+def check_nothing_erased(output: Path) -> None:
+    """Check, before hours of work, that a dataset there may be replaced by one with more videos.
+
+    Raises:
+        BuildError: samples were erased from it, or may have been.
+    """
+    try:
+        generation = Dataset.open(output).metadata.generation
+    except DatasetError as error:
+        _check_no_tombstones(output, error)
+        return
+    if generation:
+        raise _erased(output, generation)
+
+
+def _check_no_tombstones(output: Path, error: DatasetError) -> None:
+    if any(output.glob(f"{TOMBSTONES}-*.parquet")):
+        raise BuildError(
+            f"{output} holds a damaged dataset ({error}) from which samples were erased, and this build could "
+            "bring them back. Restore the dataset from a copy, or choose another output"
+        ) from error
+
+
+def _erased(output: Path, generation: int) -> BuildError:
+    return BuildError(
+        f"{output} holds generation {generation} of a dataset: samples were erased from it, and this build could "
+        "bring them back. Choose another output"
+    )
+
+
 def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> DatasetMetadata:
     staged = {video.video_id: video for video in plan.manifest.videos}
     # A license changes no image, so the present one applies, not that of the curation.
@@ -124,11 +154,7 @@ def _what_is_there(
         dataset = Dataset.open(output)
         videos = list(dataset.videos())
     except DatasetError as error:
-        if any(output.glob(f"{TOMBSTONES}-*.parquet")):
-            raise BuildError(
-                f"{output} holds a damaged dataset ({error}) from which samples were erased, and this build could "
-                "bring them back. Restore the dataset from a copy, or choose another output"
-            ) from error
+        _check_no_tombstones(output, error)
         return None
     same = (dataset.metadata.provenance, dataset.metadata.limits) == (provenance, limits)
     if dataset.metadata.generation == 0:
@@ -136,10 +162,7 @@ def _what_is_there(
     erased = set(dataset.tombstones()["key_sha256"].to_pylist())
     if same and _without_erased(outcomes, videos, erased) == videos:
         return dataset.metadata
-    raise BuildError(
-        f"{output} holds generation {dataset.metadata.generation} of a dataset: samples were erased from it, and "
-        "this build could bring them back. Choose another output"
-    )
+    raise _erased(output, dataset.metadata.generation)
 
 
 def _without_erased(

@@ -60,15 +60,21 @@ class Reporter:
     @contextmanager
     def _log(self, title: str, total: int | None) -> Iterator[Advance]:
         start = last = time.monotonic()
+        first: tuple[float, int] | None = None
         of_total = "" if total is None else f"/{total}"
         self.message(f"{title}: 0{of_total}")
 
         def advance(done: int, note: str) -> None:
-            nonlocal last
+            nonlocal first, last
             now = time.monotonic()
+            # Counted from the first result: what comes before it is start-up.
+            first = first or (now, done)
             if now - last >= LOG_EVERY_S or done == total:
                 last = now
-                left = f", about {(now - start) / done * (total - done):.0f} s left" if total and done else ""
+                since, before = first
+                left = ""
+                if total and before < done < total:
+                    left = f", about {(now - since) / (done - before) * (total - done):.0f} s left"
                 self.message(f"{title}: {done}{of_total} after {now - start:.0f} s{left}  {note}".rstrip())
 
         yield advance

@@ -7,6 +7,7 @@ constants: Python has changed the spelling of empty header fields between releas
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -82,20 +83,18 @@ def members(file: BinaryIO, known: Mapping[int, tuple[str, int]]) -> Iterator[Me
     end = 0
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    try:
-        # ignore_zeros: go on behind a header that is damaged, instead of taking it for the end.
-        with tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as tar:
-            for info in tar:
-                start = (
-                    info.offset_data - BLOCK
-                )  # an extended header before it is one that no member may have
-                if start < end:
-                    continue
-                yield from _bridge(file, end, start, known)
-                yield from _member(file, info)
-                end = info.offset_data + (padded(info.size) if info.isreg() else 0)
-    except (tarfile.TarError, ValueError, OverflowError, EOFError):
-        pass  # bytes after the last readable member are reported below
+    # Bytes after the last readable member are reported below.
+    unreadable = contextlib.suppress(tarfile.TarError, ValueError, OverflowError, EOFError)
+    # ignore_zeros: go on behind a header that is damaged, instead of taking it for the end.
+    with unreadable, tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as tar:
+        for info in tar:
+            # An extended header before it is one that no member may have.
+            start = info.offset_data - BLOCK
+            if start < end:
+                continue
+            yield from _bridge(file, end, start, known)
+            yield from _member(file, info)
+            end = info.offset_data + (padded(info.size) if info.isreg() else 0)
     for item in _bridge(file, end, size, known, at_end=True):
         yield item
         if isinstance(item, Member):

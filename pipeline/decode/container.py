@@ -37,6 +37,9 @@ DEMUXERS = (
 STILL_DEMUXERS = ("gif", "apng", "image2", "webp_anim", "_pipe")
 """Parts of the names of demuxers for pictures: a better reason than that the container is not allowed."""
 
+FIRST_BOXES = frozenset({b"ftyp", b"wide", b"mdat", b"free", b"skip"})
+"""Types of box that an mp4 or mov file begins with, besides its index."""
+
 
 class NotAllowed(ValueError):  # noqa: N818 - states a property of a file, not a fault
     """The content of the file belongs to a demuxer outside of the allow-list.
@@ -50,6 +53,10 @@ class NotAllowed(ValueError):  # noqa: N818 - states a property of a file, not a
         self.demuxer = demuxer
 
 
+class NoIndex(ValueError):  # noqa: N818 - states a property of a file, not a fault
+    """An mp4 or mov file without a moov box, which is written last: the recording or the copy was cut off."""
+
+
 def open_container(path: str | Path, **options: str) -> av.container.InputContainer:
     """Open a file for reading.
 
@@ -59,6 +66,7 @@ def open_container(path: str | Path, **options: str) -> av.container.InputContai
 
     Raises:
         NotAllowed: the content is not that of an allowed container.
+        NoIndex: the end of an mp4 file, with the index of its frames, is missing.
         av.FFmpegError: FFmpeg cannot read it.
     """
     import av
@@ -74,6 +82,17 @@ def open_container(path: str | Path, **options: str) -> av.container.InputContai
             if denied:
                 raise NotAllowed(denied[0]) from error
             raise
+        except av.InvalidDataError as error:
+            # FFmpeg looks for it in any file with such a name.
+            if any("moov atom not found" in text for _, _, text in messages) and _begins_as_mp4(name):
+                raise NoIndex("the file ends before its index of frames (the moov box)") from error
+            raise
+
+
+def _begins_as_mp4(path: str) -> bool:
+    """Whether the first box is one that mp4 and mov files begin with."""
+    with Path(path).open("rb") as file:
+        return file.read(8)[4:] in FIRST_BOXES
 
 
 def best_stream(container: Any) -> Any:

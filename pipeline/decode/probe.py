@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decode.container import STILL_DEMUXERS, NotAllowed, best_stream, message_of, open_container
+from pipeline.decode.container import (
+    STILL_DEMUXERS,
+    NoIndex,
+    NotAllowed,
+    best_stream,
+    message_of,
+    open_container,
+)
 from pipeline.decode.strict import listening
 from pipeline.errors import MachineFault
 from pipeline.rejection import Rejection
@@ -132,6 +139,8 @@ def probe(path: str | Path) -> Probe | Rejection:
         if still:
             return Rejection(Reason.STILL_IMAGE, f"container {error.demuxer}")
         return Rejection(Reason.UNSUPPORTED_CONTAINER, str(error))
+    except NoIndex as error:
+        return Rejection(Reason.TRUNCATED_FILE, str(error))
     except (av.FFmpegError, ValueError) as error:
         if is_lost_share(error):
             raise lost_share(error) from error
@@ -147,7 +156,8 @@ def lost_share(error: BaseException, path: Path | None = None) -> MachineFault:
     """The error for lost storage."""
     return MachineFault(
         f"{path or 'The video'} cannot be reached ({message_of(error)}). Check that the source is mounted on "
-        "every node; the same command again continues"
+        "every node; the same command again continues. If only single files cannot be read, leave them out with "
+        "source.exclude"
     )
 
 

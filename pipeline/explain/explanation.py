@@ -33,6 +33,7 @@ class Explanation:
         timeline: its analysed frames and faces.
         whole: whether the timeline contains every analysed frame; otherwise it contains the chosen images at most.
         images: JPEGs of the chosen images, by track, in time order.
+        metric: of the quality, with its direction: `piqe, lower is better`; empty when no image was chosen.
         settings: configuration keys that the video's reasons depend on, and their values.
         file: the video's file, if it exists and has not changed.
         decoder: the decoder of the build.
@@ -43,6 +44,7 @@ class Explanation:
     timeline: Timeline
     whole: bool
     images: dict[int, list[bytes]]
+    metric: str
     settings: dict[str, Any]
     file: Path | None
     decoder: str | None
@@ -135,6 +137,14 @@ def _from_staging(folder: BuildFolder, content: StagedVideo, packed: VideoOutcom
         images={
             identity.track: jpegs for identity, jpegs in zip(content.identities, content.jpegs, strict=True)
         },
+        metric=next(
+            (
+                _metric(image.quality.metric, image.quality.higher_is_better)
+                for identity in content.identities
+                for image in identity.images
+            ),
+            "",
+        ),
         settings={},
         file=None,
         decoder=None,
@@ -170,8 +180,12 @@ def _from_dataset(folder: BuildFolder, outcome: VideoOutcome) -> Explanation:
         )
         for row in sorted(rows, key=lambda row: (row["track"], row["index"]))
     ]
-    timeline = Timeline(faces=faces)
-    return Explanation(outcome, timeline, False, images, {}, None, None, notes)
+    metric = _metric(rows[0]["quality_metric"], rows[0]["quality_higher_is_better"]) if rows else ""
+    return Explanation(outcome, Timeline(faces=faces), False, images, metric, {}, None, None, notes)
+
+
+def _metric(name: str, higher_is_better: bool) -> str:
+    return f"{name}, {'higher' if higher_is_better else 'lower'} is better"
 
 
 def _noted(folder: BuildFolder, found: Explanation) -> Explanation:

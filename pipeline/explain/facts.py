@@ -21,7 +21,7 @@ def verdict(outcome: VideoOutcome) -> str:
     return f"{outcome.status}: {outcome.reason} ({meaning(outcome.reason)})"
 
 
-def picture(outcome: VideoOutcome) -> str:
+def media_format(outcome: VideoOutcome) -> str:
     """Size, codec, rate and length of a video, as far as they are known."""
     parts = [
         f"{outcome.width} x {outcome.height}" if outcome.width else None,
@@ -35,10 +35,12 @@ def picture(outcome: VideoOutcome) -> str:
 
 
 def analysed(outcome: VideoOutcome) -> str:
-    """How many frames were analysed, and the outcome of their faces."""
+    """How many frames were analysed, how many of them are corrupt, and the outcome of their faces."""
+    corrupt = f" ({outcome.corrupt_frames} corrupt)" if outcome.corrupt_frames else ""
     dropped = sum(outcome.frame_reasons.values())
     text = (
-        f"{outcome.analysed_frames} frames, {outcome.faces_seen} faces: {outcome.faces_seen - dropped} usable"
+        f"{outcome.analysed_frames} frames{corrupt}, {outcome.faces_seen} faces: "
+        f"{outcome.faces_seen - dropped} usable"
     )
     return ", ".join([text, *(f"{count} {reason}" for reason, count in outcome.frame_reasons.items())])
 

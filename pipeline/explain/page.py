@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
 from pipeline.explain import chart, facts
@@ -15,7 +14,7 @@ from pipeline.explain.runs import FACES, USABLE, Run, TrackFaces, frame_runs, st
 from pipeline.explain.strip import NoFrames, StripFrame, data_uri, strip
 from pipeline.records import TimelineFace
 from pipeline.report.page import TEMPLATE as REPORT_TEMPLATE
-from pipeline.report.page import clip, degrees
+from pipeline.report.page import template_environment
 from pipeline.report.reasons import meaning
 from shards.atomic import write_bytes
 from shards.schema import TrackOutcome
@@ -56,20 +55,8 @@ def as_page(found: Explanation) -> str:
         except NoFrames as error:
             notes.append(f"The video's frames cannot be decoded: {error}")
     tracks = tracks_of(found.timeline)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "degrees": degrees,
-        "meaning": state_meaning,
-        "clip": clip,
-        "colour": chart.colour,
-        "state": state,
-    }
+    environment = template_environment(TEMPLATE)
+    environment.filters |= {"meaning": state_meaning, "colour": chart.colour, "state": state}
     style = [REPORT_TEMPLATE / "style.css", TEMPLATE / "explain.css"]
     return environment.get_template("explain.html.j2").render(
         outcome=found.outcome,
@@ -79,6 +66,7 @@ def as_page(found: Explanation) -> str:
         settings=found.settings,
         file=found.file,
         whole=found.whole,
+        metric=found.metric,
         faces=facts.faces_by_track(tracks),
         lanes=chart.lanes(found.timeline, tracks) if found.timeline.frames else None,
         states=shown_states(found, tracks),

@@ -26,7 +26,7 @@ def as_text(found: Explanation) -> str:
                 ("video", outcome.video_id),
                 ("outcome", facts.verdict(outcome)),
                 ("detail", outcome.detail or ""),
-                ("picture", facts.picture(outcome)),
+                ("format", facts.media_format(outcome)),
                 ("analysed", facts.analysed(outcome) if outcome.analysed_frames else ""),
                 ("gates", "  ".join(facts.gates(found.settings))),
                 ("file", printable(str(found.file or ""))),
@@ -82,7 +82,8 @@ def _timeline(found: Explanation) -> list[str]:
             lines += _runs(str(track.number), track.runs)
     for track in tracks:
         if track.chosen:
-            lines += ["", f"chosen from track {track.number}", *map(_chosen, track.chosen)]
+            quality = f" (quality: {found.metric})" if found.metric else ""
+            lines += ["", f"chosen from track {track.number}{quality}", *map(_chosen, track.chosen)]
     return lines
 
 

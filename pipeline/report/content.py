@@ -27,7 +27,8 @@ LISTED_SHARDS = 200
 
 _VIDEO_COLUMNS = (
     *("video_id", "source", "uri", "license", "bytes", "status", "reason", "detail", "width", "height"),
-    *("duration_s", "faces_seen", "frame_reasons", "tracks", "identities", "annotated_box"),
+    *("duration_s", "analysed_frames", "corrupt_frames", "faces_seen", "frame_reasons", "tracks"),
+    *("identities", "annotated_box"),
 )
 _IMAGE_COLUMNS = (
     *("key", "source", "person_id", "crop_side_px", "face_px", "yaw", "pitch", "roll", "eyes_open"),
@@ -103,6 +104,7 @@ def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
         "video_count": len(videos),
         "gates": outcomes.funnel(videos),
         "tracks": outcomes.track_balance(videos),
+        "frames": outcomes.frame_balance(videos),
         "faces": outcomes.face_balance(videos),
         "gate_table": gate_table(videos, annotated_sizes(videos)),
         "gate_setting": _gate_setting(metadata),

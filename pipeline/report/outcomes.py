@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.report.reasons import FUNNEL_STEPS, order
-from shards.schema import Status
+from shards.schema import Reason, Status
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,12 @@ def track_balance(videos: pa.Table) -> Balance:
     tracks = _tracks(videos)
     reasons = _counts(tracks.field("reason"))
     return Balance(len(tracks), pc.sum(pc.is_valid(tracks.field("key"))).as_py() or 0, _ordered(reasons))
+
+
+def frame_balance(videos: pa.Table) -> Balance:
+    """Analysed frames: how many were sound and how many were dropped as corrupt."""
+    analysed, corrupt = (pc.sum(videos[name]).as_py() or 0 for name in ("analysed_frames", "corrupt_frames"))
+    return Balance(analysed, analysed - corrupt, {Reason.CORRUPT_FRAME.value: corrupt} if corrupt else {})
 
 
 def face_balance(videos: pa.Table) -> Balance:

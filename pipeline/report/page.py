@@ -31,22 +31,8 @@ def render(content: Mapping[str, Any], figures: Mapping[str, dict[str, Any]]) ->
     """
     from plotly.offline import get_plotlyjs
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": count,
-        "share": share,
-        "width": width,
-        "figure": figure,
-        "degrees": degrees,
-        "clip": clip,
-        "meaning": meaning,
-    }
+    environment = template_environment(TEMPLATE)
+    environment.filters |= {"count": count, "share": share, "width": width, "figure": figure}
     plotly, script = get_plotlyjs(), (TEMPLATE / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(
         content,
@@ -57,6 +43,19 @@ def render(content: Mapping[str, Any], figures: Mapping[str, dict[str, Any]]) ->
         style=Markup((TEMPLATE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - ours
         policy=content_security_policy([plotly, script]),
     )
+
+
+def template_environment(folder: Path) -> jinja2.Environment:
+    """The template engine of the project's pages: escapes all text, and fails on a name that has no value."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"degrees": degrees, "clip": clip, "meaning": meaning}
+    return environment
 
 
 def content_security_policy(scripts: list[str]) -> str:

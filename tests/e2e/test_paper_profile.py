@@ -145,7 +145,7 @@ def rejected(output: Path, models_dir: Path) -> str:
 def test_missing_weights_are_all_named_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     message = rejected(tmp_path / "mfhq", tmp_path / "models")
-    assert message.startswith("error: 3 model file(s) cannot be used:\n")
+    assert message.startswith("error: 3 model files cannot be used:\n")
     for name in MISSING:
         model = MODELS[name]
         assert f"- {name}: {model.file} is missing\n" in message

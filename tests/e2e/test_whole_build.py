@@ -78,7 +78,7 @@ def test_clips_without_a_usable_face_say_why(outcomes: dict[str, VideoOutcome]) 
         "no-face.mp4": Reason.NO_FACE,
         "far-away.mp4": Reason.CROP_TOO_SMALL,
         "empty.mp4": Reason.EMPTY_FILE,
-        "truncated.mp4": Reason.UNREADABLE,
+        "truncated.mp4": Reason.TRUNCATED_FILE,
         "close-up, schöne Datei.mp4": Reason.FACE_CUT_OFF,
     }
 

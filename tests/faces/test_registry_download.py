@@ -171,3 +171,11 @@ def test_a_redirection_within_the_web_is_followed_and_one_out_of_it_is_not(site:
         pull(["moved", "evil"], tmp_path)
     assert len(error.value.errors) == 1
     assert left_in(tmp_path) == ["moved.onnx"]
+
+
+def test_a_model_that_ships_in_a_wheel_is_copied_from_it(tmp_path: Path) -> None:
+    shipped = load_weights(["yunet"], None)["yunet"]
+    (path,) = pull(["yunet"], tmp_path / "weights").values()
+    assert path == tmp_path / "weights" / shipped.model.file
+    assert path.read_bytes() == shipped.path.read_bytes()
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]

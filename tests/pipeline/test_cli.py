@@ -231,7 +231,8 @@ def test_a_path_that_is_no_dataset_is_one_line(tmp_path: Path, command: str) -> 
     messages = {
         "none": "is not a directory. Pass the directory that contains dataset.json.",
         "other": "is not a dataset: it has no dataset.json. Pass the output directory of a build.",
-        "stopped": "is not a dataset: it has no dataset.json. A build was stopped there: run its command again.",
+        "stopped": "is not a dataset: it has no dataset.json. The build there is not finished. "
+        "If it is not running, run its command again.",
     }
     for name, message in messages.items():
         assert run(command, tmp_path / name) == (1, "", f"error: {tmp_path}/{name} {message}\n")

@@ -69,6 +69,7 @@ def test_a_video_that_is_not_curated_yet_is_an_error(output: Path) -> None:
 def test_a_finished_dataset_adds_nothing_to_say(finished: Path) -> None:
     found = explain(finished, GOOD)
     assert (found.outcome.status, found.whole, found.notes) == (Status.ACCEPTED, True, [])
+    assert found.metric == "piqe, lower is better"
 
 
 def test_a_rejected_video_shows_its_reason_and_the_gate_behind_it(finished: Path) -> None:
@@ -83,7 +84,7 @@ def test_without_staging_the_tables_still_give_the_outcome_and_the_images(finish
     shutil.rmtree(finished / FOLDER)
     found = explain(finished, GOOD, finished.parent / "videos")
     assert found.outcome == whole.outcome
-    assert not found.whole
+    assert (found.whole, found.metric) == (False, "piqe, lower is better")
     assert found.images == whole.images
     assert [f.frame for f in found.timeline.faces if f.chosen] == [10 * number for number in range(8)]
     assert found.notes == [
@@ -208,7 +209,7 @@ def test_names_from_outside_are_text_in_the_page(finished: Path) -> None:
     found = explain(finished, GOOD)
     hostile = "<script>alert(1)</script>.mp4"
     outcome = found.outcome.model_copy(update={"uri": hostile, "detail": "<b>" + "x" * 1000})
-    page = as_page(Explanation(outcome, Timeline(), True, {}, {}, None, None, [hostile]))
+    page = as_page(Explanation(outcome, Timeline(), True, {}, "", {}, None, None, [hostile]))
     assert "<script" not in page
     assert "<b>" not in page
     assert "&lt;script&gt;alert(1)" in page

@@ -160,7 +160,7 @@ def test_pulling_shows_what_it_fetches_its_progress_and_the_paths(workflow: Path
     ]
     assert f"fetching own_detector, own_landmarker, own_embedder into {weights}" in stderr
     assert "own_detector: 0/3" in stderr
-    assert "own_detector: 3/3 after 0 s, about 0 s left  MB" in stderr
+    assert "own_detector: 3/3 after 0 s  MB" in stderr
     assert (weights / "detector.onnx").read_bytes() == NET
 
 

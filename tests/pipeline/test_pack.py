@@ -11,7 +11,7 @@ from rich.console import Console
 from staged_videos import MODELS_USED, accepted, configured, make_source, rejected
 
 from pipeline.errors import BuildError
-from pipeline.pack import pack
+from pipeline.pack import check_nothing_erased, pack
 from pipeline.plan import BuildPlan, plan_build
 from pipeline.progress import Reporter
 from pipeline.provenance import LIBRARIES
@@ -228,6 +228,8 @@ def test_a_build_does_not_bring_erased_samples_back(source: Path, tmp_path: Path
     assert key not in {s.record.key for s in Dataset.open(output).samples()}
     with pytest.raises(BuildError, match="holds generation 1 of a dataset: samples were erased"):
         packed(source, output, "shards.max_samples=2")
+    with pytest.raises(BuildError, match="holds generation 1 of a dataset: samples were erased"):
+        check_nothing_erased(output)
     assert verify(output) == []
 
 
@@ -250,6 +252,14 @@ def test_a_damaged_dataset_from_which_samples_were_erased_is_not_built_anew(
     (output / "dataset.json").unlink()
     with pytest.raises(BuildError, match=r"a damaged dataset .* from which samples were erased"):
         packed(source, output)
+    with pytest.raises(BuildError, match=r"a damaged dataset .* from which samples were erased"):
+        check_nothing_erased(output)
+
+
+def test_where_nothing_was_erased_videos_may_be_added(source: Path, tmp_path: Path) -> None:
+    check_nothing_erased(tmp_path / "new")
+    packed(source, tmp_path / "mfhq")
+    check_nothing_erased(tmp_path / "mfhq")
 
 
 def test_a_dataset_that_is_packed_already_is_left_to_its_readers(source: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from staged_videos import MODELS_USED, accepted, configured, make_source, rejected
 
 from faces.registry import WeightsFile
-from pipeline.build_mfhq import run
+from pipeline.build_mfhq import load_build_weights, run
 from pipeline.errors import BuildError
 from pipeline.ownership import confirm
 from pipeline.plan import BuildPlan, plan_build, unstaged
@@ -263,6 +263,18 @@ def test_an_output_that_cannot_be_a_directory_is_rejected(source: Path, tmp_path
 def test_an_output_that_must_not_be_written_is_rejected(source: Path) -> None:
     message = rejection(source, Path("/proc/mfhq"))
     assert message.startswith("output /proc/mfhq cannot be used: /proc/mfhq: ")
+
+
+def test_weights_without_a_directory_are_missing_from_run_models_dir(source: Path, output: Path) -> None:
+    config = configured(source, output, "models.detector=scrfd_10g")
+    with pytest.raises(BuildError, match=r"Then give their directory as run\.models_dir=DIR\.$"):
+        load_build_weights(config)
+
+
+def test_a_models_directory_that_is_not_there_is_an_error(source: Path, output: Path) -> None:
+    config = configured(source, output, "run.models_dir=/nowhere/weights")
+    with pytest.raises(BuildError, match=r"run\.models_dir: /nowhere/weights is not a directory"):
+        load_build_weights(config)
 
 
 @pytest.mark.parametrize("models_dir", ["weights", "none"])

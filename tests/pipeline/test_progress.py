@@ -23,12 +23,23 @@ def shown(total: int | None, *steps: int, terminal: bool = False) -> str:
 def test_a_log_gets_the_start_and_the_end_and_not_a_line_for_each_video() -> None:
     first, last = shown(500, *range(1, 501)).splitlines()
     assert first == "curate: 0/500"
-    assert last == "curate: 500/500 after 0 s, about 0 s left  500 accepted"
+    assert last == "curate: 500/500 after 0 s  500 accepted"
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.progress, "LOG_EVERY_S", 0.0)
     assert len(shown(4, 1, 2, 3, 4).splitlines()) == 5
+
+
+def test_the_time_left_does_not_count_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 100.0, 110.0, 120.0])
+    monkeypatch.setattr(pipeline.progress.time, "monotonic", lambda: next(clock))
+    lines = shown(6, 1, 2, 3).splitlines()
+    assert lines[1:] == [
+        "curate: 1/6 after 100 s  1 accepted",
+        "curate: 2/6 after 110 s, about 40 s left  2 accepted",
+        "curate: 3/6 after 120 s, about 30 s left  3 accepted",
+    ]
 
 
 def test_a_log_of_unknown_length_promises_no_end(monkeypatch: pytest.MonkeyPatch) -> None:

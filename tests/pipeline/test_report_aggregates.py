@@ -77,6 +77,13 @@ def test_tracks_and_faces_add_up(videos: pa.Table) -> None:
     }
 
 
+def test_corrupt_frames_are_shown_among_the_analysed() -> None:
+    counts = {"analysed_frames": [10, None, 30], "corrupt_frames": [0, None, 4]}
+    frames = outcomes.frame_balance(pa.table(counts))
+    assert (frames.total, frames.kept, frames.lost) == (40, 36, {"corrupt_frame": 4})
+    assert outcomes.frame_balance(pa.table(counts)[:1]).lost == {}
+
+
 def test_sources_share_out_all_videos(dataset: Dataset, videos: pa.Table) -> None:
     rows = outcomes.by_source(videos, dataset.images())
     assert [(row.source, row.videos, row.accepted, row.rejected, row.failed) for row in rows] == [

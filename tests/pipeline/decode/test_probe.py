@@ -146,7 +146,7 @@ def pipe(folder: Path) -> Path:
         (garbage, Reason.UNREADABLE, "Invalid data found"),
         (zeros, Reason.UNREADABLE, "Invalid data found"),
         (text, Reason.UNREADABLE, "Invalid data found"),
-        (without_index, Reason.UNREADABLE, "Invalid data found"),
+        (without_index, Reason.TRUNCATED_FILE, "the file ends before its index of frames"),
         (folder_named_like_a_video, Reason.NOT_A_REGULAR_FILE, "a directory is not a file"),
         (dangling_link, Reason.UNREADABLE, "No such file"),
         (sound_only, Reason.NO_VIDEO_STREAM, "streams: audio"),
@@ -207,7 +207,7 @@ def test_sound_that_outlasts_the_pictures_is_no_truncation(tmp_path: Path) -> No
 
 REJECTED_CLIPS = {
     "made_zero_bytes.mp4": Reason.EMPTY_FILE,
-    "made_trunc_lp_d9.mp4": Reason.UNREADABLE,
+    "made_trunc_lp_d9.mp4": Reason.TRUNCATED_FILE,
     "made_trunc_faststart_lp_d7.mp4": Reason.TRUNCATED_FILE,
 }
 
