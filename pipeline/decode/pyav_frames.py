@@ -9,7 +9,7 @@ goes on predicting from it. Its signs of damage are in four places, and all of t
   appear nowhere else. Decoding runs on one thread, so a message belongs to the packet just sent.
 - the demuxer's messages while it looks for the next packet: something between the two is lost.
 
-`bitstream.py` adds bytes that no encoder writes.
+`bitstream.py` adds bytes that no encoder writes, `blocking.py` what only the picture shows.
 
 `damage.py` carries each sign forward to the frames that depend on it.
 """
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.decode.bitstream import intact_check
+from pipeline.decode.blocking import CODECS, BlockingCheck
 from pipeline.decode.container import best_stream, message_of, open_container
 from pipeline.decode.damage import DamageTracker
 from pipeline.decode.picture import Image
@@ -108,6 +109,8 @@ class _Pass:
         self._is_intact = intact_check(
             self._stream.codec_context.codec.canonical_name, self._stream.codec_context.extradata
         )
+        blocks_tell = self._stream.codec_context.codec.canonical_name in CODECS
+        self._blocking = BlockingCheck() if blocks_tell else None
         self._probe = probe
         self._pixels = pixels
         self._wanted = set(wanted)
@@ -199,10 +202,7 @@ class _Pass:
     def _wait(self, frame: Any, newest: int) -> None:
         packet = frame.opaque if isinstance(frame.opaque, int) else newest
         self._open.discard(packet)
-        if frame.is_corrupt or (frame.width, frame.height) != (
-            self._probe.coded_width,
-            self._probe.coded_height,
-        ):
+        if self._is_damaged(frame):
             self._damage.damage(packet)
         index = self._places.shown(self._place_of.pop(packet, None), hidden=packet in self._hidden)
         wanted = index in self._wanted
@@ -210,6 +210,12 @@ class _Pass:
         # A damaged byte can make a key frame of any packet: behind damage, the container has to agree.
         key = key and (packet in self._marked or not self._damage.any)
         self._waiting.append(_Waiting(packet, index, key, frame if wanted else None))
+
+    def _is_damaged(self, frame: Any) -> bool:
+        size = (self._probe.coded_width, self._probe.coded_height)
+        if frame.is_corrupt or (frame.width, frame.height) != size:
+            return True
+        return self._blocking is not None and self._blocking.is_damaged(frame)
 
     def _release(self) -> Iterator[tuple[int, Image | None]]:
         """Give the frames before which nothing is open in decode order."""
