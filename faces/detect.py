@@ -3,7 +3,7 @@
 Both detectors were trained on pictures in which a face is a part of the scene. They miss a face that fills
 the picture, as in close-ups and tight crops, unless there is a border around it. So every picture
 gets a border of a quarter of its long side. Frames are reduced first because a detector's cost grows with the
-area and a face worth keeping is large.
+area and a face worth keeping is large: only so far that the smallest one of interest is still found.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faces.onnx_session import open_session
+from faces.resize import reduced
 from faces.types import Detection, Floats, Image
 
 BORDER = 0.25
 """Border on each side, as a part of the picture's long side."""
 NMS_IOU = 0.4
+LEAST_SIDE = 320
+"""Pixels; canvases are not made smaller than this, because boxes and keypoints become coarse."""
+LEAST_FACE = 16
+"""Size of a face on the canvas, in pixels, that both detectors still find."""
 _STRIDE = 32
 """Both networks reduce their input by 32; a canvas of whole strides is not padded a second time."""
 
@@ -66,11 +71,25 @@ def place_on_canvas(image: Image, size: int, border: float = BORDER) -> Canvas:
     canvas_h = math.ceil((reduced_h + 2 * margin) / _STRIDE) * _STRIDE
     picture = image
     if (reduced_w, reduced_h) != (width, height):
-        picture = cv2.resize(image, (reduced_w, reduced_h), interpolation=cv2.INTER_AREA)
+        picture = reduced(image, reduced_w, reduced_h)
     bgr = np.zeros((canvas_h, canvas_w, 3), np.uint8)
     left, top = (canvas_w - reduced_w) // 2, (canvas_h - reduced_h) // 2
     bgr[top : top + reduced_h, left : left + reduced_w] = picture[..., ::-1]
     return Canvas(bgr, (reduced_w / width, reduced_h / height), (float(left), float(top)))
+
+
+def canvas_side(image: Image, most: int, least_face_px: float) -> int:
+    """Longest side of the canvas on which the faces of interest are large enough.
+
+    Args:
+        image: (H, W, 3).
+        most: upper bound.
+        least_face_px: size of the smallest face of interest, in pixels of `image`; 0 for all that can be found.
+    """
+    if least_face_px <= 0:
+        return most
+    needed = LEAST_FACE / least_face_px * max(image.shape[:2]) * (1 + 2 * BORDER)
+    return int(min(most, max(LEAST_SIDE, math.ceil(needed / _STRIDE) * _STRIDE)))
 
 
 def _detections(canvas: Canvas, boxes: Floats, scores: Floats, keypoints: Floats) -> list[Detection]:
@@ -88,12 +107,16 @@ class YuNet:
         path: ONNX file.
         size: longest side of the canvas, in pixels.
         min_score: faces below this score are dropped.
+        least_face_px: see `canvas_side`.
 
     Source: Wu et al., "YuNet: a tiny millisecond-level face detector", 2023.
     """
 
-    def __init__(self, path: Path, size: int = 640, min_score: float = 0.6) -> None:
+    def __init__(
+        self, path: Path, size: int = 640, min_score: float = 0.6, least_face_px: float = 0.0
+    ) -> None:
         self.size = size
+        self._least_face_px = least_face_px
         level = cv2.utils.logging.getLogLevel()
         # OpenCV 5 warns once per network that its engine has a single target; there is no other one to choose.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
@@ -104,7 +127,7 @@ class YuNet:
 
     def detect(self, image: Image) -> list[Detection]:
         """All faces of `image`, best score first, in pixels of `image`."""
-        canvas = place_on_canvas(image, self.size)
+        canvas = place_on_canvas(image, canvas_side(image, self.size, self._least_face_px))
         height, width = canvas.bgr.shape[:2]
         self._network.setInputSize((width, height))
         found = self._network.detect(canvas.bgr)[1]
@@ -122,6 +145,7 @@ class Scrfd:
         size: longest side of the canvas, in pixels.
         min_score: faces below this score are dropped.
         device: "cpu" or "cuda".
+        least_face_px: see `canvas_side`.
 
     Raises:
         ValueError: the network finds boxes only, without the five keypoints that alignment needs.
@@ -129,10 +153,18 @@ class Scrfd:
     Source: Guo et al., "Sample and computation redistribution for efficient face detection", 2021.
     """
 
-    def __init__(self, path: Path, size: int = 640, min_score: float = 0.5, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        path: Path,
+        size: int = 640,
+        min_score: float = 0.5,
+        device: str = "cpu",
+        least_face_px: float = 0.0,
+    ) -> None:
         from insightface.model_zoo.scrfd import SCRFD
 
         self.size = size
+        self._least_face_px = least_face_px
         # Without model_file it keeps to this one session; with it, it opens another for every canvas shape.
         self._network: Any = SCRFD(session=open_session(path, device))
         if not self._network.use_kps:
@@ -142,7 +174,7 @@ class Scrfd:
 
     def detect(self, image: Image) -> list[Detection]:
         """All faces of `image`, best score first, in pixels of `image`."""
-        canvas = place_on_canvas(image, self.size)
+        canvas = place_on_canvas(image, canvas_side(image, self.size, self._least_face_px))
         height, width = canvas.bgr.shape[:2]
         found, keypoints = self._network.detect(
             canvas.bgr, input_size=(width, height), det_thresh=self._min_score

@@ -99,6 +99,8 @@ class FaceLandmarker:
             ValueError: the box is empty or not finite.
         """
         x0, y0, side = square_around(box)
+        if not (-side < x0 < image.shape[1] and -side < y0 < image.shape[0]):
+            return None
         crop = _square_with_replicated_edges(image, x0, y0, side)
         result = self._detect(crop)
         best: FaceLandmarks | None = None
@@ -162,9 +164,12 @@ def square_around(box: Floats) -> tuple[int, int, int]:
 
 
 def _square_with_replicated_edges(image: Image, x0: int, y0: int, side: int) -> Image:
-    rows = np.clip(np.arange(y0, y0 + side), 0, image.shape[0] - 1)
-    columns = np.clip(np.arange(x0, x0 + side), 0, image.shape[1] - 1)
-    crop: Image = image[rows[:, None], columns[None, :]]
+    height, width = image.shape[:2]
+    top, left = max(0, -y0), max(0, -x0)
+    bottom, right = max(0, y0 + side - height), max(0, x0 + side - width)
+    crop: Image = image[y0 + top : y0 + side - bottom, x0 + left : x0 + side - right]
+    if top or left or bottom or right:
+        crop = np.asarray(cv2.copyMakeBorder(crop, top, bottom, left, right, cv2.BORDER_REPLICATE), np.uint8)
     if side > CROP_MAX_PX:
         crop = np.asarray(
             cv2.resize(crop, (CROP_MAX_PX, CROP_MAX_PX), interpolation=cv2.INTER_AREA), np.uint8

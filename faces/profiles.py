@@ -27,7 +27,12 @@ def required_files(names: Iterable[str], models_dir: Path | None = None) -> list
 
 
 def load_detector(
-    name: str, weights: Weights, device: str = "cpu", size: int = 640, min_score: float | None = None
+    name: str,
+    weights: Weights,
+    device: str = "cpu",
+    size: int = 640,
+    min_score: float | None = None,
+    least_face_px: float = 0.0,
 ) -> Detector:
     """A face detector.
 
@@ -37,6 +42,7 @@ def load_detector(
         device: "cpu" or "cuda"; YuNet always runs on the CPU.
         size: longest side of the picture that the network sees, borders included.
         min_score: faces below this score are dropped; None for the detector's own default.
+        least_face_px: size of the smallest face of interest, in pixels of the picture; 0 for all that are found.
 
     Raises:
         ValueError: the name is not a detector's.
@@ -44,8 +50,8 @@ def load_detector(
     model = _of_kind(name, weights, ("yunet", "scrfd"))
     score = {} if min_score is None else {"min_score": min_score}
     if model.model.kind == "yunet":
-        return YuNet(model.path, size=size, **score)
-    return Scrfd(model.path, size=size, device=device, **score)
+        return YuNet(model.path, size=size, least_face_px=least_face_px, **score)
+    return Scrfd(model.path, size=size, device=device, least_face_px=least_face_px, **score)
 
 
 def load_embedder(name: str, weights: Weights, device: str = "cpu") -> OnnxEmbedder:

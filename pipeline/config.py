@@ -103,7 +103,8 @@ class Faces(Section):
     """Which faces are good enough, frame by frame."""
 
     detection_side: Annotated[int, Field(ge=128, le=2048)] = 640
-    """The frame's longer side is reduced to this for detection, in pixels."""
+    """The frame with its border is reduced to this for detection, longer side in pixels; further, down to 320,
+    where a face that passes the gate is still large enough to be found."""
     min_score: Fraction = 0.6
     """Least confidence of the detector."""
     min_crop_px: Positive = 448.0

@@ -22,7 +22,7 @@ from pipeline.sandbox import DecodeFailed, SandboxedDecoder
 from pipeline.sandbox.video import SandboxedVideo
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_track, frame_table, mask_png
-from pipeline.stages.gate import eighth_largest
+from pipeline.stages.gate import eighth_largest, least_face_px
 from pipeline.stages.observe import FaceObserver
 from pipeline.stages.select import candidates
 from pipeline.stages.timeline import timeline_faces
@@ -68,6 +68,7 @@ class VideoAnalyser:
                 device,
                 size=config.faces.detection_side,
                 min_score=config.faces.min_score,
+                least_face_px=least_face_px(config.faces.min_crop_px, config.faces.crop_scale),
             ),
             FaceLandmarker(weights[config.models.landmarker].path),
             load_embedder(config.models.embedder, weights, device),

@@ -21,6 +21,19 @@ MOST_LANDMARKS_PER_FACE = 1.5
 faces of 29 to 612 px, yaw up to 60 degrees) the multiple is .70 to 1.13 with YuNet and .84 to 1.12 with SCRFD; a
 head on its side, which the pipeline drops anyway, reaches 1.27."""
 
+USUAL_LANDMARKS_PER_FACE = 1.13
+"""The same multiple's largest value on those clips, heads upright."""
+
+
+def least_face_px(min_crop_px: float, crop_scale: float) -> float:
+    """Size of the smallest face, by the detector, whose head crop passes some gate of interest.
+
+    Args:
+        min_crop_px: `faces.min_crop_px`.
+        crop_scale: `faces.crop_scale`.
+    """
+    return min(min_crop_px, *GATES_PX) / (USUAL_LANDMARKS_PER_FACE * crop_scale)
+
 
 def largest_crop(face_px: float, width: int, height: int, crop_scale: float) -> float:
     """An upper bound of the side of a face's head crop, known without landmarks.

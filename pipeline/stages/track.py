@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from faces.resize import reduced
 from faces.types import Floats, Image
 from pipeline.config import Tracking
 from pipeline.stages.observe import FaceObservation
@@ -61,7 +62,7 @@ class ShotCuts:
 
     def is_cut(self, image: Image) -> bool:
         """Whether a shot ends between the last frame given and this one."""
-        small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
+        small = reduced(image, 64, 64)
         hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
         histogram = cv2.calcHist([hsv], [0, 1, 2], None, [12, 6, 6], [0, 180, 0, 256, 0, 256])
         histogram = cv2.GaussianBlur(histogram.reshape(12, 36), (3, 3), 0)
