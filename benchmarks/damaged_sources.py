@@ -109,8 +109,8 @@ def encode(
         for number, frame in enumerate(source.decode(video=0)):
             if number == frames:
                 break
-            image = frame.to_ndarray(width=side, height=side, format="rgb24")
-            file.mux(out.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            small = frame.reformat(side, side, "yuv420p", threads=1)
+            file.mux(out.encode(av.VideoFrame.from_ndarray(small.to_ndarray(), format="yuv420p")))
         file.mux(out.encode())
     # SVT-AV1 gives the thread of a root process real-time priority, which would starve the machine.
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -184,7 +184,9 @@ class _Pass:
         import av
 
         if packet is not None:
-            packet.opaque = number
+            # A tuple, because PyAV keeps opaque values by their id: a small number has one id in all passes, and
+            # the end of another pass would take it away from this one.
+            packet.opaque = (number,)
         frames = []
         try:
             frames = self._codec.decode(packet)
@@ -200,7 +202,7 @@ class _Pass:
         return frames
 
     def _wait(self, frame: Any, newest: int) -> None:
-        packet = frame.opaque if isinstance(frame.opaque, int) else newest
+        packet = frame.opaque[0] if frame.opaque else newest
         self._open.discard(packet)
         if self._is_damaged(frame):
             self._damage.damage(packet)

@@ -73,7 +73,8 @@ def write_video(
             stream.codec_context.time_base = Fraction(1, 1000)
         for number in range(frames):
             image = (textured_frame if texture else numbered_frame)(number, width, height)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            # Converted here: what `encode` converts by itself has padding of chance bytes, which x264 looks at.
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixels, threads=1)
             if times_s is not None:
                 frame.time_base, frame.pts = Fraction(1, 1000), round(times_s[number] * 1000)
             file.mux(stream.encode(frame))

@@ -22,6 +22,19 @@ from video_files import (
 
 from pipeline.decode.frames import DecodeError, Frame, decode
 from pipeline.decode.plan import plan_frames
+from pipeline.decode.pyav_frames import pyav_frames
+
+
+def test_the_end_of_one_pass_takes_no_frames_from_another(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.ts", options={"bf": "3"})
+    found = known(path)
+    passes = [pyav_frames(path, found, range(24)) for _ in range(2)]
+    first = [next(passes[0]) for _ in range(4)]
+    second = [next(passes[1]) for _ in range(4)]
+    passes[0].close()
+    second += list(passes[1])
+    assert [index for index, _ in first] == [0, 1, 2, 3]
+    assert [index for index, image in second if image is not None] == list(range(24))
 
 
 @pytest.mark.parametrize(
