@@ -22,24 +22,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
+from curation import Curation
 from damaged_sources import Source, make_sources
 from numpy.typing import NDArray
 from video_mutations import MUTATIONS
 
-from faces.registry import load_weights
 from faces.types import Image
-from pipeline.config import Config
 from pipeline.decode.frames import Frame, decode
 from pipeline.decode.probe import Probe, probe
-from pipeline.sandbox import SandboxedDecoder
-from pipeline.sources.manifest import Video
-from pipeline.stages.analyse import VideoAnalyser
-from pipeline.stages.finalize import FinalizedVideo, finalize
-from pipeline.stages.score import QualityScorer
 
 SIDE = 128
 LEAST_PSNR = 28.0
 MOST_UNSOUND = 0.01
+LOW_GATES = ("faces.min_crop_px=64", "frames.per_second=12", "selection.min_separation_deg=0.3")
+"""The cuts are short and small."""
 
 
 @dataclass
@@ -60,45 +56,6 @@ class Outcome:
     def unsound(self) -> int:
         """How many chosen images are not in the original."""
         return sum(value < LEAST_PSNR for value in self.psnr)
-
-
-class Curation:
-    """Curates one file at a time, as the actors of a build do.
-
-    Args:
-        folder: for the files.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        models = {"detector": "yunet", "embedder": "sface", "quality": "piqe"}
-        self._config = Config.model_validate(
-            {
-                "source": {"path": folder},
-                "output": f"{folder}-out",
-                "models": models,
-                "faces": {"min_crop_px": 64, "detection_side": 480},
-                "frames": {"per_second": 12},
-                "selection": {"min_separation_deg": 0.3},
-            }
-        )
-        weights = load_weights(["yunet", "sface", "face_landmarker"], None)
-        self._analyser = VideoAnalyser(self._config, weights, SandboxedDecoder())
-        self._scorer = QualityScorer(self._config, weights)
-
-    def curate(self, path: Path) -> FinalizedVideo:
-        """The outcome of a file, with its chosen images."""
-        facts = path.stat()
-        video = Video(
-            video_id=path.name,
-            source="damaged",
-            uri=path.name,
-            path=str(path),
-            bytes=facts.st_size,
-            modified_ns=0,
-        )
-        found = self._analyser.analyse(video)
-        scored = self._scorer.score(found.analysis, found.jpegs)
-        return finalize(scored, found.jpegs, found.masks, self._config, self._scorer.higher_is_better)
 
 
 def frames_of(path: Path) -> list[Image]:
@@ -126,7 +83,7 @@ def small(image: Image) -> NDArray[np.float32]:
 
 def examine(path: Path, originals: list[Image], curation: Curation, outcome: Outcome) -> Outcome:
     """Curate a file and compare each chosen image with the original."""
-    made = curation.curate(path)
+    made = curation.curate(path).finalized
     outcome.result = str(made.outcome.reason or "accepted")
     outcome.analysed, outcome.corrupt = made.outcome.analysed_frames, made.outcome.corrupt_frames
     for identity, jpegs in zip(made.identities, made.jpegs, strict=True):
@@ -165,7 +122,7 @@ def main() -> int:
     lost = 0
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        curation = Curation(root)
+        curation = Curation(root, *LOW_GATES)
         sources = make_sources(options.clips, root)
         seeds = -(-options.mutations // (len(sources) * len(MUTATIONS)))
         for source in sources:

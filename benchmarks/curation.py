@@ -1,0 +1,81 @@
+"""The whole curation of one video in one process, as the actors of a build do it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from faces.registry import load_weights
+from pipeline.config import Config
+from pipeline.sandbox import SandboxedDecoder
+from pipeline.sources.manifest import Video
+from pipeline.stages.analyse import AnalysedVideo, VideoAnalyser
+from pipeline.stages.finalize import FinalizedVideo, finalize
+from pipeline.stages.score import QualityScorer
+from settings.loading import load_workflow
+
+WORKFLOW = Path(__file__).parents[1] / "workflows" / "curate_embedded.yaml"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Curated:
+    """A video's analysis with all its candidates, and its outcome with the chosen images."""
+
+    analysed: AnalysedVideo
+    finalized: FinalizedVideo
+
+
+class Curation:
+    """Curates one file at a time with the networks that wheels ship.
+
+    Args:
+        folder: that contains the files.
+        overrides: of workflows/curate_embedded.yaml, such as `faces.min_crop_px=220`.
+    """
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        paths = [f"source.path={folder}", f"output={folder}-out"]
+        self.config = load_workflow(WORKFLOW, [*paths, *overrides], Config)
+        weights = load_weights(["yunet", "sface", "face_landmarker"], None)
+        self._analyser = VideoAnalyser(self.config, weights, SandboxedDecoder())
+        self._scorer = QualityScorer(self.config, weights)
+        self.observer = self._analyser._observer
+        self.metric = self._scorer._metric
+
+    def curate(self, path: Path) -> Curated:
+        """The outcome of a file, with its chosen images."""
+        video = Video(
+            video_id=path.name,
+            source="folder",
+            uri=path.name,
+            path=str(path),
+            bytes=path.stat().st_size,
+            modified_ns=0,
+        )
+        found = self._analyser.analyse(video)
+        scored = self._scorer.score(found.analysis, found.jpegs)
+        finalized = finalize(scored, found.jpegs, found.masks, self.config, self._scorer.higher_is_better)
+        return Curated(found, finalized)
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of all that it started, also of those that have ended."""
+    return sum(_ticks(process) for process in [os.getpid(), *_descendants(os.getpid())]) / TICKS
+
+
+def _ticks(process: int) -> int:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0
+    return sum(int(value) for value in fields[11:15])  # utime, stime, cutime, cstime
+
+
+def _descendants(process: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in map(int, task.read_text(encoding="utf-8").split()):
+            found += [child, *_descendants(child)]
+    return found
