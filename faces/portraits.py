@@ -183,7 +183,7 @@ class PortraitFinder:
         check_roles(roles, weights)
         try:
             return cls(
-                load_detector(names.detector, weights, device, DETECTION_SIDE, MIN_SCORE),
+                load_detector(names.detector, weights, device, size=DETECTION_SIDE, min_score=MIN_SCORE),
                 FaceLandmarker(weights[LANDMARKER].path),
                 load_embedder(names.embedder, weights, device) if with_embedder else None,
             )

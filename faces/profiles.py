@@ -30,6 +30,7 @@ def load_detector(
     name: str,
     weights: Weights,
     device: str = "cpu",
+    *,
     size: int = 640,
     min_score: float | None = None,
     least_face_px: float = 0.0,

@@ -140,6 +140,8 @@ class Tracking(Section):
     """A face whose embedding is less like the track's starts a new track."""
     rejoin_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
     """A face this like a track's continues it at any position, also after a cut."""
+    merge_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    """Tracks this alike that are never seen in one frame are one person's, such as those around a cutaway."""
     min_outlier_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
     """Frames less like the track's medoid than this are dropped from it."""
 
@@ -156,10 +158,14 @@ class Tracking(Section):
 class Selection(Section):
     """How eight images are chosen from a track."""
 
-    clusters: Annotated[int, Field(gt=IMAGES_PER_IDENTITY, le=256)] = 16
-    """Pose clusters, more than 8 (over-clustering, Omni-ID section 3.4)."""
+    clusters: Annotated[int, Field(gt=IMAGES_PER_IDENTITY, le=256)] = 12
+    """Pose clusters, more than 8 (over-clustering, Omni-ID section 3.4). Fewer clusters hold more images each, so
+    that quality has a choice; 12 still cover the range of poses."""
     candidates_per_cluster: Annotated[int, Field(ge=1, le=32)] = 3
-    """Images of each cluster that the quality network scores: scoring is the most expensive step."""
+    """Images of each chosen cluster that the quality network scores, one of the others: scoring is the most
+    expensive step."""
+    sharpness_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of an image's rank in sharpness beside its rank in quality; 0 for quality alone."""
     min_separation_deg: Degrees = 1.5
     """Least pose distance between two chosen images, in degrees. A head held still shows about 0.8."""
     roll_weight: Fraction = 0.5
@@ -280,7 +286,7 @@ class Config(Section):
         }
 
 
-CURATION_VERSION = 2
+CURATION_VERSION = 3
 """Increased whenever a change of the code changes the result of curating a video."""
 
 

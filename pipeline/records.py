@@ -70,7 +70,9 @@ class Candidate(Record):
     eyes_closed: bool
     """Compared with the rest of the track."""
     cluster: int
-    """Pose cluster that it represents."""
+    """Pose cluster that it may represent."""
+    rank: int = 0
+    """Its place among the candidates of its cluster; the first are scored first."""
     quality: float | None = None
     """Score of the configured metric, once it is known."""
 

@@ -78,6 +78,7 @@ class Reason(StrEnum):
     TOO_DARK = "too_dark"
     NOISY = "noisy"
     BLURRED = "blurred"
+    POSE_OUTLIER = "pose_outlier"
     OTHER_IDENTITY = "other_identity"
     TRACK_TOO_SHORT = "track_too_short"
     TOO_FEW_POSES = "too_few_poses"

@@ -25,6 +25,7 @@ COLOURS = {
     "too_dark": "#3d5a98",
     "noisy": "#56b4e9",
     "blurred": "#cc79a7",
+    "pose_outlier": "#66a61e",
     "other_identity": "#d55e00",
     "corrupt_frame": "#b2182b",
     NO_FACE: "#c3c9d0",

@@ -38,8 +38,8 @@ FUNNEL_STEPS = (
         "Enough usable faces of one person",
         (
             *(Reason.FACE_TOO_SMALL, Reason.CROP_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS),
-            *(Reason.EXTREME_POSE, Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.OTHER_IDENTITY),
-            Reason.TRACK_TOO_SHORT,
+            *(Reason.EXTREME_POSE, Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.POSE_OUTLIER),
+            *(Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT),
         ),
     ),
     FunnelStep(
@@ -78,6 +78,7 @@ MEANING = {
     Reason.TOO_DARK: "face too dark",
     Reason.NOISY: "picture too noisy",
     Reason.BLURRED: "face blurred",
+    Reason.POSE_OUTLIER: "pose far from those of the frames before and after",
     Reason.OTHER_IDENTITY: "face unlike the rest of its track",
     Reason.TRACK_TOO_SHORT: "too few usable faces in the track",
     Reason.TOO_FEW_POSES: "the head hardly moves",

@@ -23,11 +23,18 @@ from pipeline.sandbox.video import SandboxedVideo
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_track, frame_table, mask_png
 from pipeline.stages.gate import eighth_largest, least_face_px
+from pipeline.stages.merge import merge_tracks
 from pipeline.stages.observe import FaceObserver
-from pipeline.stages.select import candidates
+from pipeline.stages.select import Picks, candidates
 from pipeline.stages.timeline import timeline_faces
 from pipeline.stages.track import ShotCuts, Track, Tracker
-from pipeline.stages.track_filter import FilteredTrack, filter_track
+from pipeline.stages.track_filter import (
+    FilteredTrack,
+    FilterResult,
+    filter_track,
+    too_few,
+    without_strangers,
+)
 from pipeline.stopwatch import Stopwatch
 from shards.schema import (
     FAILURES,
@@ -118,7 +125,9 @@ class VideoAnalyser:
             faces_seen += len(observations)
             with watch.step("track"):
                 tracker.add(observations, frame.time_s, cuts.is_cut(frame.image))
-        return tracker.tracks, analysed, faces_seen
+        with watch.step("track"):
+            tracks = merge_tracks(tracker.tracks, config.tracking.merge_cosine)
+        return tracks, analysed, faces_seen
 
     def _outcome_of(
         self,
@@ -136,10 +145,14 @@ class VideoAnalyser:
         faces: list[TimelineFace] = []
         for number, track in enumerate(tracks):
             with watch.step("select"):
-                verdict = filter_track(track, self._config.faces, self._config.tracking)
-                picks = self._candidates(verdict.result)
+                verdict = filter_track(
+                    track, self._config.faces, self._config.tracking, self._config.selection.roll_weight
+                )
+                verdict, picks = self._candidates(track, verdict)
             dropped.update(verdict.dropped)
-            faces += timeline_faces(number, track, verdict, picks)
+            faces += timeline_faces(
+                number, track, verdict, [] if isinstance(picks, Rejection) else picks.picks
+            )
             rejection = picks if isinstance(picks, Rejection) else None
             outcomes.append(
                 TrackOutcome(
@@ -154,11 +167,11 @@ class VideoAnalyser:
                     detail=rejection.detail if rejection else None,
                 )
             )
-            if isinstance(picks, list) and isinstance(verdict.result, FilteredTrack):
+            if isinstance(picks, Picks) and isinstance(verdict.result, FilteredTrack):
                 usable = verdict.result
                 kept.append(candidate_track(number, usable, picks, self._config.selection))
-                jpegs += [usable.faces[row].jpeg for row, _ in picks]
-                masks += [mask_png(usable, row) for row, _ in picks]
+                jpegs += [usable.faces[pick.row].jpeg for pick in picks.picks]
+                masks += [mask_png(usable, pick.row) for pick in picks.picks]
         damage = mostly_corrupt(analysed)
         if damage is not None:
             # No identity is taken from what is left of such a video.
@@ -182,12 +195,23 @@ class VideoAnalyser:
             masks,
         )
 
-    def _candidates(self, result: FilteredTrack | Rejection) -> list[tuple[int, int]] | Rejection:
-        if isinstance(result, Rejection):
-            return result
-        selection = self._config.selection
-        sharpness = np.array([face.sharpness for face in result.faces])
-        return candidates(frame_table(result, selection), sharpness, selection)
+    def _candidates(self, track: Track, verdict: FilterResult) -> tuple[FilterResult, Picks | Rejection]:
+        """The candidates of a track; and the verdict with the frames that looking for them has dropped."""
+        if isinstance(verdict.result, Rejection):
+            return verdict, verdict.result
+        usable, config = verdict.result, self._config
+        found = candidates(
+            frame_table(usable, config.selection),
+            np.array([face.sharpness for face in usable.faces]),
+            config.selection,
+            lambda row: usable.is_same_person(row, config.tracking.min_outlier_cosine),
+        )
+        if isinstance(found, Rejection):
+            return verdict, found
+        verdict = without_strangers(verdict, [usable.frames[row].frame for row in found.strangers])
+        if len(found.picks) < IMAGES_PER_IDENTITY:
+            return verdict, too_few(track, verdict.usable_frames, verdict.dropped, config.faces)
+        return verdict, found
 
 
 def failed(video: Video, rejection: Rejection) -> AnalysedVideo:

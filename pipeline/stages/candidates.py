@@ -10,8 +10,8 @@ from faces.mask import encode_mask_png, face_mask
 from faces.types import Floats
 from pipeline.config import Selection
 from pipeline.records import Candidate, CandidateTrack
-from pipeline.stages.select import FrameTable, are_closed
-from pipeline.stages.track_filter import FilteredTrack
+from pipeline.stages.select import FrameTable, Pick, Picks, are_closed
+from pipeline.stages.track_filter import FilteredTrack, anchors
 from shards.schema import IMAGE_SIDE, Pose
 
 
@@ -25,22 +25,24 @@ def frame_table(track: FilteredTrack, selection: Selection) -> FrameTable:
     )
 
 
-def candidate_track(
-    number: int, track: FilteredTrack, picks: list[tuple[int, int]], selection: Selection
-) -> CandidateTrack:
+def candidate_track(number: int, track: FilteredTrack, found: Picks, selection: Selection) -> CandidateTrack:
     """The record of a track with enough usable frames.
 
     Args:
         number: of the track in its video.
         track: its usable frames.
-        picks: (frame, pose cluster) of each candidate.
+        found: its candidates.
         selection: when eyes count as closed.
     """
     closed = frame_table(track, selection).eyes_closed
+    own = [face for row, face in enumerate(track.faces) if row not in found.strangers]
+    embeddings = np.stack([face.face.embedding for face in anchors(own)])
+    mean = embeddings.mean(axis=0)
+    mean /= np.linalg.norm(mean)
     return CandidateTrack(
         track=number,
-        embedding=_rounded(track.embedding, 5),
-        candidates=[_candidate(track, row, cluster, bool(closed[row])) for row, cluster in picks],
+        embedding=_rounded(mean, 5),
+        candidates=[_candidate(track, pick, bool(closed[pick.row]), mean) for pick in found.picks],
     )
 
 
@@ -50,8 +52,8 @@ def mask_png(track: FilteredTrack, row: int) -> bytes:
     return encode_mask_png(face_mask(face.square.to_crop(face.landmarks.points), IMAGE_SIDE))
 
 
-def _candidate(track: FilteredTrack, row: int, cluster: int, eyes_closed: bool) -> Candidate:
-    frame, face = track.frames[row], track.faces[row]
+def _candidate(track: FilteredTrack, pick: Pick, eyes_closed: bool, mean: Floats) -> Candidate:
+    frame, face = track.frames[pick.row], track.faces[pick.row]
     pose, square = face.landmarks.pose, face.square
     x0, y0, x1, y1 = _rounded(frame.detection.box, 1)
     return Candidate(
@@ -65,9 +67,10 @@ def _candidate(track: FilteredTrack, row: int, cluster: int, eyes_closed: bool) 
         keypoints_crop_px=_points(square.to_crop(frame.detection.keypoints)),
         eyes_open=round(face.landmarks.eyes_open, 3),
         sharpness=round(face.sharpness, 2),
-        identity_cosine=round(float(track.cosines[row]), 4),
+        identity_cosine=round(float(face.face.embedding @ mean), 4),
         eyes_closed=eyes_closed,
-        cluster=cluster,
+        cluster=pick.cluster,
+        rank=pick.rank,
     )
 
 

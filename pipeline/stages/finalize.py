@@ -7,13 +7,11 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import numpy as np
-
 from pipeline.config import Config
 from pipeline.records import Analysis, Candidate, CandidateTrack, StagedIdentity, Timeline
 from pipeline.rejection import Rejection
 from pipeline.stages.analyse import video_rejection
-from pipeline.stages.select import FrameTable, choose
+from pipeline.stages.choice import choose_images
 from pipeline.stages.timeline import settled_timeline
 from shards.schema import ImageRecord, Quality, Reason, Status, TrackOutcome, VideoOutcome
 
@@ -36,7 +34,7 @@ def finalize(
     """Turn scored candidates into identities, and tracks without an identity into reasons.
 
     Args:
-        analysis: of one video, every candidate scored.
+        analysis: of one video, its candidates scored; those without a score are not chosen.
         jpegs: the candidates' images, track after track.
         masks: the candidates' face masks, likewise.
         config: of the build.
@@ -48,7 +46,7 @@ def finalize(
     for candidates in analysis.tracks:
         rows = slice(start, start := start + len(candidates.candidates))
         outcome = tracks[candidates.track]
-        chosen = _choose(candidates, config, higher_is_better)
+        chosen = choose_images(candidates, config.selection, higher_is_better)
         if isinstance(chosen, Rejection):
             update = {"reason": chosen.reason, "detail": chosen.detail}
         else:
@@ -129,33 +127,12 @@ def sample_key(video: Named, track: int) -> str:
     return "_".join(part for part in (video.source, slug, digest, f"{track:02d}") if part)
 
 
-def _choose(track: CandidateTrack, config: Config, higher_is_better: bool) -> list[int] | Rejection:
-    """Rows of the chosen candidates, in time order."""
-    sign = -1.0 if higher_is_better else 1.0
-    badness = sign * np.array([candidate.quality for candidate in track.candidates], dtype=np.float64)
-    worst = config.selection.worst_quality
-    good = np.flatnonzero(badness <= (np.inf if worst is None else sign * worst))
-    candidates = [track.candidates[row] for row in good]
-    table = FrameTable(
-        pose_deg=np.array([(c.pose.yaw, c.pose.pitch, c.pose.roll) for c in candidates]).reshape(-1, 3),
-        eyes_closed=np.array([c.eyes_closed for c in candidates], dtype=bool),
-    )
-    clusters = np.array([c.cluster for c in candidates], dtype=np.int64)
-    chosen = choose(table, clusters, badness[good], config.selection)
-    if not isinstance(chosen, Rejection):
-        return [int(good[row]) for row in chosen]
-    if len(good) < len(badness):
-        detail = f"{len(good)} of {len(badness)} candidates reach selection.worst_quality={worst:g}"
-        return Rejection(Reason.LOW_QUALITY, f"{detail}; {chosen.detail}")
-    return chosen
-
-
 def _image_record(
     candidate: Candidate, jpeg: bytes, mask: bytes, config: Config, higher_is_better: bool
 ) -> ImageRecord:
     assert candidate.quality is not None  # noqa: S101 - scored in the step before
     return ImageRecord(
-        **candidate.model_dump(exclude={"keypoints_crop_px", "eyes_closed", "cluster", "quality"}),
+        **candidate.model_dump(exclude={"keypoints_crop_px", "eyes_closed", "cluster", "rank", "quality"}),
         quality=Quality(
             metric=config.models.quality, value=candidate.quality, higher_is_better=higher_is_better
         ),

@@ -20,6 +20,7 @@ from faces.types import Detection, Detector, Embedder, FaceLandmarks, Floats, He
 from pipeline.config import Faces
 from pipeline.decode.frames import Frame
 from pipeline.stages.gate import GATES_PX, largest_crop
+from pipeline.stages.recognition import AlignedFace
 from pipeline.stopwatch import Stopwatch
 from shards.schema import Reason
 
@@ -30,7 +31,7 @@ class UsableFace:
 
     landmarks: FaceLandmarks
     sharpness: float
-    embedding: Floats
+    face: AlignedFace
     square: Square
     jpeg: bytes
     """The stored image. Encoding all usable faces is cheap, and saves decoding the video a second time."""
@@ -65,7 +66,7 @@ class FaceObserver:
     Args:
         detector: finds faces.
         landmarker: finds landmarks and pose in a face.
-        embedder: computes identity embeddings.
+        embedder: computes identity embeddings, of the faces for which one is asked.
         config: what a usable face is.
         jpeg_quality: of the stored images.
     """
@@ -130,13 +131,12 @@ class FaceObserver:
         seen = replace(seen, sharpness=sharp)
         if sharp < self._config.min_sharpness:
             return replace(seen, reason=Reason.BLURRED)
-        with watch.step("embed"):
-            embedding = self._embedder.embed([align_112(image, detection.keypoints)])[0]
         with watch.step("crop"):
+            face = AlignedFace(align_112(image, detection.keypoints), self._embedder)
             jpeg = simplejpeg.encode_jpeg(
                 np.ascontiguousarray(cut(image, square)), self._jpeg_quality, "RGB", "444"
             )
-        return replace(seen, usable=UsableFace(landmarks, sharp, embedding, square, jpeg))
+        return replace(seen, usable=UsableFace(landmarks, sharp, face, square, jpeg))
 
 
 def check_exposure(image: Image, box: Floats, config: Faces) -> Reason | None:

@@ -7,6 +7,8 @@ videos in the same process, and not on the machine's configuration.
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import simplejpeg
 
@@ -16,7 +18,9 @@ from faces.registry import Weights
 from faces.types import Image, QualityMetric
 from pipeline.config import Config, Run
 from pipeline.errors import MachineFault
-from pipeline.records import Analysis, Candidate
+from pipeline.records import Analysis, Candidate, CandidateTrack
+from pipeline.rejection import Rejection
+from pipeline.stages.choice import choose_images
 from pipeline.stopwatch import Stopwatch
 
 SCORE_DIGITS = 4
@@ -33,6 +37,7 @@ class QualityScorer:
 
     def __init__(self, config: Config, weights: Weights) -> None:
         self._run = config.run
+        self._selection = config.selection
         self._metric: QualityMetric = load_quality(config.models.quality, weights, config.run.device)
 
     @property
@@ -41,7 +46,7 @@ class QualityScorer:
         return self._metric.higher_is_better
 
     def score(self, analysis: Analysis, jpegs: list[bytes]) -> Analysis:
-        """The same analysis with the quality of every candidate.
+        """The same analysis with the quality of the candidates that can be chosen.
 
         Args:
             analysis: of one video.
@@ -49,22 +54,38 @@ class QualityScorer:
         """
         watch = Stopwatch()
         with watch.step("score"):
-            candidates = [candidate for track in analysis.tracks for candidate in track.candidates]
-            images = [self._image(c, jpeg) for c, jpeg in zip(candidates, jpegs, strict=True)]
-            scores = iter(self._scores(images))
+            images = iter(jpegs)
             tracks = [
-                track.model_copy(
-                    update={
-                        "candidates": [
-                            candidate.model_copy(update={"quality": round(next(scores), SCORE_DIGITS)})
-                            for candidate in track.candidates
-                        ]
-                    }
-                )
-                for track in analysis.tracks
+                self._track(track, list(islice(images, len(track.candidates)))) for track in analysis.tracks
             ]
         seconds = analysis.seconds | watch.seconds
         return analysis.model_copy(update={"tracks": tracks, "seconds": seconds})
+
+    def _track(self, track: CandidateTrack, jpegs: list[bytes]) -> CandidateTrack:
+        """The track with the quality of the candidates that can be chosen.
+
+        The first of each pose cluster is scored, then the others of the clusters that these show to be the best.
+        """
+        ranks = [candidate.rank for candidate in track.candidates]
+        track = self._scored(track, jpegs, [row for row, rank in enumerate(ranks) if rank == 0])
+        chosen = choose_images(track, self._selection, self.higher_is_better)
+        if isinstance(chosen, Rejection):
+            rest = [row for row, rank in enumerate(ranks) if rank > 0]
+        else:
+            clusters = {track.candidates[row].cluster for row in chosen}
+            rest = [
+                row
+                for row, candidate in enumerate(track.candidates)
+                if candidate.rank > 0 and candidate.cluster in clusters
+            ]
+        return self._scored(track, jpegs, rest)
+
+    def _scored(self, track: CandidateTrack, jpegs: list[bytes], rows: list[int]) -> CandidateTrack:
+        candidates = list(track.candidates)
+        images = [self._image(candidates[row], jpegs[row]) for row in rows]
+        for row, score in zip(rows, self._scores(images), strict=True):
+            candidates[row] = candidates[row].model_copy(update={"quality": round(score, SCORE_DIGITS)})
+        return track.model_copy(update={"candidates": candidates})
 
     def _image(self, candidate: Candidate, jpeg: bytes) -> Image:
         image: Image = simplejpeg.decode_jpeg(jpeg, "RGB")

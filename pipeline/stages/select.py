@@ -1,4 +1,4 @@
-"""Choose eight images that cover a track's head poses, the best-scored of each pose.
+"""Choose eight images of a track by quality, in different head poses.
 
 Poses are over-clustered (Omni-ID, section 3.4): more clusters than images, so that poor clusters can be left
 out. Quality is by far the most expensive measurement, so only a few candidates in each cluster are scored.
@@ -9,6 +9,7 @@ Distances between poses are Euclidean in (yaw, pitch, weight * roll), in degrees
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,19 +61,46 @@ def are_closed(eyes_open: NDArray[np.float64], config: Selection) -> NDArray[np.
     return closed
 
 
+@dataclass(frozen=True)
+class Pick:
+    """A frame that may be chosen.
+
+    Attributes:
+        row: of the track's usable frames.
+        cluster: the pose cluster that it may represent.
+        rank: its place among the picks of its cluster, as far as it is known without the quality network.
+    """
+
+    row: int
+    cluster: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The frames of a track that may be chosen, in time order, and those found to show somebody else."""
+
+    picks: list[Pick]
+    strangers: list[int]
+
+
 def candidates(
-    frames: FrameTable, sharpness: NDArray[np.float64], config: Selection
-) -> list[tuple[int, int]] | Rejection:
+    frames: FrameTable,
+    sharpness: NDArray[np.float64],
+    config: Selection,
+    is_same_person: Callable[[int], bool] = lambda _: True,
+) -> Picks | Rejection:
     """The frames worth scoring: a few of each pose cluster.
 
     Args:
         frames: all usable frames of a track.
         sharpness: (N,) variance of the Laplacian.
         config: how many.
+        is_same_person: whether a frame shows the track's person; asked of possible picks only, because the answer
+            costs an embedding.
 
     Returns:
-        (frame, cluster) pairs in order of frame, or a rejection when the head is too still for eight
-        images.
+        The picks, or a rejection when the head is too still for eight images.
     """
     points = pose_points(frames.pose_deg, config.roll_weight)
     _, separation = farthest_points(points, IMAGES_PER_IDENTITY)
@@ -82,23 +110,33 @@ def candidates(
     labels = cluster_by_pose(points, config.clusters)
     # A sharper frame than usual is as likely noise as detail, so the sharper half of the frames counts as equal.
     sharp = np.minimum(sharpness / np.median(sharpness), 1.0).round(1)
-    chosen: list[tuple[int, int]] = []
+    found = Picks([], [])
     for cluster in np.unique(labels):
         members = np.flatnonzero(labels == cluster)
         centre = points[members].mean(axis=0)
         off_centre = np.linalg.norm(points[members] - centre, axis=1)
         order = np.lexsort((off_centre, -sharp[members], frames.eyes_closed[members]))
-        chosen += [(int(members[i]), int(cluster)) for i in order[: config.candidates_per_cluster]]
-    return sorted(chosen)
+        rank = 0
+        for row in members[order].tolist():
+            if rank == config.candidates_per_cluster:
+                break
+            if is_same_person(row):
+                found.picks.append(Pick(row, int(cluster), rank))
+                rank += 1
+            else:
+                found.strangers.append(row)
+    found.picks.sort(key=lambda pick: pick.row)
+    return found
 
 
 def choose(
     frames: FrameTable, clusters: NDArray[np.int64], badness: NDArray[np.float64], config: Selection
 ) -> list[int] | Rejection:
-    """Choose eight of the scored candidates.
+    """Choose eight of the scored candidates: quality decides, under a minimum pose separation.
 
-    Each cluster is represented by its best image. Images with closed eyes are used only when eight poses cannot
-    be reached without them. The representatives are then picked as `pick_apart` describes.
+    Each cluster is represented by its best image. Images with closed eyes, and second images of a cluster, are
+    used only when eight poses cannot be reached without them. The representatives are then picked as `pick_apart`
+    describes.
 
     Args:
         frames: N candidates.
@@ -109,6 +147,9 @@ def choose(
     Returns:
         Eight row numbers in ascending order, or a rejection.
     """
+    if len(badness) < IMAGES_PER_IDENTITY:
+        detail = f"{len(badness)} images may be chosen, {IMAGES_PER_IDENTITY} needed"
+        return Rejection(Reason.TOO_FEW_POSES, detail)
     points = pose_points(frames.pose_deg, config.roll_weight)
     best_first = np.lexsort((np.arange(len(badness)), badness, frames.eyes_closed))
     of_cluster: dict[int, int] = {}
@@ -116,43 +157,57 @@ def choose(
         of_cluster.setdefault(int(clusters[row]), int(row))
     rows = np.array(list(of_cluster.values()), dtype=np.int64)
     reached = 0.0
-    for subset in (rows[~frames.eyes_closed[rows]], rows):
-        picked, separation = pick_apart(points[subset], IMAGES_PER_IDENTITY)
-        if picked and separation >= config.min_separation_deg - ROUNDING:
+    for subset in (rows[~frames.eyes_closed[rows]], rows, best_first):
+        picked, separation = pick_apart(points[subset], IMAGES_PER_IDENTITY, config.min_separation_deg)
+        if picked:
             return sorted(int(row) for row in subset[picked])
         reached = max(reached, separation)
-    if len(rows) < IMAGES_PER_IDENTITY:
-        return Rejection(Reason.TOO_FEW_POSES, f"{len(rows)} pose clusters, {IMAGES_PER_IDENTITY} needed")
     return _too_few_poses(f"the best {IMAGES_PER_IDENTITY} images of different poses are", reached, config)
 
 
-def pick_apart(points: Points, count: int) -> tuple[list[int], float]:
-    """Take points in order, without those too near to one taken, as far apart as possible.
+def pick_apart(points: Points, count: int, least: float) -> tuple[list[int], float]:
+    """Take points in order, the ends of the range of poses before them, none too near to one taken.
 
-    Separations are tried from d, which farthest-point sampling reaches with `count` points, down to d / 2. The
-    last always succeeds: at most one sampled point is within d / 2 of a point taken. So while fewer
-    than `count` are taken, one of the sampled is still free.
+    The separation is half of what farthest-point sampling reaches: up to there, taking the best first always finds
+    enough. With the ends taken before, it may not; then the separation is lowered, down to `least`.
 
     Args:
         points: (N, 3), best first.
         count: how many to pick.
+        least: least separation.
 
     Returns:
-        The picked rows and their separation; no rows and 0 when there are fewer than `count` points.
+        The picked rows, none when there are too few; and the separation that is possible.
     """
-    _, reachable = farthest_points(points, count)
-    for share in SEPARATION_SHARES if reachable > 0 else ():
+    sampled, reachable = farthest_points(points, count)
+    first = ends(points)
+    shares = [share * reachable for share in SEPARATION_SHARES]
+    for separation in [*(value for value in shares if value > least), least]:
         taken: list[int] = []
-        for row in range(len(points)):
+        for row in [*first, *range(len(points))]:
             distances = np.linalg.norm(points[taken] - points[row], axis=1)
-            if (distances >= share * reachable - ROUNDING).all():
+            if (distances >= separation - ROUNDING).all() and row not in taken:
                 taken.append(row)
             if len(taken) == count:
-                return taken, share * reachable
-    return [], 0.0
+                return taken, separation
+    if len(sampled) == count and reachable >= least - ROUNDING:
+        return sampled, reachable
+    return [], reachable
 
 
-SEPARATION_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+def ends(points: Points) -> list[int]:
+    """Rows at both ends of the yaw and of the pitch range, where it is wide, the wider range first."""
+    if len(points) == 0:
+        return []
+    low, high = points.argmin(axis=0), points.argmax(axis=0)
+    width = np.ptp(points, axis=0)
+    axes = sorted((0, 1), key=lambda axis: -width[axis])
+    return [int(row) for axis in axes if width[axis] >= WIDE_DEG for row in (low[axis], high[axis])]
+
+
+SEPARATION_SHARES = (0.5, 0.4, 0.3, 0.2, 0.1)
+WIDE_DEG = 6.0
+"""A range of yaw or pitch from which on its ends are always among the images."""
 
 
 def farthest_points(points: Points, count: int) -> tuple[list[int], float]:

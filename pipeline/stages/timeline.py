@@ -6,15 +6,15 @@ Nothing here affects a decision, and none of it enters the dataset.
 from __future__ import annotations
 
 from pipeline.records import Analysis, StagedIdentity, Timeline, TimelineFace
-from pipeline.rejection import Rejection
 from pipeline.stages.observe import FaceObservation
+from pipeline.stages.select import Pick
 from pipeline.stages.track import Track
 from pipeline.stages.track_filter import FilteredTrack, FilterResult
 from shards.schema import Pose
 
 
 def timeline_faces(
-    number: int, track: Track, filtered: FilterResult, picks: list[tuple[int, int]] | Rejection
+    number: int, track: Track, filtered: FilterResult, picks: list[Pick]
 ) -> list[TimelineFace]:
     """The faces of one track.
 
@@ -22,11 +22,11 @@ def timeline_faces(
         number: of the track in its video.
         track: all faces of one person.
         filtered: which of them are usable.
-        picks: (row of the usable faces, pose cluster) of each candidate.
+        picks: its candidates.
     """
     candidates: set[int] = set()
-    if isinstance(picks, list) and isinstance(filtered.result, FilteredTrack):
-        candidates = {filtered.result.frames[row].frame for row, _ in picks}
+    if isinstance(filtered.result, FilteredTrack):
+        candidates = {filtered.result.frames[pick.row].frame for pick in picks}
     return [
         _face(number, observation, filtered.outliers.get(observation.frame), observation.frame in candidates)
         for observation in track.observations

@@ -3,6 +3,9 @@
 A track ends when its face is unseen for too long, when another person's face is at its position, and at a
 shot cut, unless the face after the cut is clearly the same person's: a flash looks like two cuts. So two
 people never share a track, even where they swap positions or where a cut was not seen.
+
+A face that stays where it was and looks as it did continues its track without an embedding. Embeddings decide
+everywhere else, and are made of anchors, a second apart, with which they are compared.
 """
 
 from __future__ import annotations
@@ -19,6 +22,12 @@ from pipeline.stages.observe import FaceObservation
 
 FORBIDDEN = 1e6
 """Cost of a pair that may not be joined."""
+ANCHOR_EVERY_S = 1.0
+"""Seconds between the faces of a track that are embedded."""
+SURE_OVERLAP = 0.5
+SURE_LIKENESS = 0.9
+"""A face that overlaps its predecessor and looks like it by this much is the same. Pictures of two people reach
+.79 on the real clips; those of one face a sixth of a second apart have a median of .97."""
 
 
 @dataclass
@@ -28,14 +37,21 @@ class Track:
     observations: list[FaceObservation] = field(default_factory=list)
     severed: bool = False
     """Whether there is a cut between its newest observation and now."""
+    anchors: list[FaceObservation] = field(default_factory=list)
+    """Observations that are embedded."""
     _embedding_sum: Floats | None = None
 
     def add(self, observation: FaceObservation) -> None:
         """Append the newest observation."""
         self.observations.append(observation)
         self.severed = False
-        if observation.usable is not None:
-            embedding = observation.usable.embedding
+        usable = observation.usable
+        if usable is None:
+            return
+        due = not self.anchors or observation.time_s >= self.anchors[-1].time_s + ANCHOR_EVERY_S
+        if due or usable.face.is_embedded:
+            self.anchors.append(observation)
+            embedding = usable.face.embedding
             self._embedding_sum = (
                 embedding if self._embedding_sum is None else self._embedding_sum + embedding
             )
@@ -46,11 +62,11 @@ class Track:
         return self.observations[-1]
 
     def cosine(self, observation: FaceObservation) -> float | None:
-        """Likeness of a face to this track's person; None when either has not been embedded."""
+        """Likeness of a face to this track's person; None when either is not usable."""
         if self._embedding_sum is None or observation.usable is None:
             return None
         norm = float(np.linalg.norm(self._embedding_sum))
-        return float(self._embedding_sum @ observation.usable.embedding) / norm
+        return float(self._embedding_sum @ observation.usable.face.embedding) / norm
 
 
 class ShotCuts:
@@ -107,6 +123,11 @@ class Tracker:
 
     def _cost(self, track: Track, face: FaceObservation) -> float:
         overlap = intersection_over_union(track.last.detection.box, face.detection.box)
+        last = track.last.usable
+        if overlap >= SURE_OVERLAP and not track.severed and last is not None and face.usable is not None:
+            likeness = last.face.likeness(face.usable.face)
+            if likeness >= SURE_LIKENESS:
+                return -(overlap + likeness)
         cosine = track.cosine(face)
         if cosine is None:
             near = overlap >= self._config.min_overlap and not track.severed

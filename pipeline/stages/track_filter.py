@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,16 @@ from faces.types import Floats
 from pipeline.config import Faces, Tracking
 from pipeline.rejection import Rejection
 from pipeline.stages.gate import GATES_PX
+from pipeline.stages.glitch import glitches
 from pipeline.stages.observe import FaceObservation, UsableFace
-from pipeline.stages.track import Track
+from pipeline.stages.select import pose_points
+from pipeline.stages.track import Track, intersection_over_union
 from shards.schema import IMAGES_PER_IDENTITY, Reason
+
+PROFILE_DEG = 45.0
+"""Yaw beyond which recognition networks lose the likeness of one person; the continuity of the track decides."""
+CONTINUOUS_OVERLAP = 0.5
+"""Least overlap of a profile's box with that of the frame before or after it."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +33,21 @@ class FilteredTrack:
     Attributes:
         frames: observations in time order.
         faces: what was measured on each of them.
-        embedding: (D,) unit vector, mean over the frames.
-        cosines: (N,) likeness of each frame to it.
+        medoid: (D,) the embedding that is nearest to those of all anchors.
+        continuous: (N,) whether the frame before or after it in the track shows the face at the same place.
     """
 
     frames: list[FaceObservation]
     faces: list[UsableFace]
-    embedding: Floats
-    cosines: Floats
+    medoid: Floats
+    continuous: NDArray[np.bool_]
+
+    def is_same_person(self, row: int, least_cosine: float) -> bool:
+        """Whether a frame shows the track's person; embeds its face unless its continuity decides."""
+        face = self.faces[row]
+        if self.continuous[row] and abs(face.landmarks.pose.yaw) > PROFILE_DEG:
+            return True
+        return float(face.face.embedding @ self.medoid) >= least_cosine
 
 
 @dataclass(frozen=True)
@@ -46,32 +61,87 @@ class FilterResult:
     """Frame -> reason, of the usable faces that stood out from their track."""
 
 
-def filter_track(track: Track, faces: Faces, tracking: Tracking) -> FilterResult:
+def filter_track(track: Track, faces: Faces, tracking: Tracking, roll_weight: float) -> FilterResult:
     """Drop the frames that differ from their track, then check whether enough are left.
 
-    A frame is dropped when it is blurred compared with the others, or when its face is unlike the medoid:
-    another person, or a face that neither a person nor a network could recognise.
+    A frame is dropped when it is blurred compared with the others, when its pose is a glitch, or when its face is
+    embedded and unlike the medoid: another person, or a face that neither a person nor a network could
+    recognise.
+
+    Args:
+        track: of one person.
+        faces: what a usable face is.
+        tracking: least likeness, and the gap beyond which frames are no neighbours.
+        roll_weight: of the pose distance.
     """
     dropped = Counter(o.reason for o in track.observations if o.reason is not None)
+    outliers: dict[int, Reason] = {}
     frames = [o for o in track.observations if o.usable is not None]
-    usable = [o.usable for o in frames if o.usable is not None]
-    keep = relatively_sharp(np.array([face.sharpness for face in usable]), faces.min_relative_sharpness)
-    dropped[Reason.BLURRED] += int((~keep).sum())
-    outliers = {o.frame: Reason.BLURRED for o in _where(frames, ~keep)}
-    frames, usable = _where(frames, keep), _where(usable, keep)
-    if usable:
-        embeddings = np.stack([face.embedding for face in usable])
-        keep = near_medoid(embeddings, tracking.min_outlier_cosine)
-        dropped[Reason.OTHER_IDENTITY] += int((~keep).sum())
-        outliers |= {o.frame: Reason.OTHER_IDENTITY for o in _where(frames, ~keep)}
-        frames, usable, embeddings = _where(frames, keep), _where(usable, keep), embeddings[keep]
+
+    def drop(reason: Reason, keep: NDArray[np.bool_]) -> None:
+        nonlocal frames
+        dropped[reason] += int((~keep).sum())
+        outliers.update({o.frame: reason for o in _where(frames, ~keep)})
+        frames = _where(frames, keep)
+
+    sharpness = np.array([o.usable.sharpness for o in frames if o.usable is not None])
+    drop(Reason.BLURRED, relatively_sharp(sharpness, faces.min_relative_sharpness))
+    poses = np.array([(o.pose.yaw, o.pose.pitch, o.pose.roll) for o in frames if o.pose is not None])
+    times = np.array([o.time_s for o in frames])
+    points = pose_points(poses.reshape(-1, 3), roll_weight)
+    drop(Reason.POSE_OUTLIER, ~glitches(points, times, tracking.max_gap_s))
+    kept: FilteredTrack | None = None
+    if frames:
+        usable = [o.usable for o in frames if o.usable is not None]
+        medoid = medoid_of(np.stack([face.face.embedding for face in anchors(usable)]))
+        kept = FilteredTrack(frames, usable, medoid, is_continuous(frames, tracking.max_gap_s))
+        same = [
+            not face.face.is_embedded or kept.is_same_person(row, tracking.min_outlier_cosine)
+            for row, face in enumerate(usable)
+        ]
+        drop(Reason.OTHER_IDENTITY, np.array(same))
+        kept = FilteredTrack(
+            frames, _where(usable, np.array(same)), medoid, is_continuous(frames, tracking.max_gap_s)
+        )
     reasons = {reason: count for reason, count in sorted(dropped.items()) if count}
-    if len(usable) < IMAGES_PER_IDENTITY:
-        return FilterResult(_too_few(track, len(usable), reasons, faces), len(usable), reasons, outliers)
-    mean = embeddings.mean(axis=0)
-    mean /= np.linalg.norm(mean)
-    kept = FilteredTrack(frames, usable, mean, embeddings @ mean)
-    return FilterResult(kept, len(usable), reasons, outliers)
+    if kept is None or len(frames) < IMAGES_PER_IDENTITY:
+        return FilterResult(too_few(track, len(frames), reasons, faces), len(frames), reasons, outliers)
+    return FilterResult(kept, len(frames), reasons, outliers)
+
+
+def without_strangers(verdict: FilterResult, frames: list[int]) -> FilterResult:
+    """The verdict when these frames turn out to show somebody else."""
+    if not frames:
+        return verdict
+    dropped = Counter(verdict.dropped)
+    dropped[Reason.OTHER_IDENTITY] += len(frames)
+    return replace(
+        verdict,
+        usable_frames=verdict.usable_frames - len(frames),
+        dropped=dict(sorted(dropped.items())),
+        outliers=verdict.outliers | dict.fromkeys(frames, Reason.OTHER_IDENTITY),
+    )
+
+
+def anchors(faces: list[UsableFace]) -> list[UsableFace]:
+    """The faces that a track is compared with: those embedded, not profiles if others are; at least one."""
+    embedded = [face for face in faces if face.face.is_embedded] or faces[:1]
+    frontal = [face for face in embedded if abs(face.landmarks.pose.yaw) <= PROFILE_DEG]
+    return frontal or embedded
+
+
+def is_continuous(frames: list[FaceObservation], max_gap_s: float) -> NDArray[np.bool_]:
+    """(N,) whether the frame before or after each shows the face at the same place."""
+    joined = np.array(
+        [
+            after.time_s - before.time_s <= max_gap_s
+            and intersection_over_union(before.detection.box, after.detection.box) >= CONTINUOUS_OVERLAP
+            for before, after in pairwise(frames)
+        ],
+        dtype=bool,
+    )
+    either: NDArray[np.bool_] = np.append(False, joined) | np.append(joined, False)
+    return either
 
 
 def relatively_sharp(sharpness: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
@@ -82,14 +152,13 @@ def relatively_sharp(sharpness: NDArray[np.float64], least: float) -> NDArray[np
     return kept
 
 
-def near_medoid(embeddings: Floats, least_cosine: float) -> NDArray[np.bool_]:
-    """(N,) whether each unit vector of (N, D) is near the one that is nearest to all others."""
-    cosines = embeddings @ embeddings.T
-    kept: NDArray[np.bool_] = cosines[int(cosines.sum(axis=1).argmax())] >= least_cosine
-    return kept
+def medoid_of(embeddings: Floats) -> Floats:
+    """The one of (N, D) unit vectors that is nearest to all others, (D,)."""
+    medoid: Floats = embeddings[int((embeddings @ embeddings.T).sum(axis=1).argmax())]
+    return medoid
 
 
-def _too_few(track: Track, usable: int, dropped: dict[Reason, int], faces: Faces) -> Rejection:
+def too_few(track: Track, usable: int, dropped: dict[Reason, int], faces: Faces) -> Rejection:
     """The reason that cost the most frames, if none are left or enough would be left without it."""
     detail = f"{usable} usable frames, {IMAGES_PER_IDENTITY} needed"
     if dropped:

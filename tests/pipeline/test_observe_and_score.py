@@ -58,7 +58,7 @@ def test_a_good_face_is_measured_and_its_crop_is_encoded(
     (face,) = observed(networks, portrait)
     assert (face.frame, face.time_s, face.reason) == (7, 0.28, None)
     assert face.usable is not None
-    assert np.linalg.norm(face.usable.embedding) == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(face.usable.face.embedding) == pytest.approx(1, abs=1e-5)
     crop = simplejpeg.decode_jpeg(face.usable.jpeg, "RGB")
     assert crop.shape == (IMAGE_SIDE, IMAGE_SIDE, 3)
     nose = face.usable.square.to_crop(face.usable.landmarks.points)[1]

@@ -18,17 +18,17 @@ from faces.registry import load_weights
 from faces.types import HeadPose
 from pipeline.config import Faces, Tracking
 from pipeline.records import Timeline, TimelineFace
-from pipeline.rejection import Rejection
 from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import VideoAnalyser
 from pipeline.stages.finalize import finalize
+from pipeline.stages.select import Pick
 from pipeline.stages.timeline import timeline_faces
 from pipeline.stages.track import Track
 from pipeline.stages.track_filter import filter_track
 from pipeline.staging import Staging, read_staged_video
-from shards.schema import Pose, Reason
+from shards.schema import Pose
 
 
 def track_of(*observations: object) -> Track:
@@ -38,8 +38,8 @@ def track_of(*observations: object) -> Track:
     return track
 
 
-def noted(track: Track, picks: list[tuple[int, int]] | Rejection) -> list[TimelineFace]:
-    return timeline_faces(3, track, filter_track(track, Faces(), Tracking()), picks)
+def noted(track: Track, picks: list[Pick]) -> list[TimelineFace]:
+    return timeline_faces(3, track, filter_track(track, Faces(), Tracking(), 0.5), picks)
 
 
 def test_frames_that_the_track_drops_have_its_reason_and_the_others_none() -> None:
@@ -47,7 +47,7 @@ def test_frames_that_the_track_drops_have_its_reason_and_the_others_none() -> No
     observations[3] = seen(LEFT, person(0), 0.6, frame=15, sharp=10)
     observations[7] = seen(LEFT, person(1), 1.4, frame=35)
     observations[9] = seen(LEFT, None, 1.8, frame=45)
-    faces = noted(track_of(*observations), [(0, 0), (3, 1)])
+    faces = noted(track_of(*observations), [Pick(0, 0, 0), Pick(3, 1, 0)])
     assert [found.frame for found in faces] == [5 * number for number in range(12)]
     assert {found.frame: found.reason for found in faces if found.reason} == {
         15: "blurred",
@@ -62,7 +62,7 @@ def test_frames_that_the_track_drops_have_its_reason_and_the_others_none() -> No
 def test_reasons_are_noted_also_where_too_few_frames_are_left() -> None:
     observations = [seen(LEFT, person(0), 0.2 * number, frame=number) for number in range(4)]
     observations[2] = seen(LEFT, person(0), 0.4, frame=2, sharp=1)
-    faces = noted(track_of(*observations), Rejection(Reason.TRACK_TOO_SHORT))
+    faces = noted(track_of(*observations), [])
     assert [found.reason for found in faces] == [None, None, "blurred", None]
     assert not any(found.candidate for found in faces)
 
@@ -70,7 +70,7 @@ def test_reasons_are_noted_also_where_too_few_frames_are_left() -> None:
 def test_what_was_measured_before_a_face_was_dropped_is_kept() -> None:
     dropped = seen(LEFT, None)
     measured = replace(dropped, pose=HeadPose(80.04, -3, 1), square=Square(4, 5, 300), sharpness=12.34)
-    first, second = noted(track_of(measured, dropped), Rejection(Reason.EXTREME_POSE))
+    first, second = noted(track_of(measured, dropped), [])
     assert (first.pose, first.crop_px, first.sharpness) == (
         Pose(yaw=80.0, pitch=-3, roll=1),
         (4, 5, 300),

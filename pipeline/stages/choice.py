@@ -1,0 +1,51 @@
+"""Chooses among the scored candidates of a track."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Selection
+from pipeline.records import CandidateTrack
+from pipeline.rejection import Rejection
+from pipeline.stages.select import FrameTable, choose
+from shards.schema import Reason
+
+
+def choose_images(track: CandidateTrack, config: Selection, higher_is_better: bool) -> list[int] | Rejection:
+    """Rows of the eight chosen candidates, in time order.
+
+    Candidates are compared by their ranks in quality and, weighted, in sharpness: perceptual metrics alone hardly
+    prefer the sharper of two frames of one video.
+
+    Args:
+        track: its candidates; those without a score are not chosen.
+        config: of the choice.
+        higher_is_better: the direction of the metric.
+    """
+    sign = -1.0 if higher_is_better else 1.0
+    scored = [row for row, candidate in enumerate(track.candidates) if candidate.quality is not None]
+    badness = sign * np.array([track.candidates[row].quality for row in scored], dtype=np.float64)
+    worst = config.worst_quality
+    good = np.flatnonzero(badness <= (np.inf if worst is None else sign * worst))
+    candidates = [track.candidates[scored[row]] for row in good]
+    table = FrameTable(
+        pose_deg=np.array([(c.pose.yaw, c.pose.pitch, c.pose.roll) for c in candidates]).reshape(-1, 3),
+        eyes_closed=np.array([c.eyes_closed for c in candidates], dtype=bool),
+    )
+    clusters = np.array([c.cluster for c in candidates], dtype=np.int64)
+    sharpness = np.array([c.sharpness for c in candidates])
+    order = ranks(badness[good]) + config.sharpness_weight * ranks(-sharpness)
+    chosen = choose(table, clusters, order, config)
+    if not isinstance(chosen, Rejection):
+        return [scored[good[row]] for row in chosen]
+    if len(good) < len(badness):
+        detail = f"{len(good)} of {len(badness)} candidates reach selection.worst_quality={worst:g}"
+        return Rejection(Reason.LOW_QUALITY, f"{detail}; {chosen.detail}")
+    return chosen
+
+
+def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) place of each value among all, 0 for the least to 1 for the largest; equal values share one."""
+    _, place = np.unique(values, return_inverse=True)
+    return place / max(int(place.max(initial=0)), 1)
