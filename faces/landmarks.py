@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faces.pose import FACE_OVAL, PoseFit
+from faces.resize import reduced
 from faces.types import FaceLandmarks, Floats, Image
 
 __all__ = ["FACE_OVAL", "LANDMARKS", "FaceLandmarker", "square_around", "tessellation"]
@@ -32,7 +33,8 @@ LANDMARKS = 478
 CROP_SCALE = 2.0
 """Side of the square given to the landmarker, in face sizes (square root of the detector box's area)."""
 CROP_MAX_PX = 512
-"""Larger squares are scaled down to this side: the landmark network itself sees 256 x 256."""
+"""Squares of twice this side and more are reduced to it. The landmark network itself sees 256 x 256, and scales
+smaller ones down faster than they could be reduced here."""
 MOST_FACES = 4
 """Faces looked for in a square; neighbours often stand in it as well."""
 LEAST_OVERLAP = 0.25
@@ -170,11 +172,7 @@ def _square_with_replicated_edges(image: Image, x0: int, y0: int, side: int) -> 
     crop: Image = image[y0 + top : y0 + side - bottom, x0 + left : x0 + side - right]
     if top or left or bottom or right:
         crop = np.asarray(cv2.copyMakeBorder(crop, top, bottom, left, right, cv2.BORDER_REPLICATE), np.uint8)
-    if side > CROP_MAX_PX:
-        crop = np.asarray(
-            cv2.resize(crop, (CROP_MAX_PX, CROP_MAX_PX), interpolation=cv2.INTER_AREA), np.uint8
-        )
-    return crop
+    return reduced(crop, CROP_MAX_PX, CROP_MAX_PX) if side >= 2 * CROP_MAX_PX else crop
 
 
 def _overlap(a: Floats, b: Floats) -> float:

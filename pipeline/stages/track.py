@@ -22,7 +22,7 @@ from pipeline.stages.observe import FaceObservation
 
 FORBIDDEN = 1e6
 """Cost of a pair that may not be joined."""
-ANCHOR_EVERY_S = 1.0
+ANCHOR_EVERY_S = 2.0
 """Seconds between the faces of a track that are embedded."""
 SURE_OVERLAP = 0.5
 SURE_LIKENESS = 0.9

@@ -221,12 +221,12 @@ def test_a_frame_gives_the_same_crop_as_a_videos_and_as_a_photographs(
     portrait = only(finder.find(read_photograph(tmp_path / "frame.png")))
     assert portrait.square == usable.square
     assert simplejpeg.encode_jpeg(portrait.image, 95, "RGB", "444") == usable.jpeg
-    track = FilteredTrack([observation], [usable], usable.embedding, np.ones(1))
+    track = FilteredTrack([observation], [usable], usable.face.embedding, np.ones(1, dtype=bool))
     assert encode_mask_png(portrait.mask) == mask_png(track, 0)
     assert portrait.pose == usable.landmarks.pose
     assert abs(portrait.pose.roll) > 8
     np.testing.assert_array_equal(portrait.landmarks.points, usable.landmarks.points)
-    np.testing.assert_array_equal(portrait.embedding, usable.embedding)
+    np.testing.assert_array_equal(portrait.embedding, usable.face.embedding)
 
 
 def test_an_unknown_profile_is_rejected_with_the_names_of_those_there_are() -> None:
