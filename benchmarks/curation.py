@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from faces.registry import load_weights
 from pipeline.config import Config
 from pipeline.sandbox import SandboxedDecoder
@@ -27,6 +30,18 @@ class Curated:
     finalized: FinalizedVideo
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Of all usable frames of a track, each (N,)."""
+
+    sharpness: NDArray[np.float64]
+    quality: NDArray[np.float64]
+
+
+EVERY_FRAME = "selection.candidates_per_cluster=32"
+"""With it, every usable frame is a candidate."""
+
+
 class Curation:
     """Curates one file at a time with the networks that wheels ship.
 
@@ -46,18 +61,31 @@ class Curation:
 
     def curate(self, path: Path) -> Curated:
         """The outcome of a file, with its chosen images."""
-        video = Video(
-            video_id=path.name,
-            source="folder",
-            uri=path.name,
-            path=str(path),
-            bytes=path.stat().st_size,
-            modified_ns=0,
-        )
-        found = self._analyser.analyse(video)
+        found = self._analyser.analyse(_video(path))
         scored = self._scorer.score(found.analysis, found.jpegs)
         finalized = finalize(scored, found.jpegs, found.masks, self.config, self._scorer.higher_is_better)
         return Curated(found, finalized)
+
+    def measure_all(self, path: Path) -> dict[int, Measured]:
+        """Sharpness and quality of every candidate, by track; with `EVERY_FRAME`, of all usable frames."""
+        found = self._analyser.analyse(_video(path))
+        jpegs, measured = iter(found.jpegs), {}
+        for track in found.analysis.tracks:
+            images = [self._scorer._image(c, next(jpegs)) for c in track.candidates]
+            sharpness = np.array([candidate.sharpness for candidate in track.candidates])
+            measured[track.track] = Measured(sharpness, np.array(self._scorer._scores(images)))
+        return measured
+
+
+def _video(path: Path) -> Video:
+    return Video(
+        video_id=path.name,
+        source="folder",
+        uri=path.name,
+        path=str(path),
+        bytes=path.stat().st_size,
+        modified_ns=0,
+    )
 
 
 def cpu_seconds() -> float:

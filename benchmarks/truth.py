@@ -7,7 +7,9 @@ are assigned to the identities of the pipeline by the boxes of the chosen images
 
 - yaw, pitch covered: range of the chosen poses, as a share of the 2 to 98 % range of all usable frames; median
   over identities whose range is 10 degrees or more. Goal: 0.9.
-- sharpness, quality: share of the chosen images at or above the median of their identity's usable frames.
+- sharpness, quality: share of the chosen images at or above the median of their identity's usable analysed frames,
+  both as the pipeline measures them on the image that it would store. (PIQE differs as much between two crops of
+  one frame that lie 2 px apart as between the frames of a steady clip, so the reference's crops cannot judge it.)
   Goal: 75 %.
 - synthetic tracks of 120 frames: share of 4 bad frames of a far pose that are chosen (goal: below 5 %), and of
   true extreme poses, held for two frames (goal: 95 %).
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import inspect
 import pickle
 import statistics
 from dataclasses import dataclass, field
@@ -33,7 +36,7 @@ from pathlib import Path
 
 import numpy as np
 from curate import Reference, ReferenceFace, overlap
-from curation import Curated, Curation
+from curation import EVERY_FRAME, Curated, Curation, Measured
 from numpy.typing import NDArray
 
 from faces.embed import ArcFace
@@ -82,12 +85,22 @@ class ClipTruth:
     """Faces beyond `PROFILE_DEG` that the pipeline analysed."""
 
 
-def measure(clip: str, faces: list[ReferenceFace], made: Curated) -> ClipTruth:
-    """Compare the pipeline's choice of a clip with the reference's frames."""
+def measure(clip: str, faces: list[ReferenceFace], made: Curated, measured: dict[int, Measured]) -> ClipTruth:
+    """Compare the pipeline's choice of a clip with the reference's frames, and with all of its own.
+
+    Args:
+        clip: its name.
+        faces: of the reference.
+        made: of the pipeline.
+        measured: sharpness and quality of all usable frames, by track.
+    """
     by_frame: dict[int, list[ReferenceFace]] = {}
     for face in faces:
         by_frame.setdefault(face.frame, []).append(face)
-    found = [_identity(clip, identity, faces, by_frame) for identity in made.finalized.identities]
+    found = [
+        _identity(clip, identity, faces, by_frame, measured[identity.track])
+        for identity in made.finalized.identities
+    ]
     turned = [
         face
         for face in made.analysed.analysis.timeline.faces
@@ -102,6 +115,7 @@ def _identity(
     identity: StagedIdentity,
     faces: list[ReferenceFace],
     by_frame: dict[int, list[ReferenceFace]],
+    measured: Measured,
 ) -> IdentityTruth | None:
     chosen = []
     for image in identity.images:
@@ -112,24 +126,23 @@ def _identity(
     tracks = {face.track for face in chosen}
     own = [face for face in faces if face.track in tracks]
     usable = [face for face in own if face.usable]
-    measured = [face for face in chosen if face.usable]
-    if not usable or not measured:
+    picked_faces = [face for face in chosen if face.usable]
+    if not usable or not picked_faces:
         return None
-    poses, picked = (np.array([face.pose for face in some])[:, :2] for some in (usable, measured))
+    poses, picked = (np.array([face.pose for face in some])[:, :2] for some in (usable, picked_faces))
     low, high = np.quantile(poses, 0.02, axis=0), np.quantile(poses, 0.98, axis=0)
     offered = high - low
     ends = np.clip(picked.max(axis=0), low, high) - np.clip(picked.min(axis=0), low, high)
     covered = ends / np.maximum(offered, 1e-9)
-    sharpness = statistics.median(face.sharpness for face in usable)
-    quality = statistics.median(face.quality for face in usable)
-    frontal = [face for face in measured if face.pose is not None and abs(face.pose[0]) <= PROFILE_DEG]
+    sharpness, quality = np.median(measured.sharpness), np.median(measured.quality)
+    frontal = [face for face in picked_faces if face.pose is not None and abs(face.pose[0]) <= PROFILE_DEG]
     return IdentityTruth(
         clip,
         identity.track,
         (float(covered[0]), float(covered[1])),
         (float(offered[0]), float(offered[1])),
-        [face.sharpness >= sharpness for face in measured],
-        [face.quality <= quality for face in measured],
+        [image.sharpness >= sharpness for image in identity.images],
+        [image.quality.value <= quality for image in identity.images],
         [face.aligned for face in frontal if face.aligned is not None],
         {face.frame for face in own},
     )
@@ -262,7 +275,7 @@ def reference_faces(reference: Reference, path: Path, cache: Path | None, key: s
     """The reference's faces of a clip, from the cache when it has them."""
     if cache is None:
         return reference.curate(path)
-    source = Path(__file__).with_name("curate.py").read_bytes()
+    source = inspect.getsource(Reference).encode()
     name = hashlib.sha256(path.read_bytes() + source + key.encode()).hexdigest()[:32]
     kept = cache / f"{name}.pickle"
     if kept.exists():
@@ -288,6 +301,7 @@ def main() -> int:
 
     reference = Reference(options.min_crop_px)
     curation = Curation(options.clips, f"faces.min_crop_px={options.min_crop_px}")
+    every_frame = Curation(options.clips, f"faces.min_crop_px={options.min_crop_px}", EVERY_FRAME)
     judge = None
     if options.weights:
         judge = ArcFace(options.weights / "MobileFaceNet_foamliu.onnx", normalisation="imagenet")
@@ -298,7 +312,7 @@ def main() -> int:
         made = curation.curate(path)
         if made.finalized.identities:
             faces = reference_faces(reference, path, options.cache, f"{options.min_crop_px}")
-            truths.append(measure(path.name, faces, made))
+            truths.append(measure(path.name, faces, made, every_frame.measure_all(path)))
             for one in truths[-1].identities:
                 yaw, pitch = one.covered
                 print(

@@ -286,7 +286,7 @@ class Config(Section):
         }
 
 
-CURATION_VERSION = 3
+CURATION_VERSION = 4
 """Increased whenever a change of the code changes the result of curating a video."""
 
 

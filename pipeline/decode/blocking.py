@@ -6,7 +6,8 @@ one time in eight. So a frame is damaged when many sharp steps appear in it on t
 few beside it. Steps that the frame before had too (letterboxes, graphics) do not count.
 
 The limits come from damaged and intact clips; docs/decoding.md has the figures. A stream that is coded very
-coarsely and without a deblocking filter looks the same, and is lost.
+coarsely and without a deblocking filter looks the same, and is lost; so is the first group of pictures of one that
+opens with a mosaic on the grid.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 CODECS = frozenset({"hevc", "vp8"})
 """Codecs whose decoders pass over most damage; the others report it."""
 GRID = 8
+LEAST_SIDE = 4 * GRID
+"""Pixels; a smaller picture has too few lines of the grid."""
 LEAST_STEP = 16
 """Grey levels of 255 between two pixels."""
 LEAST_SEGMENTS = 8
@@ -45,6 +48,8 @@ class BlockingCheck:
         """
         luma, before = luma_of(frame), self._before
         self._before = luma
+        if min(luma.shape) < LEAST_SIDE:
+            return False
         if before is not None and before.shape != luma.shape:
             before = None
         on_grid, lines = _new_segments(luma, before, 0)

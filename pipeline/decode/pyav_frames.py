@@ -215,9 +215,9 @@ class _Pass:
 
     def _is_damaged(self, frame: Any) -> bool:
         size = (self._probe.coded_width, self._probe.coded_height)
-        if frame.is_corrupt or (frame.width, frame.height) != size:
-            return True
-        return self._blocking is not None and self._blocking.is_damaged(frame)
+        # Asked of every frame, because the next one is compared with it.
+        shows_blocks = self._blocking is not None and self._blocking.is_damaged(frame)
+        return shows_blocks or bool(frame.is_corrupt) or (frame.width, frame.height) != size
 
     def _release(self) -> Iterator[tuple[int, Image | None]]:
         """Give the frames before which nothing is open in decode order."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from pipeline.stages.candidates import candidate_track, frame_table, mask_png
 from pipeline.stages.gate import eighth_largest, least_face_px
 from pipeline.stages.merge import merge_tracks
 from pipeline.stages.observe import FaceObserver
-from pipeline.stages.select import Picks, candidates
+from pipeline.stages.select import Pick, candidates
 from pipeline.stages.timeline import timeline_faces
 from pipeline.stages.track import ShotCuts, Track, Tracker
 from pipeline.stages.track_filter import (
@@ -33,7 +34,7 @@ from pipeline.stages.track_filter import (
     FilterResult,
     filter_track,
     too_few,
-    without_strangers,
+    without,
 )
 from pipeline.stopwatch import Stopwatch
 from shards.schema import (
@@ -150,9 +151,7 @@ class VideoAnalyser:
                 )
                 verdict, picks = self._candidates(track, verdict)
             dropped.update(verdict.dropped)
-            faces += timeline_faces(
-                number, track, verdict, [] if isinstance(picks, Rejection) else picks.picks
-            )
+            faces += timeline_faces(number, track, verdict, [] if isinstance(picks, Rejection) else picks)
             rejection = picks if isinstance(picks, Rejection) else None
             outcomes.append(
                 TrackOutcome(
@@ -167,11 +166,11 @@ class VideoAnalyser:
                     detail=rejection.detail if rejection else None,
                 )
             )
-            if isinstance(picks, Picks) and isinstance(verdict.result, FilteredTrack):
+            if isinstance(picks, list) and isinstance(verdict.result, FilteredTrack):
                 usable = verdict.result
                 kept.append(candidate_track(number, usable, picks, self._config.selection))
-                jpegs += [usable.faces[pick.row].jpeg for pick in picks.picks]
-                masks += [mask_png(usable, pick.row) for pick in picks.picks]
+                jpegs += [usable.faces[pick.row].jpeg for pick in picks]
+                masks += [mask_png(usable, pick.row) for pick in picks]
         damage = mostly_corrupt(analysed)
         if damage is not None:
             # No identity is taken from what is left of such a video.
@@ -195,23 +194,27 @@ class VideoAnalyser:
             masks,
         )
 
-    def _candidates(self, track: Track, verdict: FilterResult) -> tuple[FilterResult, Picks | Rejection]:
-        """The candidates of a track; and the verdict with the frames that looking for them has dropped."""
-        if isinstance(verdict.result, Rejection):
-            return verdict, verdict.result
-        usable, config = verdict.result, self._config
-        found = candidates(
-            frame_table(usable, config.selection),
-            np.array([face.sharpness for face in usable.faces]),
-            config.selection,
-            lambda row: usable.is_same_person(row, config.tracking.min_outlier_cosine),
-        )
-        if isinstance(found, Rejection):
-            return verdict, found
-        verdict = without_strangers(verdict, [usable.frames[row].frame for row in found.strangers])
-        if len(found.picks) < IMAGES_PER_IDENTITY:
-            return verdict, too_few(track, verdict.usable_frames, verdict.dropped, config.faces)
-        return verdict, found
+    def _candidates(self, track: Track, verdict: FilterResult) -> tuple[FilterResult, list[Pick] | Rejection]:
+        """The candidates of a track; and the verdict without the frames that turn out to show another identity."""
+        config = self._config
+        while True:
+            usable = verdict.result
+            if isinstance(usable, Rejection):
+                return verdict, usable
+            found = candidates(
+                frame_table(usable, config.selection),
+                np.array([face.sharpness for face in usable.faces]),
+                config.selection,
+                partial(usable.is_same_person, least_cosine=config.tracking.min_outlier_cosine),
+            )
+            if isinstance(found, Rejection):
+                return verdict, found
+            if not found.others:
+                return verdict, found.picks
+            verdict = without(verdict, found.others)
+            if verdict.usable_frames < IMAGES_PER_IDENTITY:
+                reason = too_few(track, verdict.usable_frames, verdict.dropped, config.faces)
+                return replace(verdict, result=reason), reason
 
 
 def failed(video: Video, rejection: Rejection) -> AnalysedVideo:

@@ -10,7 +10,7 @@ from faces.mask import encode_mask_png, face_mask
 from faces.types import Floats
 from pipeline.config import Selection
 from pipeline.records import Candidate, CandidateTrack
-from pipeline.stages.select import FrameTable, Pick, Picks, are_closed
+from pipeline.stages.select import FrameTable, Pick, are_closed
 from pipeline.stages.track_filter import FilteredTrack, anchors
 from shards.schema import IMAGE_SIDE, Pose
 
@@ -25,24 +25,25 @@ def frame_table(track: FilteredTrack, selection: Selection) -> FrameTable:
     )
 
 
-def candidate_track(number: int, track: FilteredTrack, found: Picks, selection: Selection) -> CandidateTrack:
+def candidate_track(
+    number: int, track: FilteredTrack, picks: list[Pick], selection: Selection
+) -> CandidateTrack:
     """The record of a track with enough usable frames.
 
     Args:
         number: of the track in its video.
         track: its usable frames.
-        found: its candidates.
+        picks: its candidates.
         selection: when eyes count as closed.
     """
     closed = frame_table(track, selection).eyes_closed
-    own = [face for row, face in enumerate(track.faces) if row not in found.strangers]
-    embeddings = np.stack([face.face.embedding for face in anchors(own)])
+    embeddings = np.stack([face.face.embedding for face in anchors(track.faces)])
     mean = embeddings.mean(axis=0)
     mean /= np.linalg.norm(mean)
     return CandidateTrack(
         track=number,
         embedding=_rounded(mean, 5),
-        candidates=[_candidate(track, pick, bool(closed[pick.row]), mean) for pick in found.picks],
+        candidates=[_candidate(track, pick, bool(closed[pick.row]), mean) for pick in picks],
     )
 
 

@@ -37,6 +37,12 @@ def choose_images(track: CandidateTrack, config: Selection, higher_is_better: bo
     sharpness = np.array([c.sharpness for c in candidates])
     order = ranks(badness[good]) + config.sharpness_weight * ranks(-sharpness)
     chosen = choose(table, clusters, order, config)
+    if isinstance(chosen, Rejection) and any(c.rank > 0 for c in candidates):
+        # The choice among the first of each cluster, which decided what else was scored, may have succeeded.
+        first = [c if c.rank == 0 else c.model_copy(update={"quality": None}) for c in track.candidates]
+        again = choose_images(track.model_copy(update={"candidates": first}), config, higher_is_better)
+        if not isinstance(again, Rejection):
+            return again
     if not isinstance(chosen, Rejection):
         return [scored[good[row]] for row in chosen]
     if len(good) < len(badness):

@@ -1,6 +1,6 @@
 """One identity per person and video: joins the tracks of one person, such as those around a cutaway.
 
-Two tracks that are seen in one frame are two people, whatever their likeness. Others are joined while every two
+Two tracks that are seen in one frame are two people, whatever their cosines. Others are joined while every two
 tracks of the group are alike (complete linkage), so that no chain of look-alikes joins two people.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from faces.types import Floats
 from pipeline.stages.track import Track
+from pipeline.stages.track_filter import anchors
 
 
 def merge_tracks(tracks: list[Track], least_cosine: float) -> list[Track]:
@@ -19,42 +20,47 @@ def merge_tracks(tracks: list[Track], least_cosine: float) -> list[Track]:
 
     Args:
         tracks: each of one person.
-        least_cosine: least likeness of any two tracks of a group.
+        least_cosine: least cosines of any two tracks of a group.
     """
-    means = [mean_embedding(track) for track in tracks]
-    frames = [{seen.frame for seen in track.observations} for track in tracks]
-    groups = [[number] for number in range(len(tracks))]
-
-    def likeness(first: list[int], second: list[int]) -> float:
-        """The least cosine between the tracks of two groups; -1 when they cannot be one person's."""
-        least = 1.0
-        for a in first:
-            for b in second:
-                one, other = means[a], means[b]
-                if one is None or other is None or frames[a] & frames[b]:
-                    return -1.0
-                least = min(least, float(one @ other))
-        return least
-
+    known = [(track, mean) for track in tracks if (mean := mean_embedding(track)) is not None]
+    alone = [track for track in tracks if not track.anchors]
+    groups = [[track] for track, _ in known]
+    cosines = _cosines([mean for _, mean in known], [track for track, _ in known])
     while len(groups) > 1:
         # Of equal pairs the earliest, so that the result depends on nothing but the video.
-        best, first, second = max(
-            (likeness(groups[i], groups[j]), -i, -j) for i, j in combinations(range(len(groups)), 2)
-        )
-        if best < least_cosine:
+        first, second = (int(place) for place in np.unravel_index(cosines.argmax(), cosines.shape))
+        if cosines[first, second] < least_cosine:
             break
-        groups[-first] += groups.pop(-second)
-    return sorted(
-        (_joined([tracks[number] for number in group]) for group in groups),
-        key=lambda track: track.observations[0].frame,
-    )
+        first, second = min(first, second), max(first, second)
+        groups[first] += groups.pop(second)
+        least = np.minimum(cosines[first], cosines[second])
+        least[first] = -np.inf
+        cosines[first], cosines[:, first] = least, least
+        cosines = np.delete(np.delete(cosines, second, axis=0), second, axis=1)
+    joined = [*alone, *(_joined(group) for group in groups)]
+    return sorted(joined, key=lambda track: track.observations[0].frame)
+
+
+def _cosines(means: list[Floats], tracks: list[Track]) -> Floats:
+    """(N, N) cosine of every two tracks; -inf where they cannot be one person's, and of each with itself."""
+    frames = [{seen.frame for seen in track.observations} for track in tracks]
+    if not means:
+        return np.zeros((0, 0), np.float32)
+    cosines = np.stack(means) @ np.stack(means).T
+    for a, b in combinations(range(len(means)), 2):
+        if frames[a] & frames[b]:
+            cosines[a, b] = cosines[b, a] = -np.inf
+    np.fill_diagonal(cosines, -np.inf)
+    found: Floats = cosines
+    return found
 
 
 def mean_embedding(track: Track) -> Floats | None:
-    """(D,) unit vector, mean of the track's anchors; None when it has none."""
-    if not track.anchors:
+    """(D,) unit vector, mean of the track's anchors, without profiles if others are; None when it has none."""
+    faces = anchors([seen.usable for seen in track.anchors if seen.usable is not None])
+    if not faces:
         return None
-    total = np.sum([seen.usable.face.embedding for seen in track.anchors if seen.usable is not None], axis=0)
+    total = np.sum([face.face.embedding for face in faces], axis=0)
     mean: Floats = total / np.linalg.norm(total)
     return mean
 

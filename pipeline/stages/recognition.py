@@ -42,7 +42,7 @@ class AlignedFace:
         """Whether the embedding has been computed."""
         return "embedding" in self.__dict__
 
-    def likeness(self, other: AlignedFace) -> float:
+    def similarity(self, other: AlignedFace) -> float:
         """Correlation of the two pictures, -1 to 1: near 1 for one face a moment later, low for another face."""
         return float(self._thumbnail @ other._thumbnail)
 

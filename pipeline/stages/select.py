@@ -78,10 +78,10 @@ class Pick:
 
 @dataclass(frozen=True)
 class Picks:
-    """The frames of a track that may be chosen, in time order, and those found to show somebody else."""
+    """The frames of a track that may be chosen, in time order, and those found to show another identity."""
 
     picks: list[Pick]
-    strangers: list[int]
+    others: list[int]
 
 
 def candidates(
@@ -109,7 +109,8 @@ def candidates(
         return _too_few_poses(f"{IMAGES_PER_IDENTITY} poses are at most", 2 * separation, config)
     labels = cluster_by_pose(points, config.clusters)
     # A sharper frame than usual is as likely noise as detail, so the sharper half of the frames counts as equal.
-    sharp = np.minimum(sharpness / np.median(sharpness), 1.0).round(1)
+    usual = max(float(np.median(sharpness)), np.finfo(np.float64).tiny)
+    sharp = np.minimum(sharpness / usual, 1.0).round(1)
     found = Picks([], [])
     for cluster in np.unique(labels):
         members = np.flatnonzero(labels == cluster)
@@ -124,7 +125,7 @@ def candidates(
                 found.picks.append(Pick(row, int(cluster), rank))
                 rank += 1
             else:
-                found.strangers.append(row)
+                found.others.append(row)
     found.picks.sort(key=lambda pick: pick.row)
     return found
 
@@ -141,7 +142,7 @@ def choose(
     Args:
         frames: N candidates.
         clusters: (N,) pose cluster of each.
-        badness: (N,) quality turned so that lower is better.
+        badness: (N,) lower is better.
         config: the least separation.
 
     Returns:
@@ -168,8 +169,8 @@ def choose(
 def pick_apart(points: Points, count: int, least: float) -> tuple[list[int], float]:
     """Take points in order, the ends of the range of poses before them, none too near to one taken.
 
-    The separation is half of what farthest-point sampling reaches: up to there, taking the best first always finds
-    enough. With the ends taken before, it may not; then the separation is lowered, down to `least`.
+    The separation is half of what farthest-point sampling reaches, where enough are always found: each point taken
+    is nearer than that to one of the sampled points at most. Where this is below `least`, `least` is tried.
 
     Args:
         points: (N, 3), best first.
@@ -180,16 +181,14 @@ def pick_apart(points: Points, count: int, least: float) -> tuple[list[int], flo
         The picked rows, none when there are too few; and the separation that is possible.
     """
     sampled, reachable = farthest_points(points, count)
-    first = ends(points)
-    shares = [share * reachable for share in SEPARATION_SHARES]
-    for separation in [*(value for value in shares if value > least), least]:
-        taken: list[int] = []
-        for row in [*first, *range(len(points))]:
-            distances = np.linalg.norm(points[taken] - points[row], axis=1)
-            if (distances >= separation - ROUNDING).all() and row not in taken:
-                taken.append(row)
-            if len(taken) == count:
-                return taken, separation
+    separation = max(reachable / 2, least)
+    taken: list[int] = []
+    for row in [*ends(points), *range(len(points))]:
+        distances = np.linalg.norm(points[taken] - points[row], axis=1)
+        if (distances >= separation - ROUNDING).all() and row not in taken:
+            taken.append(row)
+        if len(taken) == count:
+            return taken, separation
     if len(sampled) == count and reachable >= least - ROUNDING:
         return sampled, reachable
     return [], reachable
@@ -205,7 +204,6 @@ def ends(points: Points) -> list[int]:
     return [int(row) for axis in axes if width[axis] >= WIDE_DEG for row in (low[axis], high[axis])]
 
 
-SEPARATION_SHARES = (0.5, 0.4, 0.3, 0.2, 0.1)
 WIDE_DEG = 6.0
 """A range of yaw or pitch from which on its ends are always among the images."""
 

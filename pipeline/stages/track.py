@@ -2,10 +2,10 @@
 
 A track ends when its face is unseen for too long, when another person's face is at its position, and at a
 shot cut, unless the face after the cut is clearly the same person's: a flash looks like two cuts. So two
-people never share a track, even where they swap positions or where a cut was not seen.
+people do not share a track where they swap positions or where a cut was not seen.
 
 A face that stays where it was and looks as it did continues its track without an embedding. Embeddings decide
-everywhere else, and are made of anchors, a second apart, with which they are compared.
+everywhere else; a track has them at its anchors, two seconds apart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORBIDDEN = 1e6
 ANCHOR_EVERY_S = 2.0
 """Seconds between the faces of a track that are embedded."""
 SURE_OVERLAP = 0.5
-SURE_LIKENESS = 0.9
+SURE_SIMILARITY = 0.9
 """A face that overlaps its predecessor and looks like it by this much is the same. Pictures of two people reach
 .79 on the real clips; those of one face a sixth of a second apart have a median of .97."""
 
@@ -125,9 +125,9 @@ class Tracker:
         overlap = intersection_over_union(track.last.detection.box, face.detection.box)
         last = track.last.usable
         if overlap >= SURE_OVERLAP and not track.severed and last is not None and face.usable is not None:
-            likeness = last.face.likeness(face.usable.face)
-            if likeness >= SURE_LIKENESS:
-                return -(overlap + likeness)
+            similarity = last.face.similarity(face.usable.face)
+            if similarity >= SURE_SIMILARITY:
+                return -(overlap + similarity)
         cosine = track.cosine(face)
         if cosine is None:
             near = overlap >= self._config.min_overlap and not track.severed

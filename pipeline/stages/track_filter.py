@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +14,7 @@ from faces.types import Floats
 from pipeline.config import Faces, Tracking
 from pipeline.rejection import Rejection
 from pipeline.stages.gate import GATES_PX
-from pipeline.stages.glitch import glitches
+from pipeline.stages.glitch import NEIGHBOUR_S, glitches
 from pipeline.stages.observe import FaceObservation, UsableFace
 from pipeline.stages.select import pose_points
 from pipeline.stages.track import Track, intersection_over_union
@@ -87,9 +87,8 @@ def filter_track(track: Track, faces: Faces, tracking: Tracking, roll_weight: fl
     sharpness = np.array([o.usable.sharpness for o in frames if o.usable is not None])
     drop(Reason.BLURRED, relatively_sharp(sharpness, faces.min_relative_sharpness))
     poses = np.array([(o.pose.yaw, o.pose.pitch, o.pose.roll) for o in frames if o.pose is not None])
-    times = np.array([o.time_s for o in frames])
     points = pose_points(poses.reshape(-1, 3), roll_weight)
-    drop(Reason.POSE_OUTLIER, ~glitches(points, times, tracking.max_gap_s))
+    drop(Reason.POSE_OUTLIER, ~glitches(points, stays(frames, min(NEIGHBOUR_S, tracking.max_gap_s))))
     kept: FilteredTrack | None = None
     if frames:
         usable = [o.usable for o in frames if o.usable is not None]
@@ -109,18 +108,19 @@ def filter_track(track: Track, faces: Faces, tracking: Tracking, roll_weight: fl
     return FilterResult(kept, len(frames), reasons, outliers)
 
 
-def without_strangers(verdict: FilterResult, frames: list[int]) -> FilterResult:
-    """The verdict when these frames turn out to show somebody else."""
-    if not frames:
+def without(verdict: FilterResult, rows: list[int]) -> FilterResult:
+    """The verdict when these rows of its usable frames turn out to show another identity."""
+    track = verdict.result
+    if not rows or isinstance(track, Rejection):
         return verdict
+    keep = ~np.isin(np.arange(len(track.frames)), rows)
     dropped = Counter(verdict.dropped)
-    dropped[Reason.OTHER_IDENTITY] += len(frames)
-    return replace(
-        verdict,
-        usable_frames=verdict.usable_frames - len(frames),
-        dropped=dict(sorted(dropped.items())),
-        outliers=verdict.outliers | dict.fromkeys(frames, Reason.OTHER_IDENTITY),
+    dropped[Reason.OTHER_IDENTITY] += len(rows)
+    others = {track.frames[row].frame: Reason.OTHER_IDENTITY for row in rows}
+    left = FilteredTrack(
+        _where(track.frames, keep), _where(track.faces, keep), track.medoid, track.continuous[keep]
     )
+    return FilterResult(left, len(left.frames), dict(sorted(dropped.items())), verdict.outliers | others)
 
 
 def anchors(faces: list[UsableFace]) -> list[UsableFace]:
@@ -132,16 +132,21 @@ def anchors(faces: list[UsableFace]) -> list[UsableFace]:
 
 def is_continuous(frames: list[FaceObservation], max_gap_s: float) -> NDArray[np.bool_]:
     """(N,) whether the frame before or after each shows the face at the same place."""
-    joined = np.array(
+    joined = stays(frames, max_gap_s)
+    either: NDArray[np.bool_] = np.append(False, joined) | np.append(joined, False)
+    return either if frames else np.zeros(0, dtype=bool)
+
+
+def stays(frames: list[FaceObservation], most_s: float) -> NDArray[np.bool_]:
+    """(N - 1,) whether each frame and the next show the face at the same place, at most so many seconds apart."""
+    return np.array(
         [
-            after.time_s - before.time_s <= max_gap_s
+            after.time_s - before.time_s <= most_s
             and intersection_over_union(before.detection.box, after.detection.box) >= CONTINUOUS_OVERLAP
             for before, after in pairwise(frames)
         ],
         dtype=bool,
     )
-    either: NDArray[np.bool_] = np.append(False, joined) | np.append(joined, False)
-    return either
 
 
 def relatively_sharp(sharpness: NDArray[np.float64], least: float) -> NDArray[np.bool_]:

@@ -8,11 +8,11 @@ import pytest
 from pipeline.stages.glitch import glitches
 
 
-def found(yaws: list[float], step_s: float = 1 / 6, gaps: tuple[int, ...] = ()) -> list[int]:
-    """Rows of glitches; before each row in `gaps` two seconds pass."""
-    points = np.array([(yaw, 0.0, 0.0) for yaw in yaws])
-    times = np.cumsum([2.0 if row in gaps else step_s for row in range(len(yaws))])
-    return np.flatnonzero(glitches(points, times, max_gap_s=1.0)).tolist()
+def found(yaws: list[float], gaps: tuple[int, ...] = ()) -> list[int]:
+    """Rows of glitches; each row in `gaps` begins another shot."""
+    points = np.array([(yaw, 0.0, 0.0) for yaw in yaws]).reshape(-1, 3)
+    near = np.array([row not in gaps for row in range(1, len(yaws))], dtype=bool)
+    return np.flatnonzero(glitches(points, near)).tolist()
 
 
 def test_one_far_pose_between_two_near_ones_is_a_glitch() -> None:
@@ -39,6 +39,11 @@ def test_the_end_beside_a_glitch_is_none_itself() -> None:
 def test_another_shot_is_no_neighbour() -> None:
     assert found([0, 1, 2, 30, 31, 32], gaps=(3,)) == []
     assert found([0, 1, 2, 60, 3], gaps=(3, 4)) == []
+    assert found([0, 0, 0, 0, 50, 75, 10, 10, 10], gaps=(4, 6)) == []
+
+
+def test_of_two_frames_alone_neither_is_a_glitch() -> None:
+    assert found([0, 40]) == []
 
 
 def test_short_tracks_have_none() -> None:

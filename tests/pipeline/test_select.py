@@ -196,7 +196,7 @@ def test_each_cluster_gives_a_few_candidates_in_order_of_frame() -> None:
     ]
 
 
-def test_frames_of_somebody_else_are_no_candidates_and_asked_of_candidates_only() -> None:
+def test_frames_of_another_identity_are_no_candidates_and_only_candidates_are_asked_for() -> None:
     asked: list[int] = []
 
     def is_same_person(row: int) -> bool:
@@ -208,7 +208,7 @@ def test_frames_of_somebody_else_are_no_candidates_and_asked_of_candidates_only(
     assert isinstance(found, Picks)
     assert len(found.picks) == 20
     assert all(pick.row % 3 for pick in found.picks)
-    assert sorted(asked) == sorted([*found.strangers, *(pick.row for pick in found.picks)])
+    assert sorted(asked) == sorted([*found.others, *(pick.row for pick in found.picks)])
     assert len(asked) < 60
 
 
