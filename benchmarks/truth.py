@@ -9,7 +9,7 @@ are assigned to the identities of the pipeline by the boxes of the chosen images
   over identities whose range is 10 degrees or more. Goal: 0.9.
 - sharpness, quality: share of the chosen images at or above the median of their identity's usable analysed frames,
   both as the pipeline measures them on the image that it would store. (PIQE differs as much between two crops of
-  one frame that lie 2 px apart as between the frames of a steady clip, so the reference's crops cannot judge it.)
+  one frame that lie 2 px apart as between the frames of a steady clip; so the reference is no measure of it.)
   Goal: 75 %.
 - synthetic tracks of 120 frames: share of 4 bad frames of a far pose that are chosen (goal: below 5 %), and of
   true extreme poses, held for two frames (goal: 95 %).
@@ -20,7 +20,7 @@ are assigned to the identities of the pipeline by the boxes of the chosen images
 - lost profiles: faces beyond 45 degrees of yaw that were dropped as `other_identity`.
 
 `--cache` keeps the reference's measurements, which take most of the time. `--weights` names the folder of
-MobileFaceNet_foamliu.onnx; without it, its rows are left out and say so. Exit status 1 when a goal is missed.
+MobileFaceNet_foamliu.onnx; without it, its rows are left out and say so.
 """
 
 from __future__ import annotations
@@ -40,18 +40,19 @@ from curation import EVERY_FRAME, Curated, Curation, Measured
 from numpy.typing import NDArray
 
 from faces.embed import ArcFace
-from pipeline.config import Selection, Tracking
-from pipeline.records import StagedIdentity
+from pipeline.config import Selection
+from pipeline.records import Candidate, CandidateTrack, StagedIdentity
 from pipeline.rejection import Rejection
+from pipeline.stages.choice import choose_images
 from pipeline.stages.glitch import glitches
-from pipeline.stages.select import FrameTable, candidates, choose, pose_points
-from shards.schema import Reason
+from pipeline.stages.select import FrameTable, Pick, candidates, pose_points
+from shards.schema import Pose, Reason
 
 LEAST_RANGE_DEG = 10.0
 PROFILE_DEG = 45.0
 SAME_FACE = 0.5
 """Least overlap of the boxes of one face in one frame."""
-JUDGE_SAME = 0.3
+VERIFIER_SAME = 0.3
 """MobileFaceNet: one person at or above this cosine; its false accepts on LFW are 1e-3 at about .35."""
 
 
@@ -69,7 +70,7 @@ class IdentityTruth:
     """Of each chosen image: whether it is at or above the median."""
     good: list[bool] = field(default_factory=list)
     aligned: list[NDArray[np.uint8]] = field(default_factory=list)
-    """Faces of the chosen images within `PROFILE_DEG`, for the judge."""
+    """Faces of the chosen images within `PROFILE_DEG`, for the verifier."""
     frames: set[int] = field(default_factory=set)
     """Frames in which the reference sees this face."""
 
@@ -148,7 +149,7 @@ def _identity(
     )
 
 
-def figures(clips: list[ClipTruth], judge: ArcFace | None = None) -> list[str]:
+def figures(clips: list[ClipTruth], verifier: ArcFace | None = None) -> list[str]:
     """The rows of the table."""
     identities = [one for clip in clips for one in clip.identities]
     rows = [f"truth: {len(identities)} identities of {len(clips)} clips"]
@@ -167,29 +168,29 @@ def figures(clips: list[ClipTruth], judge: ArcFace | None = None) -> list[str]:
     lost, turned = sum(clip.lost_profiles for clip in clips), sum(clip.profiles for clip in clips)
     rows.append(f"  lost profiles      {lost} of {turned} faces beyond {PROFILE_DEG:g} degrees")
     rows += synthetic_figures()
-    if judge is None:
-        return [*rows, "  one person, split persons: not judged, no --weights"]
-    return [*rows, *_judged(clips, judge)]
+    if verifier is None:
+        return [*rows, "  one person, split persons: not verified without --weights"]
+    return [*rows, *_verified(clips, verifier)]
 
 
-def _judged(clips: list[ClipTruth], judge: ArcFace) -> list[str]:
-    mixed, split, judged = [], [], 0
+def _verified(clips: list[ClipTruth], verifier: ArcFace) -> list[str]:
+    mixed, split, verified = [], [], 0
     for clip in clips:
         means: list[tuple[IdentityTruth, NDArray[np.float32]]] = []
         for one in clip.identities:
             if len(one.aligned) < 2:
                 continue
-            judged += 1
-            vectors = judge.embed(one.aligned)
+            verified += 1
+            vectors = verifier.embed(one.aligned)
             mean = vectors.mean(axis=0) / np.linalg.norm(vectors.mean(axis=0))
-            if (vectors @ mean).min() < JUDGE_SAME:
+            if (vectors @ mean).min() < VERIFIER_SAME:
                 mixed.append(f"{one.clip} track {one.track} ({(vectors @ mean).min():.2f})")
             means.append((one, mean))
         for (first, a), (second, b) in combinations(means, 2):
-            if float(a @ b) >= 2 * JUDGE_SAME and not first.frames & second.frames:
+            if float(a @ b) >= 2 * VERIFIER_SAME and not first.frames & second.frames:
                 split.append(f"{clip.clip} tracks {first.track} and {second.track} ({float(a @ b):.2f})")
     return [
-        f"  one person         {judged - len(mixed)} of {judged} {'; '.join(mixed)}".rstrip(),
+        f"  one person         {verified - len(mixed)} of {verified} {'; '.join(mixed)}".rstrip(),
         f"  split persons      {len(split)} {'; '.join(split)}".rstrip(),
     ]
 
@@ -238,20 +239,64 @@ def synthetic_track(rng: np.random.Generator, outliers: int, held: int) -> Synth
 
 
 def chosen_of(track: SyntheticTrack, rng: np.random.Generator) -> set[int]:
-    """Rows that the pipeline chooses of a synthetic track."""
-    config, tracking = Selection(), Tracking()
+    """Rows that the pipeline chooses of a synthetic track, scored as `pipeline.stages.score` does."""
+    config = Selection()
     points = pose_points(track.pose_deg, config.roll_weight)
-    times = np.arange(len(points)) / 6
-    kept = np.flatnonzero(~glitches(points, times, tracking.max_gap_s))
+    kept = np.flatnonzero(~glitches(points, np.ones(len(points) - 1, dtype=bool)))
+    sharpness = rng.normal(100, 10, len(points))
     table = FrameTable(track.pose_deg[kept], np.zeros(len(kept), dtype=bool))
-    found = candidates(table, rng.normal(100, 10, len(kept)), config)
+    found = candidates(table, sharpness[kept], config)
     if isinstance(found, Rejection):
         return set()
-    rows = np.array([kept[pick.row] for pick in found.picks])
-    clusters = np.array([pick.cluster for pick in found.picks])
-    some = FrameTable(track.pose_deg[rows], np.zeros(len(rows), dtype=bool))
-    picked = choose(some, clusters, track.badness[rows], config)
-    return set() if isinstance(picked, Rejection) else {int(rows[row]) for row in picked}
+    made = CandidateTrack(
+        track=0,
+        embedding=[1.0],
+        candidates=[
+            _synthetic_candidate(track, int(kept[pick.row]), sharpness, pick) for pick in found.picks
+        ],
+    )
+
+    def scored(some: CandidateTrack, clusters: set[int] | None) -> CandidateTrack:
+        return some.model_copy(
+            update={
+                "candidates": [
+                    c.model_copy(update={"quality": float(track.badness[c.frame])})
+                    if (c.rank == 0 if clusters is None else c.cluster in clusters)
+                    else c
+                    for c in some.candidates
+                ]
+            }
+        )
+
+    made = scored(made, None)
+    first = choose_images(made, config, higher_is_better=False)
+    every = {c.cluster for c in made.candidates}
+    chosen = every if isinstance(first, Rejection) else {made.candidates[row].cluster for row in first}
+    made = scored(made, chosen)
+    picked = choose_images(made, config, higher_is_better=False)
+    return set() if isinstance(picked, Rejection) else {made.candidates[row].frame for row in picked}
+
+
+def _synthetic_candidate(
+    track: SyntheticTrack, row: int, sharpness: NDArray[np.float64], pick: Pick
+) -> Candidate:
+    yaw, pitch, roll = track.pose_deg[row]
+    return Candidate(
+        frame=row,
+        time_s=row / 6,
+        box_px=(0, 0, 1, 1),
+        face_px=1,
+        crop_px=(0, 0, 1),
+        pose=Pose(yaw=yaw, pitch=pitch, roll=roll),
+        landmarks_crop_px=[],
+        keypoints_crop_px=[],
+        eyes_open=1,
+        sharpness=sharpness[row],
+        identity_cosine=1,
+        eyes_closed=False,
+        cluster=pick.cluster,
+        rank=pick.rank,
+    )
 
 
 def synthetic_figures(tracks: int = 300) -> list[str]:
@@ -302,9 +347,9 @@ def main() -> int:
     reference = Reference(options.min_crop_px)
     curation = Curation(options.clips, f"faces.min_crop_px={options.min_crop_px}")
     every_frame = Curation(options.clips, f"faces.min_crop_px={options.min_crop_px}", EVERY_FRAME)
-    judge = None
+    verifier = None
     if options.weights:
-        judge = ArcFace(options.weights / "MobileFaceNet_foamliu.onnx", normalisation="imagenet")
+        verifier = ArcFace(options.weights / "MobileFaceNet_foamliu.onnx", normalisation="imagenet")
     truths = []
     for path in sorted(options.clips.iterdir()):
         if path.suffix == ".tsv" or (options.only and path.name not in options.only):
@@ -322,7 +367,7 @@ def main() -> int:
                     flush=True,
                 )
     print()
-    print("\n".join(figures(truths, judge)))
+    print("\n".join(figures(truths, verifier)))
     return 0
 
 

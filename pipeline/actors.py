@@ -3,7 +3,7 @@
     {"video": Video as JSON}
       -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes], "fault",
                   "unenforced"}
-      -> Score   -> the same, with every candidate's quality, and {"higher_is_better"}
+      -> Score   -> the same, with the quality of the candidates that can be chosen, and {"higher_is_better"}
       -> SelectImages -> {"video_id", "status", "message", "fault", "unenforced"}
 
 What fails on one video becomes that video's failed row; the driver logs its `message` when the failure may be

@@ -137,13 +137,15 @@ class Tracking(Section):
     cut_distance: Fraction = 0.5
     """Distance of consecutive colour histograms (0 equal, 1 disjoint) above which the shot has changed."""
     min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.3
-    """A face whose embedding is less like the track's starts a new track."""
+    """A face whose embedding is less like the track's starts a new track. Faces that stay where they were and look
+    as they did are not embedded."""
     rejoin_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
     """A face this like a track's continues it at any position, also after a cut."""
     merge_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
     """Tracks this alike that are never seen in one frame are one person's, such as those around a cutaway."""
     min_outlier_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
-    """Frames less like the track's medoid than this are dropped from it."""
+    """Frames whose face is embedded and less like the track's medoid than this are dropped from it; profiles only
+    where the track is interrupted."""
 
     @model_validator(mode="after")
     def _rejoining_asks_for_more(self) -> Tracking:

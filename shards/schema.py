@@ -185,7 +185,7 @@ class IdentityRecord(FromSource):
     track_end_s: float
     embedder: str | None = Field(default=None, description="null when embeddings are not stored")
     embedding: list[float] | None = Field(
-        default=None, description="unit vector, mean of the track's usable frames"
+        default=None, description="unit vector, mean over frames of the track"
     )
     images: list[ImageRecord] = Field(min_length=IMAGES_PER_IDENTITY, max_length=IMAGES_PER_IDENTITY)
 
@@ -197,7 +197,7 @@ class TrackOutcome(Record):
     start_s: float
     end_s: float
     frames: int = Field(description="analysed frames in which the face was seen")
-    usable_frames: int = Field(description="of these, frames that passed every filter")
+    usable_frames: int = Field(description="of these, frames that no check has dropped")
     crop_px: float | None = Field(
         default=None, description="8th largest side of a head crop over the track's frames, source px"
     )

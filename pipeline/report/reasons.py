@@ -69,7 +69,7 @@ MEANING = {
     Reason.HDR_VIDEO: "high dynamic range, which is not converted",
     Reason.CORRUPT_FRAME: "frames that are damaged, or depend on damaged ones",
     Reason.DUPLICATE_VIDEO: "same content as another video",
-    Reason.NO_FACE: "no face found",
+    Reason.NO_FACE: "no face found that could be large enough",
     Reason.FACE_TOO_SMALL: "face smaller than faces.min_px",
     Reason.CROP_TOO_SMALL: "head crop smaller than faces.min_crop_px",
     Reason.FACE_CUT_OFF: "a part of the face lies outside of the frame or the crop",

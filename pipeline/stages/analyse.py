@@ -227,7 +227,7 @@ def video_rejection(tracks: list[TrackOutcome]) -> Rejection | None:
     if any(track.reason is None for track in tracks):
         return None
     if not tracks:
-        return Rejection(Reason.NO_FACE, "no face was found in any analysed frame")
+        return Rejection(Reason.NO_FACE, "no face that could pass the gate was found in any analysed frame")
     best = max(tracks, key=lambda track: (track.usable_frames, track.frames))
     assert best.reason is not None  # noqa: S101 - by the first line of this function
     more = f" (the best of {len(tracks)} tracks)" if len(tracks) > 1 else ""

@@ -14,7 +14,7 @@ from pipeline.rejection import Rejection
 from pipeline.stages.observe import FaceObservation, UsableFace
 from pipeline.stages.recognition import AlignedFace
 from pipeline.stages.track import ShotCuts, Track, Tracker, intersection_over_union
-from pipeline.stages.track_filter import FilteredTrack, FilterResult, medoid_of, relatively_sharp
+from pipeline.stages.track_filter import FilteredTrack, FilterResult, medoid_of, relatively_sharp, without
 from pipeline.stages.track_filter import filter_track as filter_with_roll
 from shards.schema import Reason
 
@@ -314,3 +314,44 @@ def test_medoid_and_median_decide_frame_by_frame() -> None:
         True,
     ]
     assert relatively_sharp(np.array([]), 0.4).tolist() == []
+
+
+def turned(frame: int, yaw: float, who: Floats, box: Sequence[float] = LEFT) -> FaceObservation:
+    return seen(box, who, frame / 6, frame=frame, yaw=yaw)
+
+
+def test_a_profile_that_stays_is_not_lost_to_recognition() -> None:
+    frontal = [turned(n, 0.0, person(0)) for n in range(10)]
+    profile = [turned(n, 50.0 + n, person(0, 0.2)) for n in range(10, 14)]
+    verdict = filter_track(track_of([*frontal, *profile]), Faces(), Tracking())
+    assert (verdict.usable_frames, verdict.dropped) == (14, {})
+
+
+def test_a_profile_elsewhere_is_held_to_recognition() -> None:
+    frontal = [turned(n, 0.0, person(0)) for n in range(10)]
+    elsewhere = [turned(12, 60.0, person(0, 0.2), RIGHT)]
+    verdict = filter_track(track_of([*frontal, *elsewhere]), Faces(), Tracking())
+    assert verdict.dropped == {Reason.OTHER_IDENTITY: 1}
+
+
+def test_a_glitch_of_the_pose_is_dropped_with_its_reason() -> None:
+    frames = [turned(n, 40.0 if n == 6 else 0.1 * n, person(0)) for n in range(12)]
+    verdict = filter_track(track_of(frames), Faces(), Tracking())
+    assert verdict.dropped == {Reason.POSE_OUTLIER: 1}
+    assert verdict.outliers == {6: Reason.POSE_OUTLIER}
+
+
+def test_frames_further_apart_than_a_third_of_a_second_have_no_glitches() -> None:
+    frames = [seen(LEFT, person(0), float(n), frame=n, yaw=25.0 if n == 6 else 0.0) for n in range(12)]
+    assert filter_track(track_of(frames), Faces(), Tracking()).dropped == {}
+
+
+def test_frames_of_another_identity_leave_the_verdict_and_the_counts_add_up() -> None:
+    verdict = filter_track(track_of(usable_of(12)), Faces(), Tracking())
+    left = without(verdict, [2, 5])
+    assert isinstance(left.result, FilteredTrack)
+    assert [o.frame for o in left.result.frames] == [0, 1, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert len(left.result.continuous) == len(left.result.faces) == left.usable_frames == 10
+    assert left.dropped == {Reason.OTHER_IDENTITY: 2}
+    assert left.outliers == {2: Reason.OTHER_IDENTITY, 5: Reason.OTHER_IDENTITY}
+    assert without(verdict, []) is verdict
