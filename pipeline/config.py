@@ -141,8 +141,10 @@ class Tracking(Section):
     as they did are not embedded."""
     rejoin_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
     """A face this like a track's continues it at any position, also after a cut."""
-    merge_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
-    """Tracks this alike that are never seen in one frame are one person's, such as those around a cutaway."""
+    merge_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.65
+    """Tracks this alike that are never seen in one frame are one person's, such as those around a cutaway. Of 318
+    people (means of four photographs), the largest cosine between two is .547 with SFace; 99.7 % reach .65 with
+    themselves."""
     min_outlier_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
     """Frames whose face is embedded and less like the track's medoid than this are dropped from it; profiles only
     where the track is interrupted."""

@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import Selection
 from pipeline.rejection import Rejection
+from pipeline.stages.apart import ROUNDING, Points, farthest_points, points_apart
 from shards.schema import IMAGES_PER_IDENTITY, Reason
-
-ROUNDING = 1e-9
-"""Slack in comparing distances, in degrees: far above rounding errors, far below what a pose means."""
-
-Points = NDArray[np.float64]
-"""(N, 3) poses, scaled so that their Euclidean distance is the pose distance in degrees."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +165,8 @@ def pick_apart(points: Points, count: int, least: float) -> tuple[list[int], flo
     """Take points in order, the ends of the range of poses before them, none too near to one taken.
 
     The separation is half of what farthest-point sampling reaches, where enough are always found: each point taken
-    is nearer than that to one of the sampled points at most. Where this is below `least`, `least` is tried.
+    is nearer than that to one of the sampled points at most. Where this is below `least`, `least` is tried, and
+    after that a search that finds enough wherever there are.
 
     Args:
         points: (N, 3), best first.
@@ -180,7 +176,7 @@ def pick_apart(points: Points, count: int, least: float) -> tuple[list[int], flo
     Returns:
         The picked rows, none when there are too few; and the separation that is possible.
     """
-    sampled, reachable = farthest_points(points, count)
+    _, reachable = farthest_points(points, count)
     separation = max(reachable / 2, least)
     taken: list[int] = []
     for row in [*ends(points), *range(len(points))]:
@@ -189,9 +185,7 @@ def pick_apart(points: Points, count: int, least: float) -> tuple[list[int], flo
             taken.append(row)
         if len(taken) == count:
             return taken, separation
-    if len(sampled) == count and reachable >= least - ROUNDING:
-        return sampled, reachable
-    return [], reachable
+    return points_apart(points, count, least) or [], reachable
 
 
 def ends(points: Points) -> list[int]:
@@ -206,33 +200,6 @@ def ends(points: Points) -> list[int]:
 
 WIDE_DEG = 6.0
 """A range of yaw or pitch from which on its ends are always among the images."""
-
-
-def farthest_points(points: Points, count: int) -> tuple[list[int], float]:
-    """Farthest-point sampling.
-
-    Args:
-        points: (N, 3).
-        count: how many to pick.
-
-    Returns:
-        The picked rows, starting with the one nearest to the mean, and the least distance between two of
-        them; 0 when there are fewer than `count` points.
-
-    Source: Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985; at least half of the
-    best separation possible.
-    """
-    if len(points) < count:
-        return list(range(len(points))), 0.0
-    picked = [int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmin())]
-    distance = np.linalg.norm(points - points[picked[0]], axis=1)
-    separation = np.inf
-    while len(picked) < count:
-        farthest = int(distance.argmax())
-        separation = min(separation, float(distance[farthest]))
-        picked.append(farthest)
-        distance = np.minimum(distance, np.linalg.norm(points - points[farthest], axis=1))
-    return picked, separation
 
 
 def _too_few_poses(found: str, separation: float, config: Selection) -> Rejection:

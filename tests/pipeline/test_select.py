@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from scipy.spatial.distance import pdist
 
 from pipeline.config import Selection
 from pipeline.rejection import Rejection
+from pipeline.stages.apart import farthest_points
 from pipeline.stages.select import (
     FrameTable,
     Picks,
@@ -20,7 +20,6 @@ from pipeline.stages.select import (
     candidates,
     choose,
     cluster_by_pose,
-    farthest_points,
     pick_apart,
     pose_points,
 )
@@ -231,17 +230,3 @@ def test_there_are_never_more_clusters_than_different_poses() -> None:
     labels = cluster_by_pose(points, 16)
     assert len(np.unique(labels)) == 3
     assert labels[1] == labels[2]
-
-
-@given(POSES)
-def test_farthest_points_are_at_least_half_as_far_apart_as_any_eight_can_be(poses: Rows) -> None:
-    points = np.array(poses)
-    picked, separation = farthest_points(points, 8)
-    if len(points) < 8:
-        assert separation == 0
-        return
-    assert len(picked) == 8
-    assert separation == pytest.approx(pdist(points[picked]).min())
-    # Eight points further apart than twice that would need eight of these balls; there are seven.
-    to_picked = np.linalg.norm(points[:, None] - points[picked[:7]], axis=2).min(axis=1)
-    assert to_picked.max() <= separation + 1e-9
