@@ -1,7 +1,7 @@
 """The demo clips: the list of them, and how they are made.
 
 astronaut.mp4                  one person, no defect
-close-up, schöne Datei.mp4     a name with a space and letters beyond ASCII; the chin touches the frame
+close-up, schöne Datei.mp4     a name with a space and letters beyond ASCII; the chin is cut off
 blurred.mp4, noisy.mkv, dark.mp4, eyes-closed.mp4    runs of spoilt frames; every pose is sound at another time
 variable-rate.mp4              frames at irregular times
 rotated.mp4                    stored turned, with the metadata to show it upright; a face nearly in profile
@@ -125,7 +125,7 @@ def _two_people(studio: Studio, times: Values, rng: np.random.Generator) -> Scen
 
 PLANS = (
     Plan("astronaut.mp4", 6.0, 25, _solo("astronaut")),
-    Plan("close-up, schöne Datei.mp4", 6.0, 15, _solo("close-up", (256, 256), 216.0)),
+    Plan("close-up, schöne Datei.mp4", 6.0, 15, _solo("close-up", (256, 256), 240.0)),
     Plan("blurred.mp4", 7.0, 20, _spoilt("group-4", Defect.BLUR, Defect.MOTION_BLUR)),
     Plan("noisy.mkv", 6.4, 12, _spoilt("group-1", Defect.NOISE)),
     Plan("dark.mp4", 6.4, 15, _spoilt("group-6", Defect.DARK)),
