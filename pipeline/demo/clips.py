@@ -125,7 +125,7 @@ def _two_people(studio: Studio, times: Values, rng: np.random.Generator) -> Scen
 
 PLANS = (
     Plan("astronaut.mp4", 6.0, 25, _solo("astronaut")),
-    Plan("close-up, schöne Datei.mp4", 6.0, 15, _solo("close-up", (256, 256), 240.0)),
+    Plan("close-up, schöne Datei.mp4", 6.0, 15, _solo("close-up", (256, 256), 230.0)),
     Plan("blurred.mp4", 7.0, 20, _spoilt("group-4", Defect.BLUR, Defect.MOTION_BLUR)),
     Plan("noisy.mkv", 6.4, 12, _spoilt("group-1", Defect.NOISE)),
     Plan("dark.mp4", 6.4, 15, _spoilt("group-6", Defect.DARK)),
