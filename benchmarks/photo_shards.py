@@ -239,7 +239,7 @@ def observations_of(path: Path, number: int, observer: FaceObserver, mirrored: b
 
 def sample_of(person: str, split: Split, group: int, photographs: Sequence[Photograph]) -> Sample:
     """One sample of eight photographs."""
-    embedding = np.mean([photograph.face.embedding for photograph in photographs], axis=0, dtype=np.float64)
+    embedding = np.mean([photograph.face.face.embedding for photograph in photographs], axis=0, dtype=np.float64)
     embedding /= np.linalg.norm(embedding)
     masks = [
         encode_mask_png(
@@ -283,7 +283,7 @@ def image_records(
             landmarks_crop_px=[(round(float(x), 1), round(float(y), 1)) for x, y in points],
             eyes_open=round(face.landmarks.eyes_open, 3),
             sharpness=sharpness,
-            identity_cosine=round(float(face.embedding @ embedding), 4),
+            identity_cosine=round(float(face.face.embedding @ embedding), 4),
             # No quality network was asked, and the name says so.
             quality=Quality(metric="sharpness", value=sharpness, higher_is_better=True),
             sha256=sha256_hex(face.jpeg),
