@@ -26,9 +26,16 @@ CUTS = {
 }
 FACE = "vr_3.mp4"
 ENCODES: dict[str, tuple[str, dict[str, str]]] = {
-    # With several key frames each, as long videos have, and open groups of pictures where a codec has them.
-    "made_h264.ts": ("libx264", {"g": "15", "bf": "2", "x264-params": "open-gop=1", "crf": "20"}),
-    "made_h264.flv": ("libx264", {"g": "20", "bf": "0", "x264-params": "cabac=0", "crf": "20"}),
+    # With several key frames each, as long videos have, and open groups of pictures where a codec has them. x264
+    # does not look ahead, because that reads memory that nothing has written: the bytes would differ each time.
+    "made_h264.ts": (
+        "libx264",
+        {"rc-lookahead": "0", "g": "15", "bf": "2", "x264-params": "open-gop=1", "crf": "20"},
+    ),
+    "made_h264.flv": (
+        "libx264",
+        {"rc-lookahead": "0", "g": "20", "bf": "0", "x264-params": "cabac=0", "crf": "20"},
+    ),
     "made_hevc.mp4": ("libx265", {"x265-params": "keyint=15:open-gop=1:log-level=none", "crf": "22"}),
     "made_hevc.mkv": ("libx265", {"x265-params": "keyint=20:open-gop=0:log-level=none", "crf": "22"}),
     "made_vp8.webm": ("libvpx", {"g": "20", "b": "600k", "auto-alt-ref": "1", "lag-in-frames": "10"}),
@@ -109,8 +116,8 @@ def encode(
         for number, frame in enumerate(source.decode(video=0)):
             if number == frames:
                 break
-            small = frame.reformat(side, side, "yuv420p", threads=1)
-            file.mux(out.encode(av.VideoFrame.from_ndarray(small.to_ndarray(), format="yuv420p")))
+            image = frame.to_ndarray(width=side, height=side, format="rgb24")
+            file.mux(out.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         file.mux(out.encode())
     # SVT-AV1 gives the thread of a root process real-time priority, which would starve the machine.
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -239,7 +239,9 @@ def observations_of(path: Path, number: int, observer: FaceObserver, mirrored: b
 
 def sample_of(person: str, split: Split, group: int, photographs: Sequence[Photograph]) -> Sample:
     """One sample of eight photographs."""
-    embedding = np.mean([photograph.face.face.embedding for photograph in photographs], axis=0, dtype=np.float64)
+    embedding = np.mean(
+        [photograph.face.face.embedding for photograph in photographs], axis=0, dtype=np.float64
+    )
     embedding /= np.linalg.norm(embedding)
     masks = [
         encode_mask_png(

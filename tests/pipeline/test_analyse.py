@@ -13,7 +13,6 @@ import pytest
 from skimage import data
 
 from faces.registry import Weights, load_weights
-from faces.types import Image
 from pipeline.actors import MOST_STARTS, Analyse
 from pipeline.config import Config
 from pipeline.records import AnalysedFrame, Analysis
@@ -43,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(40):
             turned = cv2.getRotationMatrix2D((160, 130), (number % 30 - 15) * 1.5, 1.0)
             image = cv2.warpAffine(portrait, turned, (320, 320), borderMode=cv2.BORDER_REPLICATE)
-            file.mux(stream.encode(_frame(image)))
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         file.mux(stream.encode())
     _damage(folder / "face.mp4", folder / "damaged.mp4", [2])
     _damage(folder / "face.mp4", folder / "ruined.mp4", [0, 10, 20, 31])
@@ -52,11 +51,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.mp4").touch()
     os.mkfifo(folder / "pipe.mp4")
     return folder
-
-
-def _frame(image: Image) -> av.VideoFrame:
-    """Converted here: what `encode` converts by itself has padding of chance bytes, which x264 looks at."""
-    return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", threads=1)
 
 
 def _damage(whole: Path, damaged: Path, packets: list[int]) -> None:

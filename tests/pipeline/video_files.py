@@ -16,6 +16,9 @@ from pipeline.decode.frames import CorruptFrame, Frame, decode
 from pipeline.decode.probe import Probe, probe
 from pipeline.rejection import Rejection
 
+REPEATABLE = {"libx264": {"rc-lookahead": "0"}}
+"""Options with which an encoder writes the same bytes every time: x264's macroblock tree, which looks ahead, reads
+memory that nothing has written."""
 NUMBER_STEP = 8
 """Grey levels between the frames of a video; far above what encoding changes."""
 
@@ -63,7 +66,7 @@ def write_video(
     """Write numbered or textured frames at 25 a second, or at given times; returns `path`."""
     width, height = size
     with av.open(str(path), "w", format=container, options=muxer or {}) as file:
-        stream = file.add_stream(codec, rate=25, options=options or {})
+        stream = file.add_stream(codec, rate=25, options=REPEATABLE.get(codec, {}) | (options or {}))
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.thread_count = 1
         sound = file.add_stream("aac", rate=16000, layout="mono") if audio else None
@@ -73,8 +76,7 @@ def write_video(
             stream.codec_context.time_base = Fraction(1, 1000)
         for number in range(frames):
             image = (textured_frame if texture else numbered_frame)(number, width, height)
-            # Converted here: what `encode` converts by itself has padding of chance bytes, which x264 looks at.
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixels, threads=1)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if times_s is not None:
                 frame.time_base, frame.pts = Fraction(1, 1000), round(times_s[number] * 1000)
             file.mux(stream.encode(frame))

@@ -53,7 +53,7 @@ def textured(path: Path, frames: int = 24, **options: Any) -> Path:
 
 def test_damage_of_a_packet_costs_the_frames_up_to_the_next_key_frame(tmp_path: Path) -> None:
     path = textured(tmp_path / "a.mp4", options={"g": "8", "crf": "10", "bf": "0"})
-    corrupt, sound = corrupt_and_sound(damage_packet(path, 10), "pyav")
+    corrupt, sound = corrupt_and_sound(damage_packet(path, 10, intact=0.1), "pyav")
     assert corrupt == list(range(10, 16))
     assert sound == [*range(10), *range(16, 24)]
 
@@ -150,13 +150,13 @@ def test_no_frame_of_a_mutated_file_is_unsound_where_the_decoder_reports_damage(
     source = Source(path, codec, stream_start=48, keys=(0, 8, 16))
     outcomes = [
         damaged_video.examine(source, originals, mutation, seed, decoder="auto", folder=tmp_path)
-        for seed in range(3)
+        for seed in range(12)
         for mutation in MUTATIONS
     ]
     assert sum(len(outcome.psnr) for outcome in outcomes) > 100
     assert [outcome for outcome in outcomes if outcome.known] == []
     # So few frames cannot hold the benchmark's limit of 1 percent: one damaged key frame makes eight unsound.
-    assert sum(outcome.silent for outcome in outcomes) <= 0.2 * sum(len(outcome.psnr) for outcome in outcomes)
+    assert sum(outcome.silent for outcome in outcomes) <= 0.1 * sum(len(outcome.psnr) for outcome in outcomes)
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,7 +9,6 @@ import av
 import numpy as np
 import pytest
 
-from faces.types import Image
 from pipeline.decode.frames import CorruptFrame, Frame
 from pipeline.rejection import Rejection
 from pipeline.sandbox import DecodeFailed, SandboxedDecoder
@@ -59,11 +58,6 @@ def write_clip(
         stream.codec_context.thread_count = 1
         for number in range(frames):
             image = np.ascontiguousarray(np.roll(noise, 3 * number, axis=1))
-            file.mux(stream.encode(_frame(image)))
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         file.mux(stream.encode())
     return path
-
-
-def _frame(image: Image) -> av.VideoFrame:
-    """Converted here: what `encode` converts by itself has padding of chance bytes, which x264 looks at."""
-    return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", threads=1)
