@@ -74,7 +74,11 @@ class Child:
         """
         try:
             self._channel.settimeout(_left(deadline))
-            message, _, flags, _ = self._channel.recvmsg(protocol.MOST_BYTES)
+            try:
+                message, _, flags, _ = self._channel.recvmsg(protocol.MOST_BYTES)
+            except ConnectionResetError:
+                # The process ended before it read all that was sent to it. What it sent itself is still there.
+                message, _, flags, _ = self._channel.recvmsg(protocol.MOST_BYTES)
         except TimeoutError:
             raise
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -20,7 +21,7 @@ from pipeline.errors import MachineFault
 from pipeline.sandbox import SandboxedDecoder, server
 from pipeline.sandbox.confine import Policy
 from pipeline.sandbox.ring import create_memory
-from pipeline.sandbox.server import ForkServer
+from pipeline.sandbox.server import Child, ChildEnded, ForkServer
 from shards.schema import Reason
 
 
@@ -29,6 +30,22 @@ def forks() -> Iterator[ForkServer]:
     server = ForkServer("hostile_decoder:serve")
     yield server
     server.close()
+
+
+def test_what_a_process_sent_is_read_although_it_ended_with_messages_unread() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control, other = socket.socketpair()
+    child = Child(0, ours, control)
+    deadline = time.monotonic() + 5
+    for message in (b"first", b"second"):
+        theirs.send(message)
+    child.send(b"never read", deadline)
+    theirs.close()
+    assert [child.receive(deadline), child.receive(deadline)] == [b"first", b"second"]
+    with pytest.raises(ChildEnded):
+        child.receive(deadline)
+    for end in (ours, control, other):
+        end.close()
 
 
 def processes_of(process: psutil.Process) -> list[psutil.Process]:
