@@ -9,17 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
+from test_select import COARSE, POSES, Rows
 
 from pipeline.stages.apart import farthest_points, points_apart
-
-Rows = list[tuple[float, float, float]]
-DEGREES = st.integers(-6000, 6000).map(lambda hundredths: hundredths / 100)
-COARSE = st.integers(-60, 60).map(lambda tenths: tenths / 10)
-POSES = st.one_of(
-    st.lists(st.tuples(DEGREES, DEGREES, DEGREES), min_size=1, max_size=40),
-    # On a coarse grid, distances are equal or just about: where rounding errors decide.
-    st.lists(st.tuples(COARSE, st.just(0.0), st.just(0.0)), min_size=8, max_size=40),
-)
 
 
 @given(POSES)
