@@ -228,7 +228,7 @@ def observations_of(path: Path, number: int, observer: FaceObserver, mirrored: b
         raise SystemExit(f"\n{path} is no image that OpenCV can read; remove it")
     image = np.ascontiguousarray(bgr[:, ::-1, ::-1] if mirrored else bgr[..., ::-1])
     middle = np.array(image.shape[1::-1]) / 2
-    found = observer.observe(Frame(number, float(number), image), Stopwatch())
+    found = observer.observe([Frame(number, float(number), image)], Stopwatch())[0]
 
     def off_centre(observation: FaceObservation) -> float:
         box = observation.detection.box

@@ -1,95 +1,91 @@
-"""Face detection on a padded, reduced copy of the frame.
-
-Both detectors were trained on pictures in which a face is a part of the scene. They miss a face that fills
-the picture, as in close-ups and tight crops, unless there is a border around it. So every picture
-gets a border of a quarter of its long side. Frames are reduced first because a detector's cost grows with the
-area and a face worth keeping is large: only so far that the smallest one of interest is still found.
-"""
+"""What all face detectors have in common: pictures on canvases in, faces in the pictures' own pixels out."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from abc import ABC, abstractmethod
+from functools import cache
+from itertools import groupby
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from faces.onnx_session import open_session
-from faces.resize import reduced
+from faces.canvas import Canvas, canvas_side, place_on_canvas
+from faces.onnx_session import BatchedSession, Output
 from faces.types import Detection, Floats, Image
 
-BORDER = 0.25
-"""Border on each side, as a part of the picture's long side."""
 NMS_IOU = 0.4
-LEAST_SIDE = 320
-"""Pixels; canvases are not made smaller than this, because boxes and keypoints become coarse."""
-LEAST_FACE = 16
-"""Size of a face on the canvas, in pixels, that both detectors still find."""
-_STRIDE = 32
-"""Both networks reduce their input by 32; a canvas of whole strides is not padded a second time."""
+Faces = tuple[Floats, Floats, Floats]
+"""Boxes (F, 4) as x0, y0, x1, y1, scores (F,) and keypoints (F, 5, 2)."""
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """A picture on a black canvas, ready for a detector."""
-
-    bgr: NDArray[np.uint8]  # (H, W, 3), H and W multiples of 32
-    scale: tuple[float, float]  # canvas pixels per pixel of the original: x, y
-    offset: tuple[float, float]  # where the picture's corner lies on the canvas: x, y
-
-    def to_original(self, points: Floats) -> Floats:
-        """Map points (..., 2) from the canvas to the original picture."""
-        offset, scale = np.array(self.offset, np.float32), np.array(self.scale, np.float32)
-        return cast("Floats", (points - offset) / scale)
-
-
-def place_on_canvas(image: Image, size: int, border: float = BORDER) -> Canvas:
-    """Reduce `image` and put a black border around it.
+class CanvasDetector(ABC):
+    """A network that finds faces on canvases.
 
     Args:
-        image: (H, W, 3), RGB.
-        size: longest side of picture and borders together, in pixels, at least 32; smaller pictures are not
-            enlarged.
-        border: width of each border, as a part of the picture's long side.
-
-    Raises:
-        ValueError: the array is not an RGB image, or is empty, or `size` is too small.
+        session: the network.
+        size: longest side of the canvas, in pixels.
+        min_score: faces below this score are dropped.
+        least_face_px: see `faces.canvas.canvas_side`.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {image.dtype} of shape {image.shape}")
-    if size < _STRIDE:
-        raise ValueError(f"size {size} is below {_STRIDE}, the least that a detector can take")
-    height, width = image.shape[:2]
-    side = size // _STRIDE * _STRIDE
-    scale = min(1.0, side / (max(height, width) * (1 + 2 * border)))
-    reduced_w, reduced_h = max(1, int(width * scale)), max(1, int(height * scale))
-    margin = int(max(reduced_w, reduced_h) * border)
-    canvas_w = math.ceil((reduced_w + 2 * margin) / _STRIDE) * _STRIDE
-    canvas_h = math.ceil((reduced_h + 2 * margin) / _STRIDE) * _STRIDE
-    picture = image
-    if (reduced_w, reduced_h) != (width, height):
-        picture = reduced(image, reduced_w, reduced_h)
-    bgr = np.zeros((canvas_h, canvas_w, 3), np.uint8)
-    left, top = (canvas_w - reduced_w) // 2, (canvas_h - reduced_h) // 2
-    bgr[top : top + reduced_h, left : left + reduced_w] = picture[..., ::-1]
-    return Canvas(bgr, (reduced_w / width, reduced_h / height), (float(left), float(top)))
+
+    def __init__(self, session: BatchedSession, size: int, min_score: float, least_face_px: float) -> None:
+        self.size = size
+        self._session = session
+        self._min_score = min_score
+        self._least_face_px = least_face_px
+
+    def detect(self, image: Image) -> list[Detection]:
+        """All faces of `image`, best score first, in pixels of `image`."""
+        return self.detect_all([image])[0]
+
+    def detect_all(self, images: list[Image]) -> list[list[Detection]]:
+        """The faces of each of N images; those of one size run in one batch."""
+        found: list[list[Detection]] = []
+        for _, same_size in groupby(images, key=lambda image: image.shape):
+            found += self._detect_all(list(same_size))
+        return found
+
+    def _detect_all(self, images: list[Image]) -> list[list[Detection]]:
+        side = canvas_side(images[0], self.size, self._least_face_px)
+        canvases = [place_on_canvas(image, side) for image in images]
+        outputs = self._session.run(self._planes([canvas.rgb for canvas in canvases]))
+        return [
+            _detections(canvas, *distinct(self._candidates(canvas, output)))
+            for canvas, output in zip(canvases, outputs, strict=True)
+        ]
+
+    @abstractmethod
+    def _planes(self, canvases: list[NDArray[np.uint8]]) -> Floats:
+        """The network's input, (N, 3, H, W)."""
+
+    @abstractmethod
+    def _candidates(self, canvas: Canvas, output: Output) -> list[Faces]:
+        """What reaches the least score on one canvas, in its pixels, grid after grid."""
 
 
-def canvas_side(image: Image, most: int, least_face_px: float) -> int:
-    """Longest side of the canvas on which the faces of interest are large enough.
+def distinct(found: list[Faces]) -> Faces:
+    """The best of the predictions of each face (non-maximum suppression)."""
+    boxes, scores, keypoints = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    corner_and_size = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    kept = cv2.dnn.NMSBoxes(corner_and_size.tolist(), scores.tolist(), 0.0, NMS_IOU)
+    rows = np.array(kept, dtype=np.intp).reshape(-1)
+    return boxes[rows], scores[rows], keypoints[rows]
 
-    Args:
-        image: (H, W, 3).
-        most: upper bound.
-        least_face_px: size of the smallest face of interest, in pixels of `image`; 0 for all that can be found.
-    """
-    if least_face_px <= 0:
-        return most
-    needed = LEAST_FACE / least_face_px * max(image.shape[:2]) * (1 + 2 * BORDER)
-    return int(min(most, max(LEAST_SIDE, math.ceil(needed / _STRIDE) * _STRIDE)))
+
+@cache
+def grid_cells(rows: int, columns: int) -> Floats:
+    """(rows * columns, 2): x and y of each cell of a grid."""
+    y, x = np.mgrid[:rows, :columns]
+    return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+
+def planes_of(canvases: list[NDArray[np.uint8]], scale: float, mean: float, to_bgr: bool) -> Floats:
+    """Float planes (N, 3, H, W) of (value - mean) * scale."""
+    planes: Floats = cv2.dnn.blobFromImages(
+        canvases, scale, canvases[0].shape[1::-1], (mean, mean, mean), swapRB=to_bgr
+    )
+    return planes
 
 
 def _detections(canvas: Canvas, boxes: Floats, scores: Floats, keypoints: Floats) -> list[Detection]:
@@ -98,85 +94,3 @@ def _detections(canvas: Canvas, boxes: Floats, scores: Floats, keypoints: Floats
     points = canvas.to_original(keypoints)
     order = np.lexsort((corners[:, 0], -scores))
     return [Detection(corners[i], float(scores[i]), points[i]) for i in order]
-
-
-class YuNet:
-    """OpenCV Zoo's YuNet.
-
-    Args:
-        path: ONNX file.
-        size: longest side of the canvas, in pixels.
-        min_score: faces below this score are dropped.
-        least_face_px: see `canvas_side`.
-
-    Source: Wu et al., "YuNet: a tiny millisecond-level face detector", 2023.
-    """
-
-    def __init__(
-        self, path: Path, size: int = 640, min_score: float = 0.6, least_face_px: float = 0.0
-    ) -> None:
-        self.size = size
-        self._least_face_px = least_face_px
-        level = cv2.utils.logging.getLogLevel()
-        # OpenCV 5 warns once per network that its engine has a single target; there is no other one to choose.
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        try:
-            self._network = cv2.FaceDetectorYN.create(str(path), "", (size, size), min_score, NMS_IOU)
-        finally:
-            cv2.utils.logging.setLogLevel(level)
-
-    def detect(self, image: Image) -> list[Detection]:
-        """All faces of `image`, best score first, in pixels of `image`."""
-        canvas = place_on_canvas(image, canvas_side(image, self.size, self._least_face_px))
-        height, width = canvas.bgr.shape[:2]
-        self._network.setInputSize((width, height))
-        found = self._network.detect(canvas.bgr)[1]
-        if found is None:
-            return []
-        boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:4]], axis=1)
-        return _detections(canvas, boxes, found[:, 14], found[:, 4:14].reshape(-1, 5, 2))
-
-
-class Scrfd:
-    """Insightface's SCRFD (`det_10g.onnx` and its smaller relatives with keypoints).
-
-    Args:
-        path: ONNX file.
-        size: longest side of the canvas, in pixels.
-        min_score: faces below this score are dropped.
-        device: "cpu" or "cuda".
-        least_face_px: see `canvas_side`.
-
-    Raises:
-        ValueError: the network finds boxes only, without the five keypoints that alignment needs.
-
-    Source: Guo et al., "Sample and computation redistribution for efficient face detection", 2021.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        size: int = 640,
-        min_score: float = 0.5,
-        device: str = "cpu",
-        least_face_px: float = 0.0,
-    ) -> None:
-        from insightface.model_zoo.scrfd import SCRFD
-
-        self.size = size
-        self._least_face_px = least_face_px
-        # Without model_file it keeps to this one session; with it, it opens another for every canvas shape.
-        self._network: Any = SCRFD(session=open_session(path, device))
-        if not self._network.use_kps:
-            raise ValueError(f"{path} is an SCRFD without keypoints; use a network of the kind 'bnkps'")
-        self._network.nms_thresh = NMS_IOU
-        self._min_score = min_score
-
-    def detect(self, image: Image) -> list[Detection]:
-        """All faces of `image`, best score first, in pixels of `image`."""
-        canvas = place_on_canvas(image, canvas_side(image, self.size, self._least_face_px))
-        height, width = canvas.bgr.shape[:2]
-        found, keypoints = self._network.detect(
-            canvas.bgr, input_size=(width, height), det_thresh=self._min_score
-        )
-        return _detections(canvas, found[:, :4], found[:, 4], keypoints.astype(np.float32))

@@ -1,18 +1,16 @@
 """Identity embeddings of aligned faces.
 
-Faces run one by one: kernels may sum in another order at another batch size, and an embedding must not depend on
-the other faces of its batch.
+An embedding does not depend on the other faces of a call: see `faces.onnx_session.BatchedSession`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from faces.catalogue import Normalisation
-from faces.onnx_session import open_session
+from faces.onnx_session import BatchedSession, DeviceFailure
 from faces.sface_graph import runnable_sface
 from faces.types import Floats, Image
 
@@ -68,12 +66,20 @@ class OnnxEmbedder:
         self.name = name
         self.normalisation = normalisation
         self.same_person_cosine = same_person_cosine
-        self._session: Any = open_session(network, device)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
-            raise ValueError(f"{name}: expected one image in and one vector out, got {inputs} and {outputs}")
-        self._input: str = inputs[0].name
-        self.dimensions = int(outputs[0].shape[1])
+        self._session = BatchedSession(network, device)
+        outputs = self._session.output_names
+        if len(outputs) != 1:
+            raise ValueError(f"{name}: expected one output, a vector, got {', '.join(outputs)}")
+        try:
+            (found,) = self._session.run(np.zeros((1, 3, 112, 112), np.float32))
+        except DeviceFailure:
+            raise
+        except Exception as error:
+            raise ValueError(f"{name}: the network does not take images of 112 x 112: {error}") from error
+        vector = found[outputs[0]]
+        if len(vector) != 1:
+            raise ValueError(f"{name}: expected one vector for an image, got an array of {vector.shape}")
+        self.dimensions = int(vector.shape[1])
 
     def embed(self, faces: list[Image]) -> Floats:
         """Unit vectors (N, D) for N aligned RGB faces of 112 x 112 (`faces.align.align_112`).
@@ -83,9 +89,11 @@ class OnnxEmbedder:
             FloatingPointError: the network gave a vector without a direction.
         """
         vectors = np.empty((len(faces), self.dimensions), np.float32)
-        for row, face in enumerate(faces):
-            pixels = normalise(face, self.normalisation)
-            vector = self._session.run(None, {self._input: pixels})[0][0].astype(np.float64)
+        if not faces:
+            return vectors
+        planes = np.concatenate([normalise(face, self.normalisation) for face in faces])
+        for row, output in enumerate(self._session.run(planes)):
+            (vector,) = (found[0].astype(np.float64) for found in output.values())
             length = float(np.linalg.norm(vector))
             if not np.isfinite(length) or length == 0.0:
                 raise FloatingPointError(f"{self.name} gave an embedding of length {length}")
@@ -122,11 +130,14 @@ class SFace(OnnxEmbedder):
 
     Args:
         path: ONNX file.
+        device: "cpu" or "cuda".
         name: what the records call it.
         same_person_cosine: at or above this cosine, two faces are taken for one person's; OpenCV's default.
 
     Source: Zhong et al., "SFace: sigmoid-constrained hypersphere loss for robust face recognition", 2021.
     """
 
-    def __init__(self, path: Path, name: str = "sface", same_person_cosine: float = 0.363) -> None:
-        super().__init__(name, runnable_sface(path), "none", same_person_cosine, "cpu")
+    def __init__(
+        self, path: Path, device: str = "cpu", name: str = "sface", same_person_cosine: float = 0.363
+    ) -> None:
+        super().__init__(name, runnable_sface(path), "none", same_person_cosine, device)

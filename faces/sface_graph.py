@@ -1,8 +1,6 @@
-"""Makes OpenCV Zoo's block-quantised SFace run, and run fast, in onnxruntime.
+"""Makes OpenCV Zoo's SFace fast in onnxruntime.
 
-onnxruntime rejects the published file: it declares its weights as graph inputs too, and some have no value.
-It would also be slow: int8 weights are dequantised on every call, and PReLU has no fast kernel and keeps the
-convolutions around it from sharing a memory layout. Here the weights are dequantised once, and PReLU becomes
+PReLU has no fast kernel there and keeps the convolutions around it from sharing a memory layout. It becomes
 slope * x + (1 - slope) * relu(x): the same function in operators that onnxruntime vectorises.
 """
 
@@ -13,59 +11,22 @@ from typing import Any
 
 import numpy as np
 
-_FOLDED = ("DequantizeLinear", "Reshape")
+from faces.onnx_graph import with_float_weights, with_free_axes
 
 
 def runnable_sface(path: Path) -> bytes:
-    """Load the ONNX file at `path` and return an equivalent model with float weights, serialised.
+    """An equivalent of the ONNX file at `path` for any number of faces, serialised.
 
     Raises:
         ValueError: the file is no SFace: it has no input `data`.
     """
-    import onnx
-    from onnx import helper, numpy_helper
-    from onnx.reference import ReferenceEvaluator
-
-    model = onnx.load(str(path))
+    model = with_free_axes(with_float_weights(path, "an SFace network", "data"), 0)
     graph = model.graph
-    data = [value for value in graph.input if value.name == "data"]
-    if not data:
-        raise ValueError(f"{path} is not an SFace network: it has no input `data`")
-
-    constants = {tensor.name for tensor in graph.initializer}
-    folded: list[Any] = []
-    kept: list[Any] = []
-    for node in graph.node:
-        if node.op_type in _FOLDED and constants.issuperset(node.input):
-            folded.append(node)
-            constants.update(node.output)
-        else:
-            kept.append(node)
-    used = {name for node in kept for name in node.input}
-    names = [name for node in folded for name in node.output if name in used]
-    weights_only = helper.make_model(
-        helper.make_graph(
-            folded,
-            "weights",
-            [],
-            [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names],
-            initializer=graph.initializer,
-        ),
-        opset_imports=model.opset_import,
-    )
-    values = ReferenceEvaluator(weights_only).run(None, {})
-    weights = [tensor for tensor in graph.initializer if tensor.name in used]
-    weights += [
-        numpy_helper.from_array(np.asarray(value, np.float32), name)
-        for name, value in zip(names, values, strict=True)
-    ]
-    nodes, slopes = _without_prelu(kept, {tensor.name: tensor for tensor in weights})
-    runnable = helper.make_model(
-        helper.make_graph(nodes, "sface", data, graph.output, initializer=weights + slopes),
-        opset_imports=model.opset_import,
-        ir_version=model.ir_version,
-    )
-    serialised: bytes = runnable.SerializeToString()
+    nodes, slopes = _without_prelu(list(graph.node), {tensor.name: tensor for tensor in graph.initializer})
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(slopes)
+    serialised: bytes = model.SerializeToString()
     return serialised
 
 

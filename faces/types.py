@@ -69,6 +69,10 @@ class Detector(Protocol):
         """All faces of `image`, best score first, in pixels of `image`."""
         ...
 
+    def detect_all(self, images: list[Image]) -> list[list[Detection]]:
+        """The faces of each of N images; the same as one by one."""
+        ...
+
 
 class Embedder(Protocol):
     """Maps aligned faces to identity vectors."""

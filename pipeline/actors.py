@@ -3,7 +3,8 @@
     {"video": Video as JSON}
       -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes], "fault",
                   "unenforced"}
-      -> Score   -> the same, with the quality of the candidates that can be chosen, and {"higher_is_better"}
+      -> Score   -> the same, with the quality of the candidates that can be chosen and the identity of those that
+                  are, and {"higher_is_better"}
       -> SelectImages -> {"video_id", "status", "message", "fault", "unenforced"}
 
 What fails on one video becomes that video's failed row; the driver logs its `message` when the failure may be
@@ -27,7 +28,7 @@ from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import AnalysedVideo, VideoAnalyser, failed
 from pipeline.stages.finalize import finalize, mark_failed
-from pipeline.stages.score import QualityScorer
+from pipeline.stages.score import CandidateScorer
 from pipeline.staging import Staging
 from shards.schema import Reason, VideoOutcome
 
@@ -96,10 +97,10 @@ class Analyse:
 
 
 class Score:
-    """Holds the quality network."""
+    """Holds the quality network, and an embedder for the chosen images."""
 
     def __init__(self, config: Config, weights: Weights) -> None:
-        self._scorer = QualityScorer(config, weights)
+        self._scorer = CandidateScorer(config, weights)
 
     def __call__(self, row: Row) -> Row:
         """Score the candidates of a row."""

@@ -97,7 +97,7 @@ def load_build_weights(config: Config) -> Weights:
         names = required_files(config.models.names, models_dir)
         weights = load_weights(names, models_dir)
         check_roles(config.models.model_dump(), weights)
-        check_device(config.run, config.models, weights)
+        check_device(config.run)
     except WeightsUnavailable as error:
         remedy = "" if models_dir else "\nThen give their directory as run.models_dir=DIR."
         raise BuildError(f"{error}{remedy}") from error

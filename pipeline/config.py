@@ -165,10 +165,10 @@ class Selection(Section):
     clusters: Annotated[int, Field(gt=IMAGES_PER_IDENTITY, le=256)] = 12
     """Pose clusters, more than 8 (over-clustering, Omni-ID section 3.4). Fewer clusters hold more images each, so
     that quality has a choice; 12 still cover the range of poses."""
-    candidates_per_cluster: Annotated[int, Field(ge=1, le=32)] = 3
+    candidates_per_cluster: Annotated[int, Field(ge=1, le=32)] = 2
     """Images of each chosen cluster that the quality network scores, one of the others: scoring is the most
-    expensive step."""
-    sharpness_weight: Annotated[float, Field(ge=0)] = 1.0
+    expensive step. Where these cannot give eight poses that are far enough apart, eight more come to them."""
+    sharpness_weight: Annotated[float, Field(ge=0)] = 0.7
     """Weight of an image's rank in sharpness beside its rank in quality; 0 for quality alone."""
     min_separation_deg: Degrees = 1.5
     """Least pose distance between two chosen images, in degrees. A head held still shows about 0.8."""
@@ -290,7 +290,7 @@ class Config(Section):
         }
 
 
-CURATION_VERSION = 4
+CURATION_VERSION = 5
 """Increased whenever a change of the code changes the result of curating a video."""
 
 

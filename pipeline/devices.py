@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from faces.profiles import uses_cuda
-from faces.registry import Weights
-from pipeline.config import Models, Run
-from pipeline.errors import BuildError
+from pipeline.config import Run
+from pipeline.errors import BuildError, MachineFault
+
+USUAL_SHARES = {"analyser_gpus": 0.1, "scorer_gpus": 0.5}
 
 
-def check_device(run: Run, models: Models, weights: Weights) -> None:
-    """Check that `run.device=cuda` has networks that can use a GPU, and gives each of their processes one.
+def check_device(run: Run) -> None:
+    """Check that `run.device=cuda` gives each process that holds a network for the GPU a part of one.
 
-    Whether the cluster has a GPU is not known here.
+    Analysers hold the detector and the embedder, scorers the quality network and the embedder. Whether the cluster
+    has a GPU is not known here.
 
     Raises:
         BuildError: it does not; the message names the keys.
     """
     if run.device != "cuda":
         return
-    on_gpu = {role: uses_cuda(name, weights) for role, name in models.model_dump().items()}
-    if not any(on_gpu.values()):
-        named = ", ".join(f"models.{role}={name}" for role, name in models.model_dump().items())
-        raise BuildError(
-            f"run.device=cuda: none of the configured networks can use a GPU ({named}). Leave run.device out, or "
-            "use the networks of workflows/curate_paper.yaml."
-        )
-    needs = {
-        "run.analyser_gpus": (on_gpu["detector"] or on_gpu["embedder"], run.analyser_gpus, 0.1),
-        "run.scorer_gpus": (on_gpu["quality"], run.scorer_gpus, 0.5),
-    }
-    missing = [f"{key}={some:g}" for key, (needed, given, some) in needs.items() if needed and not given]
+    missing = [f"run.{key}={share:g}" for key, share in USUAL_SHARES.items() if not getattr(run, key)]
     if missing:
         raise BuildError(
             f"run.device=cuda: processes that hold a network for the GPU have no fraction of one. Set "
             f"{' and '.join(missing)}, or other fractions above 0."
         )
+
+
+def gpu_fault(error: Exception, run: Run) -> MachineFault:
+    """The fault of a machine whose GPU failed: what fails once also fails for every later video."""
+    text = str(error)
+    again = "the same command again continues, and all finished videos stay valid"
+    if type(error).__name__ == "OutOfMemoryError" or "memory" in text.lower():
+        return MachineFault(
+            f"The GPU's memory ran out: {text}. Raise run.scorer_gpus (now {run.scorer_gpus:g}) or "
+            f"run.analyser_gpus (now {run.analyser_gpus:g}), so that fewer processes share a GPU; {again}"
+        )
+    return MachineFault(f"A network failed on the GPU: {text}; {again}")

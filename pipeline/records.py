@@ -66,7 +66,12 @@ class Candidate(Record):
     """The detector's five points, for the alignment that the quality network was trained with."""
     eyes_open: float
     sharpness: float
-    identity_cosine: float
+    identity_cosine: float | None = None
+    """None while the continuity of the track says whose face it is; known of all that are chosen."""
+    continuous: bool = False
+    """Whether the frame before or after it shows the face at the same place."""
+    other_identity: bool = False
+    """Whether its embedding turned out to be another person's."""
     eyes_closed: bool
     """Compared with the rest of the track."""
     cluster: int

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from faces.landmarks import FaceLandmarker
+from faces.onnx_session import BATCH, DeviceFailure
 from faces.profiles import load_detector, load_embedder
 from faces.registry import Weights
 from pipeline.config import Config
-from pipeline.decode.frames import CorruptFrame
+from pipeline.decode.frames import CorruptFrame, Frame
 from pipeline.decode.plan import plan_frames
 from pipeline.decode.probe import Probe
+from pipeline.devices import gpu_fault
 from pipeline.records import AnalysedFrame, Analysis, CandidateTrack, Timeline, TimelineFace
 from pipeline.rejection import Rejection
 from pipeline.sandbox import DecodeFailed, SandboxedDecoder
@@ -26,7 +29,7 @@ from pipeline.stages.candidates import candidate_track, frame_table, mask_png
 from pipeline.stages.gate import eighth_largest, least_face_px
 from pipeline.stages.merge import merge_tracks
 from pipeline.stages.observe import FaceObserver
-from pipeline.stages.select import Pick, candidates
+from pipeline.stages.select import Pick, candidates, promise_of
 from pipeline.stages.timeline import timeline_faces
 from pipeline.stages.track import ShotCuts, Track, Tracker
 from pipeline.stages.track_filter import (
@@ -67,6 +70,7 @@ class VideoAnalyser:
 
     def __init__(self, config: Config, weights: Weights, decoder: SandboxedDecoder) -> None:
         device = config.run.device
+        self._batch = BATCH[device]
         self._config = config
         self._decoder = decoder
         self._observer = FaceObserver(
@@ -88,7 +92,7 @@ class VideoAnalyser:
         """Find the candidates of every person in a video; an unusable video, track or face gets a reason.
 
         Raises:
-            MachineFault: the storage is lost.
+            MachineFault: the storage is lost, or a GPU failed.
         """
         watch = Stopwatch()
         facts: dict[str, Any] = {}
@@ -104,6 +108,8 @@ class VideoAnalyser:
                 tracks, analysed, faces_seen = self._track(opened, found, watch)
         except DecodeFailed as failure:
             return _rejected(video, failure.rejection, facts, watch)
+        except DeviceFailure as error:
+            raise gpu_fault(error, self._config.run) from error
         corrupt = sum(frame.reason == Reason.CORRUPT_FRAME for frame in analysed)
         facts |= {"analysed_frames": len(analysed), "corrupt_frames": corrupt, "faces_seen": faces_seen}
         return self._outcome_of(video, tracks, analysed, facts, watch)
@@ -116,16 +122,14 @@ class VideoAnalyser:
         planned = plan_frames(found.times_s, config.frames.per_second, config.frames.max_per_video)
         analysed: list[AnalysedFrame] = []
         faces_seen = 0
-        for frame in watch.each("decode", opened.frames(planned, config.frames.decoder)):
-            entry = AnalysedFrame(frame=frame.index, time_s=round(frame.time_s, 3))
-            if isinstance(frame, CorruptFrame):
-                analysed.append(entry.model_copy(update={"reason": Reason.CORRUPT_FRAME}))
-                continue
-            analysed.append(entry)
-            observations = self._observer.observe(frame, watch)
-            faces_seen += len(observations)
-            with watch.step("track"):
-                tracker.add(observations, frame.time_s, cuts.is_cut(frame.image))
+        decoded = watch.each("decode", opened.frames(planned, config.frames.decoder))
+        while some := list(islice(decoded, self._batch)):
+            sound = [frame for frame in some if isinstance(frame, Frame)]
+            analysed += [_analysed(frame) for frame in some]
+            for frame, observations in zip(sound, self._observer.observe(sound, watch), strict=True):
+                faces_seen += len(observations)
+                with watch.step("track"):
+                    tracker.add(observations, frame.time_s, cuts.is_cut(frame.image))
         with watch.step("track"):
             tracks = merge_tracks(tracker.tracks, config.tracking.merge_cosine)
         return tracks, analysed, faces_seen
@@ -203,7 +207,10 @@ class VideoAnalyser:
                 return verdict, usable
             found = candidates(
                 frame_table(usable, config.selection),
-                np.array([face.sharpness for face in usable.faces]),
+                promise_of(
+                    np.array([face.sharpness for face in usable.faces]),
+                    np.array([len(face.jpeg) for face in usable.faces]),
+                ),
                 config.selection,
                 partial(usable.is_same_person, least_cosine=config.tracking.min_outlier_cosine),
             )
@@ -215,6 +222,11 @@ class VideoAnalyser:
             if verdict.usable_frames < IMAGES_PER_IDENTITY:
                 reason = too_few(track, verdict.usable_frames, verdict.dropped, config.faces)
                 return replace(verdict, result=reason), reason
+
+
+def _analysed(frame: Frame | CorruptFrame) -> AnalysedFrame:
+    reason = Reason.CORRUPT_FRAME if isinstance(frame, CorruptFrame) else None
+    return AnalysedFrame(frame=frame.index, time_s=round(frame.time_s, 3), reason=reason)
 
 
 def failed(video: Video, rejection: Rejection) -> AnalysedVideo:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config import Selection
 from pipeline.records import CandidateTrack
 from pipeline.rejection import Rejection
-from pipeline.stages.select import FrameTable, choose
+from pipeline.stages.select import FrameTable, choose, ranks
 from shards.schema import Reason
 
 
@@ -19,12 +18,16 @@ def choose_images(track: CandidateTrack, config: Selection, higher_is_better: bo
     prefer the sharper of two frames of one video.
 
     Args:
-        track: its candidates; those without a score are not chosen.
+        track: its candidates; those without a score, and those of another identity, are not chosen.
         config: of the choice.
         higher_is_better: the direction of the metric.
     """
     sign = -1.0 if higher_is_better else 1.0
-    scored = [row for row, candidate in enumerate(track.candidates) if candidate.quality is not None]
+    scored = [
+        row
+        for row, candidate in enumerate(track.candidates)
+        if candidate.quality is not None and not candidate.other_identity
+    ]
     badness = sign * np.array([track.candidates[row].quality for row in scored], dtype=np.float64)
     worst = config.worst_quality
     good = np.flatnonzero(badness <= (np.inf if worst is None else sign * worst))
@@ -43,15 +46,13 @@ def choose_images(track: CandidateTrack, config: Selection, higher_is_better: bo
         again = choose_images(track.model_copy(update={"candidates": first}), config, higher_is_better)
         if not isinstance(again, Rejection):
             return again
+    others = sum(candidate.other_identity for candidate in track.candidates)
+    if isinstance(chosen, Rejection) and others:
+        detail = f"{others} of {len(track.candidates)} candidates show another identity; {chosen.detail}"
+        return Rejection(Reason.OTHER_IDENTITY, detail)
     if not isinstance(chosen, Rejection):
         return [scored[good[row]] for row in chosen]
     if len(good) < len(badness):
         detail = f"{len(good)} of {len(badness)} candidates reach selection.worst_quality={worst:g}"
         return Rejection(Reason.LOW_QUALITY, f"{detail}; {chosen.detail}")
     return chosen
-
-
-def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,) place of each value among all, 0 for the least to 1 for the largest; equal values share one."""
-    _, place = np.unique(values, return_inverse=True)
-    return place / max(int(place.max(initial=0)), 1)

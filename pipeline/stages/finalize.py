@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -41,6 +42,7 @@ def finalize(
         higher_is_better: the direction of the metric.
     """
     finalized = FinalizedVideo(analysis.outcome, [], [], [], analysis.seconds)
+    analysis = _without_others(analysis)
     tracks = {track.track: track for track in analysis.outcome.tracks}
     start = 0
     for candidates in analysis.tracks:
@@ -65,6 +67,21 @@ def finalize(
     settled = _settled(analysis.outcome.model_copy(update={"tracks": list(tracks.values())}))
     timeline = settled_timeline(analysis, finalized.identities)
     return replace(finalized, outcome=settled, timeline=timeline)
+
+
+def _without_others(analysis: Analysis) -> Analysis:
+    """The analysis with its counts corrected for candidates that turned out to show another identity."""
+    others = {track.track: sum(c.other_identity for c in track.candidates) for track in analysis.tracks}
+    if not any(others.values()):
+        return analysis
+    outcome = analysis.outcome
+    reasons = Counter(outcome.frame_reasons) + Counter({Reason.OTHER_IDENTITY.value: sum(others.values())})
+    tracks = [
+        track.model_copy(update={"usable_frames": track.usable_frames - others.get(track.track, 0)})
+        for track in outcome.tracks
+    ]
+    update = {"frame_reasons": dict(sorted(reasons.items())), "tracks": tracks}
+    return analysis.model_copy(update={"outcome": outcome.model_copy(update=update)})
 
 
 def _identity(
@@ -130,9 +147,11 @@ def sample_key(video: Named, track: int) -> str:
 def _image_record(
     candidate: Candidate, jpeg: bytes, mask: bytes, config: Config, higher_is_better: bool
 ) -> ImageRecord:
-    assert candidate.quality is not None  # noqa: S101 - scored in the step before
+    # Both are known since the step before.
+    assert candidate.quality is not None  # noqa: S101
+    assert candidate.identity_cosine is not None  # noqa: S101
     return ImageRecord(
-        **candidate.model_dump(exclude={"keypoints_crop_px", "eyes_closed", "cluster", "rank", "quality"}),
+        **candidate.model_dump(include=set(ImageRecord.model_fields) - {"quality"}),
         quality=Quality(
             metric=config.models.quality, value=candidate.quality, higher_is_better=higher_is_better
         ),

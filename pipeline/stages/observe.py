@@ -34,7 +34,7 @@ class UsableFace:
     face: AlignedFace
     square: Square
     jpeg: bytes
-    """The stored image. Encoding all usable faces is cheap, and saves decoding the video a second time."""
+    """The stored image. All usable faces are encoded: its size tells of its detail, and pixels fill memory."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,14 @@ class FaceObserver:
         self._config = config
         self._jpeg_quality = jpeg_quality
 
-    def observe(self, frame: Frame, watch: Stopwatch) -> list[FaceObservation]:
-        """All faces of a frame, best detection first."""
+    def observe(self, frames: list[Frame], watch: Stopwatch) -> list[list[FaceObservation]]:
+        """All faces of each frame of one video, best detection first."""
         with watch.step("detect"):
-            detections = self._detector.detect(frame.image)
-        return [self._observe(frame, detection, watch) for detection in detections]
+            detections = self._detector.detect_all([frame.image for frame in frames])
+        return [
+            [self._observe(frame, detection, watch) for detection in of_frame]
+            for frame, of_frame in zip(frames, detections, strict=True)
+        ]
 
     def _observe(self, frame: Frame, detection: Detection, watch: Stopwatch) -> FaceObservation:
         config, image = self._config, frame.image

@@ -9,6 +9,7 @@ Distances between poses are Euclidean in (yaw, pitch, weight * roll), in degrees
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,17 @@ from pipeline.config import Selection
 from pipeline.rejection import Rejection
 from pipeline.stages.apart import ROUNDING, Points, farthest_points, points_apart
 from shards.schema import IMAGES_PER_IDENTITY, Reason
+
+SEPARATION_SHARE = 0.4
+"""Least separation of chosen images, as a part of what farthest-point sampling reaches."""
+WIDE_DEG = 6.0
+"""A range of yaw or pitch from which on its ends are always among the images."""
+END_SHARE = 0.05
+"""How near to an end of the range of all frames a candidate has to be to represent it, as a part of the range."""
+END_TOLERANCE = 0.1
+"""How near to an end of the range of the clusters' images an image may be to be chosen for it."""
+LEAST_NEAR_END = 2
+"""At least this many of the outermost frames may represent an end, so that quality has a choice."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +93,18 @@ class Picks:
 
 def candidates(
     frames: FrameTable,
-    sharpness: NDArray[np.float64],
+    promise: NDArray[np.float64],
     config: Selection,
     is_same_person: Callable[[int], bool] = lambda _: True,
 ) -> Picks | Rejection:
-    """The frames worth scoring: a few of each pose cluster.
+    """The frames worth scoring: the most promising ones of each pose cluster.
 
     Args:
         frames: all usable frames of a track.
-        sharpness: (N,) variance of the Laplacian.
+        promise: (N,) see `promise_of`.
         config: how many.
         is_same_person: whether a frame shows the track's person; asked of possible picks only, because the answer
-            costs an embedding.
+            may cost an embedding.
 
     Returns:
         The picks, or a rejection when the head is too still for eight images.
@@ -103,25 +115,83 @@ def candidates(
     if 2 * separation < config.min_separation_deg:
         return _too_few_poses(f"{IMAGES_PER_IDENTITY} poses are at most", 2 * separation, config)
     labels = cluster_by_pose(points, config.clusters)
-    # A sharper frame than usual is as likely noise as detail, so the sharper half of the frames counts as equal.
-    usual = max(float(np.median(sharpness)), np.finfo(np.float64).tiny)
-    sharp = np.minimum(sharpness / usual, 1.0).round(1)
-    found = Picks([], [])
+    order = np.lexsort((-promise, frames.eyes_closed))
+    open_rows = order[~frames.eyes_closed[order]]
+    near_ends = _near_ends(points[open_rows], labels[open_rows])
+    taken: list[int] = []
+    others: list[int] = []
     for cluster in np.unique(labels):
-        members = np.flatnonzero(labels == cluster)
-        centre = points[members].mean(axis=0)
-        off_centre = np.linalg.norm(points[members] - centre, axis=1)
-        order = np.lexsort((off_centre, -sharp[members], frames.eyes_closed[members]))
-        rank = 0
-        for row in members[order].tolist():
-            if rank == config.candidates_per_cluster:
+        of_ends = [open_rows[rows].tolist() for rows in near_ends.get(int(cluster), [])]
+        in_order = [
+            *(rows[0] for rows in of_ends),
+            *sorted({row for rows in of_ends for row in rows}, key=order.tolist().index),
+            *order[labels[order] == cluster].tolist(),
+        ]
+        own: list[int] = []
+        for row in dict.fromkeys(in_order):
+            if len(own) == config.candidates_per_cluster:
                 break
-            if is_same_person(row):
-                found.picks.append(Pick(row, int(cluster), rank))
-                rank += 1
-            else:
-                found.others.append(row)
-    found.picks.sort(key=lambda pick: pick.row)
+            (own if is_same_person(row) else others).append(row)
+        taken += own
+    if points_apart(points[taken], IMAGES_PER_IDENTITY, config.min_separation_deg) is None:
+        # The most promising frames are too near to each other: eight that are far enough apart come after them.
+        spread = points_apart(points[order], IMAGES_PER_IDENTITY, config.min_separation_deg) or []
+        for row in order[sorted(spread)].tolist():
+            if row not in taken:
+                (taken if is_same_person(row) else others).append(row)
+    return Picks(_ranked(taken, labels), others)
+
+
+def _ranked(rows: list[int], labels: NDArray[np.int64]) -> list[Pick]:
+    """Picks in time order, ranked within their clusters by their place among `rows`."""
+    seen: Counter[int] = Counter()
+    picks: list[Pick] = []
+    for row in rows:
+        cluster = int(labels[row])
+        picks.append(Pick(row, cluster, seen[cluster]))
+        seen[cluster] += 1
+    return sorted(picks, key=lambda pick: pick.row)
+
+
+def promise_of(sharpness: NDArray[np.float64], stored_bytes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N,) how good each image of a track promises to be without the quality network, higher is better.
+
+    The sum of its ranks in sharpness and in bytes: at one JPEG quality, an image takes more bytes the more detail
+    it shows. Within a track the bytes follow PIQE more closely (median rank correlation .39 over 27 tracks of
+    real clips) than sharpness does (.14).
+
+    Args:
+        sharpness: (N,) variance of the Laplacian.
+        stored_bytes: (N,) length of the stored image.
+    """
+    return ranks(sharpness) + ranks(stored_bytes)
+
+
+def ranks(values: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N,) place of each value among all, 0 for the least to 1 for the largest; equal values share one."""
+    _, place = np.unique(values, return_inverse=True)
+    return place / max(int(place.max(initial=0)), 1)
+
+
+def _near_ends(points: Points, labels: NDArray[np.int64]) -> dict[int, list[NDArray[np.int64]]]:
+    """The frames that represent the clusters at the ends of the yaw and pitch ranges, for each end of each.
+
+    The best frame of such a cluster may lie anywhere in it, and the range would shrink by a part of its width.
+
+    Args:
+        points: (N, 3), most promising first.
+        labels: (N,) clusters.
+
+    Returns:
+        Cluster -> rows near each of its ends, most promising first.
+    """
+    found: dict[int, list[NDArray[np.int64]]] = {}
+    for axis, end in _end_rows(points):
+        members = np.flatnonzero(labels == labels[end])
+        distance = np.abs(points[members, axis] - points[end, axis])
+        outermost = np.sort(distance)[:LEAST_NEAR_END][-1]
+        near = members[distance <= max(outermost, END_SHARE * np.ptp(points[:, axis]))]
+        found.setdefault(int(labels[end]), []).append(near)
     return found
 
 
@@ -164,9 +234,9 @@ def choose(
 def pick_apart(points: Points, count: int, least: float) -> tuple[list[int], float]:
     """Take points in order, the ends of the range of poses before them, none too near to one taken.
 
-    The separation is half of what farthest-point sampling reaches, where enough are always found: each point taken
-    is nearer than that to one of the sampled points at most. Where this is below `least`, `least` is tried, and
-    after that a search that finds enough wherever there are.
+    The separation is a part of what farthest-point sampling reaches, less than half, where enough are always
+    found: each point taken is nearer than that to one of the sampled points at most. Where this is below `least`,
+    `least` is tried, and after that a search that finds enough wherever there are.
 
     Args:
         points: (N, 3), best first.
@@ -177,7 +247,7 @@ def pick_apart(points: Points, count: int, least: float) -> tuple[list[int], flo
         The picked rows, none when there are too few; and the separation that is possible.
     """
     _, reachable = farthest_points(points, count)
-    separation = max(reachable / 2, least)
+    separation = max(SEPARATION_SHARE * reachable, least)
     taken: list[int] = []
     for row in [*ends(points), *range(len(points))]:
         distances = np.linalg.norm(points[taken] - points[row], axis=1)
@@ -185,21 +255,42 @@ def pick_apart(points: Points, count: int, least: float) -> tuple[list[int], flo
             taken.append(row)
         if len(taken) == count:
             return taken, separation
-    return points_apart(points, count, least) or [], reachable
+    return _improved(points, points_apart(points, count, least) or [], least), reachable
+
+
+def _improved(points: Points, picked: list[int], least: float) -> list[int]:
+    """The picked rows, each replaced by the first row that is as far from the others as is asked for."""
+    picked = sorted(picked, reverse=True)  # the worst first
+    for place in range(len(picked)):
+        others = picked[:place] + picked[place + 1 :]
+        distances = np.linalg.norm(points[: picked[place] + 1, None] - points[others], axis=2)
+        free = (distances >= least - ROUNDING).all(axis=1)
+        free[[row for row in others if row < len(free)]] = False
+        picked[place] = int(np.flatnonzero(free)[0])
+    return picked
 
 
 def ends(points: Points) -> list[int]:
-    """Rows at both ends of the yaw and of the pitch range, where it is wide, the wider range first."""
+    """Rows at both ends of the yaw and of the pitch range, where it is wide, the wider range first.
+
+    Args:
+        points: (N, 3), best first: the first that is near enough stands for an end.
+    """
+    rows = []
+    for axis, end in _end_rows(points):
+        distance = np.abs(points[:, axis] - points[end, axis])
+        rows.append(int(np.flatnonzero(distance <= END_TOLERANCE * np.ptp(points[:, axis]))[0]))
+    return rows
+
+
+def _end_rows(points: Points) -> list[tuple[int, int]]:
+    """Axis (0 for yaw, 1 for pitch) and row of each end of a wide range, the wider range first."""
     if len(points) == 0:
         return []
     low, high = points.argmin(axis=0), points.argmax(axis=0)
     width = np.ptp(points, axis=0)
     axes = sorted((0, 1), key=lambda axis: -width[axis])
-    return [int(row) for axis in axes if width[axis] >= WIDE_DEG for row in (low[axis], high[axis])]
-
-
-WIDE_DEG = 6.0
-"""A range of yaw or pitch from which on its ends are always among the images."""
+    return [(axis, int(row)) for axis in axes if width[axis] >= WIDE_DEG for row in (low[axis], high[axis])]
 
 
 def _too_few_poses(found: str, separation: float, config: Selection) -> Rejection:

@@ -5,12 +5,12 @@ Nothing here affects a decision, and none of it enters the dataset.
 
 from __future__ import annotations
 
-from pipeline.records import Analysis, StagedIdentity, Timeline, TimelineFace
+from pipeline.records import Analysis, Candidate, StagedIdentity, Timeline, TimelineFace
 from pipeline.stages.observe import FaceObservation
 from pipeline.stages.select import Pick
 from pipeline.stages.track import Track
 from pipeline.stages.track_filter import FilteredTrack, FilterResult
-from shards.schema import Pose
+from shards.schema import Pose, Reason
 
 
 def timeline_faces(
@@ -34,20 +34,25 @@ def timeline_faces(
 
 
 def settled_timeline(analysis: Analysis, identities: list[StagedIdentity]) -> Timeline:
-    """The timeline of an analysis with the quality of each candidate, and which images were chosen."""
-    quality = {
-        (track.track, candidate.frame): candidate.quality
+    """The timeline of an analysis with what became of each candidate."""
+    candidates = {
+        (track.track, candidate.frame): candidate
         for track in analysis.tracks
         for candidate in track.candidates
     }
     chosen = {(identity.track, image.frame) for identity in identities for image in identity.images}
     faces = [
-        face.model_copy(update={"quality": quality.get(place), "chosen": place in chosen})
-        if (place := (face.track, face.frame)) in quality
+        _settled(face, candidates[place], place in chosen)
+        if (place := (face.track, face.frame)) in candidates
         else face
         for face in analysis.timeline.faces
     ]
     return analysis.timeline.model_copy(update={"faces": faces})
+
+
+def _settled(face: TimelineFace, candidate: Candidate, chosen: bool) -> TimelineFace:
+    reason = Reason.OTHER_IDENTITY if candidate.other_identity else face.reason
+    return face.model_copy(update={"quality": candidate.quality, "chosen": chosen, "reason": reason})
 
 
 def _face(track: int, seen: FaceObservation, outlier: str | None, candidate: bool) -> TimelineFace:

@@ -35,16 +35,21 @@ class FilteredTrack:
         faces: what was measured on each of them.
         medoid: (D,) the embedding that is nearest to those of all anchors.
         continuous: (N,) whether the frame before or after it in the track shows the face at the same place.
+        certain: (N,) whether it is the track's person without being embedded: the nearest embedded faces before
+            and after it are, where there are such. Where place and picture leave a doubt, the tracker embeds.
     """
 
     frames: list[FaceObservation]
     faces: list[UsableFace]
     medoid: Floats
     continuous: NDArray[np.bool_]
+    certain: NDArray[np.bool_]
 
     def is_same_person(self, row: int, least_cosine: float) -> bool:
         """Whether a frame shows the track's person; embeds its face unless its continuity decides."""
         face = self.faces[row]
+        if self.certain[row]:
+            return True
         if self.continuous[row] and abs(face.landmarks.pose.yaw) > PROFILE_DEG:
             return True
         return float(face.face.embedding @ self.medoid) >= least_cosine
@@ -93,14 +98,25 @@ def filter_track(track: Track, faces: Faces, tracking: Tracking, roll_weight: fl
     if frames:
         usable = [o.usable for o in frames if o.usable is not None]
         medoid = medoid_of(np.stack([face.face.embedding for face in anchors(usable)]))
-        kept = FilteredTrack(frames, usable, medoid, is_continuous(frames, tracking.max_gap_s))
-        same = [
-            not face.face.is_embedded or kept.is_same_person(row, tracking.min_outlier_cosine)
-            for row, face in enumerate(usable)
-        ]
-        drop(Reason.OTHER_IDENTITY, np.array(same))
+        embedded = np.array([face.face.is_embedded for face in usable])
+        doubtful = np.zeros(len(usable), dtype=bool)
         kept = FilteredTrack(
-            frames, _where(usable, np.array(same)), medoid, is_continuous(frames, tracking.max_gap_s)
+            frames, usable, medoid, is_continuous(frames, tracking.max_gap_s), certain=doubtful
+        )
+        same = np.array(
+            [
+                not face.face.is_embedded or kept.is_same_person(row, tracking.min_outlier_cosine)
+                for row, face in enumerate(usable)
+            ]
+        )
+        certain = between_known(embedded, same)
+        drop(Reason.OTHER_IDENTITY, same)
+        kept = FilteredTrack(
+            frames,
+            _where(usable, same),
+            medoid,
+            is_continuous(frames, tracking.max_gap_s),
+            certain[same],
         )
     reasons = {reason: count for reason, count in sorted(dropped.items()) if count}
     if kept is None or len(frames) < IMAGES_PER_IDENTITY:
@@ -118,9 +134,32 @@ def without(verdict: FilterResult, rows: list[int]) -> FilterResult:
     dropped[Reason.OTHER_IDENTITY] += len(rows)
     others = {track.frames[row].frame: Reason.OTHER_IDENTITY for row in rows}
     left = FilteredTrack(
-        _where(track.frames, keep), _where(track.faces, keep), track.medoid, track.continuous[keep]
+        _where(track.frames, keep),
+        _where(track.faces, keep),
+        track.medoid,
+        track.continuous[keep],
+        track.certain[keep],
     )
     return FilterResult(left, len(left.frames), dict(sorted(dropped.items())), verdict.outliers | others)
+
+
+def between_known(embedded: NDArray[np.bool_], same: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N,) whether each frame is not embedded, and lies between two that are and show the track's person.
+
+    Before the first and after the last embedded frame, one is enough.
+
+    Args:
+        embedded: (N,) whether the face is embedded, in time order.
+        same: (N,) whether it is the track's person, as far as it is embedded.
+    """
+    known = np.flatnonzero(embedded)
+    if len(known) == 0:
+        return np.zeros(len(embedded), dtype=bool)
+    after = np.searchsorted(known, np.arange(len(embedded)))
+    next_known = known[np.minimum(after, len(known) - 1)]
+    last_known = known[np.maximum(after - 1, 0)]
+    between: NDArray[np.bool_] = ~embedded & same[next_known] & same[last_known]
+    return between
 
 
 def anchors(faces: list[UsableFace]) -> list[UsableFace]:

@@ -10,11 +10,12 @@ import insightface
 import numpy as np
 import pytest
 
-from faces.detect import Canvas, YuNet, place_on_canvas
-from faces.onnx_session import open_session
+from faces.canvas import Canvas, place_on_canvas
+from faces.onnx_session import BATCH, open_session
 from faces.profiles import load_detector
 from faces.registry import load_weights
 from faces.types import Detection, Detector, Image
+from faces.yunet import YuNet
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +119,9 @@ def test_the_canvas_maps_back_to_the_original():
     image = np.zeros((900, 1600, 3), np.uint8)
     image[300:320, 1000:1020] = 255
     canvas = place_on_canvas(image, 640)
-    assert max(canvas.bgr.shape) == 640
-    assert canvas.bgr.shape[0] % 32 == canvas.bgr.shape[1] % 32 == 0
-    ys, xs = np.nonzero(canvas.bgr[..., 0] > 128)
+    assert max(canvas.rgb.shape) == 640
+    assert canvas.rgb.shape[0] % 32 == canvas.rgb.shape[1] % 32 == 0
+    ys, xs = np.nonzero(canvas.rgb[..., 0] > 128)
     centre = canvas.to_original(np.array([xs.mean() + 0.5, ys.mean() + 0.5], np.float32))
     assert np.abs(centre - [1010, 310]).max() < 1.5
 
@@ -128,7 +129,7 @@ def test_the_canvas_maps_back_to_the_original():
 def test_a_small_picture_is_not_enlarged():
     canvas: Canvas = place_on_canvas(np.zeros((100, 80, 3), np.uint8), 640)
     assert canvas.scale == (1.0, 1.0)
-    assert max(canvas.bgr.shape) == 160
+    assert max(canvas.rgb.shape) == 160
 
 
 @pytest.mark.parametrize("image", [np.zeros((10, 10), np.uint8), np.zeros((10, 10, 3), np.float32)])
@@ -146,6 +147,59 @@ def test_cuda_without_its_provider_names_what_to_install():
         open_session(load_weights(["yunet"], None)["yunet"].path, device="cuda")
     with pytest.raises(ValueError, match="'gpu' is not one of cpu, cuda"):
         open_session(load_weights(["yunet"], None)["yunet"].path, device="gpu")
+
+
+def test_yunet_finds_what_opencvs_own_engine_finds(yunet: YuNet, group: Image):
+    canvas = place_on_canvas(group, yunet.size)
+    size = canvas.rgb.shape[1::-1]
+    path = load_weights(["yunet"], None)["yunet"].path
+    opencv = cv2.FaceDetectorYN.create(str(path), "", size, 0.6, 0.4)
+    rows = opencv.detect(np.ascontiguousarray(canvas.rgb[..., ::-1]))[1]
+    faces = yunet.detect(group)
+    assert len(rows) == len(faces) == 6
+    for face, row in zip(faces, rows[np.argsort(-rows[:, 14])], strict=True):
+        corners = canvas.to_original(np.array([row[:2], row[:2] + row[2:4]]))
+        assert np.abs(face.box.reshape(2, 2) - corners).max() < 0.01
+        assert np.abs(face.keypoints - canvas.to_original(row[4:14].reshape(5, 2))).max() < 0.01
+        assert face.score == pytest.approx(row[14], abs=1e-5)
+
+
+@pytest.mark.weights
+def test_scrfd_finds_what_insightfaces_own_class_finds(scrfd: Detector, group: Image, weights: Path):
+    from insightface.model_zoo.scrfd import SCRFD
+
+    canvas = place_on_canvas(group, 640)
+    bgr = np.ascontiguousarray(canvas.rgb[..., ::-1])
+    theirs = SCRFD(session=open_session(weights / "insightface" / "det_2.5g.onnx"))
+    boxes, keypoints = theirs.detect(bgr, input_size=bgr.shape[1::-1], det_thresh=0.5)
+    faces = scrfd.detect(group)
+    assert len(boxes) == len(faces) == 6
+    for face, box, points in zip(faces, boxes, keypoints, strict=True):
+        assert np.abs(face.box.reshape(2, 2) - canvas.to_original(box[:4].reshape(2, 2))).max() < 0.01
+        assert np.abs(face.keypoints - canvas.to_original(points)).max() < 0.01
+        assert face.score == pytest.approx(box[4], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["yunet", pytest.param("scrfd_2.5g", marks=pytest.mark.weights)])
+@pytest.mark.parametrize("batch", [2, 4, 16])
+def test_faces_are_the_same_to_the_bit_whatever_the_batch(
+    name: str, batch: int, group: Image, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    models = None if name == "yunet" else request.getfixturevalue("weights") / "insightface"
+    found = load_weights([name], models)
+    alone = load_detector(name, found, size=320)
+    monkeypatch.setitem(BATCH, "cpu", batch)
+    together = load_detector(name, found, size=320)
+    images = [np.ascontiguousarray(np.roll(group, 40 * number, axis=1)) for number in range(5)]
+    images[3:3] = [group[:, :640], group[:, :640]]  # a video may change its size
+    assert len(alone.detect(group)) == 6
+    for faces, image in zip(together.detect_all(images), images, strict=True):
+        expected = alone.detect(image)
+        assert [face.score for face in faces] == [face.score for face in expected]
+        for one, other in zip(faces, expected, strict=True):
+            assert np.array_equal(one.box, other.box)
+            assert np.array_equal(one.keypoints, other.keypoints)
+    assert together.detect_all([]) == []
 
 
 @pytest.mark.weights

@@ -14,11 +14,12 @@ import onnxruntime
 import pytest
 
 from faces.align import align_112
-from faces.detect import YuNet
 from faces.embed import ArcFace, OnnxEmbedder, SFace, normalise
+from faces.onnx_session import BATCH
 from faces.profiles import load_embedder
 from faces.registry import load_weights, sha256_of
 from faces.types import Image
+from faces.yunet import YuNet
 
 FOAMLIU = {
     "kind": "arcface",
@@ -142,9 +143,18 @@ def test_a_face_that_is_not_aligned_is_rejected(sface: OnnxEmbedder):
         sface.embed([np.zeros((100, 112, 3), np.uint8)])
 
 
+@pytest.mark.parametrize("batch", [2, 3, 16])
+def test_embeddings_are_the_same_to_the_bit_whatever_the_batch(batch: int, monkeypatch: pytest.MonkeyPatch):
+    path = load_weights(["sface"], None)["sface"].path
+    faces = list(np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8))
+    alone = SFace(path).embed(faces)
+    monkeypatch.setitem(BATCH, "cpu", batch)
+    assert np.array_equal(SFace(path).embed(faces), alone)
+
+
 def test_a_network_that_is_no_embedder_is_rejected():
     detector = load_weights(["yunet"], None)["yunet"].path
-    with pytest.raises(ValueError, match="one image in and one vector out"):
+    with pytest.raises(ValueError, match="expected one output, a vector"):
         ArcFace(detector)
     with pytest.raises(ValueError, match="not an SFace network"):
         SFace(detector)

@@ -213,7 +213,7 @@ def test_a_frame_gives_the_same_crop_as_a_videos_and_as_a_photographs(
 ) -> None:
     assert finder.embedder is not None
     observer = FaceObserver(finder.detector, finder.landmarker, finder.embedder, Faces(min_crop_px=90), 95)
-    (observation,) = observer.observe(frame, Stopwatch())
+    (observation,) = observer.observe([frame], Stopwatch())[0]
     usable = observation.usable
     assert usable is not None
 
@@ -221,7 +221,9 @@ def test_a_frame_gives_the_same_crop_as_a_videos_and_as_a_photographs(
     portrait = only(finder.find(read_photograph(tmp_path / "frame.png")))
     assert portrait.square == usable.square
     assert simplejpeg.encode_jpeg(portrait.image, 95, "RGB", "444") == usable.jpeg
-    track = FilteredTrack([observation], [usable], usable.face.embedding, np.ones(1, dtype=bool))
+    track = FilteredTrack(
+        [observation], [usable], usable.face.embedding, np.ones(1, dtype=bool), np.zeros(1, dtype=bool)
+    )
     assert encode_mask_png(portrait.mask) == mask_png(track, 0)
     assert portrait.pose == usable.landmarks.pose
     assert abs(portrait.pose.roll) > 8

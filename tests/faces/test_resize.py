@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from faces.detect import canvas_side
+from faces.canvas import canvas_side
 from faces.resize import reduced
 
 

@@ -6,14 +6,18 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from faces.onnx_session import BatchedSession, DeviceFailure
 from faces.profiles import check_roles
 from faces.quality import Piqe
+from faces.registry import load_weights
 from pipeline.actors import Score, SelectImages
 from pipeline.config import Config, Run
 from pipeline.decode.probe import probe
+from pipeline.devices import gpu_fault
 from pipeline.errors import MachineFault
 from pipeline.records import Analysis, Candidate, CandidateTrack
 from pipeline.rejection import Rejection
@@ -34,7 +38,7 @@ CONFIG = Config.model_validate(
 
 @pytest.fixture(scope="module")
 def score() -> Score:
-    return Score(CONFIG, {})
+    return Score(CONFIG, load_weights(["sface"], None))
 
 
 def analysis() -> Analysis:
@@ -95,16 +99,16 @@ def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Sc
             "OutOfMemoryError",
             "Raise run.scorer_gpus (now 0.25) or run.analyser_gpus (now 0.1), so that fewer",
         ),
-        ("RuntimeError", "The quality network failed on the GPU"),
+        ("RuntimeError", "A network failed on the GPU"),
     ],
 )
 def test_a_gpu_that_fails_ends_the_build_and_names_only_keys_that_keep_finished_work(
-    monkeypatch: pytest.MonkeyPatch, error: str, message: str
+    score: Score, monkeypatch: pytest.MonkeyPatch, error: str, message: str
 ) -> None:
     import torch
 
     run = Run(device="cuda", scorer_gpus=0.25, analyser_gpus=0.1)
-    score = Score(CONFIG.model_copy(update={"run": run}), {})
+    monkeypatch.setattr(score._scorer, "_run", run)  # no network can be loaded onto a GPU here
 
     def broken(*_: object) -> None:
         kind = torch.cuda.OutOfMemoryError if error == "OutOfMemoryError" else RuntimeError
@@ -116,6 +120,26 @@ def test_a_gpu_that_fails_ends_the_build_and_names_only_keys_that_keep_finished_
     assert message in fault
     named = set(re.findall(r"run\.(\w+)", fault))
     assert named <= {"scorer_gpus", "analyser_gpus"}
+
+
+def test_a_failure_of_the_gpu_in_the_analysis_is_the_machines_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    session = BatchedSession(load_weights(["yunet"], None)["yunet"].path)
+    monkeypatch.setattr(session, "_device", "cuda")  # no GPU is here to fail
+
+    class Broken:
+        def run(self, *_: object) -> None:
+            raise Fail("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(session, "_session", Broken())
+    with pytest.raises(DeviceFailure) as caught:
+        session.run(np.zeros((1, 3, 640, 640), np.float32))
+    fault = gpu_fault(caught.value, Run(device="cuda", scorer_gpus=0.25, analyser_gpus=0.1))
+    assert "The GPU's memory ran out: CUDA failure 2" in str(fault)
+    assert "run.analyser_gpus (now 0.1)" in str(fault)
 
 
 def test_a_source_that_is_gone_is_the_machines_fault_and_no_videos(tmp_path: Path) -> None:

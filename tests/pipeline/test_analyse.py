@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from faces.onnx_session import BATCH
 from faces.registry import Weights, load_weights
 from pipeline.actors import MOST_STARTS, Analyse
 from pipeline.config import Config
@@ -20,7 +21,9 @@ from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import VideoAnalyser, mostly_corrupt
+from pipeline.stages.choice import choose_images
 from pipeline.stages.finalize import finalize
+from pipeline.stages.score import CandidateScorer
 from pipeline.staging import Staging
 from settings.loading import load_workflow
 from shards.record_checks import validate_video
@@ -98,6 +101,37 @@ def test_an_intact_video_loses_no_frame_and_gives_an_identity(
     assert outcome.sha256 is not None
     assert outcome.color_transfer is not None
     assert len(found.jpegs) == len(found.masks) > 8
+
+
+@pytest.mark.parametrize("batch", [2, 7, 64])
+def test_the_analysis_is_the_same_whatever_the_batch(
+    config: Config, weights: Weights, videos: dict[str, Video], batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = SandboxedDecoder()
+    analyser = VideoAnalyser(config, weights, decoder)
+    monkeypatch.setitem(BATCH, "cpu", batch)
+    batched = VideoAnalyser(config, weights, decoder)
+    for name in ("face", "damaged"):
+        alone, together = analyser.analyse(videos[name]), batched.analyse(videos[name])
+        untimed = {"seconds": {}}
+        assert together.analysis.model_copy(update=untimed) == alone.analysis.model_copy(update=untimed)
+        assert (together.jpegs, together.masks) == (alone.jpegs, alone.masks)
+    decoder.close()
+
+
+def test_the_chosen_images_are_embedded_and_the_other_candidates_are_not(
+    analyser: VideoAnalyser, config: Config, weights: Weights, videos: dict[str, Video]
+) -> None:
+    found = analyser.analyse(videos["face"])
+    (track,) = found.analysis.tracks
+    assert any(candidate.identity_cosine is None for candidate in track.candidates)
+    scorer = CandidateScorer(config, weights)
+    (scored,) = scorer.score(found.analysis, found.jpegs).tracks
+    chosen = choose_images(scored, config.selection, scorer.higher_is_better)
+    assert isinstance(chosen, list)
+    cosines = [scored.candidates[row].identity_cosine for row in chosen]
+    assert all(cosine is not None and cosine > 0.6 for cosine in cosines)
+    assert any(candidate.identity_cosine is None for candidate in scored.candidates)
 
 
 def test_frames_from_a_damaged_one_to_the_next_key_frame_are_dropped(

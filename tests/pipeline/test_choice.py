@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 from test_finalize import turning
 
 from pipeline.config import Selection
 from pipeline.records import CandidateTrack
 from pipeline.rejection import Rejection
-from pipeline.stages.choice import choose_images, ranks
+from pipeline.stages.choice import choose_images
 
 
 def scored(qualities: list[float | None], sharpness: list[float]) -> CandidateTrack:
@@ -21,12 +20,6 @@ def scored(qualities: list[float | None], sharpness: list[float]) -> CandidateTr
         )
     ]
     return track.model_copy(update={"candidates": candidates})
-
-
-def test_ranks_are_places_and_equal_values_share_one() -> None:
-    assert ranks(np.array([3.0, 1.0, 1.0, 9.0])).tolist() == [0.5, 0.0, 0.0, 1.0]
-    assert ranks(np.array([])).tolist() == []
-    assert ranks(np.array([7.0])).tolist() == [0.0]
 
 
 def test_of_equal_quality_the_sharper_is_chosen_unless_sharpness_has_no_weight() -> None:

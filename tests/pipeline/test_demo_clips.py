@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from faces.align import align_112
-from faces.detect import YuNet
 from faces.embed import SFace
 from faces.landmarks import FaceLandmarker
 from faces.types import Image
+from faces.yunet import YuNet
 from pipeline.demo.clips import make_demo_clips
 from pipeline.demo.encode import write_video
 from pipeline.demo.photographs import package_file, packaged_landmarker

@@ -135,6 +135,29 @@ def test_each_record_has_the_digest_of_its_own_image_and_mask() -> None:
         assert jpegs == [b"jpeg %d" % (offset + image.frame) for image in identity.images]
 
 
+def test_an_image_of_another_identity_is_replaced_and_counted() -> None:
+    track = turning(0, poses=9)
+    before = frames_of(finalized(analysis_of(track)))[0]
+    other = before[3]
+    candidates = [c.model_copy(update={"other_identity": c.frame == other}) for c in track.candidates]
+    found = finalized(analysis_of(track.model_copy(update={"candidates": candidates})))
+    (frames,) = frames_of(found)
+    assert len(frames) == 8
+    assert other not in frames
+    assert found.outcome.frame_reasons == {"other_identity": 1}
+    assert found.outcome.tracks[0].usable_frames == 24
+
+
+def test_a_track_that_lacks_poses_for_its_other_identities_names_that_reason() -> None:
+    track = turning(0, poses=8)
+    candidates = [c.model_copy(update={"other_identity": c.frame < 4}) for c in track.candidates]
+    found = finalized(analysis_of(track.model_copy(update={"candidates": candidates})))
+    (outcome,) = found.outcome.tracks
+    assert outcome.reason is Reason.OTHER_IDENTITY
+    assert outcome.detail is not None
+    assert outcome.detail.startswith("4 of 16 candidates show another identity; ")
+
+
 def test_two_people_are_two_samples_with_keys_of_their_own() -> None:
     found = finalized(analysis_of(turning(0), turning(1)))
     assert found.outcome.identities == 2

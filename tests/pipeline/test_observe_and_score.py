@@ -13,12 +13,13 @@ from faces.landmarks import FaceLandmarker
 from faces.profiles import load_detector, load_embedder
 from faces.registry import load_weights
 from faces.types import HeadPose, Image
-from pipeline.config import Config, Faces
+from pipeline.config import Config, Faces, Selection
 from pipeline.decode.frames import Frame
 from pipeline.records import Analysis, Candidate, CandidateTrack
+from pipeline.stages.choice import choose_images
 from pipeline.stages.gate import GATES_PX
 from pipeline.stages.observe import FaceObservation, FaceObserver, is_extreme
-from pipeline.stages.score import QualityScorer
+from pipeline.stages.score import CandidateScorer
 from pipeline.stopwatch import Stopwatch
 from settings.loading import load_workflow
 from shards.schema import IMAGE_SIDE, Pose, Reason, Status, VideoOutcome
@@ -43,7 +44,7 @@ def networks() -> tuple[object, ...]:
 def observed(networks: tuple[object, ...], image: Image, **config: float) -> list[FaceObservation]:
     settings = Faces(**({"min_crop_px": 90} | config))  # type: ignore[arg-type]
     observer = FaceObserver(*networks, settings, 95)  # type: ignore[arg-type, call-arg, misc]
-    return observer.observe(Frame(7, 0.28, np.ascontiguousarray(image)), Stopwatch())
+    return observer.observe([Frame(7, 0.28, np.ascontiguousarray(image))], Stopwatch())[0]
 
 
 def reason(networks: tuple[object, ...], image: Image, **config: float) -> Reason | None:
@@ -102,7 +103,7 @@ def test_a_crowd_of_small_faces_costs_no_landmarks(networks: tuple[object, ...],
     small = cv2.resize(portrait[:256, 100:356], (128, 128), interpolation=cv2.INTER_AREA)
     crowd = np.tile(small, (4, 6, 1))
     watch = Stopwatch()
-    faces = FaceObserver(*networks, Faces(), 95).observe(Frame(0, 0.0, crowd), watch)  # type: ignore[arg-type, call-arg, misc]
+    faces = FaceObserver(*networks, Faces(), 95).observe([Frame(0, 0.0, crowd)], watch)[0]  # type: ignore[arg-type, call-arg, misc]
     assert len(faces) > 12
     assert {face.reason for face in faces} == {Reason.CROP_TOO_SMALL}
     assert {face.crop_px for face in faces} == {None}
@@ -149,6 +150,62 @@ def test_each_angle_has_its_limit_on_both_sides(pose: tuple[float, float, float]
     assert is_extreme(HeadPose(*pose), Faces(max_yaw=75, max_pitch=50, max_roll=45)) is extreme
 
 
+class Strict:
+    """An identity check to which some candidates are another person; notes which it was asked about."""
+
+    def __init__(self, others: set[int]) -> None:
+        self.others = others
+        self.asked: list[int] = []
+
+    def check(self, track: CandidateTrack, jpegs: list[bytes], rows: list[int]) -> CandidateTrack:
+        assert len(jpegs) == len(track.candidates)
+        self.asked += rows
+        made = list(track.candidates)
+        for row in rows:
+            made[row] = made[row].model_copy(
+                update={"identity_cosine": 0.9, "other_identity": made[row].frame in self.others}
+            )
+        return track.model_copy(update={"candidates": made})
+
+
+@pytest.mark.slow
+def test_others_take_the_place_of_images_of_another_identity(
+    portrait: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = CandidateScorer(
+        load_workflow(WORKFLOW, ["source.path=/data/clips", "output=/data/mfhq"], Config),
+        load_weights(["sface"], None),
+    )
+    image = cv2.resize(portrait[:300, 75:375], (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_CUBIC)
+    jpegs = [simplejpeg.encode_jpeg(image, 95, "RGB", "444")] * 18
+    (first,) = analysis_of(1).tracks
+    turning = [
+        first.candidates[0].model_copy(
+            update={
+                "frame": number,
+                "pose": Pose(yaw=5.0 * (number // 2) + 0.5 * (number % 2), pitch=0, roll=0),
+                "cluster": number // 2,
+                "rank": number % 2,
+                "identity_cosine": None,
+            }
+        )
+        for number in range(18)
+    ]
+    analysis = analysis_of(0).model_copy(
+        update={"tracks": [first.model_copy(update={"candidates": turning})]}
+    )
+    # Without one cluster and the first of another, the second of that one is needed for eight.
+    strict = Strict({6, 7, 14})
+    monkeypatch.setattr(scorer, "_identity", strict)
+    (track,) = scorer.score(analysis, jpegs).tracks
+    chosen = choose_images(track, Selection(), scorer.higher_is_better)
+    assert isinstance(chosen, list)
+    assert not set(chosen) & strict.others
+    assert {row // 2 for row in chosen} == {0, 1, 2, 4, 5, 6, 7, 8}
+    assert all(track.candidates[row].identity_cosine == 0.9 for row in chosen)
+    assert len(strict.asked) == len(set(strict.asked))
+
+
 def analysis_of(count: int) -> Analysis:
     candidates = [
         Candidate(
@@ -175,8 +232,9 @@ def analysis_of(count: int) -> Analysis:
 
 @pytest.mark.slow
 def test_each_candidate_gets_the_score_of_its_own_image(portrait: Image) -> None:
-    scorer = QualityScorer(
-        load_workflow(WORKFLOW, ["source.path=/data/clips", "output=/data/mfhq"], Config), {}
+    scorer = CandidateScorer(
+        load_workflow(WORKFLOW, ["source.path=/data/clips", "output=/data/mfhq"], Config),
+        load_weights(["sface"], None),
     )
     image = cv2.resize(portrait[:300, 75:375], (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_CUBIC)
     noise = np.random.default_rng(0).normal(0, 40, image.shape)

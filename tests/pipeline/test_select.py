@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist
 
 from pipeline.config import Selection
 from pipeline.rejection import Rejection
-from pipeline.stages.apart import farthest_points
+from pipeline.stages.apart import farthest_points, points_apart
 from pipeline.stages.select import (
     FrameTable,
     Picks,
@@ -22,6 +22,8 @@ from pipeline.stages.select import (
     cluster_by_pose,
     pick_apart,
     pose_points,
+    promise_of,
+    ranks,
 )
 from shards.schema import Reason
 
@@ -69,6 +71,7 @@ def test_eight_points_are_always_found_when_sampling_finds_them(poses: Rows) -> 
     assert len(picked) in {0, 8}
     assert picked or reachable < least
     assert not picked or pdist(points[picked]).min() >= max(separation, least) - 1e-8
+    assert separation <= max(reachable, least)
 
 
 @settings(max_examples=150, deadline=None)
@@ -107,11 +110,26 @@ def test_each_pose_cluster_is_represented_by_its_best_image() -> None:
 
 
 def test_the_best_clusters_are_taken_between_the_ends_of_the_range() -> None:
+    badness = np.array([5.0, 1.0] * 5)
+    chosen = choose(table(turning(10, 20)), np.arange(10), badness, Selection())
+    assert isinstance(chosen, list)
+    assert {0, 9} < set(chosen)
+    assert sum(row % 2 for row in chosen) == 5
+
+
+def test_within_a_tenth_of_the_range_the_best_stands_for_its_end() -> None:
     badness = np.array([5.0, 1.0] * 8)
     chosen = choose(table(turning(16, 10)), np.arange(16), badness, Selection())
-    assert isinstance(chosen, list)
-    assert {0, 15} < set(chosen)
-    assert sum(row % 2 for row in chosen) == 7
+    assert chosen == [1, 3, 5, 7, 9, 11, 13, 15]
+
+
+def test_of_poses_that_only_a_search_finds_each_is_the_best_that_fits() -> None:
+    grid = 1.6 * np.arange(8)
+    outwards = grid + np.linspace(-0.04, 0.04, 8)
+    # The best image of all is too near to two poses that are needed.
+    yaw = np.concatenate([[0.8], grid, outwards])
+    picked, _ = pick_apart(np.stack([yaw, 0 * yaw, 0 * yaw], axis=1), 8, 1.5)
+    assert sorted(picked) == list(range(1, 9))
 
 
 def test_quality_decides_between_neighbouring_poses() -> None:
@@ -217,6 +235,67 @@ def test_candidates_are_sharp_and_have_open_eyes_where_a_cluster_has_such() -> N
     found = candidates(frames, sharpness, Selection(clusters=10, candidates_per_cluster=2))
     assert isinstance(found, Picks)
     assert [(pick.row % 4, pick.rank) for pick in found.picks] == [(2, 0), (3, 1)] * 10
+
+
+def test_the_clusters_at_the_ends_are_represented_by_frames_near_the_ends() -> None:
+    yaw = np.linspace(-20, 20, 121)
+    # The most promising frames of a cluster are in its middle.
+    middling = 100 - 40 * np.abs((yaw + 20) % 8 - 4) / 4
+    found = candidates(table([(float(y), 0.0, 0.0) for y in yaw]), middling, Selection(clusters=9))
+    assert isinstance(found, Picks)
+    turned = np.sort([yaw[pick.row] for pick in found.picks])
+    assert (turned[:2] <= -20 + 0.05 * 40).all()
+    assert (turned[-2:] >= 20 - 0.05 * 40).all()
+
+
+def test_a_cluster_at_two_ends_is_represented_at_each() -> None:
+    # Eight poses far away, and a cluster that holds the least yaw in one frame and the least pitch in another.
+    far = [(40.0 + 25 * number, pitch, 0.0) for number in range(4) for pitch in (60.0, 85.0)]
+    corner = [(0.0, 10.0, 0.0), (0.3, 9.5, 0.0), (6.0, 6.0, 0.0), (10.0, 0.0, 0.0), (9.5, 0.3, 0.0)]
+    promise = np.array([1.0] * 8 + [1.0, 2.0, 9.0, 1.0, 2.0])
+    found = candidates(table([*far, *corner]), promise, Selection(clusters=9))
+    assert isinstance(found, Picks)
+    picked = {pick.row for pick in found.picks if pick.row >= 8}
+    assert picked & {8, 9}
+    assert picked & {11, 12}
+
+
+def test_the_cluster_at_an_end_keeps_a_choice_of_two() -> None:
+    poses = [*turning(8, 100), (930.0, 0.0, 0.0), (990.0, 0.0, 0.0), (999.0, 0.0, 0.0)]
+    promise = np.array([1.0] * 8 + [9.0, 5.0, 2.0])
+    found = candidates(table(poses), promise, Selection(clusters=9))
+    assert isinstance(found, Picks)
+    assert {(pick.row, pick.rank) for pick in found.picks if pick.row >= 8} == {(9, 0), (10, 1)}
+
+
+def test_closed_eyes_at_an_end_do_not_replace_open_ones_further_in() -> None:
+    poses = [*turning(24, 2), *((90.0 + 0.2 * number, 0.0, 0.0) for number in range(8))]
+    found = candidates(table(poses, closed=range(28, 32)), sharp(32), Selection(clusters=9))
+    assert isinstance(found, Picks)
+    assert {pick.row for pick in found.picks if pick.row >= 24} <= {24, 25, 26, 27}
+
+
+def test_ranks_are_places_and_equal_values_share_one() -> None:
+    assert ranks(np.array([3.0, 1.0, 1.0, 9.0])).tolist() == [0.5, 0.0, 0.0, 1.0]
+    assert ranks(np.array([])).tolist() == []
+    assert ranks(np.array([7.0])).tolist() == [0.0]
+
+
+def test_of_two_equally_sharp_images_the_one_with_more_bytes_promises_more() -> None:
+    promise = promise_of(np.array([50.0, 80.0, 80.0, 90.0]), np.array([100, 100, 130, 90]))
+    assert promise.tolist() == [0.5, 1.0, 1.5, 1.0]
+
+
+def test_eight_far_enough_apart_are_candidates_also_where_they_promise_little() -> None:
+    # Eight clusters, whose most promising frames lie at the borders towards each other, two by two.
+    poses = [(10.0 * (number // 2) + side, 0.0, 0.0) for number in range(8) for side in (0.0, 1.9, 4.9)]
+    poses = [(yaw if number % 6 < 3 else yaw + 4.9 + 0.1, 0.0, 0.0) for number, (yaw, *_) in enumerate(poses)]
+    promise = np.array([1.0, 2.0, 9.0, 9.0, 2.0, 1.0] * 4)
+    config = Selection(clusters=9, candidates_per_cluster=1, min_separation_deg=1.5)
+    found = candidates(table(poses), promise, config)
+    assert isinstance(found, Picks)
+    chosen = pose_points(np.array(poses), 0.5)[[pick.row for pick in found.picks]]
+    assert points_apart(chosen, 8, 1.5) is not None
 
 
 def test_the_same_frames_give_the_same_candidates() -> None:

@@ -28,7 +28,7 @@ from pipeline.stages.timeline import timeline_faces
 from pipeline.stages.track import Track
 from pipeline.stages.track_filter import filter_track
 from pipeline.staging import Staging, read_staged_video
-from shards.schema import Pose
+from shards.schema import Pose, Reason
 
 
 def track_of(*observations: object) -> Track:
@@ -89,6 +89,18 @@ def test_the_choice_marks_eight_frames_and_the_score_of_every_candidate() -> Non
     assert [f.frame for f in found.timeline.faces if f.chosen] == chosen
     qualities = [f.quality for f in found.timeline.faces]
     assert qualities == [20.0, 30.0] * 10 + [None] * 5
+
+
+def test_a_candidate_of_another_identity_has_that_reason() -> None:
+    track = turning(0)
+    candidates = [c.model_copy(update={"other_identity": c.frame == 4}) for c in track.candidates]
+    seen_faces = [face(0).model_copy(update={"frame": frame}) for frame in range(20)]
+    analysis = analysis_of(track.model_copy(update={"candidates": candidates})).model_copy(
+        update={"timeline": Timeline(frames=[], faces=seen_faces)}
+    )
+    found = finalize(analysis, [b""] * 20, [b""] * 20, config(), False)
+    assert {f.frame: f.reason for f in found.timeline.faces if f.reason} == {4: Reason.OTHER_IDENTITY}
+    assert not any(f.chosen for f in found.timeline.faces if f.frame == 4)
 
 
 @pytest.fixture

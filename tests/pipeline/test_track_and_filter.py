@@ -14,7 +14,14 @@ from pipeline.rejection import Rejection
 from pipeline.stages.observe import FaceObservation, UsableFace
 from pipeline.stages.recognition import AlignedFace
 from pipeline.stages.track import ShotCuts, Track, Tracker, intersection_over_union
-from pipeline.stages.track_filter import FilteredTrack, FilterResult, medoid_of, relatively_sharp, without
+from pipeline.stages.track_filter import (
+    FilteredTrack,
+    FilterResult,
+    between_known,
+    medoid_of,
+    relatively_sharp,
+    without,
+)
 from pipeline.stages.track_filter import filter_track as filter_with_roll
 from shards.schema import Reason
 
@@ -314,6 +321,16 @@ def test_medoid_and_median_decide_frame_by_frame() -> None:
         True,
     ]
     assert relatively_sharp(np.array([]), 0.4).tolist() == []
+
+
+def test_a_face_is_certain_between_two_that_are_known_to_be_the_persons() -> None:
+    #          a chain      an outlier      the end
+    embedded = [1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0]
+    same = [1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1]
+    certain = between_known(np.array(embedded, dtype=bool), np.array(same, dtype=bool))
+    assert certain.astype(int).tolist() == [0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert between_known(np.zeros(2, dtype=bool), np.ones(2, dtype=bool)).tolist() == [False, False]
+    assert between_known(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool)).tolist() == []
 
 
 def turned(frame: int, yaw: float, who: Floats, box: Sequence[float] = LEFT) -> FaceObservation:
