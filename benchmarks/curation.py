@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
+from faces.profiles import required_files
 from faces.registry import load_weights
 from pipeline.config import Config
 from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import AnalysedVideo, VideoAnalyser
 from pipeline.stages.finalize import FinalizedVideo, finalize
-from pipeline.stages.score import QualityScorer
+from pipeline.stages.score import CandidateScorer
+from pipeline.stages.select import FrameTable, Pick, Picks
 from settings.loading import load_workflow
 
 WORKFLOW = Path(__file__).parents[1] / "workflows" / "curate_embedded.yaml"
@@ -38,26 +41,25 @@ class Measured:
     quality: NDArray[np.float64]
 
 
-EVERY_FRAME = "selection.candidates_per_cluster=32"
-"""With it, every usable frame is a candidate."""
-
-
 class Curation:
-    """Curates one file at a time with the networks that wheels ship.
+    """Curates one file at a time.
 
     Args:
         folder: that contains the files.
-        overrides: of workflows/curate_embedded.yaml, such as `faces.min_crop_px=220`.
+        overrides: of the workflow, such as `faces.min_crop_px=220`.
+        workflow: names the networks; by default those that wheels ship.
     """
 
-    def __init__(self, folder: Path, *overrides: str) -> None:
+    def __init__(self, folder: Path, *overrides: str, workflow: Path = WORKFLOW) -> None:
         paths = [f"source.path={folder}", f"output={folder}-out"]
-        self.config = load_workflow(WORKFLOW, [*paths, *overrides], Config)
-        weights = load_weights(["yunet", "sface", "face_landmarker"], None)
+        self.config = load_workflow(workflow, [*paths, *overrides], Config)
+        models_dir = self.config.run.models_dir
+        weights = load_weights(required_files(self.config.models.names, models_dir), models_dir)
         self._analyser = VideoAnalyser(self.config, weights, SandboxedDecoder())
-        self._scorer = QualityScorer(self.config, weights)
+        self._scorer = CandidateScorer(self.config, weights)
         self.observer = self._analyser._observer
         self.metric = self._scorer._metric
+        self.identity = self._scorer._identity
 
     def curate(self, path: Path) -> Curated:
         """The outcome of a file, with its chosen images."""
@@ -67,14 +69,20 @@ class Curation:
         return Curated(found, finalized)
 
     def measure_all(self, path: Path) -> dict[int, Measured]:
-        """Sharpness and quality of every candidate, by track; with `EVERY_FRAME`, of all usable frames."""
-        found = self._analyser.analyse(_video(path))
+        """Sharpness and quality of all usable frames, by track."""
+        with patch("pipeline.stages.analyse.candidates", _all_frames):
+            found = self._analyser.analyse(_video(path))
         jpegs, measured = iter(found.jpegs), {}
         for track in found.analysis.tracks:
             images = [self._scorer._image(c, next(jpegs)) for c in track.candidates]
             sharpness = np.array([candidate.sharpness for candidate in track.candidates])
             measured[track.track] = Measured(sharpness, np.array(self._scorer._scores(images)))
         return measured
+
+
+def _all_frames(frames: FrameTable, *_: object) -> Picks:
+    """Stands in for the selection of candidates: every usable frame is one."""
+    return Picks([Pick(row, row, 0) for row in range(len(frames.eyes_closed))], [])
 
 
 def _video(path: Path) -> Video:

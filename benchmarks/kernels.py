@@ -19,14 +19,19 @@ class Timed:
         kernel: name of the kernel.
         tally: where calls and seconds are added up.
         method: the one that is counted; the object's own calls when None.
+        batches: whether a call's first argument is a batch, of which every image counts.
     """
 
-    def __init__(self, inner: Any, kernel: str, tally: KernelTimes, method: str | None = None) -> None:
-        self._inner, self._kernel, self._tally, self._method = inner, kernel, tally, method
+    def __init__(
+        self, inner: Any, kernel: str, tally: KernelTimes, method: str | None = None, batches: bool = False
+    ) -> None:
+        self._inner, self._kernel, self._tally = inner, kernel, tally
+        self._method, self._batches = method, batches
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        return Timed(found, self._kernel, self._tally) if name == self._method else found
+        timed = name == self._method
+        return Timed(found, self._kernel, self._tally, batches=self._batches) if timed else found
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         """Call, and count."""
@@ -35,7 +40,7 @@ class Timed:
             return self._inner(*args, **named)
         finally:
             self._tally.seconds[self._kernel] += time.process_time() - began
-            self._tally.calls[self._kernel] += 1
+            self._tally.calls[self._kernel] += len(args[0]) if self._batches else 1
 
 
 class KernelTimes:
@@ -49,11 +54,13 @@ class KernelTimes:
         self.calls: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         observer = curation.observer
-        observer._detector._network = Timed(observer._detector._network, "detect", self, "detect")
+        observer._detector._session = Timed(observer._detector._session, "detect", self, "run", True)
         observer._landmarker._detect = Timed(observer._landmarker._detect, "landmarks", self)
-        observer._embedder._session = Timed(observer._embedder._session, "embed", self, "run")
+        observer._embedder._session = Timed(observer._embedder._session, "embed", self, "run", True)
+        identity = curation.identity
+        identity._embedder._session = Timed(identity._embedder._session, "embed", self, "run", True)
         metric = curation.metric
-        metric._network = Timed(metric._network, "quality", self)
+        metric.score = Timed(metric.score, "quality", self, batches=True)
 
     def taken(self) -> tuple[dict[str, int], float]:
         """Calls by kernel and their seconds since the last time."""
