@@ -34,7 +34,7 @@ def timeline_faces(
 
 
 def settled_timeline(analysis: Analysis, identities: list[StagedIdentity]) -> Timeline:
-    """The timeline of an analysis with what became of each candidate."""
+    """The timeline of an analysis with the score and the outcome of each candidate."""
     candidates = {
         (track.track, candidate.frame): candidate
         for track in analysis.tracks
