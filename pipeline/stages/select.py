@@ -116,6 +116,7 @@ def candidates(
         return _too_few_poses(f"{IMAGES_PER_IDENTITY} poses are at most", 2 * separation, config)
     labels = cluster_by_pose(points, config.clusters)
     order = np.lexsort((-promise, frames.eyes_closed))
+    place = np.argsort(order)
     open_rows = order[~frames.eyes_closed[order]]
     near_ends = _near_ends(points[open_rows], labels[open_rows])
     taken: list[int] = []
@@ -124,7 +125,7 @@ def candidates(
         of_ends = [open_rows[rows].tolist() for rows in near_ends.get(int(cluster), [])]
         in_order = [
             *(rows[0] for rows in of_ends),
-            *sorted({row for rows in of_ends for row in rows}, key=order.tolist().index),
+            *sorted({row for rows in of_ends for row in rows}, key=lambda row: place[row]),
             *order[labels[order] == cluster].tolist(),
         ]
         own: list[int] = []
