@@ -19,9 +19,10 @@ from pipeline.progress import Reporter
 from pipeline.provenance import code_version
 from pipeline.records import StagedIdentity
 from pipeline.sources.manifest import Video
-from pipeline.staging import DamagedStagedFile, Staging
+from pipeline.staging import DamagedStagedFile, StagedSample, Staging
 from shards.atomic import OutOfSpace
 from shards.canonical import sha256_hex
+from shards.heap import frozen_heap
 from shards.layout import TOMBSTONES
 from shards.metadata import DatasetError, DatasetMetadata, Provenance, ShardLimits
 from shards.reader import Dataset
@@ -30,6 +31,7 @@ from shards.schema import FromSource, IdentityRecord, VideoOutcome
 from shards.writer import write_dataset
 
 
+@frozen_heap()
 def pack(
     config: Config,
     weights: Weights,
@@ -211,22 +213,21 @@ def _samples(
     by_id = {outcome.video_id: outcome for outcome in outcomes}
 
     @lru_cache(maxsize=1)  # the identities of one video are consecutive, unless they are in both splits
-    def staged(video: Video) -> dict[str, tuple[StagedIdentity, tuple[tuple[bytes, ...], tuple[bytes, ...]]]]:
-        found = zip(staging.identities(video), staging.images(video), strict=True)
-        return {identity.key: (identity, images) for identity, images in found}
+    def staged(video: Video) -> dict[str, StagedSample]:
+        return {sample.identity.key: sample for sample in staging.samples(video)}
 
     for key in order:
         video = of_video[key]
-        identity, (jpegs, masks) = staged(video)[key]
+        found = staged(video)[key]
         outcome, placement = by_id[video.video_id], placements[key]
         record = IdentityRecord(
-            **identity.model_dump(),
+            **dict(found.identity),
             **outcome.model_dump(include=set(FromSource.model_fields)),
             split=placement.split,
             person_id=placement.person_id,
             video_id=outcome.video_id,
         )
-        yield Sample(record, jpegs, masks)
+        yield Sample(record, found.jpegs, found.masks)
 
 
 def _without_embedding(sample: Sample) -> Sample:

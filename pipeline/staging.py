@@ -68,6 +68,21 @@ class DamagedStagedFile(BuildError):  # noqa: N818 - names the fault
 
 
 @dataclass(frozen=True)
+class StagedSample:
+    """An identity of a finished video.
+
+    Attributes:
+        identity: its record.
+        jpegs: its images.
+        masks: one for each image.
+    """
+
+    identity: StagedIdentity
+    jpegs: tuple[bytes, ...]
+    masks: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
 class Staging:
     """The finished videos of one curation.
 
@@ -172,10 +187,14 @@ class Staging:
         with _damage_named(video, self.path(video)):
             return [StagedIdentity.model_validate_json(text) for text in texts]
 
-    def images(self, video: Video) -> list[tuple[tuple[bytes, ...], tuple[bytes, ...]]]:
-        """JPEGs and masks of each identity, in the order of `identities`."""
-        jpegs, masks = self._read(video, "jpegs", "masks")
-        return [(tuple(images), tuple(covers)) for images, covers in zip(jpegs, masks, strict=True)]
+    def samples(self, video: Video) -> list[StagedSample]:
+        """The identities of a finished video with their images."""
+        texts, jpegs, masks = self._read(video, "identities", "jpegs", "masks")
+        with _damage_named(video, self.path(video)):
+            return [
+                StagedSample(StagedIdentity.model_validate_json(text), tuple(images), tuple(covers))
+                for text, images, covers in zip(texts, jpegs, masks, strict=True)
+            ]
 
     def timeline(self, video: Video) -> Timeline:
         """What the analysis of a finished video saw, frame by frame."""

@@ -7,17 +7,15 @@ sample is checked against its digests.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from shards.canonical import sha256_hex
+from shards.canonical import parse_json, sha256_hex
 from shards.layout import (
     DATASET_JSON,
     FIELDS,
@@ -285,13 +283,23 @@ def decode_record(data: bytes) -> IdentityRecord:
     Raises:
         DatasetError: it does not follow the format.
     """
+    return decode_record_strictly(data)[0]
+
+
+def decode_record_strictly(data: bytes) -> tuple[IdentityRecord, bool]:
+    """The record from a sample's JSON member, and whether the JSON is canonical.
+
+    Raises:
+        DatasetError: it does not follow the format.
+    """
     try:
-        value: Any = json.loads(data)
+        value, canonical = parse_json(data)
         version = value["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(f"a sample's JSON member cannot be read: {error}") from error
     newer_minor = check_version(version)
     try:
-        return IdentityRecord.model_validate(value, extra="ignore" if newer_minor else "forbid")
+        record = IdentityRecord.model_validate(value, extra="ignore" if newer_minor else "forbid")
     except ValidationError as error:
         raise DatasetError(f"a sample's JSON member does not follow the format: {brief(error)}") from error
+    return record, canonical

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import simplejpeg
 from PIL import Image
 
 from shards.canonical import model_json, sha256_hex
@@ -68,7 +69,17 @@ class Sample:
 
 def validate_jpeg(data: bytes, *, decode: bool = True) -> str | None:
     """The error in an image member; None when it is a 512 x 512 RGB JPEG."""
-    return _image_error(data, "JPEG", ("RGB",), decode=decode)
+    try:
+        # Before decoding: a small file can declare a size that fills the memory.
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (width, height) != (IMAGE_SIDE, IMAGE_SIDE) or colours not in ("YCbCr", "RGB"):
+            return f"is {width} x {height} {colours}, expected {IMAGE_SIDE} x {IMAGE_SIDE} in colour"
+        if decode:
+            # Damage is met where all three channels are read, before they become pixels.
+            simplejpeg.decode_jpeg(data, "GRAY", strict=True)
+    except ValueError as error:
+        return f"cannot be decoded as JPEG: {error}"
+    return None
 
 
 def validate_mask(data: bytes, *, decode: bool = True) -> str | None:
@@ -76,26 +87,17 @@ def validate_mask(data: bytes, *, decode: bool = True) -> str | None:
 
     One bit or eight bits a pixel; eight-bit files hold 0 and 255 only.
     """
-    return _image_error(data, "PNG", ("1", "L"), decode=decode, values=(0, FACE))
-
-
-def _image_error(
-    data: bytes, form: str, modes: tuple[str, ...], *, decode: bool, values: tuple[int, ...] | None = None
-) -> str | None:
     try:
-        with Image.open(io.BytesIO(data), formats=[form]) as image:
-            # Before decoding: a small file can declare a size that fills the memory.
-            if image.size != (IMAGE_SIDE, IMAGE_SIDE) or image.mode not in modes:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != (IMAGE_SIDE, IMAGE_SIDE) or image.mode not in ("1", "L"):
                 return (
                     f"is {image.size[0]} x {image.size[1]} {image.mode}, "
-                    f"expected {IMAGE_SIDE} x {IMAGE_SIDE} {' or '.join(modes)}"
+                    f"expected {IMAGE_SIDE} x {IMAGE_SIDE} 1 or L"
                 )
             if decode:
                 image.load()
-            # None when there are more than two colours.
-            colours = image.convert("L").getcolors(maxcolors=2) if decode and values else []
+                if image.mode == "L" and any(image.histogram()[1:FACE]):
+                    return f"holds values other than 0 and {FACE}"
     except Exception as error:  # Pillow raises almost any type on damaged files
-        return f"cannot be decoded as {form}: {error}"
-    if values and (colours is None or any(colour not in values for _, colour in colours)):
-        return f"holds values other than {' and '.join(map(str, values))}"
+        return f"cannot be decoded as PNG: {error}"
     return None

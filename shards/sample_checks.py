@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from shards.canonical import compact_json, sha256_hex
+from shards.canonical import sha256_hex
 from shards.findings import Check, Findings
 from shards.layout import FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MASK_FIELDS, VIDEOS, split_member
 from shards.metadata import DatasetError
-from shards.reader import decode_record
+from shards.reader import decode_record_strictly
 from shards.record_checks import validate_record, validate_sample
 from shards.sample import validate_jpeg, validate_mask
 from shards.schema import IdentityRecord, Split
@@ -34,19 +33,43 @@ class FoundSample:
         return f"{self.shard}:{self.key}.{field}"
 
 
+@dataclass(frozen=True)
+class CheckedSample:
+    """A sample whose images are still being decoded.
+
+    Attributes:
+        found: the sample.
+        record: when it is readable.
+        fields: its images and masks.
+        images: will be whether the digest of each is wrong, and the error in its pixels.
+    """
+
+    found: FoundSample
+    record: IdentityRecord | None
+    fields: Sequence[str]
+    images: Future[list[tuple[bool, str | None]]]
+
+    def settle(self, findings: Findings) -> None:
+        """Wait for the images, and report what failed."""
+        for field, (wrong_digest, error) in zip(self.fields, self.images.result(), strict=True):
+            if wrong_digest:
+                message = "has another sha256 than in its record"
+                findings.add(Check.MEMBER_DIGEST, self.found.where(field), message)
+            if error is not None:
+                kind = Check.BAD_MASK if field in MASK_FIELDS else Check.BAD_IMAGE
+                findings.add(kind, self.found.where(field), error)
+
+
 def check_sample(
     found: FoundSample, stored: StoredTables, findings: Findings, pool: Executor
-) -> IdentityRecord | None:
+) -> CheckedSample:
     """Check one sample against the format, its own record and the tables.
 
     Args:
         found: the sample.
         stored: the tables.
-        findings: collects the failed checks.
+        findings: collects the failed checks, but those of the images.
         pool: decodes the images, which is nearly all the work.
-
-    Returns:
-        The record, when it is readable.
     """
     data = _check_names(found, findings)
     record = None
@@ -59,10 +82,12 @@ def check_sample(
         rows = stored.images.rows(found.key)
         if record is not None:
             _compare_rows(record, rows, stored.names[IMAGES], findings)
-    _check_images(found, data, _digests(record, rows), findings, pool)
     if record is not None and stored.videos is not None:
         _check_video(record, stored, findings)
-    return record
+    fields = [field for field in (*IMAGE_FIELDS, *MASK_FIELDS) if field in data]
+    digests = _digests(record, rows)
+    images = pool.submit(_check_images, fields, [data[field] for field in fields], digests)
+    return CheckedSample(found, record, fields, images)
 
 
 def _check_names(found: FoundSample, findings: Findings) -> dict[str, bytes]:
@@ -86,8 +111,7 @@ def _check_names(found: FoundSample, findings: Findings) -> dict[str, bytes]:
 def _check_record(found: FoundSample, data: bytes, findings: Findings) -> IdentityRecord | None:
     where = found.where(JSON_FIELD)
     try:
-        record = decode_record(data)
-        canonical = compact_json(json.loads(data)) == data
+        record, canonical = decode_record_strictly(data)
     except (DatasetError, ValueError, RecursionError) as error:
         findings.add(Check.BAD_RECORD, where, str(error))
         return None
@@ -145,17 +169,9 @@ def _digests(record: IdentityRecord | None, rows: Sequence[Row]) -> dict[str, st
 
 
 def _check_images(
-    found: FoundSample, data: dict[str, bytes], digests: dict[str, str], findings: Findings, pool: Executor
-) -> None:
-    fields = [field for field in (*IMAGE_FIELDS, *MASK_FIELDS) if field in data]
-    results = pool.map(_check_image, fields, [data[field] for field in fields], map(digests.get, fields))
-    for field, (wrong_digest, error) in zip(fields, results, strict=True):
-        if wrong_digest:
-            message = "has another sha256 than in its record"
-            findings.add(Check.MEMBER_DIGEST, found.where(field), message)
-        if error is not None:
-            kind = Check.BAD_MASK if field in MASK_FIELDS else Check.BAD_IMAGE
-            findings.add(kind, found.where(field), error)
+    fields: list[str], images: list[bytes], digests: dict[str, str]
+) -> list[tuple[bool, str | None]]:
+    return [_check_image(field, data, digests.get(field)) for field, data in zip(fields, images, strict=True)]
 
 
 def _check_image(field: str, data: bytes, digest: str | None) -> tuple[bool, str | None]:

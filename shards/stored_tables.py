@@ -38,10 +38,13 @@ class KeyedTable:
 
     def rows(self, key: str) -> list[Row]:
         """The rows of a key, in order; empty when there are none."""
-        found: list[Row] = []
-        for number in self._rows.get(key, []):
-            found += self._table.slice(number, 1).to_pylist()
-        return found
+        numbers = self._rows.get(key, [])
+        if not numbers:
+            return []
+        first, last = numbers[0], numbers[-1]
+        if last - first == len(numbers) - 1:
+            return list(self._table.slice(first, len(numbers)).to_pylist())
+        return list(self._table.take(numbers).to_pylist())
 
     def numbers(self, key: str) -> list[int]:
         """The numbers of a key's rows."""

@@ -73,16 +73,20 @@ def header(name: str, size: int) -> bytes:
 def members(file: BinaryIO, known: Mapping[int, tuple[str, int]]) -> Iterator[Member | Fault]:
     """Members and faults of a shard that may be damaged anywhere, in the order of its bytes.
 
-    A damaged header loses no data where the index knows the member behind it; otherwise reading goes on at the
-    next header that is whole.
+    Where the bytes are those that the index leads to expect, one comparison a member is enough. From the first
+    that are not, `tarfile` reads on: a damaged header loses no data where the index knows the member behind it;
+    otherwise reading goes on at the next header that is whole.
 
     Args:
         file: the shard, seekable.
         known: offset of a member's data -> its name and size, from the index; may be empty or wrong.
     """
     end = 0
+    while member := _expected(file, end, known):
+        yield member
+        end = member.offset + padded(len(member.data))
     size = file.seek(0, os.SEEK_END)
-    file.seek(0)
+    file.seek(end)
     # Bytes after the last readable member are reported below.
     unreadable = contextlib.suppress(tarfile.TarError, ValueError, OverflowError, EOFError)
     # ignore_zeros: go on behind a header that is damaged, instead of taking it for the end.
@@ -100,6 +104,19 @@ def members(file: BinaryIO, known: Mapping[int, tuple[str, int]]) -> Iterator[Me
         if isinstance(item, Member):
             end = item.offset + padded(len(item.data))
     yield from _end(file, end, size)
+
+
+def _expected(file: BinaryIO, start: int, known: Mapping[int, tuple[str, int]]) -> Member | None:
+    """The member whose header is at `start`, if all of its bytes but the data are as the index has them."""
+    name, size = known.get(start + BLOCK, ("", MAX_MEMBER + 1))
+    if size > MAX_MEMBER:
+        return None
+    block = _read(file, start, BLOCK + padded(size))
+    if len(block) < BLOCK + padded(size) or not block.startswith(header(name, size)):
+        return None
+    if block[BLOCK + size :].strip(b"\0"):
+        return None
+    return Member(name, start + BLOCK, block[BLOCK : BLOCK + size])
 
 
 def _member(file: BinaryIO, info: tarfile.TarInfo) -> Iterator[Member | Fault]:

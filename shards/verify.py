@@ -7,7 +7,8 @@ digests in their records, records match the index, tables match dataset.json, an
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 from shards.atomic import TEMPORARY
 from shards.findings import Check, Finding, Findings
+from shards.heap import frozen_heap
 from shards.layout import (
     DATASET_JSON,
     IMAGES,
@@ -36,12 +38,16 @@ from shards.metadata import (
     check_version,
 )
 from shards.reader import read_metadata
-from shards.sample_checks import FoundSample, check_sample
+from shards.sample_checks import CheckedSample, FoundSample, check_sample
 from shards.schema import IMAGES_PER_IDENTITY, IdentityRecord, Split
 from shards.stored_tables import StoredTables
 from shards.tar import Fault, Member, members
 
+AHEAD = 32
+"""Samples that are read and wait to be decoded, at most. The order of the findings depends on it."""
 
+
+@frozen_heap()
 def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Finding]:
     """All errors in the dataset in `root`; empty when it is sound.
 
@@ -64,7 +70,7 @@ def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Fi
     stored = StoredTables(root, metadata, findings, newer_minor=newer_minor)
     entries = {entry.name: entry for entry in metadata.shards} if metadata else {}
     shards = _shards(root, metadata, findings)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         walker = _Walker(root, stored, findings, pool, progress=progress)
         for name in shards:
             walker.check(name, entries.get(name))
@@ -91,6 +97,7 @@ class _Walker:
         self._stored = stored
         self._findings = findings
         self._pool = pool
+        self._decoding: deque[CheckedSample] = deque()
         self._progress = progress
         self._last: dict[Split, str] = {}
         self._at: dict[str, str] = {}
@@ -101,13 +108,15 @@ class _Walker:
     def check(self, name: str, entry: ShardEntry | None) -> None:
         """Check one shard from its first byte to its last."""
         try:
+            digest = self._pool.submit(_digest, self._root / name)
             with (self._root / name).open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                size = file.tell()
                 samples = self._check_members(name, file)
+            sha256, size = digest.result()
         except OSError as error:
             self._findings.add(Check.UNREADABLE_FILE, name, str(error))
             return
+        finally:
+            self._settle(0)
         if entry is None:
             return
         if (sha256, size) != (entry.sha256, entry.bytes):
@@ -158,11 +167,18 @@ class _Walker:
         self._last[split] = key
         self._at.setdefault(key, shard)
         found = FoundSample(shard, split, key, group)
-        record = check_sample(found, self._stored, self._findings, self._pool)
+        checked = check_sample(found, self._stored, self._findings, self._pool)
         self.identities[split] += 1
-        self._note(key, split, record)
-        if self._progress is not None:
-            self._progress(self.identities.total())
+        self._note(key, split, checked.record)
+        self._decoding.append(checked)
+        self._settle(AHEAD)
+
+    def _settle(self, waiting: int) -> None:
+        """Report on the images of all samples but the last so many."""
+        while len(self._decoding) > waiting:
+            self._decoding.popleft().settle(self._findings)
+            if self._progress is not None:
+                self._progress(self.identities.total() - len(self._decoding))
 
     def _note(self, key: str, split: Split, record: IdentityRecord | None) -> None:
         if record is not None:
@@ -192,6 +208,12 @@ class _Walker:
                 message = f"names sample {key}, which no shard has for it"
                 where = f"{self._stored.names[VIDEOS]}:{video_id}"
                 self._findings.add(Check.VIDEOS_DISAGREE, where, message)
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    """The sha256 and the size of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
 
 
 def _shards(root: Path, metadata: DatasetMetadata | None, findings: Findings) -> list[str]:
@@ -237,9 +259,7 @@ def _check_tables(root: Path, metadata: DatasetMetadata, stored: StoredTables, f
         if not path.is_file():
             continue
         try:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                size = file.tell()
+            sha256, size = _digest(path)
         except OSError as error:
             findings.add(Check.UNREADABLE_FILE, name, str(error))
             continue

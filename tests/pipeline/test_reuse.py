@@ -100,7 +100,7 @@ def test_kept_videos_are_used_and_all_versions_are_listed(source: Path, output: 
         "b.mp4",
         "c.mp4",
     ]
-    assert len(again.staging.images(again.manifest.videos[1])) == 1
+    assert len(again.staging.samples(again.manifest.videos[1])) == 1
     assert again.libraries() == library_versions() | {"av": f"15.0.0, {NOW}"}
 
 

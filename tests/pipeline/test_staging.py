@@ -46,9 +46,10 @@ def test_a_finished_video_comes_back_as_it_was_kept(
     assert staging.outcome(videos[0]) == kept.outcome
     assert staging.identities(videos[0]) == kept.identities
     assert staging.seconds(videos[0]) == kept.seconds == {"probe": 0.25, "decode": 1.5}
-    images = staging.images(videos[0])
-    assert [list(jpegs) for jpegs, _ in images] == kept.jpegs
-    assert [list(masks) for _, masks in images] == kept.masks
+    samples = staging.samples(videos[0])
+    assert [sample.identity for sample in samples] == kept.identities
+    assert [list(sample.jpegs) for sample in samples] == kept.jpegs
+    assert [list(sample.masks) for sample in samples] == kept.masks
 
 
 def test_a_video_that_gave_nothing_is_finished_too(staging: Staging, videos: list[Video]) -> None:
@@ -56,7 +57,7 @@ def test_a_video_that_gave_nothing_is_finished_too(staging: Staging, videos: lis
     staging.write(videos[0], kept)
     assert staging.outcome(videos[0]) == kept.outcome
     assert staging.identities(videos[0]) == []
-    assert staging.images(videos[0]) == []
+    assert staging.samples(videos[0]) == []
 
 
 def test_finished_are_those_that_were_written_and_not_forgotten(
@@ -160,7 +161,7 @@ def test_a_damaged_part_is_found_and_named(
 
     assert not staging.is_readable(videos[0])
     with pytest.raises(DamagedStagedFile) as caught:
-        staging.images(videos[0])
+        staging.samples(videos[0])
     assert "demo/a.mp4" in str(caught.value)
     assert str(path) in str(caught.value)
 

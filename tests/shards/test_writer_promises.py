@@ -171,7 +171,7 @@ def _other_version(samples: list[Sample]) -> list[Sample]:
         (_wrong_bytes, r"clip-a_0\.3\.jpg: its bytes have another sha256"),
         (_wrong_mask, r"clip-a_0\.0\.mask\.png: its bytes have another sha256"),
         (_seven_images, "clip-a_0: 7 images and 8 masks, expected 8 of each"),
-        (_small_image, r"clip-a_0\.0\.jpg: is 256 x 256 RGB, expected 512 x 512 RGB"),
+        (_small_image, r"clip-a_0\.0\.jpg: is 256 x 256 YCbCr, expected 512 x 512 in colour"),
         (_unknown_video, "clip-a_0: its video clip-z has no outcome"),
         (_other_license, "license is None in the sample and 'CC BY 4.0' in clip-a"),
         (_other_track, "track 1 of clip-a does not name it as its sample"),
