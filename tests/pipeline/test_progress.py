@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -34,12 +35,24 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_time_left_does_not_count_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 100.0, 110.0, 120.0])
     monkeypatch.setattr(pipeline.progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(pipeline.progress, "SILENCE_S", 4000.0)
     lines = shown(6, 1, 2, 3).splitlines()
     assert lines[1:] == [
         "curate: 1/6 after 100 s  1 accepted",
         "curate: 2/6 after 110 s, about 40 s left  2 accepted",
         "curate: 3/6 after 120 s, about 30 s left  3 accepted",
     ]
+
+
+def test_a_log_shows_that_the_work_goes_on_while_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.progress, "SILENCE_S", 0.02)
+    text = io.StringIO()
+    with Reporter(Console(file=text, soft_wrap=True)).bar("curate", 4) as advance:
+        advance(1, "1 accepted")
+        deadline = time.monotonic() + 10
+        while "after" not in text.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert text.getvalue().splitlines()[1] == "curate: 1/4 after 0 s  1 accepted"
 
 
 def test_a_log_of_unknown_length_promises_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
