@@ -1,6 +1,7 @@
 """What does curation cost per core? The pipeline beside a plain sequential reference, and how true both are.
 
     python benchmarks/curate.py CLIPS [--repeats 1] [--only NAME ...] [--min-crop-px 220]
+    python benchmarks/curate.py CLIPS --build 200 [--repeats 1] [--folder DIR]
 
 The reference is in this file and calls libraries directly; it uses nothing of this project. It decodes every
 frame, detects faces (YuNet, longer side 640), finds landmarks (Face Landmarker), embeds (SFace, weights folded to
@@ -13,6 +14,8 @@ The limit is what remains when nothing but the kernels that the pipeline calls i
 call at the time that it takes alone. The truth figures are those of truth.py.
 
 The last line is the ratio over all clips.
+
+With --build, a whole build beside as many plain processes: what Ray and its pipes cost (whole_build.py).
 """
 
 from __future__ import annotations
@@ -342,6 +345,7 @@ def timed(clock: Callable[[], float], run: Callable[[], Any]) -> tuple[float, An
 def main() -> int:
     """Curate every clip with both, print the table and the ratio."""
     # The reference above uses nothing of this project; the pipeline is imported where it runs.
+    import whole_build
     from curation import Curation, cpu_seconds
     from kernels import KernelTimes, decoding_s
     from truth import figures, measure
@@ -353,7 +357,15 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="names of clips; all when left out")
     parser.add_argument("--min-crop-px", type=float, default=220.0)
+    parser.add_argument(
+        "--build", type=int, metavar="N", help="instead, build N videos beside plain processes"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="for the videos and results of --build; by default a temporary one"
+    )
     options = parser.parse_args()
+    if options.build:
+        return whole_build.compare(options.clips, options.build, options.repeats, options.folder)
 
     reference = Reference(options.min_crop_px)
     curation = Curation(options.clips, f"faces.min_crop_px={options.min_crop_px}")

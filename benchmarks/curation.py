@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -63,7 +64,11 @@ class Curation:
 
     def curate(self, path: Path) -> Curated:
         """The outcome of a file, with its chosen images."""
-        found = self._analyser.analyse(_video(path))
+        return self.curate_video(_video(path))
+
+    def curate_video(self, video: Video) -> Curated:
+        """The same of a video that a source has listed."""
+        found = self._analyser.analyse(video)
         scored = self._scorer.score(found.analysis, found.jpegs)
         finalized = finalize(scored, found.jpegs, found.masks, self.config, self._scorer.higher_is_better)
         return Curated(found, finalized)
@@ -98,20 +103,26 @@ def _video(path: Path) -> Video:
 
 def cpu_seconds() -> float:
     """Processor time of this process and of all that it started, also of those that have ended."""
-    return sum(_ticks(process) for process in [os.getpid(), *_descendants(os.getpid())]) / TICKS
+    return _cpu_seconds(os.getpid())
 
 
-def _ticks(process: int) -> int:
+def _cpu_seconds(process: int) -> float:
+    return own_cpu_seconds(process) + sum(_cpu_seconds(child) for child in children(process))
+
+
+def own_cpu_seconds(process: int) -> float:
+    """Processor time of a process and of the children that it has waited for; 0 when it has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except FileNotFoundError:
-        return 0
-    return sum(int(value) for value in fields[11:15])  # utime, stime, cutime, cstime
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(value) for value in fields[11:15]) / TICKS  # utime, stime, cutime, cstime
 
 
-def _descendants(process: int) -> list[int]:
+def children(process: int) -> list[int]:
+    """The running children of a process; none when it has ended."""
     found: list[int] = []
     for task in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, task.read_text(encoding="utf-8").split()):
-            found += [child, *_descendants(child)]
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, task.read_text(encoding="utf-8").split())
     return found

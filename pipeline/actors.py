@@ -3,9 +3,9 @@
     {"video": Video as JSON}
       -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes], "fault",
                   "unenforced"}
-      -> Score   -> the same, with the quality of the candidates that can be chosen and the identity of those that
-                  are, and {"higher_is_better"}
-      -> SelectImages -> {"video_id", "status", "message", "fault", "unenforced"}
+      -> Choose  -> {"video_id", "status", "message", "fault", "unenforced"}
+
+`Curate` is both in one process.
 
 What fails on one video becomes that video's failed row; the driver logs its `message` when the failure may be
 the machine's. A `fault` is the machine's: nothing is staged, and the driver ends the build with that message. It
@@ -13,10 +13,14 @@ is returned and not raised, because Ray would wrap it in stack traces. `unenforc
 lacks for the sandbox; the driver logs it once.
 
 No frame enters Ray's object store, only encoded crops.
+
+Actors freeze what they have loaded: with every few thousand coordinates of a record, Python's garbage collector
+would walk over all objects of the libraries again.
 """
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from faces.registry import Weights
@@ -27,7 +31,7 @@ from pipeline.rejection import Rejection
 from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import AnalysedVideo, VideoAnalyser, failed
-from pipeline.stages.finalize import finalize, mark_failed
+from pipeline.stages.finalize import FinalizedVideo, finalize, mark_failed
 from pipeline.stages.score import CandidateScorer
 from pipeline.staging import Staging
 from shards.schema import Reason, VideoOutcome
@@ -60,6 +64,7 @@ class Analyse:
         self._missing = "; ".join(decoder.enforced.missing)
         self._analyser = VideoAnalyser(config, weights, decoder)
         self._staging = staging
+        gc.freeze()
 
     def __call__(self, row: Row) -> Row:
         """Analyse the video of a row."""
@@ -96,53 +101,58 @@ class Analyse:
         return found
 
 
-class Score:
-    """Holds the quality network, and an embedder for the chosen images."""
+class Choose:
+    """Scores the candidates, chooses the images and stages the finished video.
 
-    def __init__(self, config: Config, weights: Weights) -> None:
-        self._scorer = CandidateScorer(config, weights)
+    Holds the quality network, and an embedder for the chosen images.
+    """
 
-    def __call__(self, row: Row) -> Row:
-        """Score the candidates of a row."""
-        row = row | {"higher_is_better": self._scorer.higher_is_better}
-        if row["fault"]:
-            return row
-        analysis = Analysis.model_validate_json(row["analysis"])
-        try:
-            analysis = self._scorer.score(analysis, list(row["jpegs"]))
-        except MachineFault as fault:
-            return row | {"fault": str(fault)}
-        except Exception as error:
-            analysis = mark_failed(analysis, error)
-        return row | {"analysis": analysis.model_dump_json()}
-
-
-class SelectImages:
-    """Chooses the images and keeps the finished video."""
-
-    def __init__(self, config: Config, staging: Staging) -> None:
+    def __init__(self, config: Config, weights: Weights, staging: Staging) -> None:
         self._config = config
+        self._scorer = CandidateScorer(config, weights)
         self._staging = staging
+        gc.freeze()
 
     def __call__(self, row: Row) -> Row:
-        """Choose the images of a row's video and write the result to the staging area."""
+        """Finish the video of a row."""
         video = Video.model_validate_json(row["video"])
         result = {"video_id": video.video_id, "status": "", "message": "", "fault": row["fault"]}
         result["unenforced"] = row["unenforced"]
         if row["fault"]:
             return result
+        try:
+            finalized = self._finalized(row)
+            self._staging.write(video, finalized)
+        except (MachineFault, OSError) as fault:
+            return result | {"fault": _text(fault)}
+        return result | {"status": finalized.outcome.status.value, "message": _message(finalized.outcome)}
+
+    def _finalized(self, row: Row) -> FinalizedVideo:
         analysis = Analysis.model_validate_json(row["analysis"])
         jpegs, masks = list(row["jpegs"]), list(row["masks"])
+        higher_is_better = self._scorer.higher_is_better
         try:
-            finalized = finalize(analysis, jpegs, masks, self._config, row["higher_is_better"])
+            scored = self._scorer.score(analysis, jpegs)
+            return finalize(scored, jpegs, masks, self._config, higher_is_better)
+        except MachineFault:
+            raise
         except Exception as error:
-            finalized = finalize(mark_failed(analysis, error), [], [], self._config, row["higher_is_better"])
-        result["status"] = finalized.outcome.status.value
-        try:
-            self._staging.write(video, finalized)
-        except OSError as error:
-            return result | {"fault": _text(error)}
-        return result | {"message": _message(finalized.outcome)}
+            return finalize(mark_failed(analysis, error), [], [], self._config, higher_is_better)
+
+
+class Curate:
+    """Analyses videos and chooses their images.
+
+    On CPUs one process a core is fastest: no images travel, and no process waits for another's.
+    """
+
+    def __init__(self, config: Config, weights: Weights, staging: Staging) -> None:
+        self._analyse = Analyse(config, weights, staging)
+        self._choose = Choose(config, weights, staging)
+
+    def __call__(self, row: Row) -> Row:
+        """Curate the video of a row."""
+        return self._choose(self._analyse(row))
 
 
 def _text(fault: Exception) -> str:

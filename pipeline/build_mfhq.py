@@ -16,7 +16,7 @@ import typer
 from faces.profiles import check_roles, required_files
 from faces.registry import Weights, WeightsUnavailable, load_weights
 from pipeline import cluster
-from pipeline.actors import Analyse, Score, SelectImages
+from pipeline.actors import Analyse, Choose, Curate
 from pipeline.build_command import build_command
 from pipeline.config import Config
 from pipeline.devices import check_device
@@ -130,37 +130,34 @@ def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporte
     import ray.data  # after cluster.session() began, which sets how Ray starts
     from ray.data import ActorPoolStrategy
 
-    at_first, most = cluster.analysers(config.run, len(plan.todo))
+    run = config.run
+    at_first, most = cluster.analysers(run, len(plan.todo))
+    steps = (config, weights, plan.staging)
 
     # A block is one video (a few, in a very large source), so that a lost worker costs little.
     videos = ray.data.from_items(
         [{"video": video.model_dump_json()} for video in plan.interleaved()], override_num_blocks=plan.blocks
     )
-    outcomes = (
-        videos
-        # Decode, detect, track, measure, pick candidates by pose: where the CPU time goes.
-        .map(
-            Analyse,
-            fn_constructor_args=(config, weights, plan.staging),
-            compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first),
-            num_cpus=config.run.analyser_cpus,
-            num_gpus=config.run.analyser_gpus,
-            memory=cluster.ANALYSER_MEMORY,
-            **cluster.RESTARTS,
-        )
-        # The quality network: few processes, with a fraction of a GPU each where there is one.
-        .map(
-            Score,
-            fn_constructor_args=(config, weights),
-            compute=ActorPoolStrategy(size=config.run.scorers),
-            num_cpus=config.run.scorer_cpus,
-            num_gpus=config.run.scorer_gpus,
+    outcomes = videos.map(
+        # Decode, detect, track, measure, pick candidates by pose; and if no scorers do it, choose eight of them.
+        Analyse if run.scorers else Curate,
+        fn_constructor_args=steps,
+        compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first),
+        num_cpus=run.analyser_cpus,
+        num_gpus=run.analyser_gpus,
+        memory=cluster.analyser_memory(run),
+        **cluster.RESTARTS,
+    )
+    if run.scorers:
+        outcomes = outcomes.map(
+            Choose,
+            fn_constructor_args=steps,
+            compute=ActorPoolStrategy(size=run.scorers),
+            num_cpus=run.scorer_cpus,
+            num_gpus=run.scorer_gpus,
             memory=cluster.SCORER_MEMORY,
             **cluster.RESTARTS,
         )
-        # Choose eight, write one small file.
-        .map(SelectImages(config, plan.staging), num_cpus=cluster.STAGE_CPUS)
-    )
     with reporter.bar("curate", len(plan.todo)) as advance:
         counts: Counter[str] = Counter()
         unenforced = {""}

@@ -16,13 +16,12 @@ from pipeline.config import Run
 from pipeline.errors import BuildError, Terminated
 from pipeline.ray_stderr import without_false_alarms
 
-STAGE_CPUS = 0.1
-"""Choosing eight images and writing one small file takes almost no time."""
 ANALYSER_MEMORY = 2**30
+CURATOR_MEMORY = 3 * 2**29
 SCORER_MEMORY = 2**30
 """Bytes that a process takes in ordinary work, so that Ray does not crowd a node with them."""
 ROUNDING = 1e-9
-"""Twice 0.9 CPUs and 0.2 more must fit into 2."""
+"""Twice 0.95 CPUs and 0.1 more must fit into 2."""
 MANY = 1_000_000
 START_S = 240
 """How long Ray may take to start on this machine."""
@@ -80,6 +79,7 @@ def _connect() -> bool:
         try:
             ray.init(
                 address=address,
+                include_dashboard=False if address == LOCAL else None,  # ten processes that nobody is told of
                 logging_level=logging.ERROR,
                 log_to_driver=os.environ.get(LOG_TO_DRIVER) == "1",
             )
@@ -131,6 +131,11 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
+def analyser_memory(run: Run) -> int:
+    """Bytes that an analyser takes; one that also chooses the images takes more."""
+    return ANALYSER_MEMORY if run.scorers else CURATOR_MEMORY
+
+
 def analysers(run: Run, videos: int) -> tuple[int, int]:
     """How many processes analyse videos: at the start, and at most.
 
@@ -158,9 +163,9 @@ def divide(run: Run, videos: int, resources: dict[str, float], *, joined: bool) 
         BuildError: as for `analysers`.
     """
     needs = {
-        "CPU": (run.analyser_cpus, run.scorer_cpus * run.scorers + STAGE_CPUS),
+        "CPU": (run.analyser_cpus, run.scorer_cpus * run.scorers),
         "GPU": (run.analyser_gpus, run.scorer_gpus * run.scorers),
-        "memory": (ANALYSER_MEMORY, SCORER_MEMORY * run.scorers),
+        "memory": (analyser_memory(run), SCORER_MEMORY * run.scorers),
     }
     fitting = min(_fitting(resources.get(kind, 0.0), *need) for kind, need in needs.items())
     grows = joined and run.analysers is not None
@@ -179,12 +184,15 @@ def _no_room(run: Run, resources: dict[str, float], *, joined: bool) -> str:
             f"run.analyser_gpus={run.analyser_gpus:g} and run.scorer_gpus={run.scorer_gpus:g} ask for GPUs, but "
             f"{where} has none that Ray sees. Set both to 0 and run.device=cpu{grow}."
         )
+    beside = (
+        f" beside {run.scorers} scorers (run.scorer_cpus={run.scorer_cpus:g}, "
+        f"run.scorer_gpus={run.scorer_gpus:g}, 1 GiB each)"
+    )
     return (
         f"{where} has {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs and "
         f"{resources.get('memory', 0) / 2**30:.1f} GiB of memory, too few for one analyser "
-        f"(run.analyser_cpus={run.analyser_cpus:g}, run.analyser_gpus={run.analyser_gpus:g}, 1 GiB) beside "
-        f"{run.scorers} scorers (run.scorer_cpus={run.scorer_cpus:g}, run.scorer_gpus={run.scorer_gpus:g}, "
-        f"1 GiB each). Lower these{grow}."
+        f"(run.analyser_cpus={run.analyser_cpus:g}, run.analyser_gpus={run.analyser_gpus:g}, "
+        f"{analyser_memory(run) / 2**30:g} GiB){beside if run.scorers else ''}. Lower these{grow}."
     )
 
 

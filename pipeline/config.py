@@ -219,8 +219,9 @@ class Run(Section):
     """Processes that decode and analyse videos; one for every CPU of the cluster when not set."""
     analyser_cpus: Positive = 0.9
     analyser_gpus: Annotated[float, Field(ge=0)] = 0.0
-    scorers: Annotated[int, Field(ge=1)] = 1
-    """Processes that hold the quality network: one a GPU, or several on CPUs, because each runs on one thread."""
+    scorers: Annotated[int, Field(ge=0)] = 0
+    """Processes of their own for the quality network, such as one a GPU. With 0, each analyser also chooses the
+    images of its videos, which on CPUs is fastest."""
     scorer_cpus: Positive = 0.1
     scorer_gpus: Annotated[float, Field(ge=0)] = 0.0
     sandbox: Literal["best_effort", "required"] = "best_effort"
@@ -232,6 +233,14 @@ class Run(Section):
     """A video whose decoder allocates more is one failed row."""
     crash_retries: Annotated[int, Field(ge=0)] = 1
     """How often a video is tried again after its decoder crashed: the machine may be at fault."""
+
+    @model_validator(mode="after")
+    def _scorers_have_their_gpus(self) -> Run:
+        if self.scorer_gpus and not self.scorers:
+            raise ValueError(
+                f"run.scorer_gpus={self.scorer_gpus:g} without scorers. Give run.scorers, such as one a GPU"
+            )
+        return self
 
 
 class Config(Section):

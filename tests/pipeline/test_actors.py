@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from faces.onnx_session import BatchedSession, DeviceFailure
 from faces.profiles import check_roles
 from faces.quality import Piqe
 from faces.registry import load_weights
-from pipeline.actors import Score, SelectImages
+from pipeline.actors import Choose
 from pipeline.config import Config, Run
 from pipeline.decode.probe import probe
 from pipeline.devices import gpu_fault
@@ -36,9 +37,16 @@ CONFIG = Config.model_validate(
 )
 
 
-@pytest.fixture(scope="module")
-def score() -> Score:
-    return Score(CONFIG, load_weights(["sface"], None))
+def chooser(staging: Staging) -> Choose:
+    return Choose(CONFIG, load_weights(["sface"], None), staging)
+
+
+def row_of(video: Video, analysis: Analysis, *jpegs: bytes) -> dict[str, Any]:
+    texts = {"video": video.model_dump_json(), "analysis": analysis.model_dump_json()}
+    return texts | {"jpegs": list(jpegs), "masks": [b""] * len(jpegs), "fault": "", "unenforced": ""}
+
+
+VIDEO = Video(video_id="a/b.mp4", source="a", uri="b.mp4", path="/clips/b.mp4", bytes=1, modified_ns=1)
 
 
 def analysis() -> Analysis:
@@ -78,17 +86,18 @@ def jpeg() -> bytes:
 
 
 @pytest.mark.slow
-def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Score) -> None:
-    row = {"analysis": analysis().model_dump_json(), "jpegs": [b"not a JPEG"], "fault": ""}
-    outcome = Analysis.model_validate_json(score(row)["analysis"]).outcome
+def test_an_image_that_breaks_the_quality_network_fails_its_video_only(tmp_path: Path) -> None:
+    staging = Staging(tmp_path)
+    choose = chooser(staging)
+    assert choose(row_of(VIDEO, analysis(), b"not a JPEG"))["status"] == "failed"
+    outcome = staging.outcome(VIDEO)
     assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.INTERNAL_ERROR)
     assert outcome.detail
     assert validate_video(outcome) == []
 
-    good = score(row | {"jpegs": [jpeg()]})
-    scored = Analysis.model_validate_json(good["analysis"])
-    assert scored.outcome.status is Status.ACCEPTED
-    assert scored.tracks[0].candidates[0].quality is not None
+    # One image is too few to choose from; but it was scored, and the video did not fail.
+    assert choose(row_of(VIDEO, analysis(), jpeg()))["status"] == "rejected"
+    assert staging.outcome(VIDEO).reason is Reason.TOO_FEW_POSES
 
 
 @pytest.mark.slow
@@ -103,21 +112,22 @@ def test_an_image_that_breaks_the_quality_network_fails_its_video_only(score: Sc
     ],
 )
 def test_a_gpu_that_fails_ends_the_build_and_names_only_keys_that_keep_finished_work(
-    score: Score, monkeypatch: pytest.MonkeyPatch, error: str, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, message: str
 ) -> None:
     import torch
 
-    run = Run(device="cuda", scorer_gpus=0.25, analyser_gpus=0.1)
-    monkeypatch.setattr(score._scorer, "_run", run)  # no network can be loaded onto a GPU here
+    run = Run(device="cuda", scorers=1, scorer_gpus=0.25, analyser_gpus=0.1)
+    choose = chooser(Staging(tmp_path))
+    monkeypatch.setattr(choose._scorer, "_run", run)  # no network can be loaded onto a GPU here
 
     def broken(*_: object) -> None:
         kind = torch.cuda.OutOfMemoryError if error == "OutOfMemoryError" else RuntimeError
         raise kind("CUDA error")
 
     monkeypatch.setattr(Piqe, "score", broken)  # no GPU is here to fail
-    row = {"analysis": analysis().model_dump_json(), "jpegs": [jpeg()], "fault": ""}
-    fault = score(row)["fault"]
+    fault = choose(row_of(VIDEO, analysis(), jpeg()))["fault"]
     assert message in fault
+    assert list(tmp_path.rglob("*.parquet")) == []
     named = set(re.findall(r"run\.(\w+)", fault))
     assert named <= {"scorer_gpus", "analyser_gpus"}
 
@@ -137,7 +147,7 @@ def test_a_failure_of_the_gpu_in_the_analysis_is_the_machines_fault(
     monkeypatch.setattr(session, "_session", Broken())
     with pytest.raises(DeviceFailure) as caught:
         session.run(np.zeros((1, 3, 640, 640), np.float32))
-    fault = gpu_fault(caught.value, Run(device="cuda", scorer_gpus=0.25, analyser_gpus=0.1))
+    fault = gpu_fault(caught.value, Run(device="cuda", scorers=1, scorer_gpus=0.25, analyser_gpus=0.1))
     assert "The GPU's memory ran out: CUDA failure 2" in str(fault)
     assert "run.analyser_gpus (now 0.1)" in str(fault)
 
@@ -151,13 +161,9 @@ def test_a_source_that_is_gone_is_the_machines_fault_and_no_videos(tmp_path: Pat
 
 
 def test_a_fault_of_the_machine_stages_nothing_and_reaches_the_driver(tmp_path: Path) -> None:
-    video = Video(
-        video_id="a/b.mp4", source="a", uri="b.mp4", path=str(tmp_path / "b.mp4"), bytes=1, modified_ns=1
-    )
-    stage = SelectImages(CONFIG, Staging(tmp_path / "staging"))
-    row = {"video": video.model_dump_json(), "fault": "the storage is lost", "unenforced": ""}
+    row = {"video": VIDEO.model_dump_json(), "fault": "the storage is lost", "unenforced": ""}
     status = {"video_id": "a/b.mp4", "status": "", "message": "", "fault": "the storage is lost"}
-    assert stage(row) == status | {"unenforced": ""}
+    assert chooser(Staging(tmp_path))(row) == status | {"unenforced": ""}
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
@@ -166,11 +172,8 @@ def test_a_fault_without_a_message_is_a_fault_all_the_same(tmp_path: Path) -> No
         def write(self, video: Video, finalized: object) -> None:
             raise TimeoutError
 
-    video = Video(video_id="a/b.mp4", source="a", uri="b.mp4", path="b.mp4", bytes=1, modified_ns=0)
-    analysed = failed(video, Rejection(Reason.DECODE_ERROR)).analysis
-    row = {"video": video.model_dump_json(), "analysis": analysed.model_dump_json(), "jpegs": [], "masks": []}
-    row |= {"higher_is_better": True, "fault": "", "unenforced": ""}
-    assert SelectImages(CONFIG, NoMessage(tmp_path))(row)["fault"] == "TimeoutError"
+    found = failed(VIDEO, Rejection(Reason.DECODE_ERROR)).analysis
+    assert chooser(NoMessage(tmp_path))(row_of(VIDEO, found))["fault"] == "TimeoutError"
 
 
 @pytest.mark.parametrize(
@@ -187,21 +190,8 @@ def test_a_fault_without_a_message_is_a_fault_all_the_same(tmp_path: Path) -> No
 def test_a_video_that_fails_without_being_damaged_is_logged_in_one_line(
     tmp_path: Path, reason: Reason, detail: str, message: str
 ) -> None:
-    video = Video(
-        video_id="a/b.mp4", source="a", uri="b.mp4", path=str(tmp_path / "b.mp4"), bytes=1, modified_ns=1
-    )
-    found = failed(video, Rejection(reason, detail)).analysis
-    row = {
-        "video": video.model_dump_json(),
-        "analysis": found.model_dump_json(),
-        "jpegs": [],
-        "masks": [],
-        "higher_is_better": False,
-        "fault": "",
-        "unenforced": "",
-    }
-    status = SelectImages(CONFIG, Staging(tmp_path / "staging"))(row)
-    assert status == {
+    found = failed(VIDEO, Rejection(reason, detail)).analysis
+    assert chooser(Staging(tmp_path))(row_of(VIDEO, found)) == {
         "video_id": "a/b.mp4",
         "status": "failed",
         "message": message,

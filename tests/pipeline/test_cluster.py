@@ -20,8 +20,9 @@ def divide(run: Run, *, joined: bool = True, videos: int = 100, **resources: flo
 
 def test_as_many_analysers_as_fit_beside_the_scorers() -> None:
     assert divide(Run(analyser_cpus=0.9, scorers=1, scorer_cpus=0.1), CPU=2) == (2, 2)
-    assert divide(Run(analyser_cpus=1, scorers=2, scorer_cpus=1), CPU=8) == (5, 5)
-    assert divide(Run(), CPU=8, memory=4 * GIB) == (3, 3)
+    assert divide(Run(analyser_cpus=1, scorers=2, scorer_cpus=1), CPU=8) == (6, 6)
+    assert divide(Run(scorers=1), CPU=8, memory=4 * GIB) == (3, 3)
+    assert divide(Run(), CPU=8, memory=6 * GIB) == (4, 4)
 
 
 def test_no_more_analysers_than_videos_or_than_configured() -> None:
@@ -30,13 +31,13 @@ def test_no_more_analysers_than_videos_or_than_configured() -> None:
 
 
 def test_a_share_of_a_gpu_limits_the_analysers() -> None:
-    run = Run(device="cuda", analyser_gpus=0.1, scorer_gpus=0.5)
+    run = Run(device="cuda", analyser_gpus=0.1, scorers=1, scorer_gpus=0.5)
     assert divide(run, CPU=64, GPU=1) == (5, 5)
 
 
 def test_gpus_on_a_cluster_without_any_are_an_error_that_names_the_keys() -> None:
     with pytest.raises(BuildError) as caught:
-        divide(Run(device="cuda", analyser_gpus=0.1, scorer_gpus=0.5))
+        divide(Run(device="cuda", analyser_gpus=0.1, scorers=1, scorer_gpus=0.5))
     assert str(caught.value) == (
         "run.analyser_gpus=0.1 and run.scorer_gpus=0.5 ask for GPUs, but the Ray cluster has none that Ray sees. "
         "Set both to 0 and run.device=cpu, or set run.analysers on a cluster that grows on demand."
@@ -44,12 +45,12 @@ def test_gpus_on_a_cluster_without_any_are_an_error_that_names_the_keys() -> Non
 
 
 def test_a_cluster_that_was_joined_may_grow_to_the_configured_analysers() -> None:
-    run = Run(device="cuda", analysers=8, scorer_gpus=0.5)
+    run = Run(device="cuda", analysers=8, scorers=1, scorer_gpus=0.5)
     assert divide(run, joined=True) == (1, 8)
 
 
 def test_a_cluster_that_is_started_here_does_not_grow() -> None:
-    run = Run(device="cuda", analysers=8, scorer_gpus=0.5)
+    run = Run(device="cuda", analysers=8, scorers=1, scorer_gpus=0.5)
     with pytest.raises(
         BuildError, match=r"this machine has none that Ray sees\. Set both to 0 and run.device=cpu\.$"
     ):

@@ -94,7 +94,7 @@ def test_a_wrong_key_or_value_is_named_with_what_was_expected(override: str, mes
 
 
 def test_all_faults_are_named_at_once() -> None:
-    message = rejection("faces.min_crop_px=-1", "frames.fps=3", "run.scorers=0")
+    message = rejection("faces.min_crop_px=-1", "frames.fps=3", "run.scorers=-1")
     assert all(key in message for key in ("faces.min_crop_px:", "frames.fps:", "run.scorers:"))
     assert str(EMBEDDED) in message
 
@@ -263,10 +263,16 @@ def other_value(name: str) -> object:
 
 @pytest.mark.parametrize("name", sorted(Run.model_fields))
 def test_of_the_keys_of_run_only_the_device_changes_the_curation(name: str) -> None:
-    tuned = load(f"run.{name}={other_value(name)}")
-    assert tuned.run != load().run
+    with_scorers = "run.scorers=2"  # so that they can be given a share of a GPU
+    tuned = load(with_scorers, f"run.{name}={other_value(name)}")
+    assert tuned.run != load(with_scorers).run
     same = digest(tuned.curation(WEIGHTS, LIBRARIES)) == curation()
     assert same == (name not in SHAPING_KEYS_OF_RUN)
+
+
+def test_a_share_of_a_gpu_for_scorers_that_are_not_there_is_an_error() -> None:
+    message = rejection("run.device=cuda", "run.scorer_gpus=0.5")
+    assert "run.scorer_gpus=0.5 without scorers. Give run.scorers, such as one a GPU" in message
 
 
 def test_other_libraries_change_the_digest() -> None:
