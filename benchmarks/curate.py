@@ -364,7 +364,9 @@ def main() -> int:
         "--folder", type=Path, help="for the videos and results of --build; by default a temporary one"
     )
     options = parser.parse_args()
-    if options.build:
+    if options.build is not None:
+        if options.build < 20 or options.only:
+            parser.error("--build needs 20 videos or more, and excludes --only")
         return whole_build.compare(options.clips, options.build, options.repeats, options.folder)
 
     reference = Reference(options.min_crop_px)

@@ -9,7 +9,7 @@ interleaved, on the same bytes:
 |---|---|
 | disk | the shards' bytes, written from memory to one file after another and flushed to the disk |
 | pack | `pipeline.pack`: read the staged files, check, link, write shards, tables and dataset.json |
-| decode | every JPEG and every mask decoded from memory, as many threads as there are CPUs |
+| decode | every JPEG and every mask decoded from memory as `verify` decodes them, a thread for each CPU |
 | verify | `shards.verify`: read the dataset back, check and decode everything |
 
 The last lines are the medians of pack / disk and verify / decode.
@@ -56,6 +56,7 @@ EMBEDDING = 128
 """Length of SFace's vectors."""
 CHUNK = 8 * 2**20
 """Bytes of one write of the row `disk`."""
+CHUNK_IMAGES = 64
 
 
 def main() -> int:
@@ -171,16 +172,22 @@ def written(shards: list[bytes], folder: Path) -> None:
 
 
 def decoded(jpegs: list[bytes], masks: list[bytes]) -> None:
-    """Decode everything, with the fastest decoder that the project has."""
+    """Decode everything, a chunk at a time, so that threads need not wait for each other."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(simplejpeg.decode_jpeg, jpegs, chunksize=64):
-            pass
-        for _ in pool.map(_decode_mask, masks, chunksize=64):
+        for _ in pool.map(_decode_some, batched(jpegs, CHUNK_IMAGES), batched(masks, CHUNK_IMAGES)):
             pass
 
 
-def _decode_mask(data: bytes) -> None:
-    Image.open(io.BytesIO(data)).load()
+def _decode_some(jpegs: list[bytes], masks: list[bytes]) -> None:
+    for jpeg in jpegs:
+        simplejpeg.decode_jpeg(jpeg, "GRAY", strict=True)
+    for mask in masks:
+        Image.open(io.BytesIO(mask)).load()
+
+
+def batched(items: list[bytes], size: int) -> list[list[bytes]]:
+    """The items in lists of `size`."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def interleaved(rows: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

@@ -6,12 +6,12 @@ three times, interleaved with the repeats:
 | run | what |
 |---|---|
 | alone | some of the videos in one process that is bound to one CPU, decoder included |
-| plain | all videos in as many processes as the build has analysers, each with its own decoder; no Ray |
+| plain | all videos in a process for each CPU, as many as the build has, each with its own decoder; no Ray |
 | build | all videos by `pipeline/build_mfhq.py` |
 
-The first tenth of the videos is not counted: Ray starts, libraries are imported and networks loaded. Plain against
-alone is what the machine costs: two CPUs that share memory and caches. Build against plain is what Ray costs, and
-what the pipeline does to fit into it.
+Videos are curated largest first, as a build does it. The first tenth is not counted: in its time Ray starts,
+libraries are imported and networks loaded. Plain against alone is what the machine costs: two CPUs that share
+memory and caches. Build against plain is what Ray costs, and what the pipeline does to fit into it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Curated:
         videos: how many, without the first tenth.
         seconds: from the end of the first tenth to the last result.
         cpu: processor seconds of that time, by kind of process.
-        steps: seconds by video, then by step, of all videos.
+        steps: seconds by video, then by step, of the counted ones.
     """
 
     videos: int
@@ -102,7 +102,7 @@ def summary(runs: dict[str, list[Curated]]) -> Iterator[str]:
         row = [sum(s for name, s in steps[run].items() if step in ("", name)) for run in runs]
         yield (
             f"{step or 'all':<10} {row[0]:>8.3f} {row[1]:>8.3f} {row[2]:>8.3f} "
-            f"{row[1] / row[0]:>12.2f} {row[2] / row[1]:>12.2f}"
+            f"{_ratio(row[1], row[0]):>12} {_ratio(row[2], row[1]):>12}"
         )
     cpu = {name: statistics.median(sum(r.cpu.values()) / r.videos for r in runs[name]) for name in runs}
     yield (
@@ -114,6 +114,10 @@ def summary(runs: dict[str, list[Curated]]) -> Iterator[str]:
         (build.seconds / build.videos) / (plain.seconds / plain.videos) for build, plain in pairs
     )
     yield f"the build takes {ratio:.2f} times as long as plain processes"
+
+
+def _ratio(seconds: float, of: float) -> str:
+    return f"{seconds / of:.2f}" if of else ""
 
 
 def _steps(runs: list[Curated]) -> list[str]:
@@ -132,6 +136,8 @@ def copy_clips(clips: Path, folder: Path, count: int) -> int:
         for path in sorted(clips.glob("*.mp4"))
         if not path.name.startswith("made_") and path.stat().st_size < LARGEST_BYTES
     ]
+    if not paths:
+        raise SystemExit(f"{clips} contains no MP4 file of less than {LARGEST_BYTES:,} bytes")
     for number, path in enumerate(islice(cycle(paths), count)):
         content = b"%08d" % number
         box = (8 + len(content)).to_bytes(4, "big") + b"free" + content
@@ -158,10 +164,12 @@ def _in_processes(copies: Path, output: Path, *, processes: int, every: int) -> 
     started = [context.Process(target=_curate_some, args=(task, following)) for _ in range(processes)]
     for process in started:
         process.start()
-    clock = ProcessorClock(os.getpid())
+    clock = ProcessorClock(os.getpid(), plain=True)
     while any(process.is_alive() for process in started):
         clock.read()
         time.sleep(SAMPLE_S)
+    if any(process.exitcode for process in started):
+        raise SystemExit("a process that curates has ended with an error, see above")
     return _measured(todo, plan.staging, clock)
 
 
@@ -176,14 +184,14 @@ class _Task:
 
 def _curate_some(task: _Task, following: Synchronized[int]) -> None:
     """Curate one video after another until none is left."""
+    if task.one_cpu:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import cv2
     import sklearn.cluster  # noqa: F401 - as an analyser does, so that no video pays for it
     import torch
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    if task.one_cpu:
-        os.sched_setaffinity(0, {0})
     curation = Curation(task.copies, f"output={task.output}", *SETTINGS)
     gc.freeze()  # as the actors do
     while True:
@@ -217,36 +225,44 @@ def _measured(videos: list[Video], staging: Staging, clock: ProcessorClock) -> C
     first, last = written[int(WARM_UP * len(videos))], written[-1]
     cpu = clock.until(last)
     cpu.subtract(clock.until(first))
-    count = sum(moment > first for moment in written)
-    steps = {video.video_id: staging.seconds(video) for video in videos}
-    return Curated(count, last - first, dict(cpu), steps)
+    counted = [video for video in videos if staging.path(video).stat().st_mtime > first]
+    steps = {video.video_id: staging.seconds(video) for video in counted}
+    return Curated(len(counted), last - first, dict(cpu), steps)
 
 
 class ProcessorClock:
     """Processor seconds of a build over time, also of its processes that have ended.
 
     Args:
-        driver: the process of the build.
+        driver: the process that starts the others.
+        plain: whether it only waits for them, and its own time is this benchmark's.
     """
 
-    def __init__(self, driver: int) -> None:
+    def __init__(self, driver: int, plain: bool = False) -> None:
         self._driver = driver
+        self._plain = plain
         self._kinds: dict[int, str] = {}
         self._readings: list[tuple[float, dict[int, float]]] = []
 
     def read(self) -> None:
         """Read the clocks of all processes."""
         now: dict[int, float] = {}
-        self._read(self._driver, self._driver, now)
+        if self._plain:
+            for process in children(self._driver):
+                self._kinds[process] = "processes"
+                self._read(process, process, now)
+        else:
+            self._kinds[self._driver] = "driver"
+            self._read(self._driver, self._driver, now)
         self._readings.append((time.time(), now))
 
     def _read(self, process: int, owner: int, now: dict[int, float]) -> None:
         """Add a process, and what it started, to its owner: a decoder counts as its analyser."""
-        kind = _kind(process)
-        if process == self._driver or kind:
+        kind = None if self._plain else _kind(process)
+        if kind is not None and process != self._driver:
             owner = process
-            if self._kinds.get(process) in (None, "Ray"):
-                self._kinds[process] = kind or "driver"
+            if self._kinds.get(process) in (None, "Ray"):  # a worker gets its title late
+                self._kinds[process] = kind
         now[owner] = now.get(owner, 0.0) + own_cpu_seconds(process)
         for child in children(process):
             self._read(child, owner, now)

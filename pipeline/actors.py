@@ -38,7 +38,7 @@ from shards.schema import Reason, VideoOutcome
 
 Row = dict[str, Any]
 MOST_STARTS = 3
-"""How many times the analysis of a video may start in one build: Ray starts it again when the actor dies."""
+"""How many times work on a video may start in one build: Ray starts it again when the actor dies."""
 UNEXPECTED = (
     *(Reason.DECODER_CRASHED, Reason.SANDBOX_VIOLATION, Reason.WORKER_CRASHED),
     *(Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.INTERNAL_ERROR),
@@ -97,7 +97,6 @@ class Analyse:
         except Exception as error:  # any error belongs to this video's row
             detail = " ".join(f"{type(error).__name__}: {error}".split())
             found = failed(video, Rejection(Reason.INTERNAL_ERROR, detail))
-        self._staging.forget_starts(video)
         return found
 
 
@@ -123,6 +122,7 @@ class Choose:
         try:
             finalized = self._finalized(row)
             self._staging.write(video, finalized)
+            self._staging.forget_starts(video)
         except (MachineFault, OSError) as fault:
             return result | {"fault": _text(fault)}
         return result | {"status": finalized.outcome.status.value, "message": _message(finalized.outcome)}

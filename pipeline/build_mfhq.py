@@ -139,7 +139,7 @@ def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporte
         [{"video": video.model_dump_json()} for video in plan.interleaved()], override_num_blocks=plan.blocks
     )
     outcomes = videos.map(
-        # Decode, detect, track, measure, pick candidates by pose; and if no scorers do it, choose eight of them.
+        # Decode, detect, track, measure, pick candidates by pose; without scorers, also score and choose eight.
         Analyse if run.scorers else Curate,
         fn_constructor_args=steps,
         compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first),

@@ -19,9 +19,10 @@ from pipeline.ray_stderr import without_false_alarms
 ANALYSER_MEMORY = 2**30
 CURATOR_MEMORY = 3 * 2**29
 SCORER_MEMORY = 2**30
-"""Bytes that a process takes in ordinary work, so that Ray does not crowd a node with them."""
+"""Bytes that a process takes in ordinary work, so that Ray does not crowd a node with them: an analyser beside
+scorers, one that also scores (1.55 GiB with the embedded networks, a third of it shared libraries), a scorer."""
 ROUNDING = 1e-9
-"""Twice 0.95 CPUs and 0.1 more must fit into 2."""
+"""Twice 0.9 CPUs and 0.2 more must fit into 2."""
 MANY = 1_000_000
 START_S = 240
 """How long Ray may take to start on this machine."""
@@ -79,7 +80,8 @@ def _connect() -> bool:
         try:
             ray.init(
                 address=address,
-                include_dashboard=False if address == LOCAL else None,  # ten processes that nobody is told of
+                # The dashboard is about ten processes, and its address is printed nowhere.
+                include_dashboard=False if address == LOCAL else None,
                 logging_level=logging.ERROR,
                 log_to_driver=os.environ.get(LOG_TO_DRIVER) == "1",
             )
@@ -171,7 +173,9 @@ def divide(run: Run, videos: int, resources: dict[str, float], *, joined: bool) 
     grows = joined and run.analysers is not None
     if fitting < 1 and not grows:
         raise BuildError(_no_room(run, resources, joined=joined))
-    most = min(run.analysers or fitting, videos)
+    # Each keeps a CPU busy: a share below 1 makes room for scorers, not for more analysers than CPUs.
+    cpus = max(1, int(resources.get("CPU", 0.0)))
+    most = min(run.analysers or min(fitting, cpus), videos)
     # Ray starts these before the scorers: more than fit beside them would leave the scorers waiting without end.
     return max(1, min(most, fitting)), most
 

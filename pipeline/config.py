@@ -220,8 +220,8 @@ class Run(Section):
     analyser_cpus: Positive = 0.9
     analyser_gpus: Annotated[float, Field(ge=0)] = 0.0
     scorers: Annotated[int, Field(ge=0)] = 0
-    """Processes of their own for the quality network, such as one a GPU. With 0, each analyser also chooses the
-    images of its videos, which on CPUs is fastest."""
+    """Processes of their own for the quality network and the choice of images, such as one a GPU. With 0, each
+    analyser does both for its own videos, which is fastest on CPUs."""
     scorer_cpus: Positive = 0.1
     scorer_gpus: Annotated[float, Field(ge=0)] = 0.0
     sandbox: Literal["best_effort", "required"] = "best_effort"

@@ -21,7 +21,7 @@ LOG_EVERY_S = 10.0
 """Without a terminal (`ray job logs`, a file) a line is written at most this often."""
 
 SILENCE_S = 60.0
-"""Without a terminal, a line is written after so long without a result."""
+"""Without a terminal, a line is written after about so long without one."""
 
 Advance = Callable[[int, str], None]
 """Called with the amount done and a short note."""
@@ -69,7 +69,7 @@ class Reporter:
 
 
 class _Log:
-    """Lines of progress: at most one every LOG_EVERY_S, and one after every SILENCE_S without news.
+    """Lines of progress: at most one every LOG_EVERY_S, and one when none was written for SILENCE_S.
 
     Args:
         title: of the work.

@@ -68,16 +68,16 @@ class Sample:
 
 
 def validate_jpeg(data: bytes, *, decode: bool = True) -> str | None:
-    """The error in an image member; None when it is a 512 x 512 RGB JPEG."""
+    """The error in an image member; None when it is a 512 x 512 JPEG in colour."""
     try:
         # Before decoding: a small file can declare a size that fills the memory.
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if (width, height) != (IMAGE_SIDE, IMAGE_SIDE) or colours not in ("YCbCr", "RGB"):
             return f"is {width} x {height} {colours}, expected {IMAGE_SIDE} x {IMAGE_SIDE} in colour"
         if decode:
-            # Damage is met where all three channels are read, before they become pixels.
+            # All three channels are read, which is where damage shows; only their way to colours is left out.
             simplejpeg.decode_jpeg(data, "GRAY", strict=True)
-    except ValueError as error:
+    except Exception as error:  # a damaged header can raise more than ValueError
         return f"cannot be decoded as JPEG: {error}"
     return None
 

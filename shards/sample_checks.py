@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from shards.canonical import sha256_hex
-from shards.findings import Check, Findings
+from shards.findings import Check, Finding, Findings
 from shards.layout import FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MASK_FIELDS, VIDEOS, split_member
 from shards.metadata import DatasetError
 from shards.reader import decode_record_strictly
@@ -38,26 +38,30 @@ class CheckedSample:
     """A sample whose images are still being decoded.
 
     Attributes:
-        found: the sample.
         record: when it is readable.
-        fields: its images and masks.
-        images: will be whether the digest of each is wrong, and the error in its pixels.
+        size: bytes of its members.
+        where: positions of its images and masks, for findings, by field.
+        images: when done, for each of them: whether its digest is wrong, and the error in its pixels.
+        findings: what failed so far.
     """
 
-    found: FoundSample
     record: IdentityRecord | None
-    fields: Sequence[str]
+    size: int
+    where: dict[str, str]
     images: Future[list[tuple[bool, str | None]]]
+    findings: Findings
 
-    def settle(self, findings: Findings) -> None:
-        """Wait for the images, and report what failed."""
-        for field, (wrong_digest, error) in zip(self.fields, self.images.result(), strict=True):
+    def settled(self) -> list[Finding]:
+        """All that failed, once the images are decoded."""
+        for (field, where), (wrong_digest, error) in zip(
+            self.where.items(), self.images.result(), strict=True
+        ):
             if wrong_digest:
-                message = "has another sha256 than in its record"
-                findings.add(Check.MEMBER_DIGEST, self.found.where(field), message)
+                self.findings.add(Check.MEMBER_DIGEST, where, "has another sha256 than in its record")
             if error is not None:
                 kind = Check.BAD_MASK if field in MASK_FIELDS else Check.BAD_IMAGE
-                findings.add(kind, self.found.where(field), error)
+                self.findings.add(kind, where, error)
+        return self.findings.found
 
 
 def check_sample(
@@ -68,8 +72,11 @@ def check_sample(
     Args:
         found: the sample.
         stored: the tables.
-        findings: collects the failed checks, but those of the images.
+        findings: of this sample; collects the failed checks.
         pool: decodes the images, which is nearly all the work.
+
+    Returns:
+        The sample, all but its images checked.
     """
     data = _check_names(found, findings)
     record = None
@@ -87,7 +94,8 @@ def check_sample(
     fields = [field for field in (*IMAGE_FIELDS, *MASK_FIELDS) if field in data]
     digests = _digests(record, rows)
     images = pool.submit(_check_images, fields, [data[field] for field in fields], digests)
-    return CheckedSample(found, record, fields, images)
+    size = sum(len(member.data) for member in found.members)
+    return CheckedSample(record, size, {field: found.where(field) for field in fields}, images, findings)
 
 
 def _check_names(found: FoundSample, findings: Findings) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from shards.canonical import sha256_hex
 from shards.findings import Check, Findings
-from shards.layout import IMAGES, INDEX, TABLES, TOMBSTONES, VIDEOS, table_name
+from shards.layout import IMAGES, INDEX, TABLES, TOMBSTONES, VIDEOS, is_member_name, table_name
 from shards.metadata import DatasetError, DatasetMetadata, brief
 from shards.reader import read_table
 from shards.record_checks import validate_video
@@ -97,7 +97,7 @@ class StoredTables:
             member["offset"]: (member["name"], member["size"])
             for row in self._by_shard.rows(shard)
             for member in row["members"]
-            if member["size"] >= 0 and member["name"].isascii() and 0 < len(member["name"]) <= 100
+            if member["size"] >= 0 and len(member["name"]) <= 100 and is_member_name(member["name"])
         }
 
     def videos_by_status(self) -> dict[Status, int]:

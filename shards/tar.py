@@ -1,4 +1,4 @@
-"""Reads shards that may be damaged anywhere, with the standard library's `tarfile`.
+"""Reads shards that may be damaged anywhere: as the index says, and else with the standard library's `tarfile`.
 
 `tarfile` accepts many spellings of a header, and takes a damaged one for the end of the archive unless it is
 told to go on. So each header is compared with the normative one ("Tar" in README.md), which is built here from
@@ -109,7 +109,7 @@ def members(file: BinaryIO, known: Mapping[int, tuple[str, int]]) -> Iterator[Me
 def _expected(file: BinaryIO, start: int, known: Mapping[int, tuple[str, int]]) -> Member | None:
     """The member whose header is at `start`, if all of its bytes but the data are as the index has them."""
     name, size = known.get(start + BLOCK, ("", MAX_MEMBER + 1))
-    if size > MAX_MEMBER:
+    if size > MAX_MEMBER or not name or "\0" in name:
         return None
     block = _read(file, start, BLOCK + padded(size))
     if len(block) < BLOCK + padded(size) or not block.startswith(header(name, size)):

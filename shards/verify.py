@@ -44,7 +44,8 @@ from shards.stored_tables import StoredTables
 from shards.tar import Fault, Member, members
 
 AHEAD = 32
-"""Samples that are read and wait to be decoded, at most. The order of the findings depends on it."""
+AHEAD_BYTES = 2**28
+"""Samples, and bytes of them, that are read and wait to be decoded, at most."""
 
 
 @frozen_heap()
@@ -70,7 +71,7 @@ def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Fi
     stored = StoredTables(root, metadata, findings, newer_minor=newer_minor)
     entries = {entry.name: entry for entry in metadata.shards} if metadata else {}
     shards = _shards(root, metadata, findings)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         walker = _Walker(root, stored, findings, pool, progress=progress)
         for name in shards:
             walker.check(name, entries.get(name))
@@ -97,6 +98,7 @@ class _Walker:
         self._stored = stored
         self._findings = findings
         self._pool = pool
+        self._found_here = Findings()
         self._decoding: deque[CheckedSample] = deque()
         self._progress = progress
         self._last: dict[Split, str] = {}
@@ -107,16 +109,17 @@ class _Walker:
 
     def check(self, name: str, entry: ShardEntry | None) -> None:
         """Check one shard from its first byte to its last."""
+        digest = self._pool.submit(_digest, self._root / name)
         try:
-            digest = self._pool.submit(_digest, self._root / name)
-            with (self._root / name).open("rb") as file:
-                samples = self._check_members(name, file)
+            try:
+                with (self._root / name).open("rb") as file:
+                    samples = self._check_members(name, file)
+            finally:
+                self._settle(most=0)
             sha256, size = digest.result()
         except OSError as error:
             self._findings.add(Check.UNREADABLE_FILE, name, str(error))
             return
-        finally:
-            self._settle(0)
         if entry is None:
             return
         if (sha256, size) != (entry.sha256, entry.bytes):
@@ -146,39 +149,39 @@ class _Walker:
         for item in members(file, self._stored.members_of(shard)):
             if isinstance(item, Fault):
                 where = f"{shard}:{item.name}" if item.name else shard
-                self._findings.add(item.check, where, f"{item.message} (byte {item.offset:,})")
+                self._found_here.add(item.check, where, f"{item.message} (byte {item.offset:,})")
             elif not is_member_name(item.name):
                 message = "is not a member of a sample"
-                self._findings.add(Check.EXTRA_MEMBER, f"{shard}:{item.name}", message)
+                self._found_here.add(Check.EXTRA_MEMBER, f"{shard}:{item.name}", message)
             else:
                 yield item
 
     def _check_sample(self, shard: str, key: str, group: list[Member]) -> None:
         split = split_of(shard)
         where = f"{shard}:{key}"
+        findings, self._found_here = self._found_here, Findings()
         if key in self._at:
-            self._findings.add(
-                Check.DUPLICATE_KEY, where, f"is a second sample of the key in {self._at[key]}"
-            )
+            findings.add(Check.DUPLICATE_KEY, where, f"is a second sample of the key in {self._at[key]}")
         if key <= self._last.get(split, ""):
-            self._findings.add(
-                Check.SAMPLE_ORDER, where, f"comes after {self._last[split]}: not sorted by key"
-            )
+            findings.add(Check.SAMPLE_ORDER, where, f"comes after {self._last[split]}: not sorted by key")
         self._last[split] = key
         self._at.setdefault(key, shard)
         found = FoundSample(shard, split, key, group)
-        checked = check_sample(found, self._stored, self._findings, self._pool)
+        checked = check_sample(found, self._stored, findings, self._pool)
         self.identities[split] += 1
         self._note(key, split, checked.record)
         self._decoding.append(checked)
-        self._settle(AHEAD)
+        self._settle(most=AHEAD)
 
-    def _settle(self, waiting: int) -> None:
-        """Report on the images of all samples but the last so many."""
-        while len(self._decoding) > waiting:
-            self._decoding.popleft().settle(self._findings)
+    def _settle(self, most: int) -> None:
+        """Report on the first samples, until at most so many wait for their images; with 0, on the whole shard."""
+        while len(self._decoding) > most or sum(sample.size for sample in self._decoding) > AHEAD_BYTES:
+            self._findings.found += self._decoding.popleft().settled()
             if self._progress is not None:
                 self._progress(self.identities.total() - len(self._decoding))
+        if most == 0:
+            self._findings.found += self._found_here.found
+            self._found_here = Findings()
 
     def _note(self, key: str, split: Split, record: IdentityRecord | None) -> None:
         if record is not None:

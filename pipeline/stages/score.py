@@ -1,4 +1,4 @@
-"""Quality of the candidates and identity of the chosen ones: in its own actors, on a GPU where there is one.
+"""Quality of the candidates and identity of the chosen ones.
 
 Images are decoded from the very bytes that will be stored. The networks see one video's images at a time, in
 batches of one fixed shape, so results depend on that video alone: not on other videos in the same process, and not

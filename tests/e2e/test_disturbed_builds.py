@@ -184,7 +184,7 @@ def parent_of(process: psutil.Process) -> int | None:
 
 
 def actors(cluster: Cluster) -> list[psutil.Process]:
-    """The Ray workers that own them."""
+    """One of the Ray workers that own them; empty when there is none."""
     return [p for p in descendants(cluster) if "MapWorker(Map(Curate))" in command_of(p)][:1]
 
 

@@ -95,9 +95,10 @@ def test_an_image_that_breaks_the_quality_network_fails_its_video_only(tmp_path:
     assert outcome.detail
     assert validate_video(outcome) == []
 
-    # One image is too few to choose from; but it was scored, and the video did not fail.
+    (track,) = choose._scorer.score(analysis(), [jpeg()]).tracks
+    assert track.candidates[0].quality is not None
     assert choose(row_of(VIDEO, analysis(), jpeg()))["status"] == "rejected"
-    assert staging.outcome(VIDEO).reason is Reason.TOO_FEW_POSES
+    assert staging.outcome(VIDEO).reason is Reason.TOO_FEW_POSES  # one image is too few to choose from
 
 
 @pytest.mark.slow

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -14,7 +16,7 @@ from skimage import data
 
 from faces.onnx_session import BATCH
 from faces.registry import Weights, load_weights
-from pipeline.actors import MOST_STARTS, Analyse
+from pipeline.actors import MOST_STARTS, Analyse, Curate
 from pipeline.config import Config
 from pipeline.records import AnalysedFrame, Analysis
 from pipeline.sandbox import SandboxedDecoder
@@ -195,15 +197,22 @@ def test_what_is_no_video_is_one_failed_row(
 
 
 def test_the_time_that_the_networks_take_counts_as_well(
-    config: Config, weights: Weights, videos: dict[str, Video]
+    config: Config, weights: Weights, videos: dict[str, Video], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = config.run.model_copy(update={"video_timeout_s": 0.4})
+    run = config.run.model_copy(update={"video_timeout_s": 3.0})
     decoder = SandboxedDecoder()
     hurried = VideoAnalyser(config.model_copy(update={"run": run}), weights, decoder)
+    observe = hurried._observer.observe
+
+    def slowly(*frames_and_watch: Any) -> Any:
+        time.sleep(0.3)  # a slow machine; the video has 24 analysed frames
+        return observe(*frames_and_watch)
+
+    monkeypatch.setattr(hurried._observer, "observe", slowly)
     outcome = hurried.analyse(videos["face"]).analysis.outcome
     decoder.close()
     assert outcome.reason == Reason.TIMEOUT
-    assert outcome.detail == "longer than 0.4 s (run.video_timeout_s); --retry-failed tries again"
+    assert outcome.detail == "longer than 3 s (run.video_timeout_s); --retry-failed tries again"
 
 
 def test_a_video_whose_analysis_ends_its_process_again_and_again_is_one_failed_row(
@@ -219,10 +228,31 @@ def test_a_video_whose_analysis_ends_its_process_again_and_again_is_one_failed_r
     assert staging.count_start(videos["face"]) == 1
 
 
-def test_a_finished_analysis_leaves_no_count_behind(
+def test_a_finished_video_leaves_no_count_behind(
     tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
 ) -> None:
     staging = Staging(tmp_path / "staging")
-    row = Analyse(config, weights, staging)({"video": videos["empty"].model_dump_json()})
-    assert row["fault"] == ""
+    row = Curate(config, weights, staging)({"video": videos["empty"].model_dump_json()})
+    assert (row["status"], row["fault"]) == ("failed", "")
     assert staging.count_start(videos["empty"]) == 1
+
+
+def test_a_video_on_which_the_quality_network_ends_its_process_is_one_failed_row(
+    tmp_path: Path,
+    config: Config,
+    weights: Weights,
+    videos: dict[str, Video],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Ended(BaseException):
+        """Stands in for the end of the process, which nothing in it can catch."""
+
+    staging = Staging(tmp_path / "staging")
+    curate = Curate(config, weights, staging)
+    monkeypatch.setattr(curate._choose._scorer._metric, "score", lambda _: (_ for _ in ()).throw(Ended))
+    row = {"video": videos["face"].model_dump_json()}
+    for _ in range(MOST_STARTS):
+        with pytest.raises(Ended):
+            curate(row)
+    assert curate(row)["status"] == "failed"
+    assert staging.outcome(videos["face"]).reason is Reason.WORKER_CRASHED

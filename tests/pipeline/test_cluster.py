@@ -25,6 +25,11 @@ def test_as_many_analysers_as_fit_beside_the_scorers() -> None:
     assert divide(Run(), CPU=8, memory=6 * GIB) == (4, 4)
 
 
+@pytest.mark.parametrize("cpus", [1, 2, 10, 64])
+def test_one_analyser_a_cpu_where_nothing_else_needs_one(cpus: int) -> None:
+    assert divide(Run(), CPU=cpus, memory=1000 * GIB) == (cpus, cpus)
+
+
 def test_no_more_analysers_than_videos_or_than_configured() -> None:
     assert divide(Run(), CPU=64, videos=3) == (3, 3)
     assert divide(Run(analysers=5), CPU=64) == (5, 5)
@@ -55,6 +60,13 @@ def test_a_cluster_that_is_started_here_does_not_grow() -> None:
         BuildError, match=r"this machine has none that Ray sees\. Set both to 0 and run.device=cpu\.$"
     ):
         divide(run, joined=False)
+
+
+def test_scorers_are_named_only_where_there_are_some() -> None:
+    with pytest.raises(BuildError, match=r"run\.analyser_gpus=0, 1\.5 GiB\)\. Lower these"):
+        divide(Run(), memory=GIB)
+    with pytest.raises(BuildError, match=r"run\.analyser_gpus=0, 1 GiB\) beside 1 scorers"):
+        divide(Run(scorers=1), memory=GIB)
 
 
 def test_too_few_cpus_are_an_error_that_names_the_keys() -> None:

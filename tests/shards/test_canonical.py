@@ -14,7 +14,7 @@ from shards.canonical import compact_json, parse_json
 NUMBERS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.floats(-1.0, 1.0).map(lambda value: round(value, 6)),
-    st.integers(-(2**63), 2**64 - 1),
+    st.integers(-(2**66), 2**66),
 )
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), NUMBERS, st.text()),
@@ -27,6 +27,8 @@ VALUES = st.recursive(
 @example(1e-05)
 @example([1e16, -1e-7, 1e22, 123456789012345680.0, 0.0001, -0.0, 5e-324])
 @example({"a\x7f": "é\\", "e-": "3e+5,"})
+@example([2**64, -(2**63) - 1])
+@example(json.loads("[" * 300 + "]" * 300))
 def test_every_compact_text_is_recognised(value: Any) -> None:
     assert parse_json(compact_json(value)) == (value, True)
 

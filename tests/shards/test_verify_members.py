@@ -12,6 +12,21 @@ import shards_factory as factory
 from damage import TRAIN_0, TRAIN_1, change_record, change_shard, found, replace_member
 
 from shards.findings import Check
+from shards.reader import Dataset
+from shards.tar import members
+from shards.verify import verify
+
+
+def with_damaged_scan(jpeg: bytes) -> bytes:
+    """Damage that only a decoder notices: FFmpeg's and Pillow's go on with grey blocks."""
+    middle = len(jpeg) // 2
+    return jpeg[:middle] + bytes(200) + jpeg[middle + 200 :]
+
+
+def with_odd_sampling(jpeg: bytes) -> bytes:
+    """A frame header with a chroma subsampling that simplejpeg has no name for."""
+    at = jpeg.index(b"\xff\xc0") + 11
+    return jpeg[:at] + b"\x14" + jpeg[at + 1 :]
 
 
 def test_a_missing_member_is_named(root: Path) -> None:
@@ -105,6 +120,8 @@ def test_a_key_in_two_shards_is_found(root: Path) -> None:
         ("2.jpg", factory.jpeg(1, mode="L"), Check.BAD_IMAGE),
         ("2.jpg", factory.mask(1, mode="RGB"), Check.BAD_IMAGE),
         ("2.jpg", factory.jpeg(1)[:4000], Check.BAD_IMAGE),
+        ("2.jpg", with_damaged_scan(factory.jpeg(1)), Check.BAD_IMAGE),
+        ("2.jpg", with_odd_sampling(factory.jpeg(1)), Check.BAD_IMAGE),
         ("2.jpg", b"", Check.BAD_IMAGE),
         ("2.mask.png", factory.mask(1, (256, 256)), Check.BAD_MASK),
         ("2.mask.png", factory.mask(1, mode="RGB"), Check.BAD_MASK),
@@ -129,12 +146,37 @@ def test_a_mask_of_one_bit_a_pixel_is_sound(root: Path) -> None:
     assert found(root) == set()
 
 
-def _store_image(root: Path, field: str, data: bytes) -> None:
-    """Put an image into clip-b_0 with all digests brought up to date."""
+def test_findings_are_in_the_order_of_the_samples(root: Path) -> None:
+    _store_image(root, "2.jpg", factory.jpeg(1, (512, 511)), sample="clip-a_0")
+    change_record(root, TRAIN_0, "clip-b_0", person_id="")
+    assert [finding.where for finding in verify(root) if finding.where.startswith(f"{TRAIN_0}:")] == [
+        f"{TRAIN_0}:clip-a_0.2.jpg",
+        f"{TRAIN_0}:clip-b_0.json",
+    ]
+
+
+def test_a_shard_that_agrees_with_its_index_is_read_as_without_one(root: Path) -> None:
+    index = Dataset.open(root)._index
+    known = {
+        offset: (f"{key}.{field}", size)
+        for key in ("clip-a_0", "clip-b_0")
+        for field, (offset, size) in index.locate(key).members.items()
+    }
+    with (root / TRAIN_0).open("rb") as file:
+        plain = list(members(file, {}))
+        assert list(members(file, known)) == plain
+        assert len(plain) == len(known) == 34
+        for offset, (name, size) in known.items():
+            for wrong in ((f"{name}x", size), (f"{name}\0", size), (name, size + 1), (name, 2**40), ("", 0)):
+                assert list(members(file, known | {offset: wrong})) == plain
+
+
+def _store_image(root: Path, field: str, data: bytes, sample: str = "clip-b_0") -> None:
+    """Put an image into a sample with all digests brought up to date."""
     taken = factory.Shard.take_apart(root / TRAIN_0)
-    images = json.loads(taken.members[taken.index("clip-b_0.json")][1])["images"]
+    images = json.loads(taken.members[taken.index(f"{sample}.json")][1])["images"]
     name = "mask_sha256" if field.endswith("png") else "sha256"
     images[int(field[0])][name] = factory.sha256(data)
-    replace_member(root, TRAIN_0, f"clip-b_0.{field}", data)
-    change_record(root, TRAIN_0, "clip-b_0", images=images)
+    replace_member(root, TRAIN_0, f"{sample}.{field}", data)
+    change_record(root, TRAIN_0, sample, images=images)
     factory.reseal(root)

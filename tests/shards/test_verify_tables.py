@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import shards_factory as factory
 from damage import TEST, TRAIN_0, TRAIN_1, flip, found, offset_of
@@ -13,6 +14,7 @@ from shards.findings import Check
 from shards.metadata import decode_metadata, encode_metadata
 from shards.reader import Dataset
 from shards.schema import Reason, Split, Status
+from shards.stored_tables import KeyedTable
 from shards.verify import verify
 
 
@@ -24,6 +26,22 @@ def test_an_index_that_disagrees_with_the_shards_is_found(root: Path, column: st
     factory.change_rows(root / "index-g0000.parquet", lambda rows: rows[2].update({column: value}))
     factory.reseal_metadata(root)
     assert (Check.INDEX_DISAGREES, "index-g0000.parquet:clip-b_0") in found(root)
+
+
+def test_an_index_with_a_name_that_is_none_blames_no_shard(root: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        rows[2]["members"][0]["name"] += "\0"
+
+    factory.change_rows(root / "index-g0000.parquet", change)
+    factory.reseal_metadata(root)
+    assert found(root) == {(Check.INDEX_DISAGREES, "index-g0000.parquet:clip-b_0")}
+
+
+def test_rows_of_a_key_are_found_wherever_they_are() -> None:
+    table = KeyedTable(pa.table({"key": ["a", "b", "a", "a", "c"], "number": [0, 1, 2, 3, 4]}), "key")
+    assert [row["number"] for row in table.rows("a")] == [0, 2, 3]
+    assert [row["number"] for row in table.rows("c")] == [4]
+    assert table.rows("d") == []
 
 
 def test_an_index_that_lacks_or_invents_a_sample_is_found(root: Path) -> None:
