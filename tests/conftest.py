@@ -13,6 +13,7 @@ FOLDER_OPTIONS = {
     "clips": "folder of real talking-head clips with a MANIFEST.tsv",
     "weights": "folder of real networks (insightface/det_2.5g.onnx, MobileFaceNet_foamliu.onnx)",
     "faces": "folder of LFW images, one sub-folder a person",
+    "metadata": "folder of the datasets' genuine annotation files",
 }
 
 
@@ -47,6 +48,11 @@ def weights(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def faces_folder(request: pytest.FixtureRequest) -> Path:
     return _folder(request, "faces")
+
+
+@pytest.fixture(scope="session")
+def metadata(request: pytest.FixtureRequest) -> Path:
+    return _folder(request, "metadata")
 
 
 @pytest.fixture(autouse=True)

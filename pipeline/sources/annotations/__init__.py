@@ -1,0 +1,1 @@
+"""What the datasets say of their clips: one reader for each official format."""

@@ -1,0 +1,140 @@
+"""CelebV-HQ's and CelebV-Text's annotations: one JSON file, an entry for each clip.
+
+| content | of |
+|---|---|
+| `{"meta_info": {"appearance_mapping": [...], "action_mapping": [...]}, "clips": {KEY: ENTRY}}` | CelebV-HQ |
+| `{KEY.mp4: ENTRY}` | CelebV-Text, as released |
+| `{"clips": {KEY: ENTRY}}` | CelebV-Text, its README |
+| `{"clips_set1": {KEY: ENTRY}, "clips_set2": {KEY: ENTRY}}` | CelebV-Text, earlier |
+
+An entry has `ytb_id`, `duration` in seconds of the download, and `bbox`: fractions of the frame, or pixels as
+CelebV-Text's README shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.sources.annotations.clip import AnnotatedClip, AnnotationError
+from shards.schema import Attribute
+
+YOUTUBE_ID = r"[A-Za-z0-9_-]{11}"
+SETS = ("clips", "clips_set1", "clips_set2")
+BEYOND = 0.05
+"""How far a box may reach beyond the frame, as a fraction of its side."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class _Duration(_Part):
+    start_sec: float = Field(ge=0)
+    end_sec: float
+
+
+class _Box(_Part):
+    top: float
+    bottom: float
+    left: float
+    right: float
+
+
+class _Entry(_Part):
+    ytb_id: str = Field(pattern=f"^{YOUTUBE_ID}$")
+    duration: _Duration
+    bbox: _Box
+    attributes: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_celebv(path: Path) -> Iterator[AnnotatedClip]:
+    """The clips of `celebvhq_info.json` or `celebvtext_info.json`, in the file's order.
+
+    Raises:
+        AnnotationError: the file, or an entry, is not in the format.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise AnnotationError(path, "the whole file", f"not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise AnnotationError(path, "the whole file", "expected an object")
+    names = _names(path, content.get("meta_info", {}))
+    sets = [content[name] for name in SETS if name in content] or [content]
+    for entries in sets:
+        if not isinstance(entries, dict) or not entries:
+            raise AnnotationError(path, "the whole file", "expected an object with one entry for each clip")
+        for key, entry in entries.items():
+            yield _clip(path, key, entry, names)
+
+
+def _names(path: Path, meta_info: Any) -> dict[str, list[str]]:
+    """Names of the entries of each list of zeros and ones."""
+    if not isinstance(meta_info, dict):
+        raise AnnotationError(path, "meta_info", "expected an object")
+    return {
+        kind: list(map(str, meta_info[f"{kind}_mapping"]))
+        for kind in ("appearance", "action")
+        if f"{kind}_mapping" in meta_info
+    }
+
+
+def _clip(path: Path, key: str, value: Any, names: Mapping[str, list[str]]) -> AnnotatedClip:
+    where = f"entry {key!r}"
+    try:
+        entry = _Entry.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the entry"
+        raise AnnotationError(path, where, f"{field}: {first['msg']}") from error
+    name = key.removesuffix(".mp4")
+    if not re.fullmatch(rf"{re.escape(entry.ytb_id)}_\d+(_\d+)?", name):
+        raise AnnotationError(path, where, f"expected the name {entry.ytb_id}_<number>, or with two numbers")
+    span, box = entry.duration, entry.bbox
+    if span.end_sec <= span.start_sec:
+        raise AnnotationError(
+            path, where, f"duration: ends at {span.end_sec:g} s, before {span.start_sec:g} s"
+        )
+    corners = (box.left, box.top, box.right, box.bottom)
+    if min(corners) < -BEYOND:
+        raise AnnotationError(path, where, f"bbox: {min(corners):g} lies outside of the frame")
+    if box.right <= box.left or box.bottom <= box.top:
+        raise AnnotationError(path, where, "bbox: its right and bottom are not beyond its left and top")
+    in_pixels = max(corners) > 1 + BEYOND
+    return AnnotatedClip(
+        key=name,
+        origin=entry.ytb_id,
+        part=entry.ytb_id,
+        span_s=(span.start_sec, span.end_sec),
+        box=None if in_pixels else corners,
+        box_px=corners if in_pixels else None,
+        attributes=tuple(sorted(_attributes(path, where, entry.attributes, names), key=lambda a: a.name)),
+    )
+
+
+def _attributes(
+    path: Path, where: str, attributes: dict[str, Any], names: Mapping[str, list[str]]
+) -> Iterator[Attribute]:
+    """What is annotated of a clip: all names that are marked, and the emotions."""
+    for kind, listed in names.items():
+        marks = attributes.get(kind)
+        if marks is None:
+            continue
+        if not isinstance(marks, list) or len(marks) != len(listed):
+            raise AnnotationError(path, where, f"attributes.{kind}: expected {len(listed)} zeros and ones")
+        marked = [name for name, mark in zip(listed, marks, strict=True) if mark]
+        yield Attribute(name=kind, value=", ".join(marked))
+    emotion = attributes.get("emotion")
+    if isinstance(emotion, dict) and "labels" in emotion:
+        labels = emotion["labels"]
+        found = [label["emotion"] if isinstance(label, dict) else label for label in labels]
+        yield Attribute(
+            name="emotion", value=labels if isinstance(labels, str) else ", ".join(map(str, found))
+        )

@@ -1,0 +1,48 @@
+"""A clip as its dataset annotates it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.schema import Attribute, Box, Span
+
+
+@dataclass(frozen=True)
+class AnnotatedClip:
+    """One clip of a dataset.
+
+    Attributes:
+        key: the dataset's name of the clip, which official tools give to its file.
+        origin: YouTube id of the video that it is cut from.
+        part: name of the file that it is cut from, without a suffix: the download, or a part of one.
+        span_s: start and end in that file, in seconds; None where `frames` has them.
+        frames: first and last frame in that file, both included; None where `span_s` has them.
+        box: of the person in that file's frames, as fractions of their width and height: x0, y0, x1, y1.
+        box_px: the same in pixels, where the annotation does not give the size of the frame.
+        person: the dataset's label of the person: clips of one origin with one label show one person.
+        attributes: other annotations, sorted by name.
+    """
+
+    key: str
+    origin: str
+    part: str
+    span_s: Span | None = None
+    frames: tuple[int, int] | None = None
+    box: Box | None = None
+    box_px: Box | None = None
+    person: str | None = None
+    attributes: tuple[Attribute, ...] = ()
+
+
+class AnnotationError(ValueError):
+    """An annotation file deviates from its format.
+
+    Args:
+        path: the file.
+        where: a line or an entry of it.
+        what: the deviation, and what was expected.
+    """
+
+    def __init__(self, path: Path, where: str, what: str) -> None:
+        super().__init__(f"{path}, {where}: {what}")
