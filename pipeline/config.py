@@ -58,10 +58,14 @@ Globs = Annotated[tuple[Annotated[str, AfterValidator(_relative_glob)], ...], Be
 class Source(Section):
     """Where the videos come from."""
 
-    kind: Literal["folder"] = "folder"
+    kind: Literal["folder", "celebv-hq", "celebv-text", "talkinghead-1kh"] = "folder"
+    """`folder` takes every video file. A dataset takes the clips that its official tools cut, by the names in its
+    annotations, with what these say of them."""
     name: Name = "folder"
-    """Name of the dataset in keys, records and the report."""
+    """Name of the dataset in keys, records and the report; that of the kind when not set."""
     path: Folder
+    annotations: Folder | None = None
+    """Annotation file of a dataset; found in `path` and the folder above by its official name when not set."""
     include: Globs = ("*",)
     """Only files that match one of these globs are listed. A glob is matched against the whole path relative to
     `path`; `*` and `?` also match `/`, and case counts: `train/*` is everything below train, `*_front.mp4` these
@@ -71,6 +75,19 @@ class Source(Section):
     with a `/` at its end (`raw/`, `raw/*`, `*/lost+found/`) leaves the folder unread."""
     license: str | None = None
     """Written into every record of this source."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_its_kind(cls, value: Any) -> Any:
+        return {"name": value["kind"], **value} if isinstance(value, dict) and "kind" in value else value
+
+    @model_validator(mode="after")
+    def _only_datasets_have_annotations(self) -> Source:
+        if self.kind == "folder" and self.annotations is not None:
+            raise ValueError(
+                "annotations: source.kind=folder reads none. Give the dataset as source.kind, or leave it out"
+            )
+        return self
 
 
 class Models(Section):
@@ -273,7 +290,9 @@ class Config(Section):
 
     def defining(self) -> dict[str, Any]:
         """The part of the configuration that shapes the dataset: without `run` and without paths."""
-        return self.model_dump(mode="json", exclude={"run": True, "output": True, "source": {"path"}})
+        return self.model_dump(
+            mode="json", exclude={"run": True, "output": True, "source": {"path", "annotations"}}
+        )
 
     def curation(self, weights: dict[str, str], libraries: dict[str, str]) -> dict[str, Any]:
         """Everything that decides the result of curating one video, as a JSON object.

@@ -101,9 +101,11 @@ def _erased(output: Path, generation: int) -> BuildError:
 
 def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> DatasetMetadata:
     staged = {video.video_id: video for video in plan.manifest.videos}
-    # A license changes no image, so the present one applies, not that of the curation.
+    # What the source says changes no image, so its present word applies, not that of the curation.
     outcomes = [
-        plan.staging.outcome(video).model_copy(update={"license": video.license})
+        plan.staging.outcome(video).model_copy(
+            update={"license": video.license, "origin": video.origin, "attributes": list(video.attributes)}
+        )
         for video in plan.manifest.videos
     ]
     identities = [

@@ -5,8 +5,8 @@
 `pipeline/reuse.py` decides when the files of another curation are used as well.
 
 One file contains one video's outcome and images, and appears whole or not at all, so an existing file means that
-the video is done. Its name comes from the video's id, size and time of change: a file that was replaced is
-curated again, and two workers that write the same video differ only in its timings.
+the video is done. Its name comes from the video's id, its part of its file, and the file's size and time of
+change: what was replaced is curated again, and two workers that write the same video differ only in its timings.
 """
 
 from __future__ import annotations
@@ -235,6 +235,9 @@ class Staging:
 def _name(video: Video) -> str:
     """Path of a video's file inside a staging directory."""
     text = f"{video.video_id}\0{video.bytes}\0{video.modified_ns}"
+    part = (video.span_s, video.span_frames, video.annotated_box, video.annotated_box_px)
+    if part != (None,) * 4:
+        text += f"\0{part}"
     name = hashlib.sha256(text.encode()).hexdigest()
     return f"{name[:2]}/{name[2:34]}.parquet"
 

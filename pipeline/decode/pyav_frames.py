@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 REORDER = 32
 """Most packets that a decoder holds back before it shows a frame; codecs allow 16 frames, or 32 fields."""
+INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+"""Containers in which FFmpeg finds key frames by an index."""
+LEAST_SEEK_S = 2.0
+"""Less is decoded from the start of the file."""
 NO_PIXELS: Image = np.zeros((0, 0, 3), np.uint8)
 
 
@@ -125,6 +129,7 @@ class _Pass:
 
     def frames(self) -> Iterator[tuple[int, Image | None]]:
         """All wanted frames."""
+        self._seek()
         with listening() as messages:
             number = -1
             packets = self._container.demux(self._stream)
@@ -143,6 +148,45 @@ class _Pass:
             yield from self._release()
         while self._pending:
             yield from self._pass_over(self._pending.popleft())
+
+    def _seek(self) -> None:
+        """Begin with the second last key frame before the first wanted frame, where the container has an index.
+
+        Pictures that follow a key frame and are shown before it may need what is before it, and so look damaged.
+        The next key frame ends that damage, so it has to come before the first wanted frame.
+        """
+        first = self._pending[0] if self._pending else 0
+        start_s = self._probe.start_s
+        if (
+            start_s is None
+            or self._probe.container not in INDEXED
+            or self._probe.times_s[first] < LEAST_SEEK_S
+        ):
+            return
+        wanted = int((float(self._probe.times_s[first]) + start_s) / float(self._stream.time_base))
+        last = self._key_before(wanted)
+        if last is None or self._key_before(last - 1) is None:
+            self._container.seek(0, stream=self._stream, backward=True)
+
+    def _key_before(self, time: int) -> int | None:
+        """Go to the last key frame that is decoded and shown by `time`; returns when that is, None without one.
+
+        Times are in units of the stream's time base.
+        """
+        at = time
+        while at >= 0:
+            self._container.seek(at, stream=self._stream, backward=True)
+            packet = self._next_packet(self._container.demux(self._stream))
+            if packet is None or packet.pts is None or packet.dts is None:
+                return None
+            earlier = min(packet.pts, packet.dts)
+            if max(packet.pts, packet.dts) <= time:
+                self._container.seek(at, stream=self._stream, backward=True)
+                return int(earlier)
+            if earlier > at:
+                return None
+            at = earlier - 1
+        return None
 
     def _next_packet(self, packets: Iterator[Any]) -> Any | None:
         """The next packet; None where the demuxer gives up, as at the end of a file."""

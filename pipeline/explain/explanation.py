@@ -16,7 +16,7 @@ from pipeline.explain.build_folder import BuildFolder, same_curation
 from pipeline.explain.lookup import Known, UnknownVideo, find
 from pipeline.explain.settings import deciding_settings
 from pipeline.records import Timeline, TimelineFace
-from pipeline.sources.folder import list_folder
+from pipeline.sources.dataset import list_source
 from pipeline.sources.manifest import SourceError
 from pipeline.staging import FOLDER, StagedVideo, read_staged_video
 from shards.layout import DATASET_JSON
@@ -101,7 +101,7 @@ def _listed(folder: BuildFolder) -> dict[str, Known]:
     if folder.source is None or not isinstance(configured, dict):
         return {}
     try:
-        videos = list_folder(Source.model_validate({**configured, "path": folder.source})).videos
+        videos = list_source(Source.model_validate({**configured, "path": folder.source})).videos
     except (SourceError, ValidationError):
         return {}
     return {video.video_id: Known(video.video_id, video.source, video.uri) for video in videos}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo
 
-from shards.schema import Record
+from shards.schema import Attribute, Box, Record, Span
 
 MOST_NAMED = 5
 """Unreadable directories that a message names."""
@@ -65,6 +65,16 @@ class Video(Record):
     """Absolute path, as all nodes of the cluster see it."""
     origin: str | None = None
     license: str | None = None
+    attributes: tuple[Attribute, ...] = ()
+    source_person: str | None = None
+    span_s: Span | None = None
+    """The part of the file that is the video, in seconds from the file's start; None for all of it."""
+    span_frames: tuple[int, int] | None = None
+    """The same as first and last frame, both included, where the source counts frames."""
+    annotated_box: Box | None = None
+    """The person's box in the file's frames, as fractions of their width and height: x0, y0, x1, y1."""
+    annotated_box_px: Box | None = None
+    """The same in pixels, where the source does not give the size of the frame."""
     bytes: int
     modified_ns: int
 
@@ -81,6 +91,14 @@ class Ignored(Record):
     """Files and directories that `source.include` or `source.exclude` leaves out."""
     unreadable: list[str] = Field(default_factory=list)
     """Subdirectories that this user may not list, relative to the root."""
+    unannotated: int = 0
+    """Video files of a dataset that are neither annotated clips nor what they are cut from."""
+    duplicates: int = 0
+    """Second files of a clip or a download that has one."""
+    annotated: int = 0
+    """Clips that the annotations of a dataset list."""
+    missing: list[str] = Field(default_factory=list)
+    """Those of them that have no file."""
 
     def messages(self) -> list[str]:
         """One sentence for each kind; none when everything was listed."""
@@ -101,6 +119,16 @@ class Ignored(Record):
         if self.excluded:
             names = "1 file or directory" if self.excluded == 1 else f"{self.excluded} files or directories"
             sentences.append(f"Ignored {names} by source.include and source.exclude.")
+        if self.unannotated:
+            sentences.append(f"Ignored {_videos(self.unannotated)} that the annotations do not name.")
+        if self.duplicates:
+            sentences.append(f"Ignored {_videos(self.duplicates)} with the name of another.")
+        if self.missing:
+            some = ", ".join(self.missing[:MOST_NAMED])
+            more = ", …" if len(self.missing) > MOST_NAMED else ""
+            sentences.append(
+                f"warning: {len(self.missing)} of {self.annotated} annotated clips have no file: {some}{more}."
+            )
         if self.unreadable:
             listed = ", ".join(self.unreadable[:MOST_NAMED])
             more = ", …" if len(self.unreadable) > MOST_NAMED else ""
@@ -111,6 +139,10 @@ class Ignored(Record):
                 f"Grant read access, or add {'it' if one else 'them'} to source.exclude."
             )
         return sentences
+
+
+def _videos(count: int) -> str:
+    return "1 video file" if count == 1 else f"{count} video files"
 
 
 class Manifest(Record):

@@ -17,7 +17,7 @@ from faces.profiles import load_detector, load_embedder
 from faces.registry import Weights
 from pipeline.config import Config
 from pipeline.decode.frames import CorruptFrame, Frame
-from pipeline.decode.plan import plan_frames
+from pipeline.decode.plan import frames_between, plan_frames
 from pipeline.decode.probe import Probe
 from pipeline.devices import gpu_fault
 from pipeline.records import AnalysedFrame, Analysis, CandidateTrack, Timeline, TimelineFace
@@ -43,6 +43,8 @@ from pipeline.stopwatch import Stopwatch
 from shards.schema import (
     FAILURES,
     IMAGES_PER_IDENTITY,
+    Box,
+    FromSource,
     Reason,
     Status,
     TrackOutcome,
@@ -102,10 +104,11 @@ class VideoAnalyser:
                     facts["sha256"] = opened.sha256()
                     found = opened.probe()
                 facts |= _facts(found)
-                if found.frames < IMAGES_PER_IDENTITY:
-                    detail = f"{found.frames} frames, {IMAGES_PER_IDENTITY} needed"
-                    raise DecodeFailed(Rejection(Reason.TOO_SHORT, detail))
-                tracks, analysed, faces_seen = self._track(opened, found, watch)
+                part = part_of(video, found)
+                facts |= _place(video, found, part)
+                if len(part) < IMAGES_PER_IDENTITY:
+                    raise DecodeFailed(_too_short(part, found))
+                tracks, analysed, faces_seen = self._track(opened, found, part, facts["annotated_box"], watch)
         except DecodeFailed as failure:
             return _rejected(video, failure.rejection, facts, watch)
         except DeviceFailure as error:
@@ -115,18 +118,18 @@ class VideoAnalyser:
         return self._outcome_of(video, tracks, analysed, facts, watch)
 
     def _track(
-        self, opened: SandboxedVideo, found: Probe, watch: Stopwatch
+        self, opened: SandboxedVideo, found: Probe, part: range, region: Box | None, watch: Stopwatch
     ) -> tuple[list[Track], list[AnalysedFrame], int]:
         config = self._config
         cuts, tracker = ShotCuts(config.tracking.cut_distance), Tracker(config.tracking)
-        planned = plan_frames(found.times_s, config.frames.per_second, config.frames.max_per_video)
+        planned = plan_frames(found.times_s, config.frames.per_second, config.frames.max_per_video, part)
         analysed: list[AnalysedFrame] = []
         faces_seen = 0
         decoded = watch.each("decode", opened.frames(planned, config.frames.decoder))
         while some := list(islice(decoded, self._batch)):
             sound = [frame for frame in some if isinstance(frame, Frame)]
             analysed += [_analysed(frame) for frame in some]
-            for frame, observations in zip(sound, self._observer.observe(sound, watch), strict=True):
+            for frame, observations in zip(sound, self._observer.observe(sound, watch, region), strict=True):
                 faces_seen += len(observations)
                 with watch.step("track"):
                     tracker.add(observations, frame.time_s, cuts.is_cut(frame.image))
@@ -181,8 +184,7 @@ class VideoAnalyser:
             outcomes = [_without_identity(track, damage) for track in outcomes]
             kept, jpegs, masks = [], [], []
         outcome = VideoOutcome(
-            **_identity_of(video),
-            **facts,
+            **(_identity_of(video) | facts),
             **_verdict(outcomes, damage),
             frame_reasons=dict(sorted(dropped.items())),
             tracks=outcomes,
@@ -222,6 +224,36 @@ class VideoAnalyser:
             if verdict.usable_frames < IMAGES_PER_IDENTITY:
                 reason = too_few(track, verdict.usable_frames, verdict.dropped, config.faces)
                 return replace(verdict, result=reason), reason
+
+
+def part_of(video: Video, found: Probe) -> range:
+    """The frames of a file that are the video, as indices in display order."""
+    if video.span_frames is not None:
+        first, last = video.span_frames
+        return range(min(first, found.frames), min(last + 1, found.frames))
+    if video.span_s is not None:
+        return frames_between(found.times_s, *video.span_s)
+    return range(found.frames)
+
+
+def _place(video: Video, found: Probe, part: range) -> dict[str, Any]:
+    """Where in its file a video is: the span in seconds, and the person's box as fractions of the frame."""
+    span_s, box = video.span_s, video.annotated_box
+    if video.span_frames is not None and part:
+        span_s = (
+            round(float(found.times_s[part[0]]), 3),
+            round(float(found.times_s[part[-1]]) + 1 / found.fps, 3),
+        )
+    if video.annotated_box_px is not None:
+        width, height = found.shown_size
+        x0, y0, x1, y1 = video.annotated_box_px
+        box = (x0 / width, y0 / height, x1 / width, y1 / height)
+    return {"span_s": span_s, "annotated_box": box}
+
+
+def _too_short(part: range, found: Probe) -> Rejection:
+    of = "" if len(part) == found.frames else f" of the {found.frames} in the file are in its span"
+    return Rejection(Reason.TOO_SHORT, f"{len(part)} frames{of}, {IMAGES_PER_IDENTITY} needed")
 
 
 def _analysed(frame: Frame | CorruptFrame) -> AnalysedFrame:
@@ -274,13 +306,14 @@ def _verdict(tracks: list[TrackOutcome], damage: Rejection | None) -> dict[str, 
 def _rejected(video: Video, rejection: Rejection, facts: dict[str, Any], watch: Stopwatch) -> AnalysedVideo:
     status = Status.FAILED if rejection.reason in FAILURES else Status.REJECTED
     outcome = VideoOutcome(
-        **_identity_of(video), **facts, status=status, reason=rejection.reason, detail=rejection.detail
+        **(_identity_of(video) | facts), status=status, reason=rejection.reason, detail=rejection.detail
     )
     return AnalysedVideo(Analysis(outcome=outcome, seconds=dict(watch.seconds)), [], [])
 
 
 def _identity_of(video: Video) -> dict[str, Any]:
-    return video.model_dump(include={"video_id", "source", "uri", "origin", "license", "bytes"})
+    known = set(FromSource.model_fields) | {"video_id", "uri", "bytes"}
+    return video.model_dump(include=known)
 
 
 def _facts(found: Probe) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pipeline.decode.frames import Frame
 from pipeline.stages.gate import GATES_PX, largest_crop
 from pipeline.stages.recognition import AlignedFace
 from pipeline.stopwatch import Stopwatch
-from shards.schema import Reason
+from shards.schema import Box, Reason
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,25 @@ class FaceObserver:
         self._config = config
         self._jpeg_quality = jpeg_quality
 
-    def observe(self, frames: list[Frame], watch: Stopwatch) -> list[list[FaceObservation]]:
-        """All faces of each frame of one video, best detection first."""
+    def observe(
+        self, frames: list[Frame], watch: Stopwatch, region: Box | None = None
+    ) -> list[list[FaceObservation]]:
+        """All faces of each frame of one video, best detection first.
+
+        Args:
+            frames: of the video.
+            watch: counts the time.
+            region: where the source has annotated the person, as fractions of the frame; a face whose centre is
+                outside of it is another's.
+        """
         with watch.step("detect"):
             detections = self._detector.detect_all([frame.image for frame in frames])
         return [
-            [self._observe(frame, detection, watch) for detection in of_frame]
+            [
+                self._observe(frame, detection, watch)
+                for detection in of_frame
+                if region is None or _is_in(detection.box, region, frame.image)
+            ]
             for frame, of_frame in zip(frames, detections, strict=True)
         ]
 
@@ -140,6 +153,13 @@ class FaceObserver:
                 np.ascontiguousarray(cut(image, square)), self._jpeg_quality, "RGB", "444"
             )
         return replace(seen, usable=UsableFace(landmarks, sharp, face, square, jpeg))
+
+
+def _is_in(box: Floats, region: Box, image: Image) -> bool:
+    height, width = image.shape[:2]
+    x, y = (box[0] + box[2]) / 2 / width, (box[1] + box[3]) / 2 / height
+    x0, y0, x1, y1 = region
+    return bool(x0 <= x <= x1 and y0 <= y <= y1)
 
 
 def check_exposure(image: Image, box: Floats, config: Faces) -> Reason | None:

@@ -215,6 +215,39 @@ def test_the_time_that_the_networks_take_counts_as_well(
     assert outcome.detail == "longer than 3 s (run.video_timeout_s); --retry-failed tries again"
 
 
+def test_a_part_of_a_file_is_analysed_alone(analyser: VideoAnalyser, videos: dict[str, Video]) -> None:
+    whole = videos["face"]
+    part = whole.model_copy(update={"span_s": (1.0, 3.0)})
+    counted = whole.model_copy(update={"span_frames": (10, 29)})
+    for video in (part, counted):
+        outcome = analyser.analyse(video).analysis
+        assert outcome.outcome.analysed_frames == 12
+        times = [frame.time_s for frame in outcome.timeline.frames]
+        assert (times[0], times[-1]) == (1.0, 2.9)
+        assert outcome.outcome.span_s == (1.0, 3.0)
+        assert outcome.outcome.sha256 == analyser.analyse(whole).analysis.outcome.sha256
+
+
+def test_a_part_that_the_file_does_not_hold_says_so(
+    analyser: VideoAnalyser, videos: dict[str, Video]
+) -> None:
+    beyond = videos["face"].model_copy(update={"span_s": (3.7, 9.0)})
+    outcome = analyser.analyse(beyond).analysis.outcome
+    assert (outcome.status, outcome.reason) == (Status.REJECTED, Reason.TOO_SHORT)
+    assert outcome.detail == "3 frames of the 40 in the file are in its span, 8 needed"
+
+
+def test_a_face_outside_of_the_annotated_box_is_another_s(
+    analyser: VideoAnalyser, videos: dict[str, Video]
+) -> None:
+    here = videos["face"].model_copy(update={"annotated_box": (0.2, 0.1, 0.9, 0.9)})
+    there = videos["face"].model_copy(update={"annotated_box_px": (0, 240, 80, 320)})
+    assert analyser.analyse(here).analysis.outcome.identities == 1
+    outcome = analyser.analyse(there).analysis.outcome
+    assert (outcome.reason, outcome.faces_seen) == (Reason.NO_FACE, 0)
+    assert outcome.annotated_box == (0, 0.75, 0.25, 1)
+
+
 def test_a_video_whose_analysis_ends_its_process_again_and_again_is_one_failed_row(
     tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
 ) -> None:

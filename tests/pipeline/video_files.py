@@ -37,7 +37,8 @@ def textured_frame(number: int, width: int, height: int) -> Image:
     rng = np.random.default_rng(7)
     coarse = rng.integers(0, 256, (height // 16 + 12, width // 16 + 12, 3), np.uint8)
     pattern = cv2.resize(coarse, None, fx=16, fy=16, interpolation=cv2.INTER_CUBIC)
-    image = pattern[number : number + height, 2 * number : 2 * number + width].astype(int)
+    x = number % 90  # then from the start again
+    image = pattern[x : x + height, 2 * x : 2 * x + width].astype(int)
     return (image + rng.integers(-8, 9, image.shape) * (number % 3)).clip(0, 255).astype(np.uint8)
 
 

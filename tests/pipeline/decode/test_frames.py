@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,8 +23,8 @@ from video_files import (
 )
 
 from pipeline.decode.frames import DecodeError, Frame, decode
-from pipeline.decode.plan import plan_frames
-from pipeline.decode.pyav_frames import pyav_frames
+from pipeline.decode.plan import frames_between, plan_frames
+from pipeline.decode.pyav_frames import _Pass, pyav_frames
 
 
 def test_the_end_of_one_pass_takes_no_frames_from_another(tmp_path: Path) -> None:
@@ -114,6 +116,83 @@ def test_a_file_that_has_vanished_since_is_a_decode_error(tmp_path: Path) -> Non
     for decoder in DECODERS:
         with pytest.raises(DecodeError):
             list(decode(tmp_path / "a.mp4", found, np.arange(3), decoder))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [
+        (".mp4", "libx264", {"g": "20", "bf": "3"}),
+        (".mp4", "libx264", {"g": "20", "bf": "3", "x264-params": "open-gop=1"}),
+        (".mkv", "libx265", {"x265-params": "keyint=20:open-gop=1:log-level=none"}),
+        (".webm", "libvpx-vp9", {"g": "20", "deadline": "realtime"}),
+        (".mp4", "mpeg4", {"g": "20", "bf": "2"}),
+        (".avi", "mpeg4", {"g": "20"}),
+        (".ts", "libx264", {"g": "20", "bf": "3"}),
+    ],
+)
+def test_a_part_of_a_file_is_the_same_frames_as_in_the_whole(
+    tmp_path: Path, suffix: str, codec: str, options: dict[str, str]
+) -> None:
+    path = write_video(tmp_path / f"long{suffix}", 200, codec=codec, options=options, texture=True)
+    found = known(path)
+    whole = dict(pyav_frames(path, found, range(found.frames)))
+    for first in (55, 79, 80, 81, 120, 197):
+        wanted = range(first, min(first + 30, found.frames), 3)
+        part = list(pyav_frames(path, found, wanted))
+        assert [index for index, _ in part] == list(wanted)
+        for index, image in part:
+            assert image is not None
+            np.testing.assert_array_equal(image, whole[index])
+
+
+def test_a_part_of_a_long_file_is_read_from_its_key_frame_on(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "long.mp4", 400, options={"g": "20"}, texture=True)
+    found = known(path)
+    read = []
+    decode = _Pass._decode
+
+    def counted(self: _Pass, *packet_and_more: Any) -> Any:
+        read.append(1)
+        return decode(self, *packet_and_more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Pass, "_decode", counted)
+        assert len(list(pyav_frames(path, found, range(330, 340)))) == 10
+    assert len(read) < 60
+
+
+def test_damage_before_a_part_does_not_reach_it(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "long.mp4", 200, options={"g": "20"}, texture=True)
+    found = known(path)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        places = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
+    for start, size in places[30:34]:
+        content[start + 12 : start + size] = bytes(size - 12)
+    path.write_bytes(content)
+    assert any(image is None for _, image in pyav_frames(path, found, range(200)))
+    assert all(image is not None for _, image in pyav_frames(path, found, range(100, 140)))
+    assert any(image is None for _, image in pyav_frames(path, found, range(35, 60)))
+
+
+@pytest.mark.parametrize(
+    ("span", "frames"),
+    [
+        ((0.0, 0.2), range(5)),
+        ((0.04, 0.12), range(1, 3)),
+        ((0.0402, 0.1198), range(1, 3)),
+        ((9, 10), range(0)),
+    ],
+)
+def test_a_span_holds_the_frames_that_are_first_shown_in_it(span: tuple[float, float], frames: range) -> None:
+    found = frames_between(np.arange(20) / 25, *span)
+    assert list(found) == list(frames)
+
+
+def test_a_part_is_planned_like_a_file_of_its_own() -> None:
+    times = np.arange(500) / 25
+    part = plan_frames(times, 5, 400, range(100, 200))
+    np.testing.assert_array_equal(part, 100 + plan_frames(times[:100], 5, 400))
 
 
 def test_planned_frames_are_evenly_spaced_from_the_first_to_the_last() -> None:

@@ -1,0 +1,152 @@
+"""The clips of a dataset are found by the names in its annotations, in the official layouts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.config import Source
+from pipeline.sources.dataset import list_source
+from pipeline.sources.manifest import Manifest, SourceError
+from shards.schema import Attribute
+
+DASHED = "-2KGPYEFnsU"
+
+
+def entry(origin: str) -> dict[str, Any]:
+    return {
+        "ytb_id": origin,
+        "duration": {"start_sec": 1, "end_sec": 3},
+        "bbox": {"top": 0.1, "bottom": 0.6, "left": 0.2, "right": 0.4},
+        "attributes": {"appearance": [0, 1], "action": [1]},
+    }
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def listed(manifest: Manifest) -> list[tuple[str, str]]:
+    return [(video.video_id, video.uri) for video in manifest.videos]
+
+
+@pytest.fixture
+def celebv_hq(tmp_path: Path) -> Path:
+    root = tmp_path / "downloaded_celebvhq"
+    names = [f"{DASHED}_8", f"{DASHED}_11", f"{DASHED}_8_1", "M2Ohb0FAaJU_1"]
+    content = {
+        "meta_info": {"appearance_mapping": ["blurry", "male"], "action_mapping": ["talk"]},
+        "clips": {name: entry(name[:11]) for name in names},
+    }
+    touch(root, "raw/holiday.mp4", f"processed/{DASHED}_8.mp4", f"processed/{DASHED}_8_1.mp4", "raw/a.part")
+    (tmp_path / "celebvhq_info.json").write_text(json.dumps(content))
+    return root
+
+
+def test_clips_of_celebv_hq_have_their_origin_and_attributes(celebv_hq: Path) -> None:
+    manifest = list_source(Source.model_validate({"kind": "celebv-hq", "path": celebv_hq}))
+    assert listed(manifest) == [
+        (f"celebv-hq/{DASHED}_8", f"processed/{DASHED}_8.mp4"),
+        (f"celebv-hq/{DASHED}_8_1", f"processed/{DASHED}_8_1.mp4"),
+    ]
+    for video in manifest.videos:
+        assert (video.source, video.origin) == ("celebv-hq", DASHED)
+        assert video.attributes == (
+            Attribute(name="action", value="talk"),
+            Attribute(name="appearance", value="male"),
+        )
+    assert manifest.ignored.messages() == [
+        "Ignored 1 file that is not a video (.part: 1).",
+        "Ignored 1 video file that the annotations do not name.",
+        f"warning: 2 of 4 annotated clips have no file: {DASHED}_11, M2Ohb0FAaJU_1.",
+    ]
+
+
+def test_a_doubled_suffix_is_that_of_celebv_text(tmp_path: Path) -> None:
+    origin = "oC9r-CTbToE"
+    content = {f"{origin}_0_{number}.mp4": entry(origin) for number in range(3)}
+    (tmp_path / "celebvtext_info.json").write_text(json.dumps(content))
+    touch(tmp_path, f"sp_0002/{origin}_0_0.mp4.mp4", f"{origin}_0_0.mp4", f"sp_0003/{origin}_0_2.mp4")
+    manifest = list_source(Source.model_validate({"kind": "celebv-text", "name": "text", "path": tmp_path}))
+    assert listed(manifest) == [
+        (f"text/{origin}_0_0", f"{origin}_0_0.mp4"),
+        (f"text/{origin}_0_2", f"sp_0003/{origin}_0_2.mp4"),
+    ]
+    assert manifest.ignored.duplicates == 1
+    assert manifest.ignored.missing == [f"{origin}_0_1"]
+
+
+def test_crops_of_talkinghead_are_found_by_all_lists_of_tubes(tmp_path: Path) -> None:
+    for name, line in (
+        ("small", "--Y9imYnfBw_0000, 720, 1280, 0, 271, 504, 63, 792, 351"),
+        ("val", "1lSejjfNHpw_0075, 1080, 1920, 0, 728, 671, 47, 1471, 847"),
+    ):
+        (tmp_path / f"{name}_video_tubes.txt").write_text(f"{line}\n{line}\n")
+    crop = "--Y9imYnfBw_0000_S0_E271_L504_T63_R792_B351"
+    touch(tmp_path, f"small/cropped_clips/{crop}.mp4")
+    manifest = list_source(Source.model_validate({"kind": "talkinghead-1kh", "path": tmp_path}))
+    (video,) = manifest.videos
+    assert (video.video_id, video.origin, video.span_frames) == (
+        f"talkinghead-1kh/{crop}",
+        "--Y9imYnfBw",
+        None,
+    )
+    assert (manifest.ignored.annotated, len(manifest.ignored.missing)) == (2, 1)
+
+
+def test_without_its_crop_a_tube_is_a_part_of_its_chunk(tmp_path: Path) -> None:
+    (tmp_path / "small_video_tubes.txt").write_text(
+        "--Y9imYnfBw_0000, 720, 1280, 0, 271, 504, 63, 792, 351\n"
+        "--Y9imYnfBw_0000, 720, 1280, 272, 423, 493, 60, 781, 348\n"
+    )
+    touch(tmp_path, "small/1min_clips/--Y9imYnfBw_0000.mp4", "small/raw_videos/--Y9imYnfBw.mp4")
+    manifest = list_source(Source.model_validate({"kind": "talkinghead-1kh", "path": tmp_path}))
+    assert [(video.uri, video.span_frames) for video in manifest.videos] == [
+        ("small/1min_clips/--Y9imYnfBw_0000.mp4", (0, 271)),
+        ("small/1min_clips/--Y9imYnfBw_0000.mp4", (272, 423)),
+    ]
+    assert manifest.videos[0].annotated_box == (504 / 1280, 63 / 720, 792 / 1280, 351 / 720)
+    assert manifest.ignored.unannotated == 1
+
+
+def test_without_its_own_file_a_clip_is_a_part_of_the_download(celebv_hq: Path) -> None:
+    touch(celebv_hq, f"raw/{DASHED}.webm")
+    manifest = list_source(Source.model_validate({"kind": "celebv-hq", "path": celebv_hq}))
+    assert [(video.uri, video.span_s) for video in manifest.videos] == [
+        (f"raw/{DASHED}.webm", (1, 3)),
+        (f"processed/{DASHED}_8.mp4", None),
+        (f"processed/{DASHED}_8_1.mp4", None),
+    ]
+    assert manifest.ignored.missing == ["M2Ohb0FAaJU_1"]
+
+
+def test_what_cannot_be_listed_is_named(celebv_hq: Path, tmp_path: Path) -> None:
+    def message(**source: Any) -> str:
+        with pytest.raises(SourceError) as caught:
+            list_source(Source.model_validate({"kind": "celebv-hq", "path": celebv_hq, **source}))
+        return str(caught.value)
+
+    info = tmp_path / "celebvhq_info.json"
+    assert "no file below" in message(path=celebv_hq / "raw", annotations=info)  # it holds a holiday
+    info.write_text("{")
+    assert f"source.annotations: {info}, the whole file: not JSON" in message()
+    assert "cannot read" in message(annotations=tmp_path / "other.json")
+    info.unlink()
+    assert "have no celebvhq_info.json. Give the annotation file of celebv-hq" in message()
+
+
+def test_annotations_of_a_plain_folder_are_an_error() -> None:
+    with pytest.raises(ValidationError, match=r"source\.kind=folder reads none"):
+        Source.model_validate({"path": "/clips", "annotations": "/clips/info.json"})
+
+
+def test_a_source_is_named_after_its_kind_unless_it_has_a_name() -> None:
+    assert Source.model_validate({"kind": "celebv-text", "path": "/clips"}).name == "celebv-text"
+    assert Source.model_validate({"path": "/clips"}).name == "folder"
