@@ -101,10 +101,16 @@ def _erased(output: Path, generation: int) -> BuildError:
 
 def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> DatasetMetadata:
     staged = {video.video_id: video for video in plan.manifest.videos}
-    # What the source says changes no image, so its present word applies, not that of the curation.
+    # What the source says of a video changes no image, so its present word applies, not that of the curation.
     outcomes = [
         plan.staging.outcome(video).model_copy(
-            update={"license": video.license, "origin": video.origin, "attributes": list(video.attributes)}
+            update={
+                "uri": video.uri,
+                "license": video.license,
+                "origin": video.origin,
+                "attributes": list(video.attributes),
+                "source_person": video.source_person,
+            }
         )
         for video in plan.manifest.videos
     ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.decode.decord_frames import decord_frames, decord_reads
 from pipeline.decode.picture import Image
 from pipeline.decode.probe import Probe
-from pipeline.decode.pyav_frames import DecodeError, pyav_frames
+from pipeline.decode.pyav_frames import LEAST_SEEK_S, DecodeError, pyav_frames
 
 __all__ = ["CorruptFrame", "DecodeError", "Frame", "decode"]
 
@@ -55,7 +55,9 @@ def decode(
     wanted = indices.tolist()
     if not wanted:
         return
-    if decoder == "decord" and decord_reads(path, probe):
+    # A part of a long file is PyAV's: decord would read everything before it, and no damage there may count.
+    whole = probe.times_s[wanted[0]] < LEAST_SEEK_S
+    if decoder == "decord" and whole and decord_reads(path, probe):
         verdicts = list(pyav_frames(path, probe, range(wanted[-1] + 1), pixels=False))
         # A frame that is corrupt, or shows nothing, would make the frame numbers of the two decoders differ.
         if len(verdicts) == wanted[-1] + 1 and all(image is not None for _, image in verdicts):

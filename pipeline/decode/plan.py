@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HALF_MS = 5e-4
-"""Annotations are rounded to hundredths of a second and less, times of frames to the container's clock."""
+"""Containers round the times of frames to their clock, often to milliseconds."""
 
 
 def frames_between(times_s: NDArray[np.float64], start_s: float, end_s: float) -> range:

@@ -88,6 +88,8 @@ class Probe:
     """FFmpeg's name of the transfer function."""
     start_s: float | None = None
     """Time of the first frame by the container's clock; None where a packet's time does not name its frame."""
+    late_s: float = 0.0
+    """Seconds from the start of the file, which may be that of its sound, to the first frame."""
 
     @property
     def frames(self) -> int:
@@ -202,6 +204,7 @@ class _Index:
 
     times_s: NDArray[np.float64]
     start_s: float | None
+    late_s: float
     promised_s: float
 
 
@@ -215,13 +218,15 @@ def _read_index(path: Path) -> _Index | Rejection:
             return Rejection(Reason.NO_VIDEO_STREAM, "the only picture is the cover of an audio file")
         packets, times, start = _packets(container, stream)
         promised_frames, promised_s = stream.frames, _promised_seconds(container, stream)
+        file_start_s = None if container.start_time is None else container.start_time / 1_000_000
     if len(times) == 0:
         return Rejection(Reason.UNREADABLE, "the video stream holds no frames")
     if packets < COMPLETE * promised_frames:
         packets = _packets_without_edits(path)
     if packets < COMPLETE * promised_frames:
         return Rejection(Reason.TRUNCATED_FILE, f"{packets} of {promised_frames} frames are in the file")
-    return _Index(times, start, promised_s)
+    late_s = 0.0 if start is None or file_start_s is None else max(0.0, start - file_start_s)
+    return _Index(times, start, late_s, promised_s)
 
 
 def _packets(container: Any, stream: Any) -> tuple[int, NDArray[np.float64], float | None]:
@@ -293,6 +298,7 @@ def _describe(path: Path, index: _Index) -> Probe | Rejection:
             video_streams=len(container.streams.video),
             color_transfer=COLOR_TRANSFERS.get(int(frame.color_trc), "unspecified"),
             start_s=index.start_s,
+            late_s=index.late_s,
         )
 
 

@@ -85,6 +85,15 @@ def pyav_frames(
     import av
 
     try:
+        if _is_worth_seeking(probe, wanted):
+            with open_container(path) as container:
+                found = _Pass(container, probe, wanted, pixels).frames_from_key()
+                first = next(found, None)
+                if first is not None and first[1] is not None:
+                    yield first
+                    yield from found
+                    return
+        # A key frame that is none (intra refresh, a file without a list of them) cannot be decoded from.
         with open_container(path) as container:
             yield from _Pass(container, probe, wanted, pixels).frames()
     except MemoryError as error:
@@ -93,6 +102,15 @@ def pyav_frames(
         if is_lost_share(error):
             raise lost_share(error) from error
         raise DecodeError(f"pyav: {message_of(error)}") from error
+
+
+def _is_worth_seeking(probe: Probe, wanted: Sequence[int]) -> bool:
+    return (
+        len(wanted) > 0
+        and probe.start_s is not None
+        and probe.container in INDEXED
+        and bool(probe.times_s[wanted[0]] >= LEAST_SEEK_S)
+    )
 
 
 class _Pass:
@@ -129,7 +147,6 @@ class _Pass:
 
     def frames(self) -> Iterator[tuple[int, Image | None]]:
         """All wanted frames."""
-        self._seek()
         with listening() as messages:
             number = -1
             packets = self._container.demux(self._stream)
@@ -149,24 +166,26 @@ class _Pass:
         while self._pending:
             yield from self._pass_over(self._pending.popleft())
 
-    def _seek(self) -> None:
-        """Begin with the second last key frame before the first wanted frame, where the container has an index.
+    def frames_from_key(self) -> Iterator[tuple[int, Image | None]]:
+        """The same, begun with the second last key frame before the first of them; nothing where that fails.
 
         Pictures that follow a key frame and are shown before it may need what is before it, and so look damaged.
         The next key frame ends that damage, so it has to come before the first wanted frame.
         """
-        first = self._pending[0] if self._pending else 0
-        start_s = self._probe.start_s
-        if (
-            start_s is None
-            or self._probe.container not in INDEXED
-            or self._probe.times_s[first] < LEAST_SEEK_S
-        ):
+        import av
+
+        assert self._probe.start_s is not None  # noqa: S101 - by _is_worth_seeking
+        first_s = float(self._probe.times_s[self._pending[0]]) + self._probe.start_s
+        try:
+            with listening():
+                last = self._key_before(int(first_s / float(self._stream.time_base)))
+                sought = last is not None and self._key_before(last - 1) is not None
+        except av.FFmpegError as error:
+            if isinstance(error, MemoryError) or is_lost_share(error):
+                raise
             return
-        wanted = int((float(self._probe.times_s[first]) + start_s) / float(self._stream.time_base))
-        last = self._key_before(wanted)
-        if last is None or self._key_before(last - 1) is None:
-            self._container.seek(0, stream=self._stream, backward=True)
+        if sought:
+            yield from self.frames()
 
     def _key_before(self, time: int) -> int | None:
         """Go to the last key frame that is decoded and shown by `time`; returns when that is, None without one.
@@ -177,15 +196,16 @@ class _Pass:
         while at >= 0:
             self._container.seek(at, stream=self._stream, backward=True)
             packet = self._next_packet(self._container.demux(self._stream))
-            if packet is None or packet.pts is None or packet.dts is None:
+            if packet is None or packet.pts is None:
                 return None
-            earlier = min(packet.pts, packet.dts)
-            if max(packet.pts, packet.dts) <= time:
+            # Matroska stores no times of decoding.
+            times = (packet.pts, packet.pts if packet.dts is None else packet.dts)
+            if max(times) <= time:
                 self._container.seek(at, stream=self._stream, backward=True)
-                return int(earlier)
-            if earlier > at:
+                return int(min(times))
+            if min(times) > at:
                 return None
-            at = earlier - 1
+            at = min(times) - 1
         return None
 
     def _next_packet(self, packets: Iterator[Any]) -> Any | None:

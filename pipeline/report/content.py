@@ -198,7 +198,7 @@ def _times(tables: Tables, identity_count: int) -> dict[str, Any] | None:
         return None
     total = float(times.totals.sum())
     known = pc.is_in(tables.videos["video_id"], pa.array(times.videos))
-    footage = pc.sum(tables.videos.filter(known)["duration_s"]).as_py() or 0.0
+    footage = outcomes.footage_s(tables.videos.filter(known))
     per_video = np.column_stack([times.seconds, times.seconds.sum(axis=1)])
     rows = [
         {

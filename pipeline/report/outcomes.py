@@ -116,14 +116,26 @@ def by_source(videos: pa.Table, images: pa.Table) -> list[SourceRow]:
                 accepted=status[Status.ACCEPTED],
                 rejected=status[Status.REJECTED],
                 failed=status[Status.FAILED],
-                hours=(pc.sum(part["duration_s"]).as_py() or 0.0) / 3600,
-                gigabytes=(pc.sum(part["bytes"]).as_py() or 0) / 1e9,
+                hours=footage_s(part) / 3600,
+                gigabytes=sum(
+                    dict(zip(*(part[c].to_pylist() for c in ("uri", "bytes")), strict=True)).values()
+                )
+                / 1e9,
                 identities=pc.sum(part["identities"]).as_py() or 0,
                 persons=persons.get(source, 0),
                 licenses=tuple(sorted(licenses)),
             )
         )
     return sorted(rows, key=lambda row: (-row.videos, row.source))
+
+
+def footage_s(videos: pa.Table) -> float:
+    """Seconds of all videos: of a part of a file, only that part counts."""
+    spans, lengths = videos["span_s"].to_pylist(), videos["duration_s"].to_pylist()
+    return sum(
+        min(span[1], length) - span[0] if span is not None and length is not None else length or 0.0
+        for span, length in zip(spans, lengths, strict=True)
+    )
 
 
 def unaccepted(videos: pa.Table, limit: int) -> tuple[pa.Table, int]:

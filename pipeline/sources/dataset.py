@@ -57,9 +57,9 @@ def _list_dataset(source: Source, dataset: Dataset) -> Manifest:
         known = whole if name in clips else cut_from if name in parts else None
         if known is None:
             unannotated += 1
-        elif name in known:
-            duplicates += 1
-        else:
+            continue
+        duplicates += name in known
+        if name not in known or (file.bytes and not known[name].bytes):
             known[name] = file
     videos = {
         key: video

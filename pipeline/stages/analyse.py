@@ -24,6 +24,7 @@ from pipeline.records import AnalysedFrame, Analysis, CandidateTrack, Timeline, 
 from pipeline.rejection import Rejection
 from pipeline.sandbox import DecodeFailed, SandboxedDecoder
 from pipeline.sandbox.video import SandboxedVideo
+from pipeline.sources.annotations.celebv import BEYOND
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_track, frame_table, mask_png
 from pipeline.stages.gate import eighth_largest, least_face_px
@@ -232,7 +233,7 @@ def part_of(video: Video, found: Probe) -> range:
         first, last = video.span_frames
         return range(min(first, found.frames), min(last + 1, found.frames))
     if video.span_s is not None:
-        return frames_between(found.times_s, *video.span_s)
+        return frames_between(found.times_s + found.late_s, *video.span_s)
     return range(found.frames)
 
 
@@ -248,11 +249,14 @@ def _place(video: Video, found: Probe, part: range) -> dict[str, Any]:
         width, height = found.shown_size
         x0, y0, x1, y1 = video.annotated_box_px
         box = (x0 / width, y0 / height, x1 / width, y1 / height)
+        if max(box) > 1 + BEYOND:
+            detail = f"its annotated box ends at {x1:g}, {y1:g}, outside of the frame of {width} x {height}"
+            raise DecodeFailed(Rejection(Reason.NO_FACE, detail))
     return {"span_s": span_s, "annotated_box": box}
 
 
 def _too_short(part: range, found: Probe) -> Rejection:
-    of = "" if len(part) == found.frames else f" of the {found.frames} in the file are in its span"
+    of = "" if len(part) == found.frames else f" of the {found.frames} in the file are in the annotated span"
     return Rejection(Reason.TOO_SHORT, f"{len(part)} frames{of}, {IMAGES_PER_IDENTITY} needed")
 
 

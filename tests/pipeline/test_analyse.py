@@ -234,7 +234,7 @@ def test_a_part_that_the_file_does_not_hold_says_so(
     beyond = videos["face"].model_copy(update={"span_s": (3.7, 9.0)})
     outcome = analyser.analyse(beyond).analysis.outcome
     assert (outcome.status, outcome.reason) == (Status.REJECTED, Reason.TOO_SHORT)
-    assert outcome.detail == "3 frames of the 40 in the file are in its span, 8 needed"
+    assert outcome.detail == "3 frames of the 40 in the file are in the annotated span, 8 needed"
 
 
 def test_a_face_outside_of_the_annotated_box_is_another_s(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from pipeline.plan import BuildPlan, plan_build
 from pipeline.progress import Reporter
 from pipeline.provenance import LIBRARIES
 from pipeline.report.build import write_report
+from pipeline.sources.manifest import Manifest
 from pipeline.stages.finalize import FinalizedVideo
 from shards.erase import erase
 from shards.metadata import DatasetMetadata
 from shards.reader import Dataset
-from shards.schema import Reason, Split, Status
+from shards.schema import Attribute, Reason, Split, Status
 from shards.verify import verify
 
 PEOPLE = {"a.mp4": (0,), "b.mp4": (1, 2), "c.mp4": (0,), "d.mp4": (3,), "e.mp4": (4,)}
@@ -82,6 +84,23 @@ def test_the_images_of_each_identity_are_its_own(source: Path, tmp_path: Path) -
     }
     samples = {s.record.key: (s.images, s.masks) for s in Dataset.open(tmp_path / "mfhq").samples()}
     assert samples == kept
+
+
+def test_what_the_source_says_now_reaches_the_records_and_not_what_it_said(
+    source: Path, tmp_path: Path
+) -> None:
+    _, planned, _ = packed(source, tmp_path / "mfhq")
+    said = {"origin": "abc", "source_person": "P1", "attributes": (Attribute(name="action", value="talk"),)}
+    videos = [
+        video.model_copy(update=said | {"uri": f"moved/{video.uri}"}) for video in planned.manifest.videos
+    ]
+    again = replace(planned, manifest=Manifest(videos=videos))
+    pack(configured(source, tmp_path / "mfhq"), MODELS_USED, again, Reporter(Console(file=io.StringIO())))
+    dataset = Dataset.open(tmp_path / "mfhq")
+    assert all(video.uri.startswith("moved/") for video in dataset.videos())
+    for record in (sample.record for sample in dataset.samples()):
+        assert (record.origin, record.source_person) == ("abc", "P1")
+        assert record.attributes == [Attribute(name="action", value="talk")]
 
 
 def test_license_source_and_weights_reach_the_records(source: Path, tmp_path: Path) -> None:

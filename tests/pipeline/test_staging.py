@@ -52,6 +52,13 @@ def test_a_finished_video_comes_back_as_it_was_kept(
     assert [list(sample.masks) for sample in samples] == kept.masks
 
 
+def test_another_part_of_a_file_is_another_video(staging: Staging, videos: list[Video]) -> None:
+    staging.write(videos[0], accepted(videos[0]))
+    for part in ({"span_s": (1, 2)}, {"span_frames": (1, 2)}, {"annotated_box": (0, 0, 1, 1)}):
+        assert staging.finished([videos[0].model_copy(update=part)]) == []
+    assert staging.finished([videos[0].model_copy(update={"uri": "moved.mp4"})]) != []
+
+
 def test_a_video_that_gave_nothing_is_finished_too(staging: Staging, videos: list[Video]) -> None:
     kept = rejected(videos[0], Reason.NO_FACE)
     staging.write(videos[0], kept)

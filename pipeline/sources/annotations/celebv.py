@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,7 +31,7 @@ BEYOND = 0.05
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, strict=True)
 
 
 class _Duration(_Part):
@@ -46,11 +46,30 @@ class _Box(_Part):
     right: float
 
 
+class _Emotion(_Part):
+    emotion: str
+
+
+class _Emotions(_Part):
+    labels: str | list[_Emotion]
+
+
+class _Attributes(_Part):
+    appearance: list[Literal[0, 1]] | None = None
+    action: list[Literal[0, 1]] | None = None
+    emotion: _Emotions | None = None
+
+
 class _Entry(_Part):
     ytb_id: str = Field(pattern=f"^{YOUTUBE_ID}$")
     duration: _Duration
     bbox: _Box
-    attributes: dict[str, Any] = Field(default_factory=dict)
+    attributes: _Attributes = _Attributes()
+
+
+class _Meta(_Part):
+    appearance_mapping: list[str] = []
+    action_mapping: list[str] = []
 
 
 def read_celebv(path: Path) -> Iterator[AnnotatedClip]:
@@ -61,12 +80,12 @@ def read_celebv(path: Path) -> Iterator[AnnotatedClip]:
         OSError: it cannot be read.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise AnnotationError(path, "the whole file", f"not JSON ({error})") from error
     if not isinstance(content, dict):
         raise AnnotationError(path, "the whole file", "expected an object")
-    names = _names(path, content.get("meta_info", {}))
+    names = _validated(_Meta, content.get("meta_info", {}), path, "meta_info")
     sets = [content[name] for name in SETS if name in content] or [content]
     for entries in sets:
         if not isinstance(entries, dict) or not entries:
@@ -75,25 +94,21 @@ def read_celebv(path: Path) -> Iterator[AnnotatedClip]:
             yield _clip(path, key, entry, names)
 
 
-def _names(path: Path, meta_info: Any) -> dict[str, list[str]]:
-    """Names of the entries of each list of zeros and ones."""
-    if not isinstance(meta_info, dict):
-        raise AnnotationError(path, "meta_info", "expected an object")
-    return {
-        kind: list(map(str, meta_info[f"{kind}_mapping"]))
-        for kind in ("appearance", "action")
-        if f"{kind}_mapping" in meta_info
-    }
+Read = TypeVar("Read", bound=_Part)
 
 
-def _clip(path: Path, key: str, value: Any, names: Mapping[str, list[str]]) -> AnnotatedClip:
-    where = f"entry {key!r}"
+def _validated(kind: type[Read], value: Any, path: Path, where: str) -> Read:
     try:
-        entry = _Entry.model_validate(value)
+        return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the entry"
         raise AnnotationError(path, where, f"{field}: {first['msg']}") from error
+
+
+def _clip(path: Path, key: str, value: Any, names: _Meta) -> AnnotatedClip:
+    where = f"entry {key!r}"
+    entry = _validated(_Entry, value, path, where)
     name = key.removesuffix(".mp4")
     if not re.fullmatch(rf"{re.escape(entry.ytb_id)}_\d+(_\d+)?", name):
         raise AnnotationError(path, where, f"expected the name {entry.ytb_id}_<number>, or with two numbers")
@@ -103,8 +118,9 @@ def _clip(path: Path, key: str, value: Any, names: Mapping[str, list[str]]) -> A
             path, where, f"duration: ends at {span.end_sec:g} s, before {span.start_sec:g} s"
         )
     corners = (box.left, box.top, box.right, box.bottom)
-    if min(corners) < -BEYOND:
-        raise AnnotationError(path, where, f"bbox: {min(corners):g} lies outside of the frame")
+    outside = max(box.left, box.top) >= 1 and max(corners) <= 1 + BEYOND
+    if min(corners) < -BEYOND or outside:
+        raise AnnotationError(path, where, "bbox: lies outside of the frame")
     if box.right <= box.left or box.bottom <= box.top:
         raise AnnotationError(path, where, "bbox: its right and bottom are not beyond its left and top")
     in_pixels = max(corners) > 1 + BEYOND
@@ -119,22 +135,20 @@ def _clip(path: Path, key: str, value: Any, names: Mapping[str, list[str]]) -> A
     )
 
 
-def _attributes(
-    path: Path, where: str, attributes: dict[str, Any], names: Mapping[str, list[str]]
-) -> Iterator[Attribute]:
+def _attributes(path: Path, where: str, attributes: _Attributes, names: _Meta) -> Iterator[Attribute]:
     """What is annotated of a clip: all names that are marked, and the emotions."""
-    for kind, listed in names.items():
-        marks = attributes.get(kind)
-        if marks is None:
+    for kind, marks, listed in (
+        ("action", attributes.action, names.action_mapping),
+        ("appearance", attributes.appearance, names.appearance_mapping),
+    ):
+        if marks is None or not listed:
             continue
-        if not isinstance(marks, list) or len(marks) != len(listed):
+        if len(marks) != len(listed):
             raise AnnotationError(path, where, f"attributes.{kind}: expected {len(listed)} zeros and ones")
-        marked = [name for name, mark in zip(listed, marks, strict=True) if mark]
-        yield Attribute(name=kind, value=", ".join(marked))
-    emotion = attributes.get("emotion")
-    if isinstance(emotion, dict) and "labels" in emotion:
-        labels = emotion["labels"]
-        found = [label["emotion"] if isinstance(label, dict) else label for label in labels]
         yield Attribute(
-            name="emotion", value=labels if isinstance(labels, str) else ", ".join(map(str, found))
+            name=kind, value=", ".join(name for name, mark in zip(listed, marks, strict=True) if mark)
         )
+    if attributes.emotion is not None:
+        labels = attributes.emotion.labels
+        found = labels if isinstance(labels, str) else ", ".join(label.emotion for label in labels)
+        yield Attribute(name="emotion", value=found)

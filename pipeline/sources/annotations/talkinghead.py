@@ -18,6 +18,9 @@ from pipeline.sources.annotations.clip import AnnotatedClip, AnnotationError
 
 _CHUNK = re.compile(rf"(?P<origin>{YOUTUBE_ID})_(?P<chunk>\d{{4}})")
 _CROP = re.compile(rf"{_CHUNK.pattern}_S(\d+)_E(\d+)_L(\d+)_T(\d+)_R(\d+)_B(\d+)")
+_NUMBER = re.compile(r"[0-9]{1,7}")
+MOST_SHOWN = 120
+"""Characters of a line that a message shows."""
 FORMAT = "<id>_<chunk>, H, W, S, E, L, T, R, B"
 
 
@@ -28,7 +31,7 @@ def read_tubes(path: Path) -> Iterator[AnnotatedClip]:
         AnnotationError: a line is not in the format.
         OSError: the file cannot be read.
     """
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _tube(path, number, line)
@@ -38,8 +41,8 @@ def _tube(path: Path, number: int, line: str) -> AnnotatedClip:
     where = f"line {number}"
     part, *fields = (field.strip() for field in line.split(","))
     chunk = _CHUNK.fullmatch(part)
-    if chunk is None or len(fields) != 8 or not all(field.isdecimal() for field in fields):
-        raise AnnotationError(path, where, f"expected {FORMAT}, found {line.strip()!r}")
+    if chunk is None or len(fields) != 8 or not all(_NUMBER.fullmatch(field) for field in fields):
+        raise AnnotationError(path, where, f"expected {FORMAT}, found {line.strip()[:MOST_SHOWN]!r}")
     height, width, first, last, left, top, right, bottom = map(int, fields)
     if last < first or right <= left or bottom <= top or right > width or bottom > height:
         raise AnnotationError(

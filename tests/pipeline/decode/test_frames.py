@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,13 @@ def test_a_part_of_a_file_is_the_same_frames_as_in_the_whole(
             np.testing.assert_array_equal(image, whole[index])
 
 
-def test_a_part_of_a_long_file_is_read_from_its_key_frame_on(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "long.mp4", 400, options={"g": "20"}, texture=True)
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")]
+)
+def test_a_part_of_a_long_file_is_read_from_its_key_frame_on(
+    tmp_path: Path, suffix: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / f"long{suffix}", 400, codec=codec, options={"g": "20"}, texture=True)
     found = known(path)
     read = []
     decode = _Pass._decode
@@ -155,24 +161,50 @@ def test_a_part_of_a_long_file_is_read_from_its_key_frame_on(tmp_path: Path) -> 
         read.append(1)
         return decode(self, *packet_and_more)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Pass, "_decode", counted)
-        assert len(list(pyav_frames(path, found, range(330, 340)))) == 10
-    assert len(read) < 60
+    monkeypatch.setattr(_Pass, "_decode", counted)
+    assert len(list(pyav_frames(path, found, range(330, 340)))) == 10
+    assert len(read) < 80
+
+
+def without_list_of_key_frames(path: Path) -> None:
+    content = path.read_bytes()
+    assert content.count(b"stss") == 1
+    path.write_bytes(content.replace(b"stss", b"free"))
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ({"g": "50", "bf": "0", "x264-params": "intra-refresh=1"}, None),
+        ({"g": "20"}, without_list_of_key_frames),
+    ],
+)
+def test_where_a_key_frame_is_none_a_part_is_read_from_the_start(
+    tmp_path: Path, options: dict[str, str], change: Callable[[Path], None] | None
+) -> None:
+    path = write_video(tmp_path / "odd.mp4", 300, options=options, texture=True)
+    if change is not None:
+        change(path)
+    found = known(path)
+    whole = dict(pyav_frames(path, found, range(300)))
+    for first in (55, 120, 190, 220):
+        for index, image in pyav_frames(path, found, range(first, first + 40)):
+            assert image is not None
+            np.testing.assert_array_equal(image, whole[index])
 
 
 def test_damage_before_a_part_does_not_reach_it(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "long.mp4", 200, options={"g": "20"}, texture=True)
+    path = write_video(tmp_path / "long.mp4", 300, options={"g": "100", "bf": "0"}, texture=True)
     found = known(path)
     content = bytearray(path.read_bytes())
     with av.open(str(path)) as file:
         places = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
-    for start, size in places[30:34]:
-        content[start + 12 : start + size] = bytes(size - 12)
+    start, size = places[130]
+    content[start + 12 : start + size] = bytes(size - 12)
     path.write_bytes(content)
-    assert any(image is None for _, image in pyav_frames(path, found, range(200)))
-    assert all(image is not None for _, image in pyav_frames(path, found, range(100, 140)))
-    assert any(image is None for _, image in pyav_frames(path, found, range(35, 60)))
+    assert all(image is not None for _, image in pyav_frames(path, found, range(100, 130)))
+    assert all(image is None for _, image in pyav_frames(path, found, range(140, 175)))
+    assert all(image is not None for _, image in pyav_frames(path, found, range(200, 240)))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,29 @@ from pipeline.rejection import Rejection
 from shards.schema import Reason
 
 
+def test_a_picture_that_begins_after_the_sound_is_late(tmp_path: Path) -> None:
+    silent, sound, late = (tmp_path / f"{name}.mp4" for name in ("silent", "sound", "late"))
+    write_video(silent, 50, options={"bf": "0"})
+    write_audio(sound, 3.0)
+    with (
+        av.open(str(silent)) as pictures,
+        av.open(str(sound)) as sounds,
+        av.open(str(late), "w") as file,
+    ):
+        parts = [(part, file.add_stream_from_template(part.streams[0])) for part in (sounds, pictures)]
+        for (part, copy), delay_s in zip(parts, (0, 2), strict=True):
+            for packet in part.demux(part.streams[0]):
+                if packet.pts is not None and packet.dts is not None and packet.size:
+                    shift = round(delay_s / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.stream = copy
+                    file.mux(packet)
+    assert known(silent).late_s == 0
+    found = known(late)
+    assert found.late_s == pytest.approx(2.0, abs=0.1)
+    assert found.times_s[0] == 0
+
+
 def test_a_video_is_described(tmp_path: Path) -> None:
     found = known(write_video(tmp_path / "a.mp4", 24, (96, 64)))
     assert (found.codec, found.frames, found.shown_size, found.rotation_deg) == ("h264", 24, (96, 64), 0)

@@ -72,13 +72,31 @@ def test_a_box_in_pixels_waits_for_the_size_of_the_frame(tmp_path: Path) -> None
     [
         ("{", r"info\.json, the whole file: not JSON"),
         ("[]", "the whole file: expected an object"),
+        ("[" * 100_000, "the whole file: not JSON"),
+        (
+            {"meta_info": {"action_mapping": 5}, "clips": {"-abc_DEF012_1": ENTRY}},
+            "meta_info: action_mapping: ",
+        ),
+        (
+            {"-abc_DEF012_1": {**ENTRY, "attributes": {"emotion": {"labels": None}}}},
+            r"attributes\.emotion\.labels",
+        ),
+        ({"-abc_DEF012_1": {**ENTRY, "attributes": {"action": ["0"]}}}, r"attributes\.action\.0"),
+        ({"-abc_DEF012_1": {**ENTRY, "duration": {"start_sec": "1", "end_sec": 2}}}, r"duration\.start_sec"),
+        (
+            {"-abc_DEF012_1": {**ENTRY, "bbox": {"top": 1.01, "bottom": 1.04, "left": 0.1, "right": 0.2}}},
+            "bbox: lies outside of the frame",
+        ),
         ({"clips": {}}, "expected an object with one entry for each clip"),
         ({"abc": ENTRY}, "entry 'abc': expected the name -abc_DEF012_<number>"),
         ({"-abc_DEF012_1": {**ENTRY, "ytb_id": "../../etc"}}, "entry '-abc_DEF012_1': ytb_id: "),
         ({"-abc_DEF012_1": {**ENTRY, "duration": {"start_sec": 2, "end_sec": 2}}}, "duration: ends at 2 s"),
         ({"-abc_DEF012_1": {**ENTRY, "duration": {"start_sec": 2}}}, r"duration\.end_sec: Field required"),
         ({"-abc_DEF012_1": {**ENTRY, "bbox": {**ENTRY["bbox"], "right": 0.2}}}, "bbox: its right and bottom"),  # type: ignore[dict-item]
-        ({"-abc_DEF012_1": {**ENTRY, "bbox": {**ENTRY["bbox"], "left": -0.5}}}, "bbox: -0.5 lies outside"),  # type: ignore[dict-item]
+        (
+            {"-abc_DEF012_1": {**ENTRY, "bbox": {**ENTRY["bbox"], "left": -0.5}}},
+            "bbox: lies outside of the frame",
+        ),  # type: ignore[dict-item]
     ],
 )
 def test_an_entry_of_celebv_that_deviates_is_named(tmp_path: Path, content: Any, message: str) -> None:
@@ -105,6 +123,7 @@ def test_a_tube_has_its_frames_its_box_and_the_name_of_its_crop(tmp_path: Path) 
         "0-FQbhkWYuY, 720, 1280, 1300, 1439, 190, 0, 958, 704",
         "0-FQbhkWYuY_0001, 720, 1280, 1439, 1300, 190, 0, 958, 704",
         "0-FQbhkWYuY_0001, 720, 1280, 1300, 1439, 190, 0, 1281, 704",
+        f"0-FQbhkWYuY_0001, 720, 1280, 1300, {'9' * 5000}, 190, 0, 958, 704",
     ],
 )
 def test_a_tube_that_deviates_is_named_by_its_line(tmp_path: Path, line: str) -> None:
