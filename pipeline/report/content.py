@@ -27,7 +27,7 @@ LISTED_SHARDS = 200
 
 _VIDEO_COLUMNS = (
     *("video_id", "source", "uri", "license", "bytes", "status", "reason", "detail", "width", "height"),
-    *("duration_s", "analysed_frames", "corrupt_frames", "faces_seen", "frame_reasons", "tracks"),
+    *("duration_s", "span_s", "analysed_frames", "corrupt_frames", "faces_seen", "frame_reasons", "tracks"),
     *("identities", "annotated_box"),
 )
 _IMAGE_COLUMNS = (
