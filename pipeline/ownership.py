@@ -122,11 +122,13 @@ def _another_build(
         )
     finished, again = lost()
     if not finished:
-        cost = "no video is finished there yet."
+        cost = "no video of this build is finished there yet."
     elif not again:
         cost = f"all {finished} finished videos are then used."
     else:
         cost = f"{again} of {finished} finished videos are then curated again."
+    if (directory / DATASET_JSON).exists():
+        cost = f"the dataset that is there is then overwritten, and {cost}"
     return f"{facts}\nGive another output, or --replace to build over it: {cost}"
 
 

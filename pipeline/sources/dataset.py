@@ -119,6 +119,11 @@ def _clips(source: Source, dataset: Dataset) -> dict[str, AnnotatedClip]:
 
 def _annotation_files(source: Source, dataset: Dataset) -> Iterable[Path]:
     if source.annotations is not None:
+        if source.annotations.is_dir():
+            raise SourceError(
+                f"source.annotations: {printable(str(source.annotations))} is a directory. Give the file, such as "
+                f"{dataset.annotations}"
+            )
         return [source.annotations]
     for folder in (source.path, source.path.parent):
         if found := sorted(folder.glob(dataset.annotations)):

@@ -108,7 +108,7 @@ class VideoAnalyser:
                 part = part_of(video, found)
                 facts |= _place(video, found, part)
                 if len(part) < IMAGES_PER_IDENTITY:
-                    raise DecodeFailed(_too_short(part, found))
+                    raise DecodeFailed(_too_short(part, found, video))
                 tracks, analysed, faces_seen = self._track(opened, found, part, facts["annotated_box"], watch)
         except DecodeFailed as failure:
             return _rejected(video, failure.rejection, facts, watch)
@@ -180,6 +180,9 @@ class VideoAnalyser:
                 jpegs += [usable.faces[pick.row].jpeg for pick in picks]
                 masks += [mask_png(usable, pick.row) for pick in picks]
         damage = mostly_corrupt(analysed)
+        if not tracks and facts["annotated_box"] is not None:
+            detail = "no face whose centre is in the annotated box was found in any analysed frame"
+            damage = damage or Rejection(Reason.NO_FACE, detail)
         if damage is not None:
             # No identity is taken from what is left of such a video.
             outcomes = [_without_identity(track, damage) for track in outcomes]
@@ -255,8 +258,12 @@ def _place(video: Video, found: Probe, part: range) -> dict[str, Any]:
     return {"span_s": span_s, "annotated_box": box}
 
 
-def _too_short(part: range, found: Probe) -> Rejection:
-    of = "" if len(part) == found.frames else f" of the {found.frames} in the file are in the annotated span"
+def _too_short(part: range, found: Probe, video: Video) -> Rejection:
+    of = ""
+    if video.span_s is not None:
+        of = f" of {found.frames} are from {video.span_s[0]:g} to {video.span_s[1]:g} s"
+    if video.span_frames is not None:
+        of = f" of {found.frames} are frames {video.span_frames[0]} to {video.span_frames[1]}"
     return Rejection(Reason.TOO_SHORT, f"{len(part)} frames{of}, {IMAGES_PER_IDENTITY} needed")
 
 

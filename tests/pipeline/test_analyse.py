@@ -234,7 +234,7 @@ def test_a_part_that_the_file_does_not_hold_says_so(
     beyond = videos["face"].model_copy(update={"span_s": (3.7, 9.0)})
     outcome = analyser.analyse(beyond).analysis.outcome
     assert (outcome.status, outcome.reason) == (Status.REJECTED, Reason.TOO_SHORT)
-    assert outcome.detail == "3 frames of the 40 in the file are in the annotated span, 8 needed"
+    assert outcome.detail == "3 frames of 40 are from 3.7 to 9 s, 8 needed"
 
 
 def test_a_face_outside_of_the_annotated_box_is_another_s(
@@ -244,7 +244,8 @@ def test_a_face_outside_of_the_annotated_box_is_another_s(
     there = videos["face"].model_copy(update={"annotated_box_px": (0, 240, 80, 320)})
     assert analyser.analyse(here).analysis.outcome.identities == 1
     outcome = analyser.analyse(there).analysis.outcome
-    assert (outcome.reason, outcome.faces_seen) == (Reason.NO_FACE, 0)
+    assert (outcome.status, outcome.reason, outcome.faces_seen) == (Status.REJECTED, Reason.NO_FACE, 0)
+    assert outcome.detail == "no face whose centre is in the annotated box was found in any analysed frame"
     assert outcome.annotated_box == (0, 0.75, 0.25, 1)
 
 

@@ -131,7 +131,9 @@ def test_another_configuration_is_rejected_naming_every_key_that_differs(source:
 
 def test_an_output_where_nothing_is_finished_costs_nothing_to_replace(source: Path, output: Path) -> None:
     plan(source, output)
-    assert "no video is finished there yet" in rejection(source, output, "faces.max_yaw=60")
+    assert "no video of this build is finished there yet" in rejection(source, output, "faces.max_yaw=60")
+    (output / "dataset.json").touch()
+    assert "the dataset that is there is then overwritten" in rejection(source, output, "faces.max_yaw=60")
 
 
 def test_other_weights_of_the_same_name_are_rejected_as_well(source: Path, output: Path) -> None:

@@ -86,6 +86,8 @@ def read_celebv(path: Path) -> Iterator[AnnotatedClip]:
     if not isinstance(content, dict):
         raise AnnotationError(path, "the whole file", "expected an object")
     names = _validated(_Meta, content.get("meta_info", {}), path, "meta_info")
+    if "meta_info" in content and not any(name in content for name in SETS):
+        raise AnnotationError(path, "the whole file", "has `meta_info` but no `clips`")
     sets = [content[name] for name in SETS if name in content] or [content]
     for entries in sets:
         if not isinstance(entries, dict) or not entries:
@@ -141,8 +143,12 @@ def _attributes(path: Path, where: str, attributes: _Attributes, names: _Meta) -
         ("action", attributes.action, names.action_mapping),
         ("appearance", attributes.appearance, names.appearance_mapping),
     ):
-        if marks is None or not listed:
+        if marks is None:
             continue
+        if not listed:
+            raise AnnotationError(
+                path, where, f"attributes.{kind}: meta_info has no {kind}_mapping with its names"
+            )
         if len(marks) != len(listed):
             raise AnnotationError(path, where, f"attributes.{kind}: expected {len(listed)} zeros and ones")
         yield Attribute(

@@ -88,6 +88,11 @@ def test_a_box_in_pixels_waits_for_the_size_of_the_frame(tmp_path: Path) -> None
             "bbox: lies outside of the frame",
         ),
         ({"clips": {}}, "expected an object with one entry for each clip"),
+        ({"meta_info": {}, "-abc_DEF012_1": ENTRY}, "has `meta_info` but no `clips`"),
+        (
+            {"clips": {"-abc_DEF012_1": {**ENTRY, "attributes": {"action": [0, 1]}}}},
+            "attributes.action: meta_info has no action_mapping",
+        ),
         ({"abc": ENTRY}, "entry 'abc': expected the name -abc_DEF012_<number>"),
         ({"-abc_DEF012_1": {**ENTRY, "ytb_id": "../../etc"}}, "entry '-abc_DEF012_1': ytb_id: "),
         ({"-abc_DEF012_1": {**ENTRY, "duration": {"start_sec": 2, "end_sec": 2}}}, "duration: ends at 2 s"),

@@ -71,7 +71,8 @@ def test_clips_of_celebv_hq_have_their_origin_and_attributes(celebv_hq: Path) ->
 
 def test_a_doubled_suffix_is_that_of_celebv_text(tmp_path: Path) -> None:
     origin = "oC9r-CTbToE"
-    content = {f"{origin}_0_{number}.mp4": entry(origin) for number in range(3)}
+    plain = {name: value for name, value in entry(origin).items() if name != "attributes"}
+    content = {f"{origin}_0_{number}.mp4": plain for number in range(3)}
     (tmp_path / "celebvtext_info.json").write_text(json.dumps(content))
     touch(tmp_path, f"sp_0002/{origin}_0_0.mp4.mp4", f"{origin}_0_0.mp4", f"sp_0003/{origin}_0_2.mp4")
     manifest = list_source(Source.model_validate({"kind": "celebv-text", "name": "text", "path": tmp_path}))
