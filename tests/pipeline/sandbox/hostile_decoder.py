@@ -39,6 +39,7 @@ PROBE = {
     "video_streams": 1,
     "color_transfer": "bt709",
     "start_s": 0.0,
+    "late_s": 0.0,
 }
 
 
