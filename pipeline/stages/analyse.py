@@ -24,7 +24,7 @@ from pipeline.records import AnalysedFrame, Analysis, CandidateTrack, Timeline, 
 from pipeline.rejection import Rejection
 from pipeline.sandbox import DecodeFailed, SandboxedDecoder
 from pipeline.sandbox.video import SandboxedVideo
-from pipeline.sources.annotations.celebv import BEYOND
+from pipeline.sources.annotations.clip import BEYOND
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_track, frame_table, mask_png
 from pipeline.stages.gate import eighth_largest, least_face_px

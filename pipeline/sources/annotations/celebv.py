@@ -21,13 +21,10 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.sources.annotations.clip import AnnotatedClip, AnnotationError
+from pipeline.sources.annotations.clip import BEYOND, YOUTUBE_ID, AnnotatedClip, AnnotationError
 from shards.schema import Attribute
 
-YOUTUBE_ID = r"[A-Za-z0-9_-]{11}"
 SETS = ("clips", "clips_set1", "clips_set2")
-BEYOND = 0.05
-"""How far a box may reach beyond the frame, as a fraction of its side."""
 
 
 class _Part(BaseModel):

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from shards.schema import Attribute, Box, Span
 
+YOUTUBE_ID = r"[A-Za-z0-9_-]{11}"
+BEYOND = 0.05
+"""How far an annotated box may reach beyond the frame, as a fraction of its side."""
+
 
 @dataclass(frozen=True)
 class AnnotatedClip:

@@ -13,11 +13,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.sources.annotations.celebv import YOUTUBE_ID
-from pipeline.sources.annotations.clip import AnnotatedClip, AnnotationError
+from pipeline.sources.annotations.clip import YOUTUBE_ID, AnnotatedClip, AnnotationError
 
 _CHUNK = re.compile(rf"(?P<origin>{YOUTUBE_ID})_(?P<chunk>\d{{4}})")
-_CROP = re.compile(rf"{_CHUNK.pattern}_S(\d+)_E(\d+)_L(\d+)_T(\d+)_R(\d+)_B(\d+)")
 _NUMBER = re.compile(r"[0-9]{1,7}")
 MOST_SHOWN = 120
 """Characters of a line that a message shows."""
@@ -55,9 +53,3 @@ def _tube(path: Path, number: int, line: str) -> AnnotatedClip:
         frames=(first, last),
         box=(left / width, top / height, right / width, bottom / height),
     )
-
-
-def origin_of_crop(name: str) -> str | None:
-    """YouTube id in the name of a cropped clip, without its suffix; None for other names."""
-    match = _CROP.fullmatch(name)
-    return match["origin"] if match else None

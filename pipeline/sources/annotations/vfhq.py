@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from pipeline.sources.annotations.celebv import YOUTUBE_ID
-from pipeline.sources.annotations.clip import AnnotatedClip, AnnotationError
+from pipeline.sources.annotations.clip import YOUTUBE_ID, AnnotatedClip, AnnotationError
 from shards.schema import Box
 
 _NAME = re.compile(

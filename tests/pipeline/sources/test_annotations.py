@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.sources.annotations.celebv import read_celebv
 from pipeline.sources.annotations.clip import AnnotationError
-from pipeline.sources.annotations.talkinghead import origin_of_crop, read_tubes
+from pipeline.sources.annotations.talkinghead import read_tubes
 from pipeline.sources.annotations.vfhq import parse_clip_name, read_annotation
 from shards.schema import Attribute
 
@@ -116,8 +116,6 @@ def test_a_tube_has_its_frames_its_box_and_the_name_of_its_crop(tmp_path: Path) 
     assert clip.key == "0-FQbhkWYuY_0001_S1300_E1439_L190_T0_R958_B704"
     assert (clip.origin, clip.part, clip.frames) == ("0-FQbhkWYuY", "0-FQbhkWYuY_0001", (1300, 1439))
     assert clip.box == (190 / 1280, 0, 958 / 1280, 704 / 720)
-    assert origin_of_crop(clip.key) == clip.origin
-    assert origin_of_crop("holiday") is None
 
 
 @pytest.mark.parametrize(
