@@ -69,15 +69,15 @@ class Curation:
     def curate_video(self, video: Video) -> Curated:
         """The same of a video that a source has listed."""
         found = self._analyser.analyse(video)
-        scored = self._scorer.score(found.analysis, found.jpegs)
-        finalized = finalize(scored, found.jpegs, found.masks, self.config, self._scorer.higher_is_better)
+        scored = self._scorer.score(found.analysis, [image.jpeg for image in found.images])
+        finalized = finalize(scored, found.images, self.config, self._scorer.higher_is_better)
         return Curated(found, finalized)
 
     def measure_all(self, path: Path) -> dict[int, Measured]:
         """Sharpness and quality of all usable frames, by track."""
         with patch("pipeline.stages.analyse.candidates", _all_frames):
             found = self._analyser.analyse(_video(path))
-        jpegs, measured = iter(found.jpegs), {}
+        jpegs, measured = (image.jpeg for image in found.images), {}
         for track in found.analysis.tracks:
             images = [self._scorer._image(c, next(jpegs)) for c in track.candidates]
             sharpness = np.array([candidate.sharpness for candidate in track.candidates])

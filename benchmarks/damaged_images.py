@@ -86,8 +86,8 @@ def examine(path: Path, originals: list[Image], curation: Curation, outcome: Out
     made = curation.curate(path).finalized
     outcome.result = str(made.outcome.reason or "accepted")
     outcome.analysed, outcome.corrupt = made.outcome.analysed_frames, made.outcome.corrupt_frames
-    for identity, jpegs in zip(made.identities, made.jpegs, strict=True):
-        for record, jpeg in zip(identity.images, jpegs, strict=True):
+    for sample in made.samples:
+        for record, jpeg in zip(sample.identity.images, sample.jpegs, strict=True):
             outcome.psnr.append(round(best_psnr(jpeg, record.crop_px, originals), 1))
     return outcome
 

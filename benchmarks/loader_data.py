@@ -13,6 +13,7 @@ from PIL import Image
 
 from faces.mask import encode_mask_png
 from shards.canonical import sha256_hex
+from shards.landmarks import SHAPE, encode_landmarks
 from shards.metadata import Provenance, ShardEntry, ShardLimits
 from shards.reader import Dataset
 from shards.sample import Sample
@@ -90,8 +91,9 @@ def _sample(key: str, portrait: Image.Image, seed: int) -> Sample:
     rng = np.random.default_rng(seed)
     images = tuple(_photograph(portrait, rng) for _ in range(IMAGES_PER_IDENTITY))
     masks = tuple(_mask(rng) for _ in range(IMAGES_PER_IDENTITY))
+    landmarks = encode_landmarks(rng.uniform(100, 400, SHAPE))
     records = [
-        _image_record(number, image, mask, rng)
+        _image_record(number, image, mask)
         for number, (image, mask) in enumerate(zip(images, masks, strict=True))
     ]
     record = IdentityRecord(
@@ -104,8 +106,9 @@ def _sample(key: str, portrait: Image.Image, seed: int) -> Sample:
         track_start_s=0.0,
         track_end_s=8.0,
         images=records,
+        landmarks_sha256=sha256_hex(landmarks),
     )
-    return Sample(record, images, masks)
+    return Sample(record, images, masks, landmarks)
 
 
 def _photograph(portrait: Image.Image, rng: np.random.Generator) -> bytes:
@@ -127,8 +130,7 @@ def _mask(rng: np.random.Generator) -> bytes:
     return encode_mask_png(mask)
 
 
-def _image_record(number: int, image: bytes, mask: bytes, rng: np.random.Generator) -> ImageRecord:
-    points = rng.uniform(100, 400, (478, 2)).round(2).tolist()
+def _image_record(number: int, image: bytes, mask: bytes) -> ImageRecord:
     return ImageRecord(
         frame=number,
         time_s=float(number),
@@ -136,7 +138,6 @@ def _image_record(number: int, image: bytes, mask: bytes, rng: np.random.Generat
         face_px=500.0,
         crop_px=(0.0, 0.0, 600.0),
         pose=Pose(yaw=0.0, pitch=0.0, roll=0.0),
-        landmarks_crop_px=points,
         eyes_open=1.0,
         sharpness=100.0,
         quality=Quality(metric="none", value=0.0, higher_is_better=True),

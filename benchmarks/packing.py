@@ -141,13 +141,19 @@ def _as_of(video: Video, result: FinalizedVideo, random: np.random.Generator) ->
     ]
     vectors = random.normal(size=(len(result.identities), EMBEDDING))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    identities = [
-        identity.model_copy(
-            update={"key": sample_key(outcome, identity.track), "embedding": vector.round(6).tolist()}
+    samples = [
+        replace(
+            sample,
+            identity=sample.identity.model_copy(
+                update={
+                    "key": sample_key(outcome, sample.identity.track),
+                    "embedding": vector.round(6).tolist(),
+                }
+            ),
         )
-        for identity, vector in zip(result.identities, vectors, strict=True)
+        for sample, vector in zip(result.samples, vectors, strict=True)
     ]
-    return replace(result, outcome=outcome.model_copy(update={"tracks": tracks}), identities=identities)
+    return replace(result, outcome=outcome.model_copy(update={"tracks": tracks}), samples=samples)
 
 
 def packed_anew(config: Config, weights: Weights, plan: BuildPlan) -> DatasetMetadata:

@@ -37,6 +37,7 @@ from pipeline.provenance import code_version, library_versions
 from pipeline.stages.observe import FaceObservation, FaceObserver, UsableFace
 from pipeline.stopwatch import Stopwatch
 from shards.canonical import sha256_hex
+from shards.landmarks import encode_landmarks
 from shards.metadata import Provenance, ShardLimits
 from shards.sample import Sample
 from shards.schema import (
@@ -243,12 +244,9 @@ def sample_of(person: str, split: Split, group: int, photographs: Sequence[Photo
         [photograph.face.face.embedding for photograph in photographs], axis=0, dtype=np.float64
     )
     embedding /= np.linalg.norm(embedding)
-    masks = [
-        encode_mask_png(
-            face_mask(photograph.face.square.to_crop(photograph.face.landmarks.points), IMAGE_SIDE)
-        )
-        for photograph in photographs
-    ]
+    points = [photograph.face.square.to_crop(photograph.face.landmarks.points) for photograph in photographs]
+    masks = [encode_mask_png(face_mask(each, IMAGE_SIDE)) for each in points]
+    landmarks = encode_landmarks(np.round(points, 1))
     record = IdentityRecord(
         key=key_of(person, group),
         split=split,
@@ -261,8 +259,10 @@ def sample_of(person: str, split: Split, group: int, photographs: Sequence[Photo
         embedder="sface",
         embedding=[round(float(value), 6) for value in embedding],
         images=list(image_records(photographs, masks, embedding)),
+        landmarks_sha256=sha256_hex(landmarks),
     )
-    return Sample(record, tuple(photograph.face.jpeg for photograph in photographs), tuple(masks))
+    jpegs = tuple(photograph.face.jpeg for photograph in photographs)
+    return Sample(record, jpegs, tuple(masks), landmarks)
 
 
 def image_records(
@@ -273,7 +273,6 @@ def image_records(
         detection, face = photograph.observation.detection, photograph.face
         x0, y0, x1, y1 = (round(float(value), 1) for value in detection.box)
         pose, square = face.landmarks.pose, face.square
-        points = square.to_crop(face.landmarks.points)
         sharpness = round(face.sharpness, 2)
         yield ImageRecord(
             frame=photograph.number,
@@ -282,7 +281,6 @@ def image_records(
             face_px=round(detection.face_px, 1),
             crop_px=(square.x0, square.y0, square.side),
             pose=Pose(yaw=round(pose.yaw, 2), pitch=round(pose.pitch, 2), roll=round(pose.roll, 2)),
-            landmarks_crop_px=[(round(float(x), 1), round(float(y), 1)) for x, y in points],
             eyes_open=round(face.landmarks.eyes_open, 3),
             sharpness=sharpness,
             identity_cosine=round(float(face.face.embedding @ embedding), 4),

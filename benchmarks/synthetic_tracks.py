@@ -109,7 +109,6 @@ def _synthetic_candidate(
         face_px=1,
         crop_px=(0, 0, 1),
         pose=Pose(yaw=yaw, pitch=pitch, roll=roll),
-        landmarks_crop_px=[],
         keypoints_crop_px=[],
         eyes_open=1,
         sharpness=sharpness[row],

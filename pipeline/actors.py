@@ -1,8 +1,8 @@
 """The thin shell between Ray and the steps: one dictionary row is one video.
 
     {"video": Video as JSON}
-      -> Analyse -> {"video", "analysis": Analysis as JSON, "jpegs": [bytes], "masks": [bytes], "fault",
-                  "unenforced"}
+      -> Analyse -> {"video", "analysis": Analysis as JSON, "fault", "unenforced",
+                  "jpeg", "mask", "points": [bytes], one for each candidate}
       -> Choose  -> {"video_id", "status", "message", "fault", "unenforced"}
 
 `Curate` is both in one process.
@@ -21,12 +21,13 @@ would walk over all objects of the libraries again.
 from __future__ import annotations
 
 import gc
+from dataclasses import fields
 from typing import Any
 
 from faces.registry import Weights
 from pipeline.config import Config
 from pipeline.errors import MachineFault
-from pipeline.records import Analysis
+from pipeline.records import Analysis, CandidateImage
 from pipeline.rejection import Rejection
 from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.manifest import Video
@@ -37,6 +38,7 @@ from pipeline.staging import Staging
 from shards.schema import Reason, VideoOutcome
 
 Row = dict[str, Any]
+CANDIDATE_FILES = tuple(field.name for field in fields(CandidateImage))
 MOST_STARTS = 3
 """How many times work on a video may start in one build: Ray starts it again when the actor dies."""
 UNEXPECTED = (
@@ -72,14 +74,9 @@ class Analyse:
         try:
             found = self._analyse(video)
         except (MachineFault, OSError) as fault:
-            return row | {"analysis": "", "jpegs": [], "masks": [], "fault": _text(fault), "unenforced": ""}
-        return row | {
-            "analysis": found.analysis.model_dump_json(),
-            "jpegs": found.jpegs,
-            "masks": found.masks,
-            "fault": "",
-            "unenforced": self._missing,
-        }
+            return row | _columns("", []) | {"fault": _text(fault), "unenforced": ""}
+        columns = _columns(found.analysis.model_dump_json(), found.images)
+        return row | columns | {"fault": "", "unenforced": self._missing}
 
     def _analyse(self, video: Video) -> AnalysedVideo:
         # When a network takes this process down, only this count remains.
@@ -129,15 +126,17 @@ class Choose:
 
     def _finalized(self, row: Row) -> FinalizedVideo:
         analysis = Analysis.model_validate_json(row["analysis"])
-        jpegs, masks = list(row["jpegs"]), list(row["masks"])
+        images = [
+            CandidateImage(*files) for files in zip(*(row[name] for name in CANDIDATE_FILES), strict=True)
+        ]
         higher_is_better = self._scorer.higher_is_better
         try:
-            scored = self._scorer.score(analysis, jpegs)
-            return finalize(scored, jpegs, masks, self._config, higher_is_better)
+            scored = self._scorer.score(analysis, [image.jpeg for image in images])
+            return finalize(scored, images, self._config, higher_is_better)
         except MachineFault:
             raise
         except Exception as error:
-            return finalize(mark_failed(analysis, error), [], [], self._config, higher_is_better)
+            return finalize(mark_failed(analysis, error), [], self._config, higher_is_better)
 
 
 class Curate:
@@ -153,6 +152,12 @@ class Curate:
     def __call__(self, row: Row) -> Row:
         """Curate the video of a row."""
         return self._choose(self._analyse(row))
+
+
+def _columns(analysis: str, images: list[CandidateImage]) -> Row:
+    return {"analysis": analysis} | {
+        name: [getattr(image, name) for image in images] for name in CANDIDATE_FILES
+    }
 
 
 def _text(fault: Exception) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ import numpy as np
 from faces.registry import Weights
 from pipeline.config import Config, digest
 from pipeline.errors import BuildError
-from pipeline.linking import Identity, Placement, assign
+from pipeline.linking import Assignment, Identity, Placement, assign
 from pipeline.plan import BuildPlan
 from pipeline.progress import Reporter
 from pipeline.provenance import code_version
-from pipeline.records import StagedIdentity
+from pipeline.records import StagedIdentity, StagedSample
 from pipeline.sources.manifest import Video
-from pipeline.staging import DamagedStagedFile, StagedSample, Staging
+from pipeline.staging import DamagedStagedFile, Staging
+from shards.ahead import map_ahead
 from shards.atomic import OutOfSpace
 from shards.canonical import sha256_hex
 from shards.heap import frozen_heap
@@ -29,6 +32,9 @@ from shards.reader import Dataset
 from shards.sample import Sample
 from shards.schema import FromSource, IdentityRecord, VideoOutcome
 from shards.writer import write_dataset
+
+AHEAD = 8
+"""Finished videos whose samples are read and wait to be written, at most."""
 
 
 @frozen_heap()
@@ -51,7 +57,8 @@ def pack(
         OutOfSpace: the disk is full.
     """
     try:
-        return _pack(config, weights, plan, reporter)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            return _pack(config, weights, plan, reporter, pool)
     except DamagedStagedFile as error:
         damaged = [video for video in plan.manifest.videos if not plan.staging.is_readable(video)]
         plan.staging.forget(damaged)
@@ -99,27 +106,16 @@ def _erased(output: Path, generation: int) -> BuildError:
     )
 
 
-def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> DatasetMetadata:
-    staged = {video.video_id: video for video in plan.manifest.videos}
-    # What the source says of a video changes no image, so its present word applies, not that of the curation.
-    outcomes = [
-        plan.staging.outcome(video).model_copy(
-            update={
-                "uri": video.uri,
-                "license": video.license,
-                "origin": video.origin,
-                "attributes": list(video.attributes),
-                "source_person": video.source_person,
-            }
-        )
-        for video in plan.manifest.videos
-    ]
-    identities = [
-        _for_linking(identity, outcome)
-        for outcome in outcomes
-        if outcome.identities
-        for identity in plan.staging.identities(staged[outcome.video_id])
-    ]
+def _pack(
+    config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, pool: Executor
+) -> DatasetMetadata:
+    outcomes: list[VideoOutcome] = []
+    identities: list[Identity] = []
+    for video, (outcome, found) in zip(
+        plan.manifest.videos, map_ahead(plan.staging.records, plan.manifest.videos, pool, AHEAD), strict=True
+    ):
+        outcomes.append(_in_present_words(outcome, video))
+        identities += [_for_linking(identity, outcomes[-1]) for identity in found]
     assignment = assign(outcomes, identities, config.people, config.split)
     defining = config.defining()
     provenance = Provenance(
@@ -129,9 +125,10 @@ def _pack(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter)
         code_version=code_version(),
         libraries=plan.libraries(),
     )
-    of_video = {identity.key: staged[identity.video_id] for identity in identities}
+    videos = {video.video_id: video for video in plan.manifest.videos}
+    of_video = {identity.key: videos[identity.video_id] for identity in identities}
     order = sorted(assignment.placements, key=lambda key: (assignment.placements[key].split, key))
-    samples = _samples(order, of_video, assignment.placements, assignment.outcomes, plan.staging)
+    samples = _samples(order, of_video, assignment, plan.staging, pool)
     if not config.shards.store_embeddings:
         samples = map(_without_embedding, samples)
     limits = ShardLimits(max_samples=config.shards.max_samples, max_bytes=config.shards.max_bytes)
@@ -197,6 +194,18 @@ def _without_erased(
     return found
 
 
+def _in_present_words(outcome: VideoOutcome, video: Video) -> VideoOutcome:
+    """The outcome with what the source says of the video now; it changes no image, so nothing is curated again."""
+    update = {
+        "uri": video.uri,
+        "license": video.license,
+        "origin": video.origin,
+        "attributes": list(video.attributes),
+        "source_person": video.source_person,
+    }
+    return outcome.model_copy(update=update)
+
+
 def _for_linking(identity: StagedIdentity, outcome: VideoOutcome) -> Identity:
     scores = [
         -image.quality.value if image.quality.higher_is_better else image.quality.value
@@ -212,30 +221,30 @@ def _for_linking(identity: StagedIdentity, outcome: VideoOutcome) -> Identity:
 
 
 def _samples(
-    order: list[str],
-    of_video: dict[str, Video],
-    placements: dict[str, Placement],
-    outcomes: list[VideoOutcome],
-    staging: Staging,
+    order: list[str], of_video: dict[str, Video], assignment: Assignment, staging: Staging, pool: Executor
 ) -> Iterator[Sample]:
-    by_id = {outcome.video_id: outcome for outcome in outcomes}
+    by_id = {outcome.video_id: outcome for outcome in assignment.outcomes}
 
-    @lru_cache(maxsize=1)  # the identities of one video are consecutive, unless they are in both splits
-    def staged(video: Video) -> dict[str, StagedSample]:
-        return {sample.identity.key: sample for sample in staging.samples(video)}
+    def of_one_video(keys: list[str]) -> list[Sample]:
+        video = of_video[keys[0]]
+        outcome = by_id[video.video_id]
+        staged = {sample.identity.key: sample for sample in staging.samples(video)}
+        return [_sample(staged[key], outcome, assignment.placements[key]) for key in keys]
 
-    for key in order:
-        video = of_video[key]
-        found = staged(video)[key]
-        outcome, placement = by_id[video.video_id], placements[key]
-        record = IdentityRecord(
-            **dict(found.identity),
-            **outcome.model_dump(include=set(FromSource.model_fields)),
-            split=placement.split,
-            person_id=placement.person_id,
-            video_id=outcome.video_id,
-        )
-        yield Sample(record, found.jpegs, found.masks)
+    by_video = (list(keys) for _, keys in groupby(order, key=lambda key: of_video[key].video_id))
+    for samples in map_ahead(of_one_video, by_video, pool, AHEAD):
+        yield from samples
+
+
+def _sample(staged: StagedSample, outcome: VideoOutcome, placement: Placement) -> Sample:
+    record = IdentityRecord(
+        **dict(staged.identity),
+        **{name: getattr(outcome, name) for name in FromSource.model_fields},
+        split=placement.split,
+        person_id=placement.person_id,
+        video_id=outcome.video_id,
+    )
+    return Sample(record, staged.jpegs, staged.masks, staged.landmarks)
 
 
 def _without_embedding(sample: Sample) -> Sample:

@@ -6,6 +6,8 @@ Ray's back-pressure can see. Coordinates are those of `shards.schema`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import Field
 
 from shards.schema import IMAGES_PER_IDENTITY, ImageRecord, Pose, Record, VideoOutcome
@@ -61,7 +63,6 @@ class Candidate(Record):
     face_px: float
     crop_px: tuple[float, float, float]
     pose: Pose
-    landmarks_crop_px: list[tuple[float, float]]
     keypoints_crop_px: list[tuple[float, float]]
     """The detector's five points, for the alignment that the quality network was trained with."""
     eyes_open: float
@@ -80,6 +81,21 @@ class Candidate(Record):
     """Its place among the candidates of its cluster; the first are scored first."""
     quality: float | None = None
     """Score of the configured metric, once it is known."""
+
+
+@dataclass(frozen=True)
+class CandidateImage:
+    """The files of a candidate.
+
+    Attributes:
+        jpeg: the image.
+        mask: its face mask, as PNG.
+        points: its landmarks: (478, 2) little-endian float32, pixels of the image.
+    """
+
+    jpeg: bytes
+    mask: bytes
+    points: bytes
 
 
 class CandidateTrack(Record):
@@ -110,3 +126,21 @@ class StagedIdentity(Record):
     embedder: str
     embedding: list[float]
     images: list[ImageRecord] = Field(min_length=IMAGES_PER_IDENTITY, max_length=IMAGES_PER_IDENTITY)
+    landmarks_sha256: str
+
+
+@dataclass(frozen=True)
+class StagedSample:
+    """A chosen identity with its files.
+
+    Attributes:
+        identity: its record.
+        jpegs: its images.
+        masks: one for each image.
+        landmarks: of all images, as the dataset stores them.
+    """
+
+    identity: StagedIdentity
+    jpegs: tuple[bytes, ...]
+    masks: tuple[bytes, ...]
+    landmarks: bytes

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from pipeline.errors import BuildError
-from pipeline.records import StagedIdentity, Timeline
+from pipeline.records import StagedIdentity, StagedSample, Timeline
 from pipeline.sources.manifest import Video
 from pipeline.stages.finalize import FinalizedVideo
 from shards.atomic import remove_temporaries, write_parquet
@@ -44,6 +44,7 @@ _SCHEMA = pa.schema(
         pa.field("identities", pa.list_(pa.string()), nullable=False),
         pa.field("jpegs", _IMAGES, nullable=False),
         pa.field("masks", _IMAGES, nullable=False),
+        pa.field("landmarks", pa.list_(pa.binary()), nullable=False),
         pa.field("timeline", pa.string(), nullable=False),
     ]
 )
@@ -65,21 +66,6 @@ class DamagedStagedFile(BuildError):  # noqa: N818 - names the fault
         )
         self.video = video
         self.why = why
-
-
-@dataclass(frozen=True)
-class StagedSample:
-    """An identity of a finished video.
-
-    Attributes:
-        identity: its record.
-        jpegs: its images.
-        masks: one for each image.
-    """
-
-    identity: StagedIdentity
-    jpegs: tuple[bytes, ...]
-    masks: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
@@ -118,8 +104,9 @@ class Staging:
                 "outcome": [finalized.outcome.model_dump_json()],
                 "seconds": [_SECONDS.dump_json(finalized.seconds).decode()],
                 "identities": [[identity.model_dump_json() for identity in finalized.identities]],
-                "jpegs": [finalized.jpegs],
-                "masks": [finalized.masks],
+                "jpegs": [[sample.jpegs for sample in finalized.samples]],
+                "masks": [[sample.masks for sample in finalized.samples]],
+                "landmarks": [[sample.landmarks for sample in finalized.samples]],
                 "timeline": [finalized.timeline.model_dump_json(exclude_defaults=True)],
             },
             schema=_SCHEMA,
@@ -169,7 +156,7 @@ class Staging:
 
         Raises:
             DamagedStagedFile: its file is damaged.
-            BuildError: it cannot be read. The three methods that follow raise the same.
+            BuildError: it cannot be read. The methods that follow raise the same.
         """
         (text,) = self._read(video, "outcome")
         with _damage_named(video, self.path(video)):
@@ -187,13 +174,22 @@ class Staging:
         with _damage_named(video, self.path(video)):
             return [StagedIdentity.model_validate_json(text) for text in texts]
 
+    def records(self, video: Video) -> tuple[VideoOutcome, list[StagedIdentity]]:
+        """The outcome and the identities of a finished video, by one read."""
+        text, texts = self._read(video, "outcome", "identities")
+        with _damage_named(video, self.path(video)):
+            return (
+                VideoOutcome.model_validate_json(text),
+                [StagedIdentity.model_validate_json(each) for each in texts],
+            )
+
     def samples(self, video: Video) -> list[StagedSample]:
         """The identities of a finished video with their images."""
-        texts, jpegs, masks = self._read(video, "identities", "jpegs", "masks")
+        columns = self._read(video, "identities", "jpegs", "masks", "landmarks")
         with _damage_named(video, self.path(video)):
             return [
-                StagedSample(StagedIdentity.model_validate_json(text), tuple(images), tuple(covers))
-                for text, images, covers in zip(texts, jpegs, masks, strict=True)
+                StagedSample(StagedIdentity.model_validate_json(text), tuple(jpegs), tuple(masks), landmarks)
+                for text, jpegs, masks, landmarks in zip(*columns, strict=True)
             ]
 
     def timeline(self, video: Video) -> Timeline:

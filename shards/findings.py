@@ -26,6 +26,7 @@ class Check(StrEnum):
     BAD_RECORD = "bad_record"
     BAD_IMAGE = "bad_image"
     BAD_MASK = "bad_mask"
+    BAD_LANDMARKS = "bad_landmarks"
     DUPLICATE_KEY = "duplicate_key"
     SAMPLE_ORDER = "sample_order"
     WRONG_SPLIT = "wrong_split"

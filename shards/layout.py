@@ -19,7 +19,8 @@ TABLES = (IMAGES, INDEX, VIDEOS)
 JSON_FIELD = "json"
 IMAGE_FIELDS = tuple(f"{number}.jpg" for number in range(IMAGES_PER_IDENTITY))
 MASK_FIELDS = tuple(f"{number}.mask.png" for number in range(IMAGES_PER_IDENTITY))
-FIELDS = (*IMAGE_FIELDS, *MASK_FIELDS, JSON_FIELD)
+LANDMARKS_FIELD = "landmarks.npy"
+FIELDS = (*IMAGE_FIELDS, *MASK_FIELDS, LANDMARKS_FIELD, JSON_FIELD)
 """What follows `<key>.` in the names of a sample's members, in their order in the tar."""
 
 SHARD_PATTERN = r"^(?:train/mfhq-train|test/mfhq-test)-[0-9]{6}-g[0-9]{4}\.tar$"

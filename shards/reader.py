@@ -23,12 +23,13 @@ from shards.layout import (
     IMAGES,
     INDEX,
     JSON_FIELD,
+    LANDMARKS_FIELD,
     MASK_FIELDS,
     TOMBSTONES,
     VIDEOS,
 )
 from shards.metadata import DatasetError, DatasetMetadata, ShardEntry, brief, check_version, decode_metadata
-from shards.sample import Sample
+from shards.sample import Sample, member_digests
 from shards.schema import IdentityRecord, Split, VideoOutcome
 from shards.tables import SCHEMAS, Row, rows_of, video_outcome
 
@@ -264,16 +265,14 @@ def decode_sample(place: SampleRange, data: bytes) -> Sample:
     record = decode_record(text)
     if record.key != place.key:
         raise DatasetError(f"{place.shard}: member {place.key}.{JSON_FIELD} is the record of {record.key}")
-    for number, image in enumerate(record.images):
-        for field, digest in ((IMAGE_FIELDS[number], image.sha256), (MASK_FIELDS[number], image.mask_sha256)):
-            if sha256_hex(parts[field]) != digest:
-                raise DatasetError(
-                    f"{place.shard}: member {place.key}.{field} is damaged: its sha256 is wrong"
-                )
+    for field, digest in member_digests(record).items():
+        if sha256_hex(parts[field]) != digest:
+            raise DatasetError(f"{place.shard}: member {place.key}.{field} is damaged: its sha256 is wrong")
     return Sample(
         record=record,
         images=tuple(parts[field] for field in IMAGE_FIELDS),
         masks=tuple(parts[field] for field in MASK_FIELDS),
+        landmarks=parts[LANDMARKS_FIELD],
     )
 
 

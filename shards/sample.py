@@ -6,11 +6,14 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
 from shards.canonical import model_json, sha256_hex
-from shards.layout import IMAGE_FIELDS, JSON_FIELD, MASK_FIELDS
+from shards.landmarks import decode_landmarks, validate_landmarks
+from shards.layout import IMAGE_FIELDS, JSON_FIELD, LANDMARKS_FIELD, MASK_FIELDS
 from shards.schema import IMAGE_SIDE, IMAGES_PER_IDENTITY, IdentityRecord
 
 FACE = 255
@@ -25,11 +28,21 @@ class Sample:
         record: the JSON member.
         images: the 8 JPEG files, in the order of `record.images`.
         masks: the 8 PNG files, one for each image.
+        landmarks: the NPY file; `points` reads it.
     """
 
     record: IdentityRecord
     images: tuple[bytes, ...]
     masks: tuple[bytes, ...]
+    landmarks: bytes
+
+    def points(self) -> npt.NDArray[np.float32]:
+        """The landmarks of the 8 images: (8, 478, 2), x and y in pixels of the stored images.
+
+        Raises:
+            ValueError: the file does not follow the format.
+        """
+        return decode_landmarks(self.landmarks)
 
     def members(self) -> Iterator[tuple[str, bytes]]:
         """Field (`0.jpg`, …) and bytes of each member, in their order in the tar.
@@ -37,12 +50,17 @@ class Sample:
         Raises:
             ValueError: the record holds NaN or an infinity, which JSON cannot represent.
         """
-        yield from zip(IMAGE_FIELDS, self.images, strict=True)
-        yield from zip(MASK_FIELDS, self.masks, strict=True)
+        yield from self._files()
         try:
             yield JSON_FIELD, model_json(self.record)
         except ValueError as error:
             raise ValueError(f"sample {self.record.key}: the record holds NaN or an infinity") from error
+
+    def _files(self) -> Iterator[tuple[str, bytes]]:
+        """The members that the record has digests of."""
+        yield from zip(IMAGE_FIELDS, self.images, strict=True)
+        yield from zip(MASK_FIELDS, self.masks, strict=True)
+        yield LANDMARKS_FIELD, self.landmarks
 
     def check(self) -> None:
         """Check bytes against the record: counts, digests, kind and size of the images (pixels not decoded).
@@ -56,15 +74,33 @@ class Sample:
                 f"sample {key}: {len(self.images)} images and {len(self.masks)} masks, "
                 f"expected {IMAGES_PER_IDENTITY} of each"
             )
-        for number, image in enumerate(self.record.images):
-            for field, data, digest, check in (
-                (IMAGE_FIELDS[number], self.images[number], image.sha256, validate_jpeg),
-                (MASK_FIELDS[number], self.masks[number], image.mask_sha256, validate_mask),
-            ):
-                if sha256_hex(data) != digest:
-                    raise ValueError(f"{key}.{field}: its bytes have another sha256 than its record")
-                if error := check(data, decode=False):
-                    raise ValueError(f"{key}.{field}: {error}")
+        data = dict(self._files())
+        for field, digest in member_digests(self.record).items():
+            if sha256_hex(data[field]) != digest:
+                raise ValueError(f"{key}.{field}: its bytes have another sha256 than its record")
+            if error := validate_member(field, data[field], decode=False):
+                raise ValueError(f"{key}.{field}: {error}")
+
+
+def member_digests(record: IdentityRecord) -> dict[str, str]:
+    """The sha256 of each member but the record itself, by field."""
+    images = {field: image.sha256 for field, image in zip(IMAGE_FIELDS, record.images, strict=True)}
+    masks = {field: image.mask_sha256 for field, image in zip(MASK_FIELDS, record.images, strict=True)}
+    return images | masks | {LANDMARKS_FIELD: record.landmarks_sha256}
+
+
+def validate_member(field: str, data: bytes, *, decode: bool = True) -> str | None:
+    """The error in a member that is not the record; None when it is sound.
+
+    Args:
+        field: `0.jpg`, `0.mask.png`, …
+        data: its bytes.
+        decode: whether to decode the pixels as well.
+    """
+    if field == LANDMARKS_FIELD:
+        return validate_landmarks(data)
+    check = validate_mask if field in MASK_FIELDS else validate_jpeg
+    return check(data, decode=decode)
 
 
 def validate_jpeg(data: bytes, *, decode: bool = True) -> str | None:

@@ -8,15 +8,27 @@ from dataclasses import dataclass
 
 from shards.canonical import sha256_hex
 from shards.findings import Check, Finding, Findings
-from shards.layout import FIELDS, IMAGE_FIELDS, IMAGES, INDEX, JSON_FIELD, MASK_FIELDS, VIDEOS, split_member
+from shards.layout import (
+    FIELDS,
+    IMAGE_FIELDS,
+    IMAGES,
+    INDEX,
+    JSON_FIELD,
+    LANDMARKS_FIELD,
+    MASK_FIELDS,
+    VIDEOS,
+    split_member,
+)
 from shards.metadata import DatasetError
 from shards.reader import decode_record_strictly
 from shards.record_checks import validate_record, validate_sample
-from shards.sample import validate_jpeg, validate_mask
+from shards.sample import member_digests, validate_member
 from shards.schema import IdentityRecord, Split
 from shards.stored_tables import StoredTables
 from shards.tables import Row, image_rows
 from shards.tar import BLOCK, Member, padded
+
+_KINDS = dict.fromkeys(MASK_FIELDS, Check.BAD_MASK) | {LANDMARKS_FIELD: Check.BAD_LANDMARKS}
 
 
 @dataclass(frozen=True)
@@ -35,32 +47,31 @@ class FoundSample:
 
 @dataclass(frozen=True)
 class CheckedSample:
-    """A sample whose images are still being decoded.
+    """A sample whose members are still being decoded.
 
     Attributes:
         record: when it is readable.
         size: bytes of its members.
-        where: positions of its images and masks, for findings, by field.
-        images: when done, for each of them: whether its digest is wrong, and the error in its pixels.
+        where: positions of its members but the record, for findings, by field.
+        members: when done, for each of them: whether its digest is wrong, and the error in its content.
         findings: what failed so far.
     """
 
     record: IdentityRecord | None
     size: int
     where: dict[str, str]
-    images: Future[list[tuple[bool, str | None]]]
+    members: Future[list[tuple[bool, str | None]]]
     findings: Findings
 
     def settled(self) -> list[Finding]:
-        """All that failed, once the images are decoded."""
+        """All that failed, once the members are decoded."""
         for (field, where), (wrong_digest, error) in zip(
-            self.where.items(), self.images.result(), strict=True
+            self.where.items(), self.members.result(), strict=True
         ):
             if wrong_digest:
                 self.findings.add(Check.MEMBER_DIGEST, where, "has another sha256 than in its record")
             if error is not None:
-                kind = Check.BAD_MASK if field in MASK_FIELDS else Check.BAD_IMAGE
-                self.findings.add(kind, where, error)
+                self.findings.add(_KINDS.get(field, Check.BAD_IMAGE), where, error)
         return self.findings.found
 
 
@@ -76,7 +87,7 @@ def check_sample(
         pool: decodes the images, which is nearly all the work.
 
     Returns:
-        The sample, all but its images checked.
+        The sample, all but the content of its other members checked.
     """
     data = _check_names(found, findings)
     record = None
@@ -91,11 +102,11 @@ def check_sample(
             _compare_rows(record, rows, stored.names[IMAGES], findings)
     if record is not None and stored.videos is not None:
         _check_video(record, stored, findings)
-    fields = [field for field in (*IMAGE_FIELDS, *MASK_FIELDS) if field in data]
+    fields = [field for field in FIELDS if field in data and field != JSON_FIELD]
     digests = _digests(record, rows)
-    images = pool.submit(_check_images, fields, [data[field] for field in fields], digests)
+    members = pool.submit(_check_members, fields, [data[field] for field in fields], digests)
     size = sum(len(member.data) for member in found.members)
-    return CheckedSample(record, size, {field: found.where(field) for field in fields}, images, findings)
+    return CheckedSample(record, size, {field: found.where(field) for field in fields}, members, findings)
 
 
 def _check_names(found: FoundSample, findings: Findings) -> dict[str, bytes]:
@@ -162,29 +173,26 @@ def _check_index(found: FoundSample, rows: Sequence[Row], name: str, findings: F
 
 
 def _digests(record: IdentityRecord | None, rows: Sequence[Row]) -> dict[str, str]:
-    """The expected digests of images and masks, by field.
+    """The expected digests of the members, by field.
 
-    Where the record is damaged, the images table has them.
+    Where the record is damaged, the images table has those of images and masks.
     """
     if record is not None:
-        pairs = [(image.sha256, image.mask_sha256) for image in record.images]
-    else:
-        pairs = [(row["sha256"], row["mask_sha256"]) for row in rows]
-    digests: dict[str, str] = {}
-    for image_field, mask_field, pair in zip(IMAGE_FIELDS, MASK_FIELDS, pairs, strict=False):
-        digests[image_field], digests[mask_field] = pair
-    return digests
+        return member_digests(record)
+    images = zip(IMAGE_FIELDS, (row["sha256"] for row in rows), strict=False)
+    return dict(images) | dict(zip(MASK_FIELDS, (row["mask_sha256"] for row in rows), strict=False))
 
 
-def _check_images(
-    fields: list[str], images: list[bytes], digests: dict[str, str]
+def _check_members(
+    fields: list[str], members: list[bytes], digests: dict[str, str]
 ) -> list[tuple[bool, str | None]]:
-    return [_check_image(field, data, digests.get(field)) for field, data in zip(fields, images, strict=True)]
+    return [
+        _check_member(field, data, digests.get(field)) for field, data in zip(fields, members, strict=True)
+    ]
 
 
-def _check_image(field: str, data: bytes, digest: str | None) -> tuple[bool, str | None]:
-    check = validate_mask if field in MASK_FIELDS else validate_jpeg
-    return digest is not None and sha256_hex(data) != digest, check(data)
+def _check_member(field: str, data: bytes, digest: str | None) -> tuple[bool, str | None]:
+    return digest is not None and sha256_hex(data) != digest, validate_member(field, data)
 
 
 def _compare_rows(record: IdentityRecord, rows: Sequence[Row], name: str, findings: Findings) -> None:

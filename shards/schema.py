@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = "2.0"
+FORMAT_VERSION = "3.0"
 IMAGES_PER_IDENTITY = 8
 IMAGE_SIDE = 512
 """Side of the stored square images, in pixels."""
@@ -161,7 +161,6 @@ class ImageRecord(Record):
     face_px: float = Field(description="face size: square root of the box's area")
     crop_px: tuple[float, float, float] = Field(description="the stored square: x0, y0, side")
     pose: Pose
-    landmarks_crop_px: list[tuple[float, float]] = Field(min_length=478, max_length=478)
     eyes_open: float = Field(ge=0, le=1, description="1 = wide open, 0 = closed; the lower of the two eyes")
     sharpness: float = Field(ge=0, description="variance of the Laplacian of the face at 128 px")
     identity_cosine: float | None = Field(
@@ -188,6 +187,7 @@ class IdentityRecord(FromSource):
         default=None, description="unit vector, mean over frames of the track"
     )
     images: list[ImageRecord] = Field(min_length=IMAGES_PER_IDENTITY, max_length=IMAGES_PER_IDENTITY)
+    landmarks_sha256: Sha256 = Field(description="of the NPY member")
 
 
 class TrackOutcome(Record):

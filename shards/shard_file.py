@@ -44,6 +44,7 @@ class ShardFile:
             offset = self._offset + BLOCK
             rows.append({"name": f"{key}.{field}", "offset": offset, "size": len(data)})
             self._offset = offset + padded(len(data))
+        self._file.flush()
         self._samples += 1
         return {
             "key": key,
@@ -58,6 +59,7 @@ class ShardFile:
     def end(self) -> ShardEntry:
         """Write the end of the archive; returns the shard's entry in the metadata."""
         self._tar.close()
+        self._file.flush()
         return ShardEntry(
             name=self._name,
             split=split_of(self._name),
@@ -68,14 +70,22 @@ class ShardFile:
 
 
 class _HashingFile:
+    """Collects what `tarfile` writes in small pieces: beside other threads, each write would wait for the GIL."""
+
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._pieces: list[bytes] = []
         self.sha256 = hashlib.sha256()
         self.size = 0
 
     def write(self, data: bytes) -> int:
-        if self._file.closed:  # an error has ended the shard: tarfile flushes once more when it is collected
-            return len(data)
+        self._pieces.append(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Hash and write what was collected."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
         self.sha256.update(data)
         self.size += len(data)
-        return self._file.write(data)
+        self._file.write(data)

@@ -7,12 +7,15 @@ bytes. A directory has no dataset.json from the first change until all other fil
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from shards.ahead import map_ahead
 from shards.atomic import TEMPORARY, open_atomic, remove_file, remove_temporaries, write_bytes
 from shards.canonical import model_json
 from shards.layout import (
@@ -41,6 +44,9 @@ from shards.shard_file import ShardFile
 from shards.tables import SCHEMAS, Row, RowWriter, image_rows, open_rows, video_row
 from shards.tar import BLOCK, archive_size, padded
 
+AHEAD = 8
+"""Samples whose files are checked and wait to be written, at most."""
+
 
 def write_dataset(
     root: Path,
@@ -58,7 +64,7 @@ def write_dataset(
     Args:
         root: made when missing. Files that are not part of a dataset stay, except that `train` and `test` must
             contain no others.
-        samples: sorted by (split, key), so `test` before `train`; read once, two held in memory at most.
+        samples: sorted by (split, key), so `test` before `train`; read once, `AHEAD` held in memory.
         videos: one outcome for each input video, in any order.
         provenance: how the samples were made.
         limits: where to cut shards.
@@ -81,10 +87,11 @@ def write_dataset(
     tally = _Tally()
     shards: list[ShardEntry] = []
     with (
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
         open_rows(root / table_name(INDEX), SCHEMAS[INDEX]) as index,
         open_rows(root / table_name(IMAGES), SCHEMAS[IMAGES]) as images,
     ):
-        placed = _place(_checked_samples(samples, by_id, tally), limits)
+        placed = _place(_checked_samples(samples, by_id, tally, pool), limits)
         for shard, group in groupby(placed, key=lambda item: item[0]):
             with open_atomic(root / shard) as file:
                 tar = ShardFile(file, shard)
@@ -190,9 +197,9 @@ def _checked_videos(videos: Sequence[VideoOutcome]) -> dict[str, VideoOutcome]:
 
 
 def _checked_samples(
-    samples: Iterable[Sample], videos: dict[str, VideoOutcome], tally: _Tally
+    samples: Iterable[Sample], videos: dict[str, VideoOutcome], tally: _Tally, pool: Executor
 ) -> Iterator[_Encoded]:
-    for sample in samples:
+    for sample, error in map_ahead(_checked_files, samples, pool, AHEAD):
         record = sample.record
         if record.format_version != FORMAT_VERSION:
             raise ValueError(
@@ -204,8 +211,18 @@ def _checked_samples(
             raise ValueError(f"sample {record.key}: its video {record.video_id} has no outcome")
         if errors := validate_record(record) + validate_sample(record, video):
             raise ValueError(f"sample {record.key}: {'; '.join(errors)}")
-        sample.check()
+        if error is not None:
+            raise error
         yield _Encoded(record, list(sample.members()))
+
+
+def _checked_files(sample: Sample) -> tuple[Sample, ValueError | None]:
+    """The sample, and what is wrong with its files: errors of its place and its record come first."""
+    try:
+        sample.check()
+    except ValueError as error:
+        return sample, error
+    return sample, None
 
 
 def _place(samples: Iterable[_Encoded], limits: ShardLimits) -> Iterator[tuple[str, _Encoded]]:

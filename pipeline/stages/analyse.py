@@ -20,13 +20,20 @@ from pipeline.decode.frames import CorruptFrame, Frame
 from pipeline.decode.plan import frames_between, plan_frames
 from pipeline.decode.probe import Probe
 from pipeline.devices import gpu_fault
-from pipeline.records import AnalysedFrame, Analysis, CandidateTrack, Timeline, TimelineFace
+from pipeline.records import (
+    AnalysedFrame,
+    Analysis,
+    CandidateImage,
+    CandidateTrack,
+    Timeline,
+    TimelineFace,
+)
 from pipeline.rejection import Rejection
 from pipeline.sandbox import DecodeFailed, SandboxedDecoder
 from pipeline.sandbox.video import SandboxedVideo
 from pipeline.sources.annotations.clip import BEYOND
 from pipeline.sources.manifest import Video
-from pipeline.stages.candidates import candidate_track, frame_table, mask_png
+from pipeline.stages.candidates import candidate_image, candidate_track, frame_table
 from pipeline.stages.gate import eighth_largest, least_face_px
 from pipeline.stages.merge import merge_tracks
 from pipeline.stages.observe import FaceObserver
@@ -58,8 +65,7 @@ class AnalysedVideo:
     """An analysis, and the encoded images of its candidates, track after track."""
 
     analysis: Analysis
-    jpegs: list[bytes]
-    masks: list[bytes]
+    images: list[CandidateImage]
 
 
 class VideoAnalyser:
@@ -148,8 +154,7 @@ class VideoAnalyser:
     ) -> AnalysedVideo:
         outcomes: list[TrackOutcome] = []
         kept: list[CandidateTrack] = []
-        jpegs: list[bytes] = []
-        masks: list[bytes] = []
+        images: list[CandidateImage] = []
         dropped: Counter[Reason] = Counter()
         faces: list[TimelineFace] = []
         for number, track in enumerate(tracks):
@@ -177,8 +182,7 @@ class VideoAnalyser:
             if isinstance(picks, list) and isinstance(verdict.result, FilteredTrack):
                 usable = verdict.result
                 kept.append(candidate_track(number, usable, picks, self._config.selection))
-                jpegs += [usable.faces[pick.row].jpeg for pick in picks]
-                masks += [mask_png(usable, pick.row) for pick in picks]
+                images += [candidate_image(usable, pick.row) for pick in picks]
         damage = mostly_corrupt(analysed)
         if not tracks and facts["annotated_box"] is not None:
             detail = "no face whose centre is in the annotated box was found in any analysed frame"
@@ -186,7 +190,7 @@ class VideoAnalyser:
         if damage is not None:
             # No identity is taken from what is left of such a video.
             outcomes = [_without_identity(track, damage) for track in outcomes]
-            kept, jpegs, masks = [], [], []
+            kept, images = [], []
         outcome = VideoOutcome(
             **(_identity_of(video) | facts),
             **_verdict(outcomes, damage),
@@ -200,8 +204,7 @@ class VideoAnalyser:
                 seconds=dict(watch.seconds),
                 timeline=Timeline(frames=analysed, faces=faces),
             ),
-            jpegs,
-            masks,
+            images,
         )
 
     def _candidates(self, track: Track, verdict: FilterResult) -> tuple[FilterResult, list[Pick] | Rejection]:
@@ -319,7 +322,7 @@ def _rejected(video: Video, rejection: Rejection, facts: dict[str, Any], watch: 
     outcome = VideoOutcome(
         **(_identity_of(video) | facts), status=status, reason=rejection.reason, detail=rejection.detail
     )
-    return AnalysedVideo(Analysis(outcome=outcome, seconds=dict(watch.seconds)), [], [])
+    return AnalysedVideo(Analysis(outcome=outcome, seconds=dict(watch.seconds)), [])
 
 
 def _identity_of(video: Video) -> dict[str, Any]:

@@ -9,10 +9,13 @@ import numpy as np
 from faces.mask import encode_mask_png, face_mask
 from faces.types import Floats
 from pipeline.config import Selection
-from pipeline.records import Candidate, CandidateTrack
+from pipeline.records import Candidate, CandidateImage, CandidateTrack
 from pipeline.stages.select import FrameTable, Pick, are_closed
 from pipeline.stages.track_filter import FilteredTrack, anchors
 from shards.schema import IMAGE_SIDE, Pose
+
+POINT_DIGITS = 1
+"""Points are rounded to this, in pixels: finer than the landmarker, coarser than rounding errors."""
 
 
 def frame_table(track: FilteredTrack, selection: Selection) -> FrameTable:
@@ -47,25 +50,28 @@ def candidate_track(
     )
 
 
-def mask_png(track: FilteredTrack, row: int) -> bytes:
-    """The face mask of a frame's stored image."""
+def candidate_image(track: FilteredTrack, row: int) -> CandidateImage:
+    """The files of a frame that may be chosen."""
     face = track.faces[row]
-    return encode_mask_png(face_mask(face.square.to_crop(face.landmarks.points), IMAGE_SIDE))
+    points = face.square.to_crop(face.landmarks.points)
+    return CandidateImage(
+        jpeg=face.jpeg,
+        mask=encode_mask_png(face_mask(points, IMAGE_SIDE)),
+        points=np.round(points, POINT_DIGITS).astype("<f4").tobytes(),
+    )
 
 
 def _candidate(track: FilteredTrack, pick: Pick, eyes_closed: bool, mean: Floats) -> Candidate:
     frame, face = track.frames[pick.row], track.faces[pick.row]
     pose, square = face.landmarks.pose, face.square
     x0, y0, x1, y1 = _rounded(frame.detection.box, 1)
-    # Not validated: the values are made here, and checking 478 landmarks takes longer than finding the pose.
-    return Candidate.model_construct(
+    return Candidate(
         frame=frame.frame,
         time_s=round(frame.time_s, 3),
         box_px=(x0, y0, x1, y1),
         face_px=round(frame.detection.face_px, 1),
         crop_px=(square.x0, square.y0, square.side),
         pose=Pose(yaw=round(pose.yaw, 2), pitch=round(pose.pitch, 2), roll=round(pose.roll, 2)),
-        landmarks_crop_px=_points(square.to_crop(face.landmarks.points)),
         keypoints_crop_px=_points(square.to_crop(frame.detection.keypoints)),
         eyes_open=round(face.landmarks.eyes_open, 3),
         sharpness=round(face.sharpness, 2),
@@ -82,4 +88,4 @@ def _rounded(values: Iterable[float], digits: int) -> list[float]:
 
 
 def _points(points: Floats) -> list[tuple[float, float]]:
-    return [(round(float(x), 1), round(float(y), 1)) for x, y in points]
+    return [(round(float(x), POINT_DIGITS), round(float(y), POINT_DIGITS)) for x, y in points]

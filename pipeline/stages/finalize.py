@@ -5,15 +5,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from pipeline.config import Config
-from pipeline.records import Analysis, Candidate, CandidateTrack, StagedIdentity, Timeline
+from pipeline.records import (
+    Analysis,
+    Candidate,
+    CandidateImage,
+    CandidateTrack,
+    StagedIdentity,
+    StagedSample,
+    Timeline,
+)
 from pipeline.rejection import Rejection
 from pipeline.stages.analyse import video_rejection
 from pipeline.stages.choice import choose_images
 from pipeline.stages.timeline import settled_timeline
+from shards.canonical import sha256_hex
+from shards.landmarks import LANDMARKS, encode_landmarks
 from shards.schema import ImageRecord, Quality, Reason, Status, TrackOutcome, VideoOutcome
 
 
@@ -22,26 +34,28 @@ class FinalizedVideo:
     """A video's final outcome, with the images of each identity."""
 
     outcome: VideoOutcome
-    identities: list[StagedIdentity]
-    jpegs: list[list[bytes]]
-    masks: list[list[bytes]]
+    samples: list[StagedSample]
     seconds: dict[str, float]
     timeline: Timeline = field(default_factory=Timeline)
 
+    @property
+    def identities(self) -> list[StagedIdentity]:
+        """Records of the samples."""
+        return [sample.identity for sample in self.samples]
+
 
 def finalize(
-    analysis: Analysis, jpegs: list[bytes], masks: list[bytes], config: Config, higher_is_better: bool
+    analysis: Analysis, images: list[CandidateImage], config: Config, higher_is_better: bool
 ) -> FinalizedVideo:
     """Turn scored candidates into identities, and tracks without an identity into reasons.
 
     Args:
         analysis: of one video, its candidates scored; those without a score are not chosen.
-        jpegs: the candidates' images, track after track.
-        masks: the candidates' face masks, likewise.
+        images: the candidates' files, track after track.
         config: of the build.
         higher_is_better: the direction of the metric.
     """
-    finalized = FinalizedVideo(analysis.outcome, [], [], [], analysis.seconds)
+    samples: list[StagedSample] = []
     analysis = _without_others(analysis)
     tracks = {track.track: track for track in analysis.outcome.tracks}
     start = 0
@@ -52,21 +66,19 @@ def finalize(
         if isinstance(chosen, Rejection):
             update = {"reason": chosen.reason, "detail": chosen.detail}
         else:
-            images = [jpegs[rows][row] for row in chosen]
-            covers = [masks[rows][row] for row in chosen]
+            files = [images[rows][row] for row in chosen]
             records = [
-                _image_record(candidates.candidates[row], image, cover, config, higher_is_better)
-                for row, image, cover in zip(chosen, images, covers, strict=True)
+                _image_record(candidates.candidates[row], image, config, higher_is_better)
+                for row, image in zip(chosen, files, strict=True)
             ]
             key = sample_key(analysis.outcome, candidates.track)
             update = {"key": key}
-            finalized.identities.append(_identity(key, outcome, candidates, records, config))
-            finalized.jpegs.append(images)
-            finalized.masks.append(covers)
+            pairs = list(zip(records, files, strict=True))
+            samples.append(_sample(key, outcome, candidates, pairs, config))
         tracks[candidates.track] = outcome.model_copy(update=update)
     settled = _settled(analysis.outcome.model_copy(update={"tracks": list(tracks.values())}))
-    timeline = settled_timeline(analysis, finalized.identities)
-    return replace(finalized, outcome=settled, timeline=timeline)
+    timeline = settled_timeline(analysis, [sample.identity for sample in samples])
+    return FinalizedVideo(settled, samples, analysis.seconds, timeline)
 
 
 def _without_others(analysis: Analysis) -> Analysis:
@@ -84,17 +96,29 @@ def _without_others(analysis: Analysis) -> Analysis:
     return analysis.model_copy(update={"outcome": outcome.model_copy(update=update)})
 
 
-def _identity(
-    key: str, track: TrackOutcome, candidates: CandidateTrack, images: list[ImageRecord], config: Config
-) -> StagedIdentity:
-    return StagedIdentity(
+def _sample(
+    key: str,
+    track: TrackOutcome,
+    candidates: CandidateTrack,
+    images: list[tuple[ImageRecord, CandidateImage]],
+    config: Config,
+) -> StagedSample:
+    records, files = zip(*images, strict=True)
+    landmarks = encode_landmarks(
+        [np.frombuffer(image.points, "<f4").reshape(LANDMARKS, 2) for image in files]
+    )
+    identity = StagedIdentity(
         key=key,
         track=track.track,
         track_start_s=track.start_s,
         track_end_s=track.end_s,
         embedder=config.models.embedder,
         embedding=candidates.embedding,
-        images=images,
+        images=list(records),
+        landmarks_sha256=sha256_hex(landmarks),
+    )
+    return StagedSample(
+        identity, tuple(image.jpeg for image in files), tuple(image.mask for image in files), landmarks
     )
 
 
@@ -145,7 +169,7 @@ def sample_key(video: Named, track: int) -> str:
 
 
 def _image_record(
-    candidate: Candidate, jpeg: bytes, mask: bytes, config: Config, higher_is_better: bool
+    candidate: Candidate, image: CandidateImage, config: Config, higher_is_better: bool
 ) -> ImageRecord:
     # Both are known since the step before.
     assert candidate.quality is not None  # noqa: S101
@@ -155,8 +179,8 @@ def _image_record(
         quality=Quality(
             metric=config.models.quality, value=candidate.quality, higher_is_better=higher_is_better
         ),
-        sha256=hashlib.sha256(jpeg).hexdigest(),
-        mask_sha256=hashlib.sha256(mask).hexdigest(),
+        sha256=sha256_hex(image.jpeg),
+        mask_sha256=sha256_hex(image.mask),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from shards.landmarks import SHAPE, encode_landmarks
 from shards.metadata import DatasetMetadata, Provenance, ShardLimits
 from shards.sample import Sample
 from shards.schema import (
@@ -119,7 +120,6 @@ def _sample(number: int) -> Sample:
                 pose=Pose(
                     yaw=float(yaws[index]), pitch=float(rng.normal(-3, 6)), roll=float(rng.normal(0, 5))
                 ),
-                landmarks_crop_px=[(200.0, 200.0)] * 478,
                 eyes_open=round(float(rng.beta(8, 2)), 3),
                 sharpness=100.0,
                 identity_cosine=round(float(rng.uniform(0.7, 0.99)), 4),
@@ -133,6 +133,7 @@ def _sample(number: int) -> Sample:
                 mask_sha256=hashlib.sha256(mask).hexdigest(),
             )
         )
+    landmarks = encode_landmarks(np.full(SHAPE, 200))
     record = IdentityRecord(
         key=f"key_{number:03d}",
         split=Split.TEST if number == 0 else Split.TRAIN,
@@ -147,8 +148,9 @@ def _sample(number: int) -> Sample:
         embedder="arcface_r50",
         embedding=[0.6, 0.8],
         images=images,
+        landmarks_sha256=hashlib.sha256(landmarks).hexdigest(),
     )
-    return Sample(record, tuple(jpeg for jpeg, _ in pairs), tuple(mask for _, mask in pairs))
+    return Sample(record, tuple(jpeg for jpeg, _ in pairs), tuple(mask for _, mask in pairs), landmarks)
 
 
 def _accepted(record: IdentityRecord, number: int) -> VideoOutcome:

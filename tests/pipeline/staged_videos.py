@@ -13,10 +13,11 @@ from PIL import Image
 from faces.catalogue import MODELS
 from faces.registry import WeightsFile
 from pipeline.config import Config
-from pipeline.records import StagedIdentity
+from pipeline.records import StagedIdentity, StagedSample
 from pipeline.sources.manifest import Video
 from pipeline.stages.finalize import FinalizedVideo, sample_key
 from settings.loading import load_workflow
+from shards.landmarks import LANDMARKS, encode_landmarks
 from shards.schema import (
     FAILURES,
     IMAGE_SIDE,
@@ -51,7 +52,7 @@ def configured(source: Path, output: Path, *overrides: str) -> Config:
 
 def rejected(video: Video, reason: Reason) -> FinalizedVideo:
     status = Status.FAILED if reason in FAILURES else Status.REJECTED
-    return FinalizedVideo(_outcome(video, status=status, reason=reason, detail="as planned"), [], [], [], {})
+    return FinalizedVideo(_outcome(video, status=status, reason=reason, detail="as planned"), [], {})
 
 
 def accepted(video: Video, people: tuple[int, ...] = (0,)) -> FinalizedVideo:
@@ -69,23 +70,28 @@ def accepted(video: Video, people: tuple[int, ...] = (0,)) -> FinalizedVideo:
         for track in range(len(people))
     ]
     outcome = bare.model_copy(update={"tracks": tracks, "identities": len(people)})
-    jpegs = [[_jpeg(f"{track.key}{number}") for number in range(IMAGES_PER_IDENTITY)] for track in tracks]
-    masks = [[_mask(number) for number in range(IMAGES_PER_IDENTITY)] for _ in tracks]
-    identities = [
-        StagedIdentity(
-            key=str(track.key),
-            track=track.track,
-            track_start_s=track.start_s,
-            track_end_s=track.end_s,
-            embedder="sface",
-            embedding=np.eye(16)[person].tolist(),
-            images=[
-                _image(number, jpeg, mask) for number, (jpeg, mask) in enumerate(zip(*images, strict=True))
-            ],
-        )
-        for person, track, images in zip(people, tracks, zip(jpegs, masks, strict=True), strict=True)
-    ]
-    return FinalizedVideo(outcome, identities, jpegs, masks, {"probe": 0.25, "decode": 1.5})
+    samples = [_sample(person, track) for person, track in zip(people, tracks, strict=True)]
+    return FinalizedVideo(outcome, samples, {"probe": 0.25, "decode": 1.5})
+
+
+def _sample(person: int, track: TrackOutcome) -> StagedSample:
+    jpegs = tuple(_jpeg(f"{track.key}{number}") for number in range(IMAGES_PER_IDENTITY))
+    masks = tuple(_mask(number) for number in range(IMAGES_PER_IDENTITY))
+    points = [(float(point), 511.0 - point) for point in range(LANDMARKS)]
+    landmarks = encode_landmarks([points] * IMAGES_PER_IDENTITY)
+    identity = StagedIdentity(
+        key=str(track.key),
+        track=track.track,
+        track_start_s=track.start_s,
+        track_end_s=track.end_s,
+        embedder="sface",
+        embedding=np.eye(16)[person].tolist(),
+        images=[
+            _image(number, jpeg, mask) for number, (jpeg, mask) in enumerate(zip(jpegs, masks, strict=True))
+        ],
+        landmarks_sha256=hashlib.sha256(landmarks).hexdigest(),
+    )
+    return StagedSample(identity, jpegs, masks, landmarks)
 
 
 def _outcome(video: Video, status: Status = Status.ACCEPTED, **facts: object) -> VideoOutcome:
@@ -120,7 +126,6 @@ def _image(number: int, jpeg: bytes, mask: bytes) -> ImageRecord:
         face_px=219.1,
         crop_px=(20.0, 10.0, 360.0),
         pose=Pose(yaw=5.0 * number, pitch=1.0, roll=-2.0),
-        landmarks_crop_px=[(float(point), 511.0 - point) for point in range(478)],
         eyes_open=0.9,
         sharpness=80.0,
         identity_cosine=0.95,

@@ -43,7 +43,8 @@ def chooser(staging: Staging) -> Choose:
 
 def row_of(video: Video, analysis: Analysis, *jpegs: bytes) -> dict[str, Any]:
     texts = {"video": video.model_dump_json(), "analysis": analysis.model_dump_json()}
-    return texts | {"jpegs": list(jpegs), "masks": [b""] * len(jpegs), "fault": "", "unenforced": ""}
+    files = {"jpeg": list(jpegs), "mask": [b""] * len(jpegs), "points": [b""] * len(jpegs)}
+    return texts | files | {"fault": "", "unenforced": ""}
 
 
 VIDEO = Video(video_id="a/b.mp4", source="a", uri="b.mp4", path="/clips/b.mp4", bytes=1, modified_ns=1)
@@ -67,7 +68,6 @@ def analysis() -> Analysis:
         face_px=9,
         crop_px=(0, 0, 9),
         pose=Pose(yaw=0, pitch=0, roll=0),
-        landmarks_crop_px=[],
         keypoints_crop_px=[],
         eyes_open=1,
         sharpness=1,

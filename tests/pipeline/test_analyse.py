@@ -102,7 +102,7 @@ def test_an_intact_video_loses_no_frame_and_gives_an_identity(
     assert (outcome.analysed_frames, outcome.corrupt_frames) == (24, 0)
     assert outcome.sha256 is not None
     assert outcome.color_transfer is not None
-    assert len(found.jpegs) == len(found.masks) > 8
+    assert len(found.images) > 8
 
 
 @pytest.mark.parametrize("batch", [2, 7, 64])
@@ -117,7 +117,7 @@ def test_the_analysis_is_the_same_whatever_the_batch(
         alone, together = analyser.analyse(videos[name]), batched.analyse(videos[name])
         untimed = {"seconds": {}}
         assert together.analysis.model_copy(update=untimed) == alone.analysis.model_copy(update=untimed)
-        assert (together.jpegs, together.masks) == (alone.jpegs, alone.masks)
+        assert together.images == alone.images
     decoder.close()
 
 
@@ -128,7 +128,7 @@ def test_the_chosen_images_are_embedded_and_the_other_candidates_are_not(
     (track,) = found.analysis.tracks
     assert any(candidate.identity_cosine is None for candidate in track.candidates)
     scorer = CandidateScorer(config, weights)
-    (scored,) = scorer.score(found.analysis, found.jpegs).tracks
+    (scored,) = scorer.score(found.analysis, [image.jpeg for image in found.images]).tracks
     chosen = choose_images(scored, config.selection, scorer.higher_is_better)
     assert isinstance(chosen, list)
     cosines = [scored.candidates[row].identity_cosine for row in chosen]
@@ -166,8 +166,8 @@ def test_a_mostly_damaged_video_gives_no_identity_though_its_sound_frames_would_
     found = VideoAnalyser(lenient_config, weights, decoder).analyse(videos["mostly"])
     decoder.close()
     assert found.analysis.outcome.tracks[0].usable_frames > 8
-    assert (found.analysis.tracks, found.jpegs, found.masks) == ([], [], [])
-    outcome = finalize(found.analysis, found.jpegs, found.masks, lenient_config, True).outcome
+    assert (found.analysis.tracks, found.images) == ([], [])
+    outcome = finalize(found.analysis, found.images, lenient_config, True).outcome
     assert (outcome.status, outcome.reason) == (Status.REJECTED, Reason.CORRUPT_FRAME)
     assert [track.reason for track in outcome.tracks] == [Reason.CORRUPT_FRAME]
     assert validate_video(outcome) == []

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from pipeline.config import Config
-from pipeline.records import Analysis, Candidate, CandidateTrack
+from pipeline.records import Analysis, Candidate, CandidateImage, CandidateTrack
 from pipeline.stages.analyse import video_rejection
 from pipeline.stages.finalize import FinalizedVideo, finalize, sample_key
 from settings.loading import load_workflow
+from shards.canonical import sha256_hex
+from shards.landmarks import LANDMARKS, decode_landmarks
 from shards.record_checks import validate_video
 from shards.schema import Key, Pose, Reason, Status, TrackOutcome, VideoOutcome
 
@@ -35,7 +37,6 @@ def candidate(frame: int, yaw: float, cluster: int, quality: float) -> Candidate
         face_px=500,
         crop_px=(0, 0, 600),
         pose=Pose(yaw=yaw, pitch=0, roll=0),
-        landmarks_crop_px=[(0.0, 0.0)] * 478,
         keypoints_crop_px=[(0.0, 0.0)] * 5,
         eyes_open=0.9,
         eyes_closed=False,
@@ -87,8 +88,11 @@ def analysis_of(*tracks: CandidateTrack, rejected: int = 0, uri: str = "a.mp4") 
 
 def finalized(analysis: Analysis, *overrides: str, higher_is_better: bool = False) -> FinalizedVideo:
     count = sum(len(track.candidates) for track in analysis.tracks)
-    jpegs, masks = ([b"%s %d" % (kind, n) for n in range(count)] for kind in (b"jpeg", b"mask"))
-    found = finalize(analysis, jpegs, masks, config(*overrides), higher_is_better)
+    images = [
+        CandidateImage(b"jpeg %d" % n, b"mask %d" % n, np.full((LANDMARKS, 2), n, "<f4").tobytes())
+        for n in range(count)
+    ]
+    found = finalize(analysis, images, config(*overrides), higher_is_better)
     assert validate_video(found.outcome) == []
     return found
 
@@ -119,20 +123,18 @@ def test_the_direction_of_the_metric_decides_which_image_of_a_pose_is_taken(
     assert all(image.quality.higher_is_better is higher_is_better for image in found.identities[0].images)
 
 
-def test_each_record_has_the_digest_of_its_own_image_and_mask() -> None:
+def test_each_record_has_the_digest_of_its_own_image_and_mask_and_landmarks() -> None:
     found = finalized(analysis_of(turning(0), turning(1, quality=5)))
-    assert found.jpegs[1][0].startswith(
-        b"jpeg 2"
-    )  # the second track's candidates come after twenty of the first
-    for identity, jpegs, masks in zip(found.identities, found.jpegs, found.masks, strict=True):
-        assert [image.sha256 for image in identity.images] == [
-            hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs
-        ]
-        assert [image.mask_sha256 for image in identity.images] == [
-            hashlib.sha256(m).hexdigest() for m in masks
-        ]
-        offset = 20 * identity.track
-        assert jpegs == [b"jpeg %d" % (offset + image.frame) for image in identity.images]
+    # The second track's candidates come after twenty of the first.
+    assert found.samples[1].jpegs[0].startswith(b"jpeg 2")
+    for sample in found.samples:
+        images = sample.identity.images
+        assert [image.sha256 for image in images] == [sha256_hex(jpeg) for jpeg in sample.jpegs]
+        assert [image.mask_sha256 for image in images] == [sha256_hex(mask) for mask in sample.masks]
+        rows = [20 * sample.identity.track + image.frame for image in images]
+        assert sample.jpegs == tuple(b"jpeg %d" % row for row in rows)
+        assert sample.identity.landmarks_sha256 == sha256_hex(sample.landmarks)
+        assert decode_landmarks(sample.landmarks)[:, 0, 0].tolist() == rows
 
 
 def test_an_image_of_another_identity_is_replaced_and_counted() -> None:
@@ -169,7 +171,7 @@ def test_a_person_who_keeps_still_does_not_cost_the_other_one_the_sample() -> No
     assert (found.outcome.status, found.outcome.identities) == (Status.ACCEPTED, 1)
     assert found.outcome.tracks[0].reason is Reason.TOO_FEW_POSES
     assert found.identities[0].track == 1
-    assert found.jpegs[0][0].startswith(b"jpeg 2")
+    assert found.samples[0].jpegs[0].startswith(b"jpeg 2")
 
 
 def test_a_video_whose_last_track_is_rejected_is_rejected_with_its_reason() -> None:
@@ -240,7 +242,7 @@ def key_of(uri: str, track: int = 0, source: str = "clips") -> str:
 
 
 def test_a_key_can_be_read() -> None:
-    digest = hashlib.sha256(b"clips/season 1/Ep.2 final.mp4").hexdigest()[:16]
+    digest = sha256_hex(b"clips/season 1/Ep.2 final.mp4")[:16]
     assert key_of("season 1/Ep.2 final.mp4", track=3) == f"clips_season-1-Ep-2-final_{digest}_03"
 
 

@@ -215,7 +215,6 @@ def analysis_of(count: int) -> Analysis:
             face_px=1,
             crop_px=(0, 0, 1),
             pose=Pose(yaw=0, pitch=0, roll=0),
-            landmarks_crop_px=[],
             keypoints_crop_px=[],
             eyes_open=1,
             eyes_closed=False,

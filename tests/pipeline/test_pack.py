@@ -78,11 +78,13 @@ def test_finished_videos_become_a_dataset_that_verifies(source: Path, tmp_path: 
 def test_the_images_of_each_identity_are_its_own(source: Path, tmp_path: Path) -> None:
     _, planned, _ = packed(source, tmp_path / "mfhq")
     kept = {
-        identity.key: (tuple(jpegs), tuple(masks))
+        sample.identity.key: (sample.jpegs, sample.masks, sample.landmarks)
         for outcome in finalized(planned)
-        for identity, jpegs, masks in zip(outcome.identities, outcome.jpegs, outcome.masks, strict=True)
+        for sample in outcome.samples
     }
-    samples = {s.record.key: (s.images, s.masks) for s in Dataset.open(tmp_path / "mfhq").samples()}
+    samples = {
+        s.record.key: (s.images, s.masks, s.landmarks) for s in Dataset.open(tmp_path / "mfhq").samples()
+    }
     assert samples == kept
 
 

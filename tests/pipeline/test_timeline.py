@@ -17,7 +17,7 @@ from faces.crop import Square
 from faces.registry import load_weights
 from faces.types import HeadPose
 from pipeline.config import Faces, Tracking
-from pipeline.records import Timeline, TimelineFace
+from pipeline.records import CandidateImage, Timeline, TimelineFace
 from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
@@ -28,7 +28,10 @@ from pipeline.stages.timeline import timeline_faces
 from pipeline.stages.track import Track
 from pipeline.stages.track_filter import filter_track
 from pipeline.staging import Staging, read_staged_video
+from shards.landmarks import LANDMARKS
 from shards.schema import Pose, Reason
+
+NO_IMAGE = CandidateImage(b"", b"", bytes(8 * LANDMARKS))
 
 
 def track_of(*observations: object) -> Track:
@@ -84,7 +87,7 @@ def test_the_choice_marks_eight_frames_and_the_score_of_every_candidate() -> Non
     analysis = analysis_of(turning(0))
     seen_faces = [face(0).model_copy(update={"frame": frame, "candidate": frame < 20}) for frame in range(25)]
     analysis = analysis.model_copy(update={"timeline": Timeline(frames=[], faces=seen_faces)})
-    found = finalize(analysis, [b""] * 20, [b""] * 20, config(), False)
+    found = finalize(analysis, [NO_IMAGE] * 20, config(), False)
     chosen = [image.frame for image in found.identities[0].images]
     assert [f.frame for f in found.timeline.faces if f.chosen] == chosen
     qualities = [f.quality for f in found.timeline.faces]
@@ -98,7 +101,7 @@ def test_a_candidate_of_another_identity_has_that_reason() -> None:
     analysis = analysis_of(track.model_copy(update={"candidates": candidates})).model_copy(
         update={"timeline": Timeline(frames=[], faces=seen_faces)}
     )
-    found = finalize(analysis, [b""] * 20, [b""] * 20, config(), False)
+    found = finalize(analysis, [NO_IMAGE] * 20, config(), False)
     assert {f.frame: f.reason for f in found.timeline.faces if f.reason} == {4: Reason.OTHER_IDENTITY}
     assert not any(f.chosen for f in found.timeline.faces if f.frame == 4)
 
@@ -117,7 +120,7 @@ def staged(tmp_path: Path) -> tuple[Staging, Path]:
 def test_a_staged_timeline_comes_back_as_it_was(staged: tuple[Staging, Path]) -> None:
     found = read_staged_video(staged[1])
     assert found.timeline == turning_head()
-    assert len(found.identities) == len(found.jpegs) == 1
+    assert len(found.identities) == 1
 
 
 def test_a_staged_file_of_an_older_version_has_no_timeline(staged: tuple[Staging, Path]) -> None:

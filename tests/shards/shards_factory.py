@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shards.atomic import write_parquet
+from shards.landmarks import SHAPE, encode_landmarks
 from shards.metadata import (
     DatasetMetadata,
     Provenance,
@@ -88,7 +89,6 @@ def sha256(data: bytes) -> str:
 
 def image_record(frame: int, seed: int, jpeg_bytes: bytes, mask_bytes: bytes) -> ImageRecord:
     rng = np.random.default_rng(seed)
-    landmarks = rng.uniform(100, 400, (478, 2)).round(2).tolist()
     yaw, pitch, roll = rng.uniform(-40, 40, 3).round(3).tolist()
     return ImageRecord(
         frame=frame,
@@ -97,7 +97,6 @@ def image_record(frame: int, seed: int, jpeg_bytes: bytes, mask_bytes: bytes) ->
         face_px=543.5,
         crop_px=(20.0, 10.0, 600.0),
         pose=Pose(yaw=yaw, pitch=pitch, roll=roll),
-        landmarks_crop_px=landmarks,
         eyes_open=0.9,
         sharpness=123.4,
         identity_cosine=0.83,
@@ -130,6 +129,7 @@ def sample(key: str, split: Split) -> Sample:
     first = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
     seeds = range(first, first + IMAGES_PER_IDENTITY)
     images, masks = tuple(map(jpeg, seeds)), tuple(map(mask, seeds))
+    landmarks = encode_landmarks(np.random.default_rng(first).uniform(100, 400, SHAPE).round(2))
     return Sample(
         record=IdentityRecord(
             key=key,
@@ -146,9 +146,11 @@ def sample(key: str, split: Split) -> Sample:
                 image_record(frame, seed, image, face)
                 for frame, seed, image, face in zip(range(10, 90, 10), seeds, images, masks, strict=True)
             ],
+            landmarks_sha256=sha256(landmarks),
         ),
         images=images,
         masks=masks,
+        landmarks=landmarks,
     )
 
 

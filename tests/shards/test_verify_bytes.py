@@ -29,7 +29,11 @@ def test_taking_a_dataset_apart_and_together_changes_nothing(root: Path) -> None
 
 @pytest.mark.parametrize(
     ("member", "kind"),
-    [("clip-b_0.5.jpg", Check.BAD_IMAGE), ("clip-b_0.5.mask.png", Check.BAD_MASK)],
+    [
+        ("clip-b_0.5.jpg", Check.BAD_IMAGE),
+        ("clip-b_0.5.mask.png", Check.BAD_MASK),
+        ("clip-b_0.landmarks.npy", Check.BAD_LANDMARKS),
+    ],
 )
 def test_a_flipped_byte_of_an_image_names_the_member(root: Path, member: str, kind: Check) -> None:
     shard = root / TRAIN_0
@@ -45,7 +49,7 @@ def test_a_flipped_byte_of_an_image_names_the_member(root: Path, member: str, ki
 def test_a_flipped_digit_of_a_record_names_the_member(root: Path) -> None:
     shard = root / TRAIN_0
     start = offset_of(shard, "clip-b_0.json")[1]
-    place = shard.read_bytes().index(b"landmarks_crop_px", start) + len('landmarks_crop_px":[[')
+    place = shard.read_bytes().index(b"box_px", start) + len('box_px":[')
     data = bytearray(shard.read_bytes())
     data[place] = ord("1") + (data[place] == ord("1"))
     shard.write_bytes(data)

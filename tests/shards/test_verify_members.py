@@ -12,6 +12,8 @@ import shards_factory as factory
 from damage import TRAIN_0, TRAIN_1, change_record, change_shard, found, replace_member
 
 from shards.findings import Check
+from shards.landmarks import HEADER, SIZE
+from shards.layout import LANDMARKS_FIELD
 from shards.reader import Dataset
 from shards.tar import members
 from shards.verify import verify
@@ -68,7 +70,7 @@ def test_samples_out_of_order_are_found(root: Path) -> None:
     change_shard(
         root,
         TRAIN_0,
-        lambda shard: shard.members.__setitem__(slice(None), [*shard.members[17:], *shard.members[:17]]),
+        lambda shard: shard.members.__setitem__(slice(None), [*shard.members[18:], *shard.members[:18]]),
     )
     factory.reseal(root)
     assert found(root) == {
@@ -126,28 +128,31 @@ def test_a_key_in_two_shards_is_found(root: Path) -> None:
         ("2.mask.png", factory.mask(1, (256, 256)), Check.BAD_MASK),
         ("2.mask.png", factory.mask(1, mode="RGB"), Check.BAD_MASK),
         ("2.mask.png", factory.jpeg(1, mode="L"), Check.BAD_MASK),
+        ("landmarks.npy", HEADER, Check.BAD_LANDMARKS),
+        ("landmarks.npy", HEADER.replace(b"<f4", b"<i4").ljust(SIZE), Check.BAD_LANDMARKS),
+        ("landmarks.npy", HEADER + b"\xff" * (SIZE - len(HEADER)), Check.BAD_LANDMARKS),
     ],
 )
-def test_an_image_of_the_wrong_kind_or_size_is_named(
+def test_a_member_of_the_wrong_kind_or_size_is_named(
     root: Path, field: str, data: bytes, kind: Check
 ) -> None:
-    _store_image(root, field, data)
+    _store_member(root, field, data)
     assert found(root) == {(kind, f"{TRAIN_0}:clip-b_0.{field}")}
 
 
 def test_a_mask_of_other_greys_than_black_and_white_is_named(root: Path) -> None:
     grey = factory.png(np.full((512, 512), 128, np.uint8))
-    _store_image(root, "2.mask.png", grey)
+    _store_member(root, "2.mask.png", grey)
     assert found(root) == {(Check.BAD_MASK, f"{TRAIN_0}:clip-b_0.2.mask.png")}
 
 
 def test_a_mask_of_one_bit_a_pixel_is_sound(root: Path) -> None:
-    _store_image(root, "2.mask.png", factory.mask(1, mode="1"))
+    _store_member(root, "2.mask.png", factory.mask(1, mode="1"))
     assert found(root) == set()
 
 
 def test_findings_are_in_the_order_of_the_samples(root: Path) -> None:
-    _store_image(root, "2.jpg", factory.jpeg(1, (512, 511)), sample="clip-a_0")
+    _store_member(root, "2.jpg", factory.jpeg(1, (512, 511)), sample="clip-a_0")
     change_record(root, TRAIN_0, "clip-b_0", person_id="")
     assert [finding.where for finding in verify(root) if finding.where.startswith(f"{TRAIN_0}:")] == [
         f"{TRAIN_0}:clip-a_0.2.jpg",
@@ -165,18 +170,22 @@ def test_a_shard_that_agrees_with_its_index_is_read_as_without_one(root: Path) -
     with (root / TRAIN_0).open("rb") as file:
         plain = list(members(file, {}))
         assert list(members(file, known)) == plain
-        assert len(plain) == len(known) == 34
+        assert len(plain) == len(known) == 36
         for offset, (name, size) in known.items():
             for wrong in ((f"{name}x", size), (f"{name}\0", size), (name, size + 1), (name, 2**40), ("", 0)):
                 assert list(members(file, known | {offset: wrong})) == plain
 
 
-def _store_image(root: Path, field: str, data: bytes, sample: str = "clip-b_0") -> None:
-    """Put an image into a sample with all digests brought up to date."""
+def _store_member(root: Path, field: str, data: bytes, sample: str = "clip-b_0") -> None:
+    """Put a member into a sample with all digests brought up to date."""
     taken = factory.Shard.take_apart(root / TRAIN_0)
-    images = json.loads(taken.members[taken.index(f"{sample}.json")][1])["images"]
-    name = "mask_sha256" if field.endswith("png") else "sha256"
-    images[int(field[0])][name] = factory.sha256(data)
+    record = json.loads(taken.members[taken.index(f"{sample}.json")][1])
+    if field == LANDMARKS_FIELD:
+        changed = {"landmarks_sha256": factory.sha256(data)}
+    else:
+        name = "mask_sha256" if field.endswith("png") else "sha256"
+        record["images"][int(field[0])][name] = factory.sha256(data)
+        changed = {"images": record["images"]}
     replace_member(root, TRAIN_0, f"{sample}.{field}", data)
-    change_record(root, TRAIN_0, sample, images=images)
+    change_record(root, TRAIN_0, sample, **changed)
     factory.reseal(root)

@@ -40,7 +40,7 @@ def test_a_record_of_another_key_is_named(root: Path) -> None:
         b"[]",
         b"null",
         b'{"format_version": "1.0"}',
-        b'{"format_version": "2.0"}',
+        b'{"format_version": "3.0"}',
         b"\xff\xfe",
         b"[" * 100_000,
         b'{"format_version": ' + b"1" * 10_000 + b"}",

@@ -29,17 +29,17 @@ def test_without_a_manifest_the_rest_is_still_checked(root: Path) -> None:
 
 
 def test_a_dataset_of_a_newer_major_version_is_only_named(root: Path) -> None:
-    (root / "dataset.json").write_text('{"format_version": "3.0"}')
+    (root / "dataset.json").write_text('{"format_version": "4.0"}')
     assert [str(finding) for finding in verify(root)] == [
         (
-            "unsupported_version: dataset.json: the dataset has format version 3.0; "
-            "this software reads 2.x: update this software"
+            "unsupported_version: dataset.json: the dataset has format version 4.0; "
+            "this software reads 3.x: update this software"
         )
     ]
 
 
 def test_what_a_newer_minor_version_added_is_ignored(root: Path) -> None:
-    change_record(root, TRAIN_0, "clip-b_0", format_version="2.7", hair_colour="green")
+    change_record(root, TRAIN_0, "clip-b_0", format_version="3.7", hair_colour="green")
     factory.reseal(root)
     table = pq.read_table(root / "videos-g0000.parquet")
     added = table.append_column("weather", pa.array(["fair"] * table.num_rows))
@@ -47,7 +47,7 @@ def test_what_a_newer_minor_version_added_is_ignored(root: Path) -> None:
     factory.reseal_metadata(root)
     unsealed = json.loads((root / "dataset.json").read_bytes())
     del unsealed["metadata_sha256"]
-    unsealed |= {"format_version": "2.7", "weather": []}
+    unsealed |= {"format_version": "3.7", "weather": []}
     compact = json.dumps(unsealed, sort_keys=True, separators=(",", ":")).encode()
     sealed = {**unsealed, "metadata_sha256": factory.sha256(compact)}
     (root / "dataset.json").write_text(json.dumps(sealed, sort_keys=True, indent=2) + "\n")

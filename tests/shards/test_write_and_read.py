@@ -120,7 +120,7 @@ def test_an_unknown_key_is_named(pristine: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("3.0", "update this software"),
+        ("4.0", "update this software"),
         ("1.0", "rebuild it or read it with older software"),
         ("one", "expected"),
     ],
@@ -134,7 +134,7 @@ def test_another_major_version_is_rejected(root: Path, version: str, message: st
 
 def test_a_newer_major_version_is_named_even_when_the_rest_is_unknown(root: Path) -> None:
     (root / "dataset.json").write_text(json.dumps({"format_version": "7.3", "parts": []}))
-    with pytest.raises(DatasetError, match=r"format version 7\.3; this software reads 2\.x"):
+    with pytest.raises(DatasetError, match=r"format version 7\.3; this software reads 3\.x"):
         Dataset.open(root)
 
 

@@ -79,12 +79,13 @@ def test_shards_are_those_that_the_standard_library_writes(pristine: Path, tmp_p
         assert shard.bytes % 10_240 == 0
 
 
-def test_samples_are_taken_one_at_a_time(tmp_path: Path) -> None:
+def test_only_so_many_samples_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shards.writer.AHEAD", 2)
     written = [0]
 
     def lazily() -> Iterator[Sample]:
         for number, sample in enumerate(factory.samples()):
-            assert written[0] >= number - 1
+            assert written[0] >= number - 3
             yield sample
 
     write_dataset(
@@ -157,7 +158,7 @@ def _not_a_number(samples: list[Sample]) -> list[Sample]:
 
 
 def _other_version(samples: list[Sample]) -> list[Sample]:
-    return [change(samples[0], format_version="2.1"), *samples[1:]]
+    return [change(samples[0], format_version="3.1"), *samples[1:]]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def _other_version(samples: list[Sample]) -> list[Sample]:
         (_other_license, "license is None in the sample and 'CC BY 4.0' in clip-a"),
         (_other_track, "track 1 of clip-a does not name it as its sample"),
         (_not_a_number, "clip-a_0: the record holds NaN or an infinity"),
-        (_other_version, r"clip-b_1: format version 2\.1, not 2\.0"),
+        (_other_version, r"clip-b_1: format version 3\.1, not 3\.0"),
         (lambda samples: samples[:-1], "clip-d has 1 identities in its outcome, but 0 samples came"),
     ],
 )

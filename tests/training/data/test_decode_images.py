@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from PIL import Image
 from small_data import TEST, TRAIN
 
 from faces.mask import encode_mask_png
-from shards.sample import Sample
 from shards.schema import Split
 from training.data.decode import assemble, decode_image, decode_mask, decoded_side
 from training.data.draws import Draw
@@ -109,7 +109,7 @@ def test_a_file_that_is_no_mask_is_refused(data: bytes) -> None:
     ],
 )
 def test_an_image_that_does_not_decode_is_a_bad_sample_and_its_row_is_blank(data: bytes) -> None:
-    damaged = Sample(SAMPLE.record, (*SAMPLE.images[:2], data, *SAMPLE.images[3:]), SAMPLE.masks)
+    damaged = replace(SAMPLE, images=(*SAMPLE.images[:2], data, *SAMPLE.images[3:]))
     with pytest.raises(BadSample, match=f"sample {TRAIN[0]}, image 2: "):
         assemble([damaged], [WHOLE], [TRAIN[0]], 224)
 

@@ -86,9 +86,9 @@ def test_a_half_written_manifest(copy: Path) -> None:
 
 def test_a_newer_major_version_of_the_format(copy: Path) -> None:
     value = json.loads((copy / "dataset.json").read_bytes())
-    value["format_version"] = "3.0"
+    value["format_version"] = "4.0"
     (copy / "dataset.json").write_bytes(indented_json(value))
-    assert "format version 3.0; this software reads 2.x: update this software" in refusal(copy)
+    assert "format version 4.0; this software reads 3.x: update this software" in refusal(copy)
 
 
 def test_an_altered_index(copy: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_newer_minor_version_is_read(copy: Path) -> None:
     shard = Shard.take_apart(copy / "train/mfhq-train-000000-g0000.tar")
     at = shard.index("train-00_0.json")
     record = json.loads(shard.members[at][1])
-    record.update(format_version="2.7", embedding_extra={"sha256": "ab" * 32})
+    record.update(format_version="3.7", embedding_extra={"sha256": "ab" * 32})
     shard.members[at] = (
         "train-00_0.json",
         json.dumps(record, sort_keys=True, separators=(",", ":")).encode(),
@@ -288,7 +288,7 @@ def test_a_newer_minor_version_is_read(copy: Path) -> None:
     reseal(copy)
     value = json.loads((copy / "dataset.json").read_bytes())
     del value["metadata_sha256"]
-    value["format_version"] = "2.7"
+    value["format_version"] = "3.7"
     digest = sha256_hex(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
     (copy / "dataset.json").write_bytes(indented_json({**value, "metadata_sha256": digest}))
     dataset = open_dataset(str(copy), retry_s=1.0)

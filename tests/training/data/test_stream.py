@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from small_data import TRAIN
 
 from settings.section import ConfigError
 from shards.metadata import DatasetError
-from shards.sample import Sample
 from shards.schema import Split
 from shards.writer import write_dataset
 from training.config import Config
@@ -149,7 +149,7 @@ def test_an_image_that_does_not_decode_is_a_damaged_sample(tmp_path: Path) -> No
     images[4] = images[4][: len(images[4]) // 2]
     records = [*good.record.images]
     records[4] = records[4].model_copy(update={"sha256": factory.sha256(images[4])})
-    broken = Sample(good.record.model_copy(update={"images": records}), tuple(images), good.masks)
+    broken = replace(good, record=good.record.model_copy(update={"images": records}), images=tuple(images))
     samples = [broken, *(factory.sample(key, Split.TRAIN) for key in TRAIN[1:])]
     write_dataset(tmp_path / "mfhq", samples, factory.videos(samples), factory.PROVENANCE, factory.LIMITS)
     stream = open_stream(small_data.config(tmp_path / "mfhq"))
