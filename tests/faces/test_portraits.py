@@ -25,7 +25,7 @@ from pipeline.config import Faces
 from pipeline.decode.frames import Frame, decode
 from pipeline.decode.probe import Probe, probe
 from pipeline.demo.photographs import PEOPLE, STILL_LIFE, package_file
-from pipeline.stages.candidates import mask_png
+from pipeline.stages.candidates import candidate_image
 from pipeline.stages.observe import FaceObserver
 from pipeline.stages.track_filter import FilteredTrack
 from pipeline.stopwatch import Stopwatch
@@ -224,7 +224,7 @@ def test_a_frame_gives_the_same_crop_as_a_videos_and_as_a_photographs(
     track = FilteredTrack(
         [observation], [usable], usable.face.embedding, np.ones(1, dtype=bool), np.zeros(1, dtype=bool)
     )
-    assert encode_mask_png(portrait.mask) == mask_png(track, 0)
+    assert encode_mask_png(portrait.mask) == candidate_image(track, 0).mask
     assert portrait.pose == usable.landmarks.pose
     assert abs(portrait.pose.roll) > 8
     np.testing.assert_array_equal(portrait.landmarks.points, usable.landmarks.points)
