@@ -67,7 +67,7 @@ def run(
 
 def _run(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> Build:
     reporter.message(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
-    for message in plan.manifest.ignored.messages():
+    for message in plan.manifest.messages():
         reporter.message(message)
 
     # One outcome for each video, in the staging area.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,14 +59,17 @@ Globs = Annotated[tuple[Annotated[str, AfterValidator(_relative_glob)], ...], Be
 class Source(Section):
     """Where the videos come from."""
 
-    kind: Literal["folder", "celebv-hq", "celebv-text", "talkinghead-1kh"] = "folder"
+    kind: Literal["folder", "celebv-hq", "celebv-text", "talkinghead-1kh", "vfhq"] = "folder"
     """`folder` takes every video file. A dataset takes the clips that its official tools cut, by the names in its
     annotations, with what these say of them."""
     name: Name = "folder"
     """Name of the dataset in keys, records and the report; that of the kind when not set."""
     path: Folder
     annotations: Folder | None = None
-    """Annotation file of a dataset; found in `path` and the folder above by its official name when not set."""
+    """Annotation file of a dataset, for VFHQ the directory of them; found in `path` and the folder above by its
+    official name when not set."""
+    frame_rate: Positive = 25.0
+    """Frames a second of VFHQ's directories of frames, where the annotation that says so is not there."""
     include: Globs = ("*",)
     """Only files that match one of these globs are listed. A glob is matched against the whole path relative to
     `path`; `*` and `?` also match `/`, and case counts: `train/*` is everything below train, `*_front.mp4` these
@@ -269,7 +273,11 @@ class Config(Section):
     name: Name = "mfhq"
     version: SemanticVersion = "1.0.0"
     """Version of the dataset, for people to cite."""
-    source: Source
+    source: Source | None = None
+    """Short for `sources` with one entry."""
+    sources: tuple[Source, ...] = ()
+    """Where the videos come from; an override names an entry: sources.vfhq.path=/data/vfhq, sources.vfhq=null
+    leaves it out."""
     output: Folder
     models: Models
     frames: Frames = Frames()
@@ -282,17 +290,45 @@ class Config(Section):
     run: Run = Run()
 
     @model_validator(mode="after")
-    def _output_is_not_inside_the_source(self) -> Config:
-        source, output = self.source.path.resolve(), self.output.resolve()
-        if output == source or source in output.parents:
-            raise ValueError(f"output: {self.output} is inside source.path {self.source.path}")
+    def _there_are_sources(self) -> Config:
+        if self.source is None and not self.sources:
+            raise ValueError("source: not set; give it in the file or as source.path=VALUE")
+        if self.source is not None and self.sources:
+            raise ValueError(
+                "source: the workflow lists sources, so this would be one too many. Name the one that is meant, "
+                f"such as sources.{self.sources[0].name}.path=VALUE"
+            )
+        for name, count in Counter(source.name for source in self.all_sources).items():
+            if count > 1:
+                raise ValueError(f"sources: {count} have the name {name!r}. Give each a name of its own")
         return self
 
+    @model_validator(mode="after")
+    def _output_is_not_inside_a_source(self) -> Config:
+        output = self.output.resolve()
+        for source in self.all_sources:
+            path = source.path.resolve()
+            if output == path or path in output.parents:
+                key = "source" if self.source is not None else f"sources.{source.name}"
+                raise ValueError(f"output: {self.output} is inside {key}.path {source.path}")
+        return self
+
+    @property
+    def all_sources(self) -> tuple[Source, ...]:
+        """The sources, however they were given."""
+        return self.sources if self.source is None else (self.source,)
+
     def defining(self) -> dict[str, Any]:
-        """The part of the configuration that shapes the dataset: without `run` and without paths."""
-        return self.model_dump(
-            mode="json", exclude={"run": True, "output": True, "source": {"path", "annotations"}}
-        )
+        """The part of the configuration that shapes the dataset: without `run` and without paths.
+
+        `sources` are by name, so that their order does not matter.
+        """
+        settings = self.model_dump(mode="json", exclude={"run", "output", "source", "sources"})
+        sources = {
+            source.name: source.model_dump(mode="json", exclude={"name", "path", "annotations"})
+            for source in self.all_sources
+        }
+        return settings | {"sources": sources}
 
     def curation(self, weights: dict[str, str], libraries: dict[str, str]) -> dict[str, Any]:
         """Everything that decides the result of curating one video, as a JSON object.
@@ -307,7 +343,6 @@ class Config(Section):
         sections = {"models", "frames", "faces", "tracking", "selection"}
         settings = self.model_dump(mode="json", include=sections)
         settings["shards"] = {"jpeg_quality": self.shards.jpeg_quality}
-        settings["source"] = {"name": self.source.name}
         return {
             "settings": settings,
             "weights": weights,
@@ -318,7 +353,7 @@ class Config(Section):
         }
 
 
-CURATION_VERSION = 5
+CURATION_VERSION = 6
 """Increased whenever a change of the code changes the result of curating a video."""
 
 

@@ -81,7 +81,8 @@ def confirm(output: Path) -> None:
 
 def _identity(config: Config, weights: dict[str, str]) -> dict[str, Any]:
     identity = config.defining() | {"weights": weights, "curation_version": CURATION_VERSION}
-    identity["source"] |= {"path": str(config.source.path)}
+    for source in config.all_sources:
+        identity["sources"][source.name] |= source.model_dump(mode="json", include={"path", "annotations"})
     return identity
 
 

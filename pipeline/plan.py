@@ -10,7 +10,7 @@ from pipeline.errors import BuildError
 from pipeline.ownership import claim
 from pipeline.provenance import library_versions
 from pipeline.reuse import Choice, count_lost, libraries_used, take_up
-from pipeline.sources.dataset import list_source
+from pipeline.sources.dataset import list_sources
 from pipeline.sources.manifest import Manifest, SourceError, Video
 from pipeline.staging import DamagedStagedFile, Staging
 from shards.atomic import OutOfSpace
@@ -76,7 +76,7 @@ def plan_build(
         OutOfSpace: the disk is full.
     """
     try:
-        manifest = list_source(config.source)
+        manifest = list_sources(config.all_sources)
     except SourceError as error:
         raise BuildError(str(error)) from error
     digests = {name: model.sha256 for name, model in sorted(weights.items())}

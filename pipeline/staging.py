@@ -231,8 +231,11 @@ class Staging:
 def _name(video: Video) -> str:
     """Path of a video's file inside a staging directory."""
     text = f"{video.video_id}\0{video.bytes}\0{video.modified_ns}"
-    part = (video.span_s, video.span_frames, video.annotated_box, video.annotated_box_px)
-    if part != (None,) * 4:
+    part = (
+        *(video.span_s, video.span_frames, video.annotated_box, video.annotated_box_px),
+        *((video.frame_rate,) if video.frame_rate else ()),
+    )
+    if any(part):
         text += f"\0{part}"
     name = hashlib.sha256(text.encode()).hexdigest()
     return f"{name[:2]}/{name[2:34]}.parquet"

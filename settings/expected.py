@@ -46,6 +46,11 @@ def section_in(annotation: Any) -> type[BaseModel] | None:
     return sections[0] if sections else None
 
 
+def is_list(annotation: Any) -> bool:
+    """Whether a key holds a list of any length."""
+    return get_origin(annotation) is tuple and get_args(annotation)[-1] is Ellipsis
+
+
 def settings_of(section: type[BaseModel], key: str) -> str:
     """The overrides that set a section: all required keys, or else its first key."""
     fields = section.model_fields
@@ -65,7 +70,7 @@ def _describe(kind: Any, limits: Iterable[Any], described: str | None, key: str)
     elif origin is Literal:
         *first, last = map(str, parts)
         text = f"{', '.join(first)} or {last}" if first else last
-    elif origin is tuple and parts[-1] is Ellipsis:
+    elif is_list(kind):
         text = f"a list [A,B,…], each {_describe(parts[0], (), None, key)}"
     elif origin is tuple:
         letters = ",".join("ABCDEFGH"[: len(parts)])

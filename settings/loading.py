@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from settings.expected import expected, section_in, settings_of, shown
+from settings.expected import expected, is_list, section_in, settings_of, shown
 from settings.section import ConfigError, Section
 
 Config = TypeVar("Config", bound=Section)
@@ -81,29 +82,52 @@ def _apply(tree: dict[str, Any], override: str, kind: type[Section]) -> None:
         raise ConfigError(
             f"{override!r} is not an override; expected section.key=value, such as {kind.example}"
         )
-    *sections, key = name.split(".")
-    for section in sections:
-        branch = tree.get(section)
-        if branch is None:  # missing, or a section without a line in it
-            branch = tree[section] = {}
-        if not isinstance(branch, dict):
-            raise ConfigError(f"{override!r}: {section} is a value, not a section")
-        tree = branch
     try:
-        tree[key] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
+    *sections, key = name.split(".")
+    branch: Any = tree
+    for section in sections:
+        if isinstance(branch, list):
+            branch = branch[_entry(branch, section, override)]
+        else:
+            if branch.get(section) is None:  # missing, or a section without a line in it
+                branch[section] = {}
+            branch = branch[section]
+        if not isinstance(branch, dict | list):
+            raise ConfigError(f"{override!r}: {section} is a value, not a section")
+    if isinstance(branch, dict):
+        branch[key] = value
+    elif value is None:
+        del branch[_entry(branch, key, override)]
+    else:
+        branch[_entry(branch, key, override)] = value
+
+
+def _entry(entries: list[Any], name: str, override: str) -> int:
+    """Place of the entry of a list that a name stands for."""
+    names = [_name_of(entry, number) for number, entry in enumerate(entries)]
+    if name not in names:
+        raise ConfigError(f"{override!r}: no entry {name!r}; there are {', '.join(names)}")
+    return names.index(name)
+
+
+def _name_of(entry: Any, number: int) -> str:
+    """What an entry of a list is called in keys: its name, or kind, or number."""
+    named = entry if isinstance(entry, dict) else {}
+    return str(named.get("name") or named.get("kind") or number)
 
 
 def _readable(error: ValidationError, tree: dict[str, Any], workflow: Path, kind: type[Section]) -> str:
     messages: dict[str, str] = {}
     for fault in error.errors():
-        section, key = _place(kind, fault["loc"])
+        section, key = _place(kind, _by_name(fault["loc"], tree))
         if fault["type"] == "extra_forbidden":
             meant = _meant(kind, key)
             guess = f"did you mean {meant}?" if meant else f"known are {', '.join(section.model_fields)}"
             what = f"no such key; {guess}"
-        elif fault["type"] == "missing" and _field_of(kind, fault["loc"]):
+        elif fault["type"] == "missing" and _field_of(kind, _by_name(fault["loc"], tree)):
             what = f"not set; give it in the file or as {_example(kind, key)}"
         elif fault["type"] == "value_error":
             key, what = _our_own(fault["msg"].removeprefix("Value error, "), key, section)
@@ -133,11 +157,14 @@ def _field(kind: type[Section], key: str) -> FieldInfo | None:
     """The field that a full key such as `run.per_process` sets; None when there is no such key."""
     section: type[BaseModel] | None = kind
     field = None
-    for name in key.split("."):
+    names = iter(key.split("."))
+    for name in names:
         if section is None or name not in section.model_fields:
             return None
         field = section.model_fields[name]
         section = section_in(field.annotation)
+        if is_list(field.annotation):
+            next(names, None)
     return field
 
 
@@ -159,21 +186,39 @@ def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def _value(tree: dict[str, Any], key: str) -> Any:
     value: Any = tree
     for name in key.split("."):
+        if isinstance(value, list):
+            value = {_name_of(entry, number): entry for number, entry in enumerate(value)}
         value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+def _by_name(location: tuple[int | str, ...], tree: Any) -> tuple[int | str, ...]:
+    """The place of an error, with the names of list entries instead of their numbers."""
+    named: list[int | str] = []
+    for part in location:
+        if isinstance(part, int) and isinstance(tree, list):
+            named.append(_name_of(tree[part], part))
+            tree = tree[part]
+        else:
+            named.append(part)
+            tree = tree.get(part) if isinstance(tree, dict) else None
+    return tuple(named)
 
 
 def _place(kind: type[Section], location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
     """The innermost section of an error, and the key, without pydantic's names of union members."""
     section: type[BaseModel] = kind
     names: list[str] = []
-    for part in map(str, location):
+    parts = iter(map(str, location))
+    for part in parts:
         names.append(part)
         field = section.model_fields.get(part)
         below = None if field is None else section_in(field.annotation)
-        if below is None:
+        if field is None or below is None:
             break
         section = below
+        if is_list(field.annotation):
+            names += islice(parts, 1)
     return section, ".".join(names)
 
 
@@ -184,10 +229,6 @@ def _field_of(kind: type[Section], location: tuple[int | str, ...]) -> bool:
 
 def _example(kind: type[Section], key: str) -> str:
     """The overrides that set a missing key, or all required keys of a missing section."""
-    section: type[BaseModel] = kind
-    for name in key.split("."):
-        below = section_in(section.model_fields[name].annotation)
-        if below is None:
-            return f"{key}=VALUE"
-        section = below
-    return settings_of(section, key)
+    field = _field(kind, key)
+    section = None if field is None else section_in(field.annotation)
+    return f"{key}=VALUE" if section is None else settings_of(section, key)

@@ -18,7 +18,7 @@ def directory_sha256(directory: Path) -> str:
         OSError: the directory or an image file cannot be read.
     """
     total = hashlib.sha256()
-    names = sorted(os.fsencode(entry.name) for entry in os.scandir(directory) if _is_frame(entry))
+    names = sorted(os.fsencode(entry.name) for entry in os.scandir(directory) if is_frame(entry))
     if not names:
         raise ValueError(
             f"{directory} has no image files. Pass a directory that contains the frames of a video"
@@ -32,6 +32,7 @@ def directory_sha256(directory: Path) -> str:
     return total.hexdigest()
 
 
-def _is_frame(entry: os.DirEntry[str]) -> bool:
+def is_frame(entry: os.DirEntry[str]) -> bool:
+    """Whether a directory's entry is one of its frames."""
     suffix = Path(entry.name).suffix.lower()
     return suffix in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
+from pipeline.config import Source
 from pipeline.explain.lookup import Known
 from pipeline.ownership import SETTINGS
 from pipeline.sources.manifest import Video, original
@@ -37,7 +40,7 @@ class BuildFolder:
 
     Args:
         root: the directory.
-        source: directory that contains the videos now; that of the build when None.
+        source: directory that contains the videos now, of a build with one source; None for those of the build.
     """
 
     def __init__(self, root: Path, source: Path | None = None) -> None:
@@ -70,13 +73,20 @@ class BuildFolder:
         found = [path for path in (self.root / FOLDER).glob("*") if path.is_dir()]
         return sorted(found, key=lambda path: (-path.stat().st_mtime, path.name))
 
-    @property
-    def source(self) -> Path | None:
-        """The directory that holds the videos, if it is known."""
-        if self._source is not None:
-            return self._source
-        named = self.setting("source.path")
-        return Path(named) if isinstance(named, str) else None
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """The build's sources by name, as far as they are known."""
+        configured = self.setting("sources")
+        found = {}
+        for name, settings in configured.items() if isinstance(configured, Mapping) else ():
+            moved = {"path": self._source} if self._source is not None and len(configured) == 1 else {}
+            with suppress(ValidationError):  # of another version
+                found[name] = Source.model_validate({"name": name, **settings, **moved})
+        return found
+
+    def folder_of(self, source: str) -> Path | None:
+        """The directory that holds the videos of a source, if it is known."""
+        return self.sources[source].path if source in self.sources else self._source
 
     def setting(self, key: str) -> Any:
         """The value of a configuration key such as `faces.max_yaw`; None when it is not known."""
@@ -85,9 +95,10 @@ class BuildFolder:
             value = value.get(part) if isinstance(value, Mapping) else None
         return value
 
-    def file_of(self, uri: str) -> Path | None:
+    def file_of(self, source: str, uri: str) -> Path | None:
         """Path of a video's file, if it still exists."""
-        path = self.source / original(uri) if self.source else None
+        folder = self.folder_of(source)
+        path = folder / original(uri) if folder else None
         return path if path is not None and path.is_file() else None
 
     def packed(self) -> dict[str, VideoOutcome]:
@@ -119,7 +130,7 @@ class BuildFolder:
 
     def _at_once(self, video: Known) -> Iterator[StagedFile]:
         """The staged files whose names follow from the source's file, without searching."""
-        path = self.file_of(video.uri)
+        path = self.file_of(video.source, video.uri)
         if path is None:
             return
         facts = path.stat()

@@ -8,15 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
 
-from pipeline.config import Source
 from pipeline.errors import BuildError
 from pipeline.explain.build_folder import BuildFolder, same_curation
 from pipeline.explain.lookup import Known, UnknownVideo, find
 from pipeline.explain.settings import deciding_settings
 from pipeline.records import Timeline, TimelineFace
-from pipeline.sources.dataset import list_source
+from pipeline.sources.dataset import list_sources
 from pipeline.sources.manifest import SourceError
 from pipeline.staging import FOLDER, StagedVideo, read_staged_video
 from shards.layout import DATASET_JSON
@@ -97,12 +95,9 @@ def _find(folder: BuildFolder, packed: dict[str, VideoOutcome], wanted: str) -> 
 
 def _listed(folder: BuildFolder) -> dict[str, Known]:
     """The videos of the source; empty when it does not exist, or its configuration is of another version."""
-    configured = folder.setting("source")
-    if folder.source is None or not isinstance(configured, dict):
-        return {}
     try:
-        videos = list_source(Source.model_validate({**configured, "path": folder.source})).videos
-    except (SourceError, ValidationError):
+        videos = list_sources(folder.sources.values()).videos
+    except SourceError:
         return {}
     return {video.video_id: Known(video.video_id, video.source, video.uri) for video in videos}
 
@@ -196,9 +191,10 @@ def _noted(folder: BuildFolder, found: Explanation) -> Explanation:
             f"{len(folder.unreadable)} staged files cannot be read and were skipped, such as "
             f"{folder.unreadable[0]}. The disk may be damaged."
         )
-    path = folder.file_of(outcome.uri)
+    path = folder.file_of(outcome.source, outcome.uri)
     if path is None:
-        where = f" in {folder.source}" if folder.source else ""
+        videos = folder.folder_of(outcome.source)
+        where = f" in {videos}" if videos else ""
         notes.append(f"There is no regular file of this video{where}. Pass --source if it was moved.")
     elif path.stat().st_size != outcome.bytes:
         notes.append(f"{path} has changed since it was curated ({outcome.bytes:,} bytes then).")

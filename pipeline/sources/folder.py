@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.config import Source
-from pipeline.sources.manifest import Ignored, Manifest, SourceError, Video, printable
+from pipeline.sources.manifest import Ignored, Listing, SourceError, Video, printable
+from shards.digests import is_frame
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
@@ -25,11 +27,66 @@ NOT_PERMITTED = frozenset({errno.EACCES, errno.EPERM})
 next run would find, so it ends the build."""
 
 
-def list_folder(source: Source) -> Manifest:
-    """List the videos below `source.path`, sorted by id.
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A video file, or a directory of frames.
+
+    Attributes:
+        uri: path relative to the source's root, printable.
+        path: the same as the system has it.
+        bytes: size; of a directory, that of its frames.
+        modified_ns: time of change; of a directory, the latest of its frames.
+        is_folder: whether it is a directory of frames.
+    """
+
+    uri: str
+    path: str
+    bytes: int
+    modified_ns: int
+    is_folder: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """The videos below a root, sorted by uri, and what was skipped."""
+
+    files: list[FoundFile]
+    ignored: Ignored
+
+
+def list_folder(source: Source) -> Listing:
+    """List the videos below `source.path`.
 
     Raises:
         SourceError: the directory is missing, cannot be listed, or holds no video file.
+    """
+    found = find_files(source)
+    by_uri = {file.uri: file for file in found.files}
+    return Listing(source.name, list(by_uri), lambda uri: video_of(source, by_uri[uri], uri), found.ignored)
+
+
+def video_of(source: Source, file: FoundFile, key: str) -> Video:
+    """The video that a file is, with the id that ends with `key`."""
+    return Video(
+        video_id=f"{source.name}/{key}",
+        source=source.name,
+        uri=file.uri,
+        path=str(source.path.absolute() / file.path),
+        license=source.license,
+        bytes=file.bytes,
+        modified_ns=file.modified_ns,
+    )
+
+
+def find_files(source: Source, is_frames: Callable[[str], bool] = lambda _: False) -> Found:
+    """Find the video files below `source.path`.
+
+    Args:
+        source: where to look.
+        is_frames: whether a directory of this name is a video as frames.
+
+    Raises:
+        SourceError: the directory is missing, cannot be listed, or holds no video.
     """
     root = source.path.absolute()
     if not root.is_dir():
@@ -37,31 +94,29 @@ def list_folder(source: Source) -> Manifest:
             f"source.path: {printable(str(root))} is not a directory. Pass the directory that contains the "
             "videos."
         )
-    listing = _Listing(root, source)
-    for path in listing.files():
-        listing.add(path)
-    if not listing.videos:
+    walk = _Walk(root, source, is_frames)
+    walk.run()
+    if not walk.files:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
         nothing = f"{printable(str(root))} contains no video file ({suffixes}), subdirectories included."
-        raise SourceError(" ".join([f"source.path: {nothing}", *listing.ignored().messages()]))
-    return Manifest(
-        videos=sorted(listing.videos, key=lambda video: video.video_id), ignored=listing.ignored()
-    )
+        raise SourceError(" ".join([f"source.path: {nothing}", *walk.ignored().messages()]))
+    return Found(sorted(walk.files, key=lambda file: file.uri), walk.ignored())
 
 
-class _Listing:
+class _Walk:
     """A walk through the directory, with the videos and what it skipped."""
 
-    def __init__(self, root: Path, source: Source) -> None:
+    def __init__(self, root: Path, source: Source, is_frames: Callable[[str], bool]) -> None:
         self._root = root
         self._source = source
+        self._is_frames = is_frames
         self._suffixes: Counter[str] = Counter()
         self._hidden = self._excluded = 0
         self._unreadable: list[str] = []
-        self.videos: list[Video] = []
+        self.files: list[FoundFile] = []
 
-    def files(self) -> Iterator[Path]:
-        """All files that are neither hidden nor excluded, through linked directories too, each directory once."""
+    def run(self) -> None:
+        """Look at all that is neither hidden nor excluded, through linked directories too, each directory once."""
         for directory, subdirectories, names in os.walk(self._root, onerror=self._skip, followlinks=True):
             here = Path(directory)
             # os.walk descends into this list.
@@ -74,26 +129,29 @@ class _Listing:
                 ):
                     self._excluded += 1
                 else:
-                    yield here / name
+                    self._add(here / name)
 
-    def add(self, path: Path) -> None:
+    def _add(self, path: Path) -> None:
         """List a file, or count it when it is not a video."""
         suffix = path.suffix.lower()
         if suffix not in VIDEO_SUFFIXES:
             self._suffixes[printable(suffix) or "no suffix"] += 1
             return
-        uri = self._uri(path)
         size, modified_ns = _size_and_time(path)
-        self.videos.append(
-            Video(
-                video_id=f"{self._source.name}/{uri}",
-                source=self._source.name,
-                uri=uri,
-                path=str(path),
-                license=self._source.license,
-                bytes=size,
-                modified_ns=modified_ns,
-            )
+        self.files.append(FoundFile(self._uri(path), self._relative(path), size, modified_ns))
+
+    def _add_frames(self, folder: Path) -> None:
+        if not _matches(self._uri(folder), self._source.include):
+            self._excluded += 1
+            return
+        try:
+            frames = [entry.stat() for entry in os.scandir(folder) if is_frame(entry)]
+        except OSError as error:
+            self._skip(error)
+            return
+        size, modified_ns = sum(f.st_size for f in frames), max((f.st_mtime_ns for f in frames), default=0)
+        self.files.append(
+            FoundFile(self._uri(folder), self._relative(folder), size, modified_ns, is_folder=True)
         )
 
     def ignored(self) -> Ignored:
@@ -112,6 +170,9 @@ class _Listing:
         if self._is_excluded(f"{self._uri(directory)}/"):
             self._excluded += 1
             return False
+        if self._is_frames(directory.name):
+            self._add_frames(directory)
+            return False
         return not _leads_back(directory)
 
     def _skip(self, error: OSError) -> None:
@@ -123,8 +184,11 @@ class _Listing:
     def _is_excluded(self, uri: str) -> bool:
         return _matches(uri, self._source.exclude)
 
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
     def _uri(self, path: Path) -> str:
-        return printable(path.relative_to(self._root).as_posix())
+        return printable(self._relative(path))
 
 
 def _matches(uri: str, globs: tuple[str, ...]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo
@@ -75,8 +76,11 @@ class Video(Record):
     """The person's box in the file's frames, as fractions of their width and height: x0, y0, x1, y1."""
     annotated_box_px: Box | None = None
     """The same in pixels, where the source does not give the size of the frame."""
+    frame_rate: float | None = None
+    """Frames a second of a video that is a directory of frames; None for a file."""
     bytes: int
     modified_ns: int
+    """Size and time of change of the file; of a directory of frames, their sum and the latest."""
 
 
 class Ignored(Record):
@@ -95,6 +99,8 @@ class Ignored(Record):
     """Video files of a dataset that are neither annotated clips nor what they are cut from."""
     duplicates: int = 0
     """Second files of a clip or a download that has one."""
+    conflicting: int = 0
+    """Clips that the annotations list again with other content."""
     annotated: int = 0
     """Clips that the annotations of a dataset list."""
     missing: list[str] = Field(default_factory=list)
@@ -123,6 +129,9 @@ class Ignored(Record):
             sentences.append(f"Ignored {_videos(self.unannotated)} that the annotations do not name.")
         if self.duplicates:
             sentences.append(f"Ignored {_videos(self.duplicates)} with the name of another.")
+        if self.conflicting:
+            clips = "1 clip is" if self.conflicting == 1 else f"{self.conflicting} clips are"
+            sentences.append(f"warning: {clips} annotated twice, differently: the first entry counts.")
         if self.missing:
             some = ", ".join(self.missing[:MOST_NAMED])
             more = ", …" if len(self.missing) > MOST_NAMED else ""
@@ -145,11 +154,58 @@ def _videos(count: int) -> str:
     return "1 video file" if count == 1 else f"{count} video files"
 
 
+class Listing:
+    """The videos of one source, sorted by id, and what was ignored while listing them.
+
+    Args:
+        name: of the source.
+        keys: what the ids end with, sorted.
+        video: makes the video of a key. A source may have a million, so they are made when they are asked for.
+        ignored: what the source skips.
+    """
+
+    def __init__(self, name: str, keys: list[str], video: Callable[[str], Video], ignored: Ignored) -> None:
+        self.name = name
+        self.ignored = ignored
+        self._keys = keys
+        self._video = video
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Video]:
+        return map(self._video, self._keys)
+
+    @property
+    def videos(self) -> list[Video]:
+        """All videos at once."""
+        return list(self)
+
+
 class Manifest(Record):
-    """All videos of a build, sorted by id, and what was ignored while listing them."""
+    """All videos of a build, sorted by id, and what was ignored while listing them, by source."""
 
     videos: list[Video]
-    ignored: Ignored = Ignored()
+    ignored: dict[str, Ignored] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, listings: Iterable[Listing]) -> Manifest:
+        """The videos of all sources."""
+        # With the slash, names sort as the ids that begin with them.
+        ordered = sorted(listings, key=lambda listing: f"{listing.name}/")
+        return cls.model_construct(
+            videos=[video for listing in ordered for video in listing],
+            ignored={listing.name: listing.ignored for listing in ordered},
+        )
+
+    def messages(self) -> list[str]:
+        """One sentence for each kind of what was ignored; the source is named where there are several."""
+        several = len(self.ignored) > 1
+        return [
+            f"{name}: {message}" if several else message
+            for name, ignored in self.ignored.items()
+            for message in ignored.messages()
+        ]
 
 
 class SourceError(ValueError):

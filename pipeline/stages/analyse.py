@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from faces.landmarks import FaceLandmarker
 from faces.onnx_session import BATCH, DeviceFailure
@@ -30,6 +32,7 @@ from pipeline.records import (
 )
 from pipeline.rejection import Rejection
 from pipeline.sandbox import DecodeFailed, SandboxedDecoder
+from pipeline.sandbox.frames_folder import FramesFolder, open_frames_folder
 from pipeline.sandbox.video import SandboxedVideo
 from pipeline.sources.annotations.clip import BEYOND
 from pipeline.sources.manifest import Video
@@ -58,6 +61,8 @@ from shards.schema import (
     TrackOutcome,
     VideoOutcome,
 )
+
+Opened = SandboxedVideo | FramesFolder
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class VideoAnalyser:
         watch = Stopwatch()
         facts: dict[str, Any] = {}
         try:
-            with self._decoder.open(Path(video.path), self._config.run.video_timeout_s) as opened:
+            with self._open(video) as opened:
                 with watch.step("probe"):
                     facts["sha256"] = opened.sha256()
                     found = opened.probe()
@@ -124,12 +129,27 @@ class VideoAnalyser:
         facts |= {"analysed_frames": len(analysed), "corrupt_frames": corrupt, "faces_seen": faces_seen}
         return self._outcome_of(video, tracks, analysed, facts, watch)
 
+    def _open(self, video: Video) -> AbstractContextManager[Opened]:
+        path, timeout_s = Path(video.path), self._config.run.video_timeout_s
+        if video.frame_rate is None:
+            return self._decoder.open(path, timeout_s)
+        return open_frames_folder(self._decoder, path, video.frame_rate, self._planned, timeout_s)
+
+    def _planned(self, times_s: NDArray[np.float64], part: range | None = None) -> NDArray[np.int64]:
+        frames = self._config.frames
+        return plan_frames(times_s, frames.per_second, frames.max_per_video, part)
+
     def _track(
-        self, opened: SandboxedVideo, found: Probe, part: range, region: Box | None, watch: Stopwatch
+        self,
+        opened: Opened,
+        found: Probe,
+        part: range,
+        region: Box | None,
+        watch: Stopwatch,
     ) -> tuple[list[Track], list[AnalysedFrame], int]:
         config = self._config
         cuts, tracker = ShotCuts(config.tracking.cut_distance), Tracker(config.tracking)
-        planned = plan_frames(found.times_s, config.frames.per_second, config.frames.max_per_video, part)
+        planned = self._planned(found.times_s, part)
         analysed: list[AnalysedFrame] = []
         faces_seen = 0
         decoded = watch.each("decode", opened.frames(planned, config.frames.decoder))

@@ -219,6 +219,7 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
         "source.path=/mnt/same-clips",
         "name=other",
         "source.license=own",
+        "source.name=celebvhq",
         "version=1.2.3",
         "shards.store_embeddings=false",
     ],
@@ -237,7 +238,6 @@ def test_what_curation_does_not_depend_on_leaves_its_digest_alone(override: str)
         "selection.clusters=17",
         "models.quality=topiq_nr-face",
         "shards.jpeg_quality=90",
-        "source.name=celebvhq",
     ],
 )
 def test_what_curation_depends_on_changes_its_digest(override: str) -> None:
@@ -299,3 +299,67 @@ def test_how_the_machine_runs_is_not_part_of_what_defines_the_dataset() -> None:
 def test_differences_name_each_key_that_changed() -> None:
     changed = differences(load().defining(), load("faces.min_crop_px=160", "split.seed=1").defining())
     assert changed == ["faces.min_crop_px: 448.0 -> 160.0", "split.seed: 0 -> 1"]
+
+
+SEVERAL = """\
+models: {detector: yunet, embedder: sface, quality: piqe}
+output: /data/mfhq
+sources:
+  - {kind: celebv-hq, path: /data/celebv-hq, license: research}
+  - {kind: vfhq}
+  - {name: ours, path: /data/ours}
+"""
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    workflow = tmp_path / "several.yaml"
+    workflow.write_text(SEVERAL)
+    return workflow
+
+
+def test_overrides_name_an_entry_of_the_list_of_sources(several: Path) -> None:
+    config = load_workflow(several, ["sources.vfhq.path=/data/vfhq", "sources.ours.license=own"], Config)
+    assert [(source.name, str(source.path), source.license) for source in config.all_sources] == [
+        ("celebv-hq", "/data/celebv-hq", "research"),
+        ("vfhq", "/data/vfhq", None),
+        ("ours", "/data/ours", "own"),
+    ]
+
+
+def test_an_entry_is_left_out_by_null(several: Path) -> None:
+    config = load_workflow(several, ["sources.vfhq=null"], Config)
+    assert [source.name for source in config.all_sources] == ["celebv-hq", "ours"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "sources.vfhq.path: not set; give it in the file or as sources.vfhq.path=VALUE"),
+        (["sources.vfhq.path=x", "source.path=/y"], "source: the workflow lists sources"),
+        (["sources.hdtf.path=x"], "no entry 'hdtf'; there are celebv-hq, vfhq, ours"),
+        (["sources.vfhq.path=x", "sources.vfhq.name=ours"], "sources: 2 have the name 'ours'"),
+        (
+            ["sources.vfhq.path=x", "sources.vfhq.frame_rate=0"],
+            "sources.vfhq.frame_rate: expected a number above 0",
+        ),
+        (["sources.vfhq.path=/data"], "output: /data/mfhq is inside sources.vfhq.path /data"),
+        (["sources.vfhq.pth=/data"], "sources.vfhq.pth: no such key; known are kind, name, path"),
+    ],
+)
+def test_an_error_in_a_list_of_sources_names_the_entry(
+    several: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_workflow(several, overrides, Config)
+    assert message in str(caught.value)
+
+
+def test_one_source_is_the_same_dataset_in_either_form(several: Path) -> None:
+    listed = load_workflow(several, ["sources.vfhq=null", "sources.ours=null"], Config)
+    short = load_workflow(
+        several,
+        ["sources=[]", "source.kind=celebv-hq", "source.path=/data/celebv-hq", "source.license=research"],
+        Config,
+    )
+    assert listed.defining() == short.defining()

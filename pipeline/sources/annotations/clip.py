@@ -12,7 +12,7 @@ BEYOND = 0.05
 """How far an annotated box may reach beyond the frame, as a fraction of its side."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AnnotatedClip:
     """One clip of a dataset.
 
@@ -24,6 +24,7 @@ class AnnotatedClip:
         frames: first and last frame in that file, both included; None where `span_s` has them.
         box: of the person in that file's frames, as fractions of their width and height: x0, y0, x1, y1.
         box_px: the same in pixels, where the annotation does not give the size of the frame.
+        frame_rate: frames a second of the video that it is cut from, where the annotation says so.
         person: the dataset's label of the person: clips of one origin with one label show one person.
         attributes: other annotations, sorted by name.
     """
@@ -35,6 +36,7 @@ class AnnotatedClip:
     frames: tuple[int, int] | None = None
     box: Box | None = None
     box_px: Box | None = None
+    frame_rate: float | None = None
     person: str | None = None
     attributes: tuple[Attribute, ...] = ()
 

@@ -22,11 +22,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from pipeline.sources.annotations.clip import YOUTUBE_ID, AnnotatedClip, AnnotationError
+from pipeline.sources.annotations.clip import BEYOND, YOUTUBE_ID, AnnotatedClip, AnnotationError
 from shards.schema import Box
 
 _NAME = re.compile(
@@ -72,6 +73,11 @@ class VfhqAnnotation:
     crop_px: tuple[int, int, int, int]
 
 
+def is_clip_name(name: str) -> bool:
+    """Whether a file or a directory of this name is a clip."""
+    return _NAME.fullmatch(name) is not None
+
+
 def parse_clip_name(name: str) -> AnnotatedClip | None:
     """The clip that a name stands for; None for other names.
 
@@ -87,6 +93,25 @@ def parse_clip_name(name: str) -> AnnotatedClip | None:
         frames=(int(match["start"]) + 1, int(match["end"]) - 1),
         person=f"P{match['person']}",
     )
+
+
+def read_clip(path: Path) -> Iterator[AnnotatedClip]:
+    """The clip of an annotation file, which has its name: its box is the crop, which holds every frame's face.
+
+    Raises:
+        AnnotationError: the name or a line is not in the format.
+        OSError: the file cannot be read.
+    """
+    clip = parse_clip_name(path.stem)
+    if clip is None:
+        raise AnnotationError(path, "its name", "expected Clip+<id>+P<person>+C<clip>+F<start>-<end>.txt")
+    found = read_annotation(path)
+    x0, y0, x1, y1 = found.crop_px
+    box = (x0 / found.width, y0 / found.height, x1 / found.width, y1 / found.height)
+    if min(box) < -BEYOND or max(box) > 1 + BEYOND:
+        size = f"{found.width} x {found.height}"
+        raise AnnotationError(path, "CROP", f"{x0} {y0} {x1} {y1} lies outside of the frame of {size}")
+    yield replace(clip, box=box, frame_rate=found.fps)
 
 
 def read_annotation(path: Path) -> VfhqAnnotation:

@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.config import Source
-from pipeline.sources.dataset import list_source
-from pipeline.sources.manifest import Manifest, SourceError
+from pipeline.sources.dataset import list_source, list_sources
+from pipeline.sources.manifest import Listing, SourceError
 from shards.schema import Attribute
 
 DASHED = "-2KGPYEFnsU"
@@ -33,7 +33,7 @@ def touch(root: Path, *names: str) -> None:
         path.write_bytes(name.encode())
 
 
-def listed(manifest: Manifest) -> list[tuple[str, str]]:
+def listed(manifest: Listing) -> list[tuple[str, str]]:
     return [(video.video_id, video.uri) for video in manifest.videos]
 
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_listed_is_named(celebv_hq: Path, tmp_path: Path) -> None
     assert f"source.annotations: {info}, the whole file: not JSON" in message()
     assert "cannot read" in message(annotations=tmp_path / "other.json")
     info.unlink()
-    assert "have no celebvhq_info.json. Give the annotation file of celebv-hq" in message()
+    assert "has no celebvhq_info.json. Give the annotation file of celebv-hq" in message()
 
 
 def test_annotations_of_a_plain_folder_are_an_error() -> None:
@@ -151,3 +151,94 @@ def test_annotations_of_a_plain_folder_are_an_error() -> None:
 def test_a_source_is_named_after_its_kind_unless_it_has_a_name() -> None:
     assert Source.model_validate({"kind": "celebv-text", "path": "/clips"}).name == "celebv-text"
     assert Source.model_validate({"path": "/clips"}).name == "folder"
+
+
+CLIP = "Clip+Cxsg9YD3CGM+P0+C0+F12714-12860"
+OTHER = "Clip+Cxsg9YD3CGM+P1+C0+F100-200"
+ANNOTATION = """Video Cxsg9YD3CGM
+H: 1080
+W: 1920
+FPS: 29.97
+
+FRAME INDEX X0 Y0 W H [Landmarks (5 Points)]
+
+12715 0 700 100 300 400 1 1 2 2 3 3 4 4 5 5
+CROP 600 50 1200 650
+"""
+
+
+def test_directories_of_frames_are_clips_of_vfhq(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        f"{CLIP}/00000000.png",
+        f"{CLIP}/00000001.png",
+        f"a/{OTHER}/00000000.jpg",
+        f"{CLIP}/Thumbs.db",
+    )
+    manifest = list_source(Source.model_validate({"kind": "vfhq", "path": tmp_path, "frame_rate": 24}))
+    first, second = manifest.videos
+    assert (first.video_id, first.uri, first.frame_rate) == (f"vfhq/{CLIP}", CLIP, 24)
+    assert (first.origin, first.source_person, first.annotated_box) == ("Cxsg9YD3CGM", "P0", None)
+    assert first.bytes == len(f"{CLIP}/00000000.png{CLIP}/00000001.png")
+    assert (second.uri, second.source_person) == (f"a/{OTHER}", "P1")
+    assert manifest.ignored.messages() == []
+
+
+def test_vfhq_annotations_give_the_rate_of_frames_and_the_parts_of_downloads(tmp_path: Path) -> None:
+    touch(tmp_path, f"vfhq/{CLIP}/00000000.png", "vfhq/Cxsg9YD3CGM.webm")
+    (tmp_path / "meta_info").mkdir()
+    for name in (CLIP, OTHER, OTHER.replace("Cxsg9YD3CGM", "27We1asHYfc")):
+        (tmp_path / "meta_info" / f"{name}.txt").write_text(ANNOTATION)
+    manifest = list_source(Source.model_validate({"kind": "vfhq", "path": tmp_path / "vfhq"}))
+    first, second = manifest.videos
+    assert (first.uri, first.frame_rate, first.span_frames) == (CLIP, 29.97, None)
+    assert (second.uri, second.span_frames, second.frame_rate) == ("Cxsg9YD3CGM.webm", (101, 199), None)
+    assert second.annotated_box == (600 / 1920, 50 / 1080, 1200 / 1920, 650 / 1080)
+    assert manifest.ignored.missing == [OTHER.replace("Cxsg9YD3CGM", "27We1asHYfc")]
+
+
+def test_every_real_name_of_vfhq_is_a_clip(metadata: Path, tmp_path: Path) -> None:
+    names = [
+        name
+        for kind in ("test", "train")
+        for name in (metadata / "vfhq" / f"clip_names_{kind}_from_EFHQ.txt").read_text().split()
+    ]
+    for name in names:
+        (tmp_path / name).mkdir()
+    manifest = list_source(Source.model_validate({"kind": "vfhq", "path": tmp_path}))
+    assert [video.uri for video in manifest] == sorted(set(names))
+    assert len({(video.origin, video.source_person) for video in manifest}) == 7958 + 218
+
+
+def test_a_clip_that_is_annotated_twice_differently_is_told(tmp_path: Path) -> None:
+    first, second = entry(DASHED), entry(DASHED)
+    second["duration"]["end_sec"] = 9
+    sets = {"clips_set1": {f"{DASHED}_0_0": first}, "clips_set2": {f"{DASHED}_0_0": second}}
+    for value in (first, second):
+        del value["attributes"]
+    (tmp_path / "celebvtext_info.json").write_text(json.dumps(sets))
+    touch(tmp_path, f"{DASHED}.mp4")
+    manifest = list_source(Source.model_validate({"kind": "celebv-text", "path": tmp_path}))
+    assert [video.span_s for video in manifest] == [(1, 3)]
+    assert "warning: 1 clip is annotated twice, differently: the first entry counts." in (
+        manifest.ignored.messages()
+    )
+
+
+def test_sources_are_listed_together_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    touch(tmp_path, "a/one.mp4", "a/note.txt", "b/two.mp4")
+    sources = [
+        Source.model_validate({"name": name, "path": tmp_path / folder})
+        for name, folder in (("clips", "a"), ("clips-more", "b"))
+    ]
+    manifest = list_sources(sources)
+    ids = [video.video_id for video in manifest.videos]
+    assert ids == sorted(ids) == ["clips-more/two.mp4", "clips/one.mp4"]
+    assert manifest.messages() == ["clips: Ignored 1 file that is not a video (.txt: 1)."]
+
+
+def test_the_source_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a/one.mp4")
+    sources = [Source(name="a", path=tmp_path / "a"), Source(name="b", path=tmp_path / "b")]
+    with pytest.raises(SourceError, match=r"^sources\.b\.path: .*/b is not a directory"):
+        list_sources(sources)
