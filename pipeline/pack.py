@@ -22,7 +22,6 @@ from pipeline.provenance import code_version
 from pipeline.records import StagedIdentity, StagedSample
 from pipeline.sources.manifest import Video
 from pipeline.staging import DamagedStagedFile, Staging
-from shards.ahead import map_ahead
 from shards.atomic import OutOfSpace
 from shards.canonical import sha256_hex
 from shards.heap import frozen_heap
@@ -32,6 +31,7 @@ from shards.reader import Dataset
 from shards.sample import Sample
 from shards.schema import FromSource, IdentityRecord, VideoOutcome
 from shards.writer import write_dataset
+from storage.ahead import map_ahead
 
 AHEAD = 8
 """Finished videos whose samples are read and wait to be written, at most."""

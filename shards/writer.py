@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from shards.ahead import map_ahead
 from shards.atomic import TEMPORARY, open_atomic, remove_file, remove_temporaries, write_bytes
 from shards.canonical import model_json
 from shards.layout import (
@@ -43,6 +42,7 @@ from shards.schema import FORMAT_VERSION, IMAGES_PER_IDENTITY, IdentityRecord, S
 from shards.shard_file import ShardFile
 from shards.tables import SCHEMAS, Row, RowWriter, image_rows, open_rows, video_row
 from shards.tar import BLOCK, archive_size, padded
+from storage.ahead import map_ahead
 
 AHEAD = 8
 """Samples whose files are checked and wait to be written, at most."""
