@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from shards.layout import VIDEOS
 from shards.metadata import DatasetMetadata
 from shards.reader import Dataset
 from shards.schema import Reason, Split, Status
+from storage.path import AnyPath
 
 AFTER_CURATION = {Reason.DUPLICATE_VIDEO: " (found after curation, so it counted as accepted until then)"}
 """Explains why fewer videos are accepted than the progress of curation showed."""
@@ -20,10 +20,10 @@ class Build:
     """A finished build: the content of dataset.json, and the path of the report."""
 
     metadata: DatasetMetadata
-    report: Path
+    report: AnyPath
 
 
-def summary(output: Path, build: Build) -> str:
+def summary(output: AnyPath, build: Build) -> str:
     """Counts, the reasons of videos without an identity, and the paths of dataset and report, a line each."""
     metadata, counts = build.metadata, build.metadata.counts
     videos = "  ".join(f"{counts.videos[status]} {status.value}" for status in Status)
@@ -58,7 +58,7 @@ def warning(metadata: DatasetMetadata) -> str | None:
     )
 
 
-def _reasons(output: Path) -> dict[Status, Counter[str]]:
+def _reasons(output: AnyPath) -> dict[Status, Counter[str]]:
     """How many videos have each reason, by their status."""
     found: dict[Status, Counter[str]] = {status: Counter() for status in Status}
     for row in Dataset.open(output).table(VIDEOS, ("status", "reason")).to_pylist():

@@ -148,6 +148,17 @@ class Bucket(Store):
         except NoSuchFile:
             return None
 
+    def modified_ns(self, path: str) -> int | None:
+        """Time of change of an object; None when it is not there.
+
+        Raises:
+            StorageError: it cannot be learned.
+        """
+        try:
+            return self._patiently(path, lambda: self._objects.modified_ns(path))
+        except NoSuchFile:
+            return None
+
     def delete(self, paths: list[str]) -> None:
         """Remove objects; those that are not there are no error.
 

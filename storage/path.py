@@ -14,10 +14,8 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any
+from typing import IO, Any
 from urllib.parse import urlsplit
-
-from pydantic import PlainSerializer, PlainValidator
 
 from storage.address import check_address, folder_of, is_folder
 from storage.bucket import Bucket
@@ -182,15 +180,17 @@ class ObjectPath:
         """Write the object, in place of one that is there."""
         self.bucket.write(self.key, data)
 
-    def open(self, mode: str = "rb", encoding: str | None = None, errors: str | None = None) -> Any:
-        """The object as a file to read, by ranges.
+    def open(
+        self, mode: str = "r", buffering: int = CHUNK, encoding: str | None = None, errors: str | None = None
+    ) -> Any:
+        """The object as a file to read, by ranges of `buffering` bytes or more.
 
         Raises:
             ValueError: for writing, use `shards.atomic`.
         """
         if mode not in {"r", "rb"}:
             raise ValueError(f"an object cannot be opened with mode {mode!r}")
-        file = io.BufferedReader(_Ranges(self.bucket, self.key, self.size()), CHUNK)
+        file = io.BufferedReader(_Ranges(self.bucket, self.key, self.size()), buffering)
         return file if mode == "rb" else io.TextIOWrapper(file, encoding or "utf-8", errors)
 
     def unlink(self, *, missing_ok: bool = False) -> None:
@@ -248,6 +248,20 @@ def path_of(address: str) -> AnyPath:
     return ObjectPath(f"{parts.scheme}://{parts.netloc}", parts.path)
 
 
+def size_of(path: AnyPath) -> int | None:
+    """Bytes of a file; None where there is none."""
+    if isinstance(path, ObjectPath):
+        return path.bucket.size(path.key) if path.key else None
+    return path.stat().st_size if path.is_file() else None
+
+
+def modified_ns(path: AnyPath) -> int | None:
+    """Time of change of a file; None where there is none."""
+    if isinstance(path, ObjectPath):
+        return path.bucket.modified_ns(path.key)
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
 def read_range(path: AnyPath, offset: int, length: int) -> bytes:
     """Some bytes of a file; fewer where a local one ends before."""
     if isinstance(path, ObjectPath):
@@ -294,15 +308,3 @@ def open_upload(path: ObjectPath) -> Iterator[IO[bytes]]:
 @lru_cache(maxsize=64)
 def _bucket(root: str) -> Bucket:
     return Bucket(root)
-
-
-def _validated(value: object) -> AnyPath:
-    if isinstance(value, Path | ObjectPath):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("expected a path or an address")
-    return path_of(value)
-
-
-Location = Annotated[AnyPath, PlainValidator(_validated), PlainSerializer(str)]
-"""A directory or a place in an object store, in configurations."""

@@ -155,6 +155,12 @@ class Objects:
 
         return str(obstore.head(self._store, path)["e_tag"])
 
+    def modified_ns(self, path: str) -> int:
+        """Time of change of an object."""
+        import obstore
+
+        return int(obstore.head(self._store, path)["last_modified"].timestamp() * 1e9)
+
     def write(self, path: str, data: bytes | Path, mode: str = OVERWRITE) -> None:
         """Write an object; a large one in parts.
 

@@ -9,10 +9,11 @@ from pipeline.errors import BuildError
 from pipeline.explain.explanation import Explanation, explain
 from pipeline.explain.text import as_text
 from shards.atomic import OutOfSpace
+from storage.path import AnyPath
 
 
 def explain_video(
-    output: Path, video: str, *, html: Path | None, as_json: bool, source: Path | None = None
+    output: AnyPath, video: str, *, html: Path | None, as_json: bool, source: AnyPath | None = None
 ) -> str:
     """Explain a video.
 

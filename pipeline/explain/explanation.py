@@ -20,6 +20,7 @@ from pipeline.staging import FOLDER, StagedVideo, read_staged_video
 from shards.layout import DATASET_JSON
 from shards.metadata import DatasetError
 from shards.schema import Pose, VideoOutcome
+from storage.path import AnyPath
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Explanation:
     notes: list[str] = field(default_factory=list)
 
 
-def explain(root: Path, wanted: str, source: Path | None = None) -> Explanation:
+def explain(root: AnyPath, wanted: str, source: AnyPath | None = None) -> Explanation:
     """Collect the facts about a video.
 
     Args:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.report import timings
 
 if TYPE_CHECKING:
     from pipeline.report.timings import Seconds
+    from storage.path import AnyPath
 
 FOLDER = "report"
 PAGE = "index.html"
 TIMINGS = "timings.json"
 
 
-def write_report(root: Path, seconds: Seconds | None = None) -> Path:
+def write_report(root: AnyPath, seconds: Seconds | None = None) -> AnyPath:
     """Write `<root>/report/index.html`.
 
     Args:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import Source
@@ -14,6 +14,12 @@ from pipeline.sources.annotations.talkinghead import read_tubes
 from pipeline.sources.annotations.vfhq import is_clip_name, parse_clip_name, read_clip
 from pipeline.sources.folder import FoundFile, find_files, list_folder, video_of
 from pipeline.sources.manifest import Listing, Manifest, SourceError, Video, printable
+from storage.ahead import map_ahead
+from storage.errors import StorageError
+from storage.path import AnyPath, path_of
+
+READERS = 16
+"""Annotation files that are read at a time: VFHQ has one for each clip."""
 
 
 def _says_nothing(_: str) -> None:
@@ -34,7 +40,7 @@ class Dataset:
     """
 
     annotations: str
-    read: Callable[[Path], Iterable[AnnotatedClip]]
+    read: Callable[[AnyPath], Iterable[AnnotatedClip]]
     folder: str = ""
     named: Callable[[str], AnnotatedClip | None] = _says_nothing
     is_frames: Callable[[str], bool] = lambda _: False
@@ -157,11 +163,15 @@ def _annotated(source: Source, dataset: Dataset) -> tuple[dict[str, AnnotatedCli
     clips: dict[str, AnnotatedClip] = {}
     conflicting = set()
     try:
-        for path in _annotation_files(source, dataset):
-            for clip in dataset.read(path):
-                if clips.setdefault(clip.key, clip) != clip:
-                    conflicting.add(clip.key)
+        with ThreadPoolExecutor(READERS) as pool:
+            files = _annotation_files(source, dataset)
+            for found in map_ahead(lambda path: list(dataset.read(path)), files, pool, READERS):
+                for clip in found:
+                    if clips.setdefault(clip.key, clip) != clip:
+                        conflicting.add(clip.key)
     except AnnotationError as error:
+        raise SourceError(f"source.annotations: {error}") from error
+    except StorageError as error:
         raise SourceError(f"source.annotations: {error}") from error
     except OSError as error:
         raise SourceError(
@@ -170,14 +180,14 @@ def _annotated(source: Source, dataset: Dataset) -> tuple[dict[str, AnnotatedCli
     return clips, len(conflicting)
 
 
-def _annotation_files(source: Source, dataset: Dataset) -> list[Path]:
+def _annotation_files(source: Source, dataset: Dataset) -> list[AnyPath]:
     given = source.annotations
     if given is not None and not given.is_dir():
         return [given]
     folders = [given] if given is not None else list(_official_folders(source, dataset))
     for folder in folders:
-        if found := sorted(folder.glob(dataset.annotations)):
-            return found
+        if found := sorted(map(str, folder.glob(dataset.annotations))):
+            return [path_of(path) for path in found]
     if given is None and not dataset.needs_annotations:
         return []
     where = " and ".join(printable(str(folder)) for folder in folders)
@@ -187,6 +197,6 @@ def _annotation_files(source: Source, dataset: Dataset) -> list[Path]:
     )
 
 
-def _official_folders(source: Source, dataset: Dataset) -> Iterator[Path]:
+def _official_folders(source: Source, dataset: Dataset) -> Iterator[AnyPath]:
     for folder in (source.path, source.path.parent):
         yield folder / dataset.folder

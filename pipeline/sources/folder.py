@@ -12,11 +12,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.config import Source
 from pipeline.sources.manifest import Ignored, Listing, SourceError, Video, printable
-from shards.digests import is_frame
+from shards.digests import IMAGE_SUFFIXES, is_frame
+from storage.errors import StorageError
+from storage.path import ObjectPath
+from storage.places import Entry
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
@@ -89,12 +92,16 @@ def find_files(source: Source, is_frames: Callable[[str], bool] = lambda _: Fals
         SourceError: the directory is missing, cannot be listed, or holds no video.
     """
     root = source.path.absolute()
-    if not root.is_dir():
+    walk: _Walk | _ObjectWalk
+    if isinstance(root, ObjectPath):
+        walk = _ObjectWalk(root, source, is_frames)
+    elif root.is_dir():
+        walk = _Walk(root, source, is_frames)
+    else:
         raise SourceError(
             f"source.path: {printable(str(root))} is not a directory. Pass the directory that contains the "
             "videos."
         )
-    walk = _Walk(root, source, is_frames)
     walk.run()
     if not walk.files:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
@@ -189,6 +196,59 @@ class _Walk:
 
     def _uri(self, path: Path) -> str:
         return printable(self._relative(path))
+
+
+class _ObjectWalk:
+    """The same through the objects below a prefix."""
+
+    def __init__(self, root: ObjectPath, source: Source, is_frames: Callable[[str], bool]) -> None:
+        self._root = root
+        self._source = source
+        self._is_frames = is_frames
+        self._suffixes: Counter[str] = Counter()
+        self._hidden = self._excluded = 0
+        self._frames: dict[str, tuple[int, int]] = {}
+        self.files: list[FoundFile] = []
+
+    def run(self) -> None:
+        """Look at all objects that are neither hidden nor excluded.
+
+        Raises:
+            SourceError: they cannot be listed.
+        """
+        try:
+            entries = self._root.entries()
+        except StorageError as error:
+            raise SourceError(f"source.path: {error}") from error
+        for entry in entries:
+            self._add(entry)
+        for path, (size, modified_ns) in self._frames.items():
+            self.files.append(FoundFile(printable(path), path, size, modified_ns, is_folder=True))
+
+    def _add(self, entry: Entry) -> None:
+        path = PurePosixPath(entry.path)
+        video = next((parent for parent in (path, *path.parents) if self._is_frames(parent.name)), path)
+        uri = printable(str(video))
+        if entry.path.endswith("/"):
+            return  # stands for an empty directory
+        if any(part.startswith(".") for part in path.parts):
+            self._hidden += 1
+        elif _matches(uri, self._source.exclude) or not _matches(uri, self._source.include):
+            self._excluded += 1
+        elif video != path:
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                size, modified_ns = self._frames.get(str(video), (0, 0))
+                self._frames[str(video)] = (size + entry.size, max(modified_ns, entry.modified_ns))
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            self.files.append(FoundFile(uri, entry.path, entry.size, entry.modified_ns))
+        else:
+            self._suffixes[printable(path.suffix.lower()) or "no suffix"] += 1
+
+    def ignored(self) -> Ignored:
+        """What was skipped so far."""
+        return Ignored(
+            suffixes=dict(sorted(self._suffixes.items())), hidden=self._hidden, excluded=self._excluded
+        )
 
 
 def _matches(uri: str, globs: tuple[str, ...]) -> bool:

@@ -84,7 +84,7 @@ def test_an_error_while_writing_leaves_the_file_as_it_was(root: AnyPath) -> None
 def test_a_file_that_is_not_there_is_named(root: AnyPath) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         (root / "none").read_bytes()
-    assert str(root / "none") in str(caught.value)
+    assert "root/none" in str(caught.value)
 
 
 def test_a_path_travels_to_other_processes(root: AnyPath) -> None:

@@ -16,13 +16,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.sources.annotations.clip import BEYOND, YOUTUBE_ID, AnnotatedClip, AnnotationError
 from shards.schema import Attribute
+from storage.path import AnyPath
 
 SETS = ("clips", "clips_set1", "clips_set2")
 
@@ -69,7 +69,7 @@ class _Meta(_Part):
     action_mapping: list[str] = []
 
 
-def read_celebv(path: Path) -> Iterator[AnnotatedClip]:
+def read_celebv(path: AnyPath) -> Iterator[AnnotatedClip]:
     """The clips of `celebvhq_info.json` or `celebvtext_info.json`, in the file's order.
 
     Raises:
@@ -96,7 +96,7 @@ def read_celebv(path: Path) -> Iterator[AnnotatedClip]:
 Read = TypeVar("Read", bound=_Part)
 
 
-def _validated(kind: type[Read], value: Any, path: Path, where: str) -> Read:
+def _validated(kind: type[Read], value: Any, path: AnyPath, where: str) -> Read:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -105,7 +105,7 @@ def _validated(kind: type[Read], value: Any, path: Path, where: str) -> Read:
         raise AnnotationError(path, where, f"{field}: {first['msg']}") from error
 
 
-def _clip(path: Path, key: str, value: Any, names: _Meta) -> AnnotatedClip:
+def _clip(path: AnyPath, key: str, value: Any, names: _Meta) -> AnnotatedClip:
     where = f"entry {key!r}"
     entry = _validated(_Entry, value, path, where)
     name = key.removesuffix(".mp4")
@@ -134,7 +134,7 @@ def _clip(path: Path, key: str, value: Any, names: _Meta) -> AnnotatedClip:
     )
 
 
-def _attributes(path: Path, where: str, attributes: _Attributes, names: _Meta) -> Iterator[Attribute]:
+def _attributes(path: AnyPath, where: str, attributes: _Attributes, names: _Meta) -> Iterator[Attribute]:
     """What is annotated of a clip: all names that are marked, and the emotions."""
     for kind, marks, listed in (
         ("action", attributes.action, names.action_mapping),
