@@ -15,6 +15,7 @@ from settings.version import add_version
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.retry import Retry
     from pipeline.reuse import Choice
     from pipeline.summary import Build
 
@@ -35,11 +36,11 @@ Root = Annotated[Path, typer.Argument(help="Directory that contains dataset.json
 
 
 def _run_build(
-    config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool, staged: Choice | None
+    config: Config, reporter: Reporter, *, replace: bool, retry: Retry, staged: Choice | None
 ) -> Build:
     from pipeline.build_mfhq import run  # takes seconds to import; a mistyped key is reported before that
 
-    return run(config, reporter, replace=replace, retry_failed=retry_failed, staged=staged)
+    return run(config, reporter, replace=replace, retry=retry, staged=staged)
 
 
 app.command("build")(build_command(_run_build))
@@ -86,7 +87,9 @@ def report(root: Root) -> None:
 @app.command()
 def explain(
     output: Annotated[Path, typer.Argument(help="Output directory of a build, finished or not")],
-    video: Annotated[str, typer.Argument(help="Video id, path in the source, file name or sample key")],
+    video: Annotated[
+        str, typer.Argument(help="Video id, path in the source, file name, clip of a dataset, or sample key")
+    ],
     html: Annotated[
         Path | None, typer.Option(help="Write a page with figures and images to this file")
     ] = None,
@@ -96,6 +99,8 @@ def explain(
     """Show why one video was accepted, rejected or failed: its tracks, and the reasons along its time.
 
     Example: mfhq explain /data/mfhq interview.mp4 --html interview.html
+
+    A name that begins with a hyphen comes last, after two: mfhq explain /data/mfhq --json -- -2KGPYEFnsU_8
     """
     from pipeline.explain.command import explain_video
 

@@ -198,6 +198,10 @@ class Manifest(Record):
             ignored={listing.name: listing.ignored for listing in ordered},
         )
 
+    def missing(self) -> dict[str, list[str]]:
+        """The keys of annotated clips without a file, by source; sources that have all are left out."""
+        return {name: ignored.missing for name, ignored in self.ignored.items() if ignored.missing}
+
     def messages(self) -> list[str]:
         """One sentence for each kind of what was ignored; the source is named where there are several."""
         several = len(self.ignored) > 1

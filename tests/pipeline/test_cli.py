@@ -39,7 +39,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 def stage(source: Path, output: Path, outcome_of: dict[str, Reason | None]) -> None:
     """Finish all videos of a source, each with a reason or, where that is None, with an identity."""
-    planned = plan_build(configured(source, output), MODELS_USED, replace=False, retry_failed=False)
+    planned = plan_build(configured(source, output), MODELS_USED, replace=False)
     for video in planned.todo:
         planned.staging.write(video, _decided(video, outcome_of[video.uri]))
 
@@ -163,7 +163,10 @@ def test_a_build_ends_with_what_was_made_and_its_path(tmp_path: Path) -> None:
     ]
     assert lines[5].startswith("shards      1 (")
     assert lines[5].endswith(f" MB) in {output}")
-    assert lines[6:] == [f"report      {output}/report/index.html"]
+    assert lines[6:] == [
+        f"report      {output}/report/index.html",
+        f"list        4 videos not accepted: {output}/report/not_accepted.tsv",
+    ]
     assert "5 videos, 5 finished by an earlier run" in stderr
     assert "warning" not in stderr
 

@@ -46,7 +46,7 @@ def finished(tmp_path: Path) -> Path:
     interrupted_build(tmp_path)
     (tmp_path / "videos" / WAITING).unlink()
     config = configured(tmp_path / "videos", tmp_path / "mfhq", "people.same_person_cosine=1")
-    plan = plan_build(config, MODELS_USED, replace=False, retry_failed=False)
+    plan = plan_build(config, MODELS_USED, replace=False)
     assert plan.todo == []
     pack(config, MODELS_USED, plan, Reporter(Console(file=io.StringIO())))
     return tmp_path / "mfhq"
