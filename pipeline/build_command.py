@@ -79,7 +79,9 @@ def build_command(run: RunBuild) -> Callable[..., None]:
         ] = False,
         redo: Annotated[bool, typer.Option("--redo", help="Curate those videos again.")] = False,
     ) -> None:
-        """Build a dataset from videos or clips of datasets; the same command continues a build that was stopped.
+        """Build a dataset from face videos or the clips of face datasets.
+
+        The same command continues a build that was stopped.
 
         The workflow is a YAML file; SECTION.KEY=VALUE overrides a value in it. source.path and output have no
         default. pipeline/config.py documents all keys.
@@ -88,8 +90,8 @@ def build_command(run: RunBuild) -> Callable[..., None]:
 
         Smaller faces, more frames: the same with faces.min_crop_px=256 frames.per_second=10
 
-        The clips of a dataset, with its annotations: the same with source.kind=celebv-hq; docs/datasets.md has
-        the others. A workflow with `sources:` builds from several.
+        The clips of a dataset: the same with source.kind=celebv-hq source.annotations=/data/celebvhq_info.json;
+        docs/datasets.md has all kinds. A workflow with a section `sources` builds from several.
 
         Some of the videos: the same with 'source.include=["train/*"]' 'source.exclude=["*/raw/*"]'
 

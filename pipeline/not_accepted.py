@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.sources.manifest import one_line
 from shards.atomic import open_atomic
 from shards.schema import Status
 
@@ -101,16 +102,6 @@ def missing_in(path: Path) -> dict[str, list[str]]:
             if entry.status == MISSING:
                 found.setdefault(entry.source, []).append(entry.video_id.removeprefix(f"{entry.source}/"))
     return found
-
-
-def one_line(text: str) -> str:
-    r"""The text without a character that could end a cell or a line, such as tab: they become `\t`, `\u2028`, ….
-
-    Ids and uris are `printable` already and stay as they are, so that they can be handed back.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 _HEADER = "\t".join(COLUMNS)

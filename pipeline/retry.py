@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import BuildError
-from pipeline.not_accepted import MISSING, ListError, one_line, read_entries
-from pipeline.sources.manifest import Video, printable
+from pipeline.not_accepted import MISSING, ListError, read_entries
+from pipeline.sources.manifest import Video, one_line, printable
 from pipeline.staging import DamagedStagedFile, Staging
 from shards.atomic import remove_file, write_bytes
 from shards.canonical import indented_json, sha256_hex

@@ -192,7 +192,9 @@ def _noted(folder: BuildFolder, found: Explanation) -> Explanation:
             f"{folder.unreadable[0]}. The disk may be damaged."
         )
     path = folder.file_of(outcome.source, outcome.uri)
-    if path is None:
+    if folder.is_directory(outcome.source, outcome.uri):
+        notes.append("The video is a directory of frames, which are not shown here.")
+    elif path is None:
         videos = folder.folder_of(outcome.source)
         where = f" in {videos}" if videos else ""
         notes.append(f"There is no regular file of this video{where}. Pass --source if it was moved.")
