@@ -100,7 +100,7 @@ def explain(
 
     Example: mfhq explain /data/mfhq interview.mp4 --html interview.html
 
-    A name that begins with a hyphen comes last, after two: mfhq explain /data/mfhq --json -- -2KGPYEFnsU_8
+    A name that begins with a hyphen comes last, after --: mfhq explain /data/mfhq -- -2KGPYEFnsU_8
     """
     from pipeline.explain.command import explain_video
 

@@ -41,8 +41,8 @@ def from_source(outcome: VideoOutcome) -> dict[str, str]:
         "part": _part(outcome),
         "box": _annotated_box(outcome),
         "origin": outcome.origin,
-        "person": outcome.source_person,
-        "attributes": ", ".join(f"{each.name}: {each.value}" for each in outcome.attributes),
+        "person": outcome.source_person and f"{outcome.source_person} (the source's label)",
+        "attributes": "; ".join(f"{each.name}: {each.value}" for each in outcome.attributes),
     }
     return {name: one_line(text) for name, text in facts.items() if text}
 
