@@ -122,7 +122,7 @@ def forget_again(retry: Retry, listed: Listed, staging: Staging, videos: list[Vi
     if _recorded(staging) == asked:
         return [
             *messages,
-            "Continuing: the videos to curate again were dropped by the run that was interrupted.",
+            "Continuing the retry that was interrupted: what it has curated again is kept.",
         ]
     again = _again(retry, listed, staging, staging.finished(videos))
     staging.forget(again)

@@ -179,9 +179,7 @@ def test_the_same_command_continues_a_retry_that_was_interrupted(
 
     again = planned(config, retry)
     assert names(again) == [first.todo[1].uri], "what was curated again is kept"
-    assert again.messages == [
-        "Continuing: the videos to curate again were dropped by the run that was interrupted."
-    ]
+    assert again.messages == ["Continuing the retry that was interrupted: what it has curated again is kept."]
     assert names(planned(config, Retry())) == [first.todo[1].uri], "so does the command without it"
     curate(again)
 
