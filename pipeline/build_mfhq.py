@@ -29,6 +29,7 @@ from pipeline.pack import check_nothing_erased, pack
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
 from pipeline.report.build import write_report
+from pipeline.retry import Retry, finish_retry
 from pipeline.reuse import Choice
 from pipeline.summary import Build
 from shards.layout import DATASET_JSON
@@ -44,7 +45,7 @@ def run(
     reporter: Reporter,
     *,
     replace: bool = False,
-    retry_failed: bool = False,
+    retry: Retry | None = None,
     staged: Choice | None = None,
 ) -> Build:
     """Build a dataset.
@@ -53,7 +54,7 @@ def run(
         config: of the build.
         reporter: shows progress.
         replace: build over what another configuration left in the output directory.
-        retry_failed: curate videos again that failed in an earlier run.
+        retry: finished videos to curate again.
         staged: keep or redo videos that other library versions or another device have finished; with None, such
             videos are an error.
 
@@ -64,8 +65,11 @@ def run(
     weights = load_build_weights(config)
 
     with output_lock(config.output, reporter.message) as check_lock:
+        # Where samples were erased nothing may be curated again, so no outcome may be dropped either.
+        if retry:
+            check_nothing_erased(config.output)
         # The work: the source's videos, less those that an earlier run has finished.
-        plan = plan_build(config, weights, replace=replace, retry_failed=retry_failed, staged=staged)
+        plan = plan_build(config, weights, replace=replace, retry=retry, staged=staged)
         return _run(config, weights, plan, reporter, check_lock)
 
 
@@ -73,7 +77,7 @@ def _run(
     config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, check_lock: Callable[[], None]
 ) -> Build:
     reporter.message(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
-    for message in plan.manifest.messages():
+    for message in (*plan.messages, *plan.manifest.messages()):
         reporter.message(message)
 
     # One outcome for each video, in the staging area.
@@ -89,8 +93,10 @@ def _run(
     # The build is complete only after a reader has checked every byte.
     check(config.output, metadata, reporter)
 
-    report = write_report(config.output, plan.seconds())
-    return Build(metadata, report)
+    missing = plan.manifest.missing()
+    report = write_report(config.output, plan.seconds(), missing)
+    finish_retry(plan.staging)
+    return Build(metadata, report, sum(map(len, missing.values())))
 
 
 def load_build_weights(config: Config) -> Weights:

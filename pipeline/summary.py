@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from pipeline.not_accepted import NOT_ACCEPTED
 from shards.layout import VIDEOS
 from shards.metadata import DatasetMetadata
 from shards.reader import Dataset
@@ -17,10 +18,17 @@ AFTER_CURATION = {Reason.DUPLICATE_VIDEO: " (found after curation, so it counted
 
 @dataclass(frozen=True)
 class Build:
-    """A finished build: the content of dataset.json, and the path of the report."""
+    """A finished build.
+
+    Attributes:
+        metadata: the content of dataset.json.
+        report: path of the page.
+        missing: number of annotated clips without a file.
+    """
 
     metadata: DatasetMetadata
     report: AnyPath
+    missing: int = 0
 
 
 def summary(output: AnyPath, build: Build) -> str:
@@ -43,8 +51,21 @@ def summary(output: AnyPath, build: Build) -> str:
             f"images      {counts.images}",
             f"shards      {len(metadata.shards)} ({size:.1f} MB) in {output}",
             f"report      {build.report}",
+            *_list(build),
         )
     )
+
+
+def _list(build: Build) -> list[str]:
+    """The path of the list of what was not accepted, with the number of its lines; nothing when it has none."""
+    counts = build.metadata.counts.videos
+    videos = counts.get(Status.FAILED, 0) + counts.get(Status.REJECTED, 0)
+    if not videos + build.missing:
+        return []
+    parts = [f"{videos} {'video' if videos == 1 else 'videos'} not accepted"] if videos else []
+    if build.missing:
+        parts.append(f"{build.missing} annotated {'clip' if build.missing == 1 else 'clips'} without a file")
+    return [f"list        {' and '.join(parts)}: {build.report.parent / NOT_ACCEPTED}"]
 
 
 def warning(metadata: DatasetMetadata) -> str | None:

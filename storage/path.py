@@ -181,7 +181,12 @@ class ObjectPath:
         self.bucket.write(self.key, data)
 
     def open(
-        self, mode: str = "r", buffering: int = CHUNK, encoding: str | None = None, errors: str | None = None
+        self,
+        mode: str = "r",
+        buffering: int = CHUNK,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
     ) -> Any:
         """The object as a file to read, by ranges of `buffering` bytes or more.
 
@@ -191,7 +196,7 @@ class ObjectPath:
         if mode not in {"r", "rb"}:
             raise ValueError(f"an object cannot be opened with mode {mode!r}")
         file = io.BufferedReader(_Ranges(self.bucket, self.key, self.size()), buffering)
-        return file if mode == "rb" else io.TextIOWrapper(file, encoding or "utf-8", errors)
+        return file if mode == "rb" else io.TextIOWrapper(file, encoding or "utf-8", errors, newline)
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Remove the object."""

@@ -21,12 +21,13 @@ from pipeline.config import Source
 from pipeline.explain.lookup import Known
 from pipeline.ownership import SETTINGS
 from pipeline.reuse import CURATION_JSON
-from pipeline.sources.manifest import Video, original
+from pipeline.sources.dataset import list_source
+from pipeline.sources.manifest import SourceError, Video, original
 from pipeline.staging import FOLDER, Staging, read_staged_outcome
 from shards.layout import DATASET_JSON
 from shards.reader import Dataset
 from shards.schema import VideoOutcome
-from storage.path import AnyPath, ObjectPath, modified_ns, path_of
+from storage.path import AnyPath, modified_ns, path_of
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,17 @@ class BuildFolder:
 
     def file_of(self, source: str, uri: str) -> Path | None:
         """Path of a video's file, if it is on this machine and still exists."""
+        path = self._path_of(source, uri)
+        return path if path is not None and path.is_file() else None
+
+    def is_directory(self, source: str, uri: str) -> bool:
+        """Whether a video is a directory of frames."""
+        path = self._path_of(source, uri)
+        return path is not None and path.is_dir()
+
+    def _path_of(self, source: str, uri: str) -> Path | None:
         folder = self.folder_of(source)
-        if folder is None or isinstance(folder, ObjectPath):
-            return None
-        path = folder / original(uri)
-        return path if path.is_file() else None
+        return folder / original(uri) if isinstance(folder, Path) else None
 
     def packed(self) -> dict[str, VideoOutcome]:
         """The outcome of each video in the finished dataset, by video id; empty when there is none.
@@ -136,22 +143,32 @@ class BuildFolder:
 
     def _at_once(self, video: Known) -> Iterator[StagedFile]:
         """The staged files whose names follow from the source's file, without searching."""
-        path = self.file_of(video.source, video.uri)
-        if path is None:
-            return
-        facts = path.stat()
-        listed = Video(
-            video_id=video.video_id,
-            source=video.source,
-            uri=video.uri,
-            path=str(path),
-            bytes=facts.st_size,
-            modified_ns=facts.st_mtime_ns,
-        )
-        for area in self.areas:
-            staged = Staging(area).path(listed)
-            if staged.is_file():
+        for listed in self._as_listed(video):
+            found = [staged for area in self.areas if (staged := Staging(area).path(listed)).is_file()]
+            for staged in found:
                 yield from self._read(staged)
+            if found:
+                return
+
+    def _as_listed(self, video: Known) -> Iterator[Video]:
+        """The video as its source lists it: first as a whole file, for which nothing has to be listed."""
+        path = self.file_of(video.source, video.uri)
+        if path is not None:
+            facts = path.stat()
+            yield Video(
+                video_id=video.video_id,
+                source=video.source,
+                uri=video.uri,
+                path=str(path),
+                bytes=facts.st_size,
+                modified_ns=facts.st_mtime_ns,
+            )
+        # A part of a file, or a directory of frames: its annotation is a part of the staged file's name.
+        if video.source in self.sources and self.sources[video.source].kind != "folder":
+            with suppress(SourceError):
+                listed = list_source(self.sources[video.source]).find(video.video_id)
+                if listed is not None:
+                    yield listed
 
     def _read(self, path: AnyPath) -> Iterator[StagedFile]:
         try:

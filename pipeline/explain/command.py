@@ -46,7 +46,7 @@ def explain_video(
             ) from error
     if as_json:
         return json.dumps(as_value(found), indent=2, ensure_ascii=False)
-    page = f"\npage      {html}" if html else "\n--html FILE writes this with figures and images"
+    page = f"\npage       {html}" if html else "\n--html FILE writes this with figures and images"
     return f"{as_text(found)}\n{page}"
 
 

@@ -32,6 +32,16 @@ def _shown(character: str) -> str:
     return character if character.isprintable() else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def one_line(text: str) -> str:
+    r"""The text without a character that could end a line or a cell of a table, such as tab: they become `\t`, ….
+
+    What is `printable` already stays as it is, so that it can be handed back.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def original(text: str) -> str:
     """The file name behind a printable one."""
 
@@ -181,6 +191,11 @@ class Listing:
         """All videos at once."""
         return list(self)
 
+    def find(self, video_id: str) -> Video | None:
+        """The video of an id, if it is listed."""
+        source, _, key = video_id.partition("/")
+        return self._video(key) if source == self.name and key in self._keys else None
+
 
 class Manifest(Record):
     """All videos of a build, sorted by id, and what was ignored while listing them, by source."""
@@ -197,6 +212,10 @@ class Manifest(Record):
             videos=[video for listing in ordered for video in listing],
             ignored={listing.name: listing.ignored for listing in ordered},
         )
+
+    def missing(self) -> dict[str, list[str]]:
+        """The keys of annotated clips without a file, by source; sources that have all are left out."""
+        return {name: ignored.missing for name, ignored in self.ignored.items() if ignored.missing}
 
     def messages(self) -> list[str]:
         """One sentence for each kind of what was ignored; the source is named where there are several."""

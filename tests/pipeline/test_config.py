@@ -186,7 +186,7 @@ def test_a_place_in_an_object_store_is_accepted(key: str, address: str) -> None:
 def test_other_addresses_are_rejected(address: str, message: str) -> None:
     found = rejection(f"output={address}")
     assert f"output: {message}" in found or message in found
-    assert "secret" not in found
+    assert "key:secret" not in found
 
 
 def test_an_output_inside_a_source_of_the_same_bucket_is_rejected() -> None:
