@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,6 +91,37 @@ def test_a_build_between_buckets_with_spoiled_requests_gives_the_same_bytes(
     assert again.returncode == 0, again.stderr
     assert re.search(r"(\d+) videos, \1 finished by an earlier run", again.stderr)
     assert "the dataset is packed already" in again.stderr
+
+
+def test_a_bucket_that_turns_read_only_ends_the_build_and_the_same_command_continues_it(
+    cluster: Cluster, clips: str, spoiler: FaultyProxy, undisturbed: Path, downloads: Downloads
+) -> None:
+    output = f"s3://{BUCKET}/readonly/mfhq"
+    command = [str(SCRIPTS / "mfhq"), "build", WORKFLOW, f"source.path={clips}", f"output={output}"]
+    running = subprocess.Popen(
+        command, cwd=REPOSITORY, env=cluster.environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    while not any(
+        path.startswith(f"/{BUCKET}/readonly/mfhq/.staging/") and path.endswith(".parquet")
+        for path in spoiler.paths
+    ):
+        assert running.poll() is None
+        time.sleep(0.05)
+    spoiler.denied = "ExpiredToken"
+    try:
+        _, stderr = running.communicate(timeout=300)
+    finally:
+        spoiler.denied = ""
+    text = stderr.decode()
+    assert running.returncode == 1, text
+    assert re.search(r"error: .*s3://datasets.*access is refused \(HTTP 403, ExpiredToken\)", text), text
+    assert "Traceback" not in text
+
+    # The lease could not be given back, so it is waited for.
+    made = mfhq(cluster, *command[1:])
+    assert made.returncode == 0, made.stderr
+    assert re.search(r"process \d+ on .* holds .* Waiting 45 s", made.stderr)
+    assert canonical_files(downloads("readonly/mfhq")) == canonical_files(undisturbed)
 
 
 def test_a_build_in_a_place_that_another_build_holds_is_refused(

@@ -30,6 +30,8 @@ class FaultyProxy(socketserver.ThreadingTCPServer):
         self.server_port, self.stall_s = server_port, stall_s
         self.port: int = self.server_address[1]
         self.share, self.faults = share, list(faults)
+        self.denied = ""
+        """Code of the error with which writes are refused; empty to let them through."""
         self.counts: Counter[str] = Counter()
         self.paths: list[str] = []
         self._random = random.Random(seed)  # noqa: S311 - for faults
@@ -61,6 +63,10 @@ class _Connection(socketserver.BaseRequestHandler):
         """Answer a request; returns whether the connection goes on."""
         method, path = request.split(b" ", 2)[:2]
         sent = _exactly(self.request, _length(request))
+        if self.server.denied and method in {b"PUT", b"POST", b"DELETE"}:
+            text = b"<Error><Code>%s</Code></Error>" % self.server.denied.encode()
+            self.request.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: %d\r\n\r\n" % len(text) + text)
+            return True
         fault = self.server.draw(path.decode())
         if fault == "error":
             self.request.sendall(b"HTTP/1.1 503 Slow Down\r\ncontent-length: 4\r\n\r\nbusy")
