@@ -11,10 +11,20 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 FAULTS = ("error", "reset", "stall", "truncate")
 """A server error; a connection that is reset; one that falls silent; a body that ends before its length."""
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+class Answer(NamedTuple):
+    """A request that the server answered, with the bytes of both bodies."""
+
+    method: str
+    path: str
+    sent: int
+    received: int
 
 
 class FaultyProxy(socketserver.ThreadingTCPServer):
@@ -34,6 +44,8 @@ class FaultyProxy(socketserver.ThreadingTCPServer):
         """Code of the error with which writes are refused; empty to let them through."""
         self.counts: Counter[str] = Counter()
         self.paths: list[str] = []
+        self.answered: list[Answer] = []
+        """What was handed on, in order."""
         self._random = random.Random(seed)  # noqa: S311 - for faults
         self._drawing = threading.Lock()
         self.ended = threading.Event()
@@ -90,6 +102,7 @@ class _Connection(socketserver.BaseRequestHandler):
         if fault == "corrupt" and body:
             middle = len(body) // 2
             body = body[:middle] + bytes([body[middle] ^ 0xFF]) + body[middle + 1 :]
+        self.server.answered.append(Answer(method.decode(), path.decode(), len(sent), len(body)))
         self.request.sendall(head + body)
         return True
 
