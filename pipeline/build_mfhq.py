@@ -27,6 +27,7 @@ from pipeline.pack import check_nothing_erased, pack
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
 from pipeline.report.build import write_report
+from pipeline.report.rates import write_rates
 from pipeline.reuse import Choice
 from pipeline.summary import Build
 from shards.layout import DATASET_JSON
@@ -82,7 +83,9 @@ def _run(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) 
     # The build is complete only after a reader has checked every byte.
     check(config.output, metadata, reporter)
 
-    report = write_report(config.output, plan.seconds())
+    seconds = plan.seconds()
+    report = write_report(config.output, seconds)
+    write_rates(config, plan, seconds)
     return Build(metadata, report)
 
 
