@@ -62,7 +62,7 @@ finally:
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ((), ["build", "verify", "report", "demo-clips", "models", "WebDataset shards"]),
+        ((), ["build", "plan", "verify", "report", "demo-clips", "models", "WebDataset shards"]),
         (
             ("build",),
             [
@@ -73,6 +73,7 @@ finally:
                 "130",
             ],
         ),
+        (("plan",), ["Opens no video and needs no weights", "--rates", "--json", "Example: mfhq plan"]),
         (("verify",), ["Exit code 0: no errors", "Example: mfhq verify /data/mfhq"]),
         (("report",), ["opens without a network", "Example: mfhq report /data/mfhq"]),
         (("demo-clips",), ["truth.json", "Example: mfhq demo-clips /tmp/clips"]),
