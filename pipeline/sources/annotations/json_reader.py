@@ -44,8 +44,8 @@ class JsonReader:
                 if self._read_more():
                     continue
                 raise self._error(error.msg, error.pos) from error
-            # At the end of what was read, the next piece may go on with the same number.
-            if end < len(self._text) or not self._read_more():
+            # The next piece may go on with the same number: of `1e+|5`, `1` was read.
+            if end + 2 < len(self._text) or not self._read_more():
                 self._at = end
                 return value
 
