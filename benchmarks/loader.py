@@ -39,7 +39,7 @@ import loader_contenders as contenders
 from loader_contenders import Contender, Setting
 from loader_data import make_litdata, make_mds, make_mfhq, train_shards
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "training" / "data"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "servers"))
 from seaweed import S3Server, serving
 
 LIMIT, IMAGES_LIMIT = "limit", "limit, images only"

@@ -298,4 +298,4 @@ def _arguments(copies: Path, output: Path) -> list[str]:
 
 def _plan(copies: Path, output: Path) -> BuildPlan:
     config = load_workflow(WORKFLOW, _arguments(copies, output), Config)
-    return plan_build(config, load_build_weights(config), replace=False, retry_failed=False)
+    return plan_build(config, load_build_weights(config), replace=False)

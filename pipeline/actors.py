@@ -27,6 +27,7 @@ from typing import Any
 from faces.registry import Weights
 from pipeline.config import Config
 from pipeline.errors import MachineFault
+from pipeline.model_files import on_this_machine
 from pipeline.records import Analysis, CandidateImage
 from pipeline.rejection import Rejection
 from pipeline.sandbox import SandboxedDecoder
@@ -64,7 +65,7 @@ class Analyse:
             threads=config.frames.decoder == "decord",
         )
         self._missing = "; ".join(decoder.enforced.missing)
-        self._analyser = VideoAnalyser(config, weights, decoder)
+        self._analyser = VideoAnalyser(config, on_this_machine(weights, run.models_dir), decoder)
         self._staging = staging
         gc.freeze()
 
@@ -105,7 +106,7 @@ class Choose:
 
     def __init__(self, config: Config, weights: Weights, staging: Staging) -> None:
         self._config = config
-        self._scorer = CandidateScorer(config, weights)
+        self._scorer = CandidateScorer(config, on_this_machine(weights, config.run.models_dir))
         self._staging = staging
         gc.freeze()
 

@@ -14,6 +14,7 @@ from pipeline.user_errors import user_errors
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.retry import Retry
     from pipeline.reuse import Choice
     from pipeline.summary import Build
 
@@ -33,7 +34,7 @@ class RunBuild(Protocol):
     """`pipeline.build_mfhq.run`, or a function that imports it first."""
 
     def __call__(
-        self, config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool, staged: Choice | None
+        self, config: Config, reporter: Reporter, *, replace: bool, retry: Retry, staged: Choice | None
     ) -> Build:
         """Build a dataset."""
         ...
@@ -56,6 +57,21 @@ def build_command(run: RunBuild) -> Callable[..., None]:
             bool,
             typer.Option("--retry-failed", help="Curate the videos again that failed in an earlier run."),
         ] = False,
+        retry_reason: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="REASON",
+                help="Curate the videos again that failed or were rejected for this reason, such as timeout. May "
+                "be given several times.",
+            ),
+        ] = None,
+        retry: Annotated[
+            str | None,
+            typer.Option(
+                metavar="FILE",
+                help="Curate the videos again that FILE lists: OUTPUT/report/not_accepted.tsv, or lines of it.",
+            ),
+        ] = None,
         keep_staged: Annotated[
             bool,
             typer.Option(
@@ -64,7 +80,9 @@ def build_command(run: RunBuild) -> Callable[..., None]:
         ] = False,
         redo: Annotated[bool, typer.Option("--redo", help="Curate those videos again.")] = False,
     ) -> None:
-        """Build a dataset from a directory of videos; the same command continues a build that was stopped.
+        """Build a dataset from face videos or the clips of face datasets.
+
+        The same command continues a build that was stopped.
 
         The workflow is a YAML file; SECTION.KEY=VALUE overrides a value in it. source.path and output have no
         default. pipeline/config.py documents all keys.
@@ -73,11 +91,17 @@ def build_command(run: RunBuild) -> Callable[..., None]:
 
         Smaller faces, more frames: the same with faces.min_crop_px=256 frames.per_second=10
 
+        The clips of a dataset: the same with source.kind=celebv-hq source.annotations=/data/celebvhq_info.json;
+        docs/datasets.md has all kinds. A workflow with a section `sources` builds from several.
+
         Some of the videos: the same with 'source.include=["train/*"]' 'source.exclude=["*/raw/*"]'
 
         The paper's networks: mfhq models pull workflows/curate_paper.yaml --models-dir /data/models, then
         mfhq build workflows/curate_paper.yaml run.models_dir=/data/models source.path=/data/clips
         output=/data/mfhq
+
+        What failed for a passing cause: the same with --retry-reason timeout. The list of all failed and rejected
+        videos is OUTPUT/report/not_accepted.tsv; --retry takes it, or a part of it.
 
         Runs on the Ray cluster that RAY_ADDRESS or `ray job submit` names; otherwise starts Ray on this machine.
 
@@ -90,13 +114,16 @@ def build_command(run: RunBuild) -> Callable[..., None]:
         do. 2: an unknown option. 130: Ctrl-C.
         """
         from pipeline.config import Config
+        from pipeline.retry import Retry
         from pipeline.summary import summary, warning
         from settings.loading import load_workflow
+        from storage.path import path_of
 
         with user_errors(STOPPED):
             staged = _choice(keep_staged=keep_staged, redo=redo)
             config = load_workflow(workflow, overrides or [], Config)
-            made = run(config, Reporter(), replace=replace, retry_failed=retry_failed, staged=staged)
+            again = Retry(retry_failed, tuple(retry_reason or ()), path_of(retry) if retry else None)
+            made = run(config, Reporter(), replace=replace, retry=again, staged=staged)
             typer.echo(summary(config.output, made))
             if text := warning(made.metadata):
                 typer.echo(text, err=True)

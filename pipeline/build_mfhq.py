@@ -9,12 +9,13 @@ the same command continues it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
 
-from faces.profiles import check_roles, required_files
-from faces.registry import Weights, WeightsUnavailable, load_weights
+from faces.profiles import check_roles
+from faces.registry import Weights, WeightsUnavailable
 from pipeline import cluster
 from pipeline.actors import Analyse, Choose, Curate
 from pipeline.build_command import build_command
@@ -22,18 +23,22 @@ from pipeline.config import Config
 from pipeline.devices import check_device
 from pipeline.errors import BuildError
 from pipeline.lock import output_lock
+from pipeline.model_files import load_models
 from pipeline.ownership import confirm
 from pipeline.pack import check_nothing_erased, pack
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
 from pipeline.report.build import write_report
 from pipeline.report.rates import write_rates
+from pipeline.retry import Retry, finish_retry
 from pipeline.reuse import Choice
 from pipeline.summary import Build
 from shards.layout import DATASET_JSON
 from shards.metadata import DatasetMetadata
 from shards.schema import Status
 from shards.verify import verify
+from storage.errors import StorageError
+from storage.path import AnyPath
 
 
 def run(
@@ -41,7 +46,7 @@ def run(
     reporter: Reporter,
     *,
     replace: bool = False,
-    retry_failed: bool = False,
+    retry: Retry | None = None,
     staged: Choice | None = None,
 ) -> Build:
     """Build a dataset.
@@ -50,7 +55,7 @@ def run(
         config: of the build.
         reporter: shows progress.
         replace: build over what another configuration left in the output directory.
-        retry_failed: curate videos again that failed in an earlier run.
+        retry: finished videos to curate again.
         staged: keep or redo videos that other library versions or another device have finished; with None, such
             videos are an error.
 
@@ -60,15 +65,20 @@ def run(
     # The weights first: a missing one must end the build before hours of work, not after.
     weights = load_build_weights(config)
 
-    with output_lock(config.output, reporter.message):
+    with output_lock(config.output, reporter.message) as check_lock:
+        # Where samples were erased nothing may be curated again, so no outcome may be dropped either.
+        if retry:
+            check_nothing_erased(config.output)
         # The work: the source's videos, less those that an earlier run has finished.
-        plan = plan_build(config, weights, replace=replace, retry_failed=retry_failed, staged=staged)
-        return _run(config, weights, plan, reporter)
+        plan = plan_build(config, weights, replace=replace, retry=retry, staged=staged)
+        return _run(config, weights, plan, reporter, check_lock)
 
 
-def _run(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> Build:
+def _run(
+    config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, check_lock: Callable[[], None]
+) -> Build:
     reporter.message(f"{len(plan.manifest.videos)} videos, {plan.finished} finished by an earlier run")
-    for message in plan.manifest.messages():
+    for message in (*plan.messages, *plan.manifest.messages()):
         reporter.message(message)
 
     # One outcome for each video, in the staging area.
@@ -76,6 +86,7 @@ def _run(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) 
         check_nothing_erased(config.output)
         curate(config, weights, plan, reporter)
 
+    check_lock()
     # All outcomes together decide on persons and splits; then the shards, in canonical order.
     metadata = pack(config, weights, plan, reporter)
     confirm(config.output)
@@ -83,10 +94,11 @@ def _run(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) 
     # The build is complete only after a reader has checked every byte.
     check(config.output, metadata, reporter)
 
-    seconds = plan.seconds()
-    report = write_report(config.output, seconds)
+    missing, seconds = plan.manifest.without_file, plan.seconds()
+    report = write_report(config.output, seconds, missing)
     write_rates(config, plan, seconds)
-    return Build(metadata, report)
+    finish_retry(plan.staging)
+    return Build(metadata, report, sum(map(len, missing.values())))
 
 
 def load_build_weights(config: Config) -> Weights:
@@ -97,16 +109,17 @@ def load_build_weights(config: Config) -> Weights:
     """
     models_dir = config.run.models_dir
     try:
-        names = required_files(config.models.names, models_dir)
-        weights = load_weights(names, models_dir)
+        weights = load_models(config.models.names, models_dir)
         check_roles(config.models.model_dump(), weights)
         check_device(config.run)
     except WeightsUnavailable as error:
         remedy = "" if models_dir else "\nThen give their directory as run.models_dir=DIR."
         raise BuildError(f"{error}{remedy}") from error
+    except StorageError as error:
+        raise BuildError(f"run.models_dir: {error}") from error
     except ValueError as error:
         raise BuildError(str(error)) from error
-    if models_dir is not None and not models_dir.is_dir():
+    if isinstance(models_dir, Path) and not models_dir.is_dir():
         raise BuildError(
             f"run.models_dir: {models_dir} is not a directory. Give the directory of the networks' weights"
         )
@@ -179,7 +192,7 @@ def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporte
             advance(counts.total(), "  ".join(f"{counts[status]} {status.value}" for status in Status))
 
 
-def check(output: Path, metadata: DatasetMetadata, reporter: Reporter) -> None:
+def check(output: AnyPath, metadata: DatasetMetadata, reporter: Reporter) -> None:
     """Read the whole dataset back.
 
     Raises:

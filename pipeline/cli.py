@@ -15,8 +15,10 @@ from settings.version import add_version
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.retry import Retry
     from pipeline.reuse import Choice
     from pipeline.summary import Build
+    from storage.path import AnyPath
 
 app = typer.Typer(
     name="mfhq",
@@ -31,15 +33,17 @@ models_app = typer.Typer(no_args_is_help=True, help="List the networks' weights,
 app.add_typer(models_app, name="models")
 add_version(app)
 
-Root = Annotated[Path, typer.Argument(help="Directory that contains dataset.json")]
+Root = Annotated[
+    str, typer.Argument(help="Directory or address, such as s3://bucket/mfhq, that contains dataset.json")
+]
 
 
 def _run_build(
-    config: Config, reporter: Reporter, *, replace: bool, retry_failed: bool, staged: Choice | None
+    config: Config, reporter: Reporter, *, replace: bool, retry: Retry, staged: Choice | None
 ) -> Build:
     from pipeline.build_mfhq import run  # takes seconds to import; a mistyped key is reported before that
 
-    return run(config, reporter, replace=replace, retry_failed=retry_failed, staged=staged)
+    return run(config, reporter, replace=replace, retry=retry, staged=staged)
 
 
 app.command("build")(build_command(_run_build))
@@ -51,7 +55,7 @@ def plan(
     overrides: Overrides = None,
     *,
     rates: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE",
             help="report/rates.json of a finished build; that in the workflow's output when not given",
@@ -76,10 +80,11 @@ def plan(
     from pipeline.plan_table import plan_json, plan_table
     from pipeline.planning import plan_sources
     from settings.loading import load_workflow
+    from storage.path import path_of
 
     with user_errors():
         config = load_workflow(workflow, overrides or [], PlanConfig)
-        made = plan_sources(config, rates, Reporter().message)
+        made = plan_sources(config, path_of(rates) if rates else None, Reporter().message)
         typer.echo(plan_json(made) if as_json else plan_table(made))
 
 
@@ -94,11 +99,13 @@ def verify(root: Root) -> None:
     Example: mfhq verify /data/mfhq
     """
     from shards import verify as verifier
+    from storage.path import path_of
 
     with user_errors():
-        _check_is_dataset(root)
-        with Reporter().bar("verify", _identities(root)) as advance:
-            findings = verifier.verify(root, lambda done: advance(done, ""))
+        path = path_of(root)
+        _check_is_dataset(path)
+        with Reporter().bar("verify", _identities(path)) as advance:
+            findings = verifier.verify(path, lambda done: advance(done, ""))
     _exit_if_any(root, [str(finding) for finding in findings])
     typer.echo(f"{root}: valid, no errors")
 
@@ -114,31 +121,41 @@ def report(root: Root) -> None:
     """
     from pipeline.report.build import write_report
     from pipeline.report.damage import damage
+    from storage.path import path_of
 
     with user_errors():
-        _check_is_dataset(root)
-        typer.echo(write_report(root))
-        _exit_if_any(root, damage(root))
+        path = path_of(root)
+        _check_is_dataset(path)
+        typer.echo(write_report(path))
+        _exit_if_any(root, damage(path))
 
 
 @app.command()
 def explain(
-    output: Annotated[Path, typer.Argument(help="Output directory of a build, finished or not")],
-    video: Annotated[str, typer.Argument(help="Video id, path in the source, file name or sample key")],
+    output: Annotated[
+        str, typer.Argument(help="Output of a build, finished or not: a directory or an address")
+    ],
+    video: Annotated[
+        str, typer.Argument(help="Video id, path in the source, file name, clip of a dataset, or sample key")
+    ],
     html: Annotated[
         Path | None, typer.Option(help="Write a page with figures and images to this file")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every frame and face as JSON")] = False,
-    source: Annotated[Path | None, typer.Option(help="Directory that contains the videos, if moved")] = None,
+    source: Annotated[str | None, typer.Option(help="Directory that contains the videos, if moved")] = None,
 ) -> None:
     """Show why one video was accepted, rejected or failed: its tracks, and the reasons along its time.
 
     Example: mfhq explain /data/mfhq interview.mp4 --html interview.html
+
+    A name that begins with a hyphen comes last, after --: mfhq explain /data/mfhq -- -2KGPYEFnsU_8
     """
     from pipeline.explain.command import explain_video
+    from storage.path import path_of
 
     with user_errors():
-        typer.echo(explain_video(output, video, html=html, as_json=as_json, source=source))
+        moved = path_of(source) if source is not None else None
+        typer.echo(explain_video(path_of(output), video, html=html, as_json=as_json, source=moved))
 
 
 @app.command()
@@ -206,7 +223,7 @@ def pull_models(
         typer.echo(pull_for(wanted, models_dir, Reporter()))
 
 
-def _check_is_dataset(root: Path) -> None:
+def _check_is_dataset(root: AnyPath) -> None:
     from pipeline.errors import BuildError
     from shards.layout import DATASET_JSON
 
@@ -222,7 +239,7 @@ def _check_is_dataset(root: Path) -> None:
         raise BuildError(f"{root} is not a dataset: it has no {DATASET_JSON}. {remedy}")
 
 
-def _exit_if_any(root: Path, findings: list[str]) -> None:
+def _exit_if_any(root: str, findings: list[str]) -> None:
     if findings:
         for finding in findings:
             typer.echo(finding)
@@ -230,7 +247,7 @@ def _exit_if_any(root: Path, findings: list[str]) -> None:
         raise typer.Exit(1)
 
 
-def _identities(root: Path) -> int | None:
+def _identities(root: AnyPath) -> int | None:
     """Number of samples according to dataset.json; None when that is damaged."""
     from shards.metadata import DatasetError
     from shards.reader import read_metadata

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
 from settings.section import Section
 from shards.metadata import SemanticVersion
 from shards.schema import IMAGES_PER_IDENTITY
+from storage.path import AnyPath, ObjectPath, path_of
 
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -31,16 +31,28 @@ Name = Annotated[
 ]
 
 
-def _folder_of_every_node(path: Path) -> Path:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(path)):
-        raise ValueError("this is a URL; expected a directory that every node of the cluster sees")
-    if str(path).startswith("~"):
+BUCKETS = ("s3", "gs", "az", "abfs", "abfss")
+"""Schemes of the object stores that a build reads and writes."""
+
+
+def _location(value: object) -> AnyPath:
+    if isinstance(value, Path | ObjectPath):
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected a path, or an address such as s3://bucket/prefix")
+    if value.startswith("~"):
         raise ValueError("`~` is not expanded here. Write the whole path")
+    found = path_of(value)
+    if isinstance(found, ObjectPath) and value.partition("://")[0] not in BUCKETS:
+        raise ValueError(
+            f"expected a path, or an address that begins with {', '.join(f'{s}://' for s in BUCKETS)}"
+        )
     # Workers have another working directory than the process that was given the path.
-    return path.absolute()
+    return found.absolute()
 
 
-Folder = Annotated[Path, AfterValidator(_folder_of_every_node)]
+Location = Annotated[AnyPath, PlainValidator(_location), PlainSerializer(str, return_type=str)]
+"""A directory that every node of the cluster sees, or a place in an object store."""
 
 
 def _one_or_more(value: object) -> object:
@@ -64,8 +76,8 @@ class Source(Section):
     annotations, with what these say of them."""
     name: Name = "folder"
     """Name of the dataset in keys, records and the report; that of the kind when not set."""
-    path: Folder
-    annotations: Folder | None = None
+    path: Location
+    annotations: Location | None = None
     """Annotation file of a dataset, for VFHQ the directory of them; found in `path` and the folder above by its
     official name when not set."""
     frame_rate: Positive = 25.0
@@ -234,7 +246,7 @@ class Shards(Section):
 class Run(Section):
     """How the machines run the build; only `device` can change a result, so only it is part of the curation."""
 
-    models_dir: Folder | None = None
+    models_dir: Location | None = None
     """Directory of weights, for models that do not ship in a wheel."""
     device: Literal["cpu", "cuda"] = "cpu"
     analysers: Annotated[int, Field(ge=1)] | None = None
@@ -279,7 +291,7 @@ class PlanConfig(Section):
     sources: tuple[Source, ...] = ()
     """Where the videos come from; an override names an entry: sources.vfhq.path=/data/vfhq, sources.vfhq=null
     leaves it out."""
-    output: Folder | None = None
+    output: Location | None = None
     models: Models
     frames: Frames = Frames()
     faces: Faces = Faces()
@@ -359,7 +371,7 @@ class PlanConfig(Section):
 class Config(PlanConfig):
     """A whole build."""
 
-    output: Folder
+    output: Location
 
 
 CURATION_VERSION = 6

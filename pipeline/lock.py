@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import BuildError
+from pipeline.lease import lease
 from pipeline.staging import FOLDER
+from storage.path import AnyPath, ObjectPath
 
 LOCK = "lock"
 OWNER = "lock-owner"
@@ -29,16 +31,25 @@ UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EN
 
 
 @contextmanager
-def output_lock(output: Path, notify: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Hold the output directory for the time of the `with` block; it is made when missing.
+def output_lock(
+    output: AnyPath, notify: Callable[[str], None] = lambda _: None
+) -> Iterator[Callable[[], None]]:
+    """Hold the output for the time of the `with` block; a directory is made when missing.
 
     Args:
-        output: the directory.
-        notify: called with a message when the file system has no locks.
+        output: a directory, or a place in an object store.
+        notify: called with a message when the file system has no locks, or another's is waited for.
+
+    Yields:
+        A function that raises BuildError once another build has taken over.
 
     Raises:
         BuildError: another build holds it, or it cannot be written to.
     """
+    if isinstance(output, ObjectPath):
+        with lease(output, FOLDER, notify) as check:
+            yield check
+        return
     folder = output / FOLDER
     with ExitStack() as held:
         try:
@@ -50,7 +61,7 @@ def output_lock(output: Path, notify: Callable[[str], None] = lambda _: None) ->
                 f"output {output} cannot be used: {error.filename or folder}: {error.strerror}. Give a directory "
                 "that can be written to."
             ) from error
-        yield
+        yield lambda: None
 
 
 def _make(directory: Path, held: ExitStack) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import CURATION_VERSION, Config
@@ -23,6 +22,7 @@ from shards.atomic import TEMPORARY, remove_file, write_bytes
 from shards.canonical import indented_json
 from shards.layout import DATASET_JSON, is_shard_name
 from shards.schema import Split
+from storage.path import AnyPath
 
 SETTINGS = "settings.json"
 REPLACING = "replacing.json"
@@ -64,7 +64,7 @@ def claim(
         remove_file(replacing)
 
 
-def confirm(output: Path) -> None:
+def confirm(output: AnyPath) -> None:
     """Record that the dataset in `output` is now the claiming build's.
 
     Raises:
@@ -86,7 +86,7 @@ def _identity(config: Config, weights: dict[str, str]) -> dict[str, Any]:
     return identity
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: AnyPath) -> dict[str, Any] | None:
     """The recorded build; None when there is none, or the file is damaged."""
     try:
         found = json.loads(path.read_bytes())
@@ -95,22 +95,24 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _names(directory: Path) -> list[str]:
+def _names(directory: AnyPath) -> list[str]:
     """What the directory holds besides the staging area, which contains the lock."""
     found = directory.iterdir() if directory.is_dir() else ()
     return sorted(path.name for path in found if path.name != FOLDER)
 
 
-def _check_shard_directories(directory: Path) -> None:
+def _check_shard_directories(directory: AnyPath) -> None:
     # The writer rejects these as well, but only after all the work.
-    for path in (path for split in Split for path in sorted((directory / split.value).glob("*"))):
-        if not (is_shard_name(path.relative_to(directory).as_posix()) or TEMPORARY.match(path.name)):
-            raise BuildError(f"{path} is no part of a dataset. Move it away, or give another output.")
+    for split in Split:
+        for name in sorted(path.name for path in (directory / split.value).glob("*")):
+            if not (is_shard_name(f"{split.value}/{name}") or TEMPORARY.match(name)):
+                path = directory / split.value / name
+                raise BuildError(f"{path} is no part of a dataset. Move it away, or give another output.")
 
 
 def _another_build(
-    directory: Path,
-    settings: Path,
+    directory: AnyPath,
+    settings: AnyPath,
     owner: dict[str, Any] | None,
     ours: dict[str, Any],
     lost: Callable[[], tuple[int, int]],
@@ -133,7 +135,7 @@ def _another_build(
     return f"{facts}\nGive another output, or --replace to build over it: {cost}"
 
 
-def _files_of_others(directory: Path, names: list[str]) -> str:
+def _files_of_others(directory: AnyPath, names: list[str]) -> str:
     if DATASET_JSON in names:
         what = f"a dataset, but not what it was built from ({FOLDER}/{SETTINGS} is missing)"
     else:

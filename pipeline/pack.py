@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from pipeline.provenance import code_version
 from pipeline.records import StagedIdentity, StagedSample
 from pipeline.sources.manifest import Video
 from pipeline.staging import DamagedStagedFile, Staging
-from shards.ahead import map_ahead
 from shards.atomic import OutOfSpace
 from shards.canonical import sha256_hex
 from shards.heap import frozen_heap
@@ -32,6 +30,8 @@ from shards.reader import Dataset
 from shards.sample import Sample
 from shards.schema import FromSource, IdentityRecord, VideoOutcome
 from shards.writer import write_dataset
+from storage.ahead import map_ahead
+from storage.path import AnyPath
 
 AHEAD = 8
 """Finished videos whose samples are read and wait to be written, at most."""
@@ -76,7 +76,7 @@ def pack(
         ) from error
 
 
-def check_nothing_erased(output: Path) -> None:
+def check_nothing_erased(output: AnyPath) -> None:
     """Check, before hours of work, that a dataset there may be replaced by one with more videos.
 
     Raises:
@@ -91,7 +91,7 @@ def check_nothing_erased(output: Path) -> None:
         raise _erased(output, generation)
 
 
-def _check_no_tombstones(output: Path, error: DatasetError) -> None:
+def _check_no_tombstones(output: AnyPath, error: DatasetError) -> None:
     if any(output.glob(f"{TOMBSTONES}-*.parquet")):
         raise BuildError(
             f"{output} holds a damaged dataset ({error}) from which samples were erased, and this build could "
@@ -99,7 +99,7 @@ def _check_no_tombstones(output: Path, error: DatasetError) -> None:
         ) from error
 
 
-def _erased(output: Path, generation: int) -> BuildError:
+def _erased(output: AnyPath, generation: int) -> BuildError:
     return BuildError(
         f"{output} holds generation {generation} of a dataset: samples were erased from it, and this build could "
         "bring them back. Choose another output"
@@ -150,7 +150,7 @@ def _pack(
 
 
 def _what_is_there(
-    output: Path, provenance: Provenance, limits: ShardLimits, outcomes: list[VideoOutcome]
+    output: AnyPath, provenance: Provenance, limits: ShardLimits, outcomes: list[VideoOutcome]
 ) -> DatasetMetadata | None:
     """The dataset in the output directory, if it equals the one to write: readers may be using it.
 

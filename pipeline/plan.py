@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from faces.registry import Weights
 from pipeline.config import Config, digest
 from pipeline.errors import BuildError
 from pipeline.ownership import claim
 from pipeline.provenance import library_versions
+from pipeline.retry import Retry, forget_again, read_list
 from pipeline.reuse import Choice, count_lost, libraries_used, take_up
 from pipeline.sources.dataset import list_sources
 from pipeline.sources.manifest import Manifest, SourceError, Video
-from pipeline.staging import DamagedStagedFile, Staging
+from pipeline.staging import Staging
 from shards.atomic import OutOfSpace
-from shards.schema import Status
 
 MOST_BLOCKS = 20_000
 """Ray's scheduler slows down with many more blocks; beyond this, a block holds several videos."""
@@ -28,11 +28,13 @@ class BuildPlan:
         manifest: every video the build accounts for.
         staging: the finished videos.
         todo: unfinished videos, largest first, so that no long one is left for the end.
+        messages: what the user should know of videos that are curated again.
     """
 
     manifest: Manifest
     staging: Staging
     todo: list[Video]
+    messages: list[str] = field(default_factory=list)
 
     @property
     def blocks(self) -> int:
@@ -58,7 +60,12 @@ class BuildPlan:
 
 
 def plan_build(
-    config: Config, weights: Weights, *, replace: bool, retry_failed: bool, staged: Choice | None = None
+    config: Config,
+    weights: Weights,
+    *,
+    replace: bool,
+    retry: Retry | None = None,
+    staged: Choice | None = None,
 ) -> BuildPlan:
     """Plan the work.
 
@@ -66,19 +73,21 @@ def plan_build(
         config: of the build.
         weights: the networks used.
         replace: take over an output directory that holds another build, or foreign files.
-        retry_failed: count videos that failed in an earlier run as unfinished.
+        retry: videos of an earlier run to count as unfinished.
         staged: keep or redo videos that other library versions or another device have finished; with None, such
             videos are an error.
 
     Raises:
         BuildError: the source cannot be listed, the output directory belongs to another build or cannot be used,
-            or there are such videos and no choice was given.
+            there are such videos and no choice was given, or `retry` names what does not exist.
         OutOfSpace: the disk is full.
     """
     try:
         manifest = list_sources(config.all_sources)
     except SourceError as error:
         raise BuildError(str(error)) from error
+    retry = retry or Retry()
+    listed = read_list(retry, manifest.videos)
     digests = {name: model.sha256 for name, model in sorted(weights.items())}
     curation = config.curation(digests, library_versions())
     staging = Staging.of(config.output, digest(curation))
@@ -87,11 +96,8 @@ def plan_build(
         claim(config, digests, replace=replace, lost=lambda: count_lost(staging, videos))
         staging = take_up(staging, curation, videos, staged)
         staging.remove_temporary_files()
-        finished = staging.finished(manifest.videos)
-        if retry_failed:
-            again = [video for video in finished if _failed(staging, video)]
-            staging.forget(again)
-            finished = staging.finished(manifest.videos)
+        messages = forget_again(retry, listed, staging, videos) if retry else []
+        finished = staging.finished(videos)
     except OutOfSpace:
         raise
     except OSError as error:
@@ -101,14 +107,8 @@ def plan_build(
         ) from error
     done = {video.video_id for video in finished}
     todo = [video for video in manifest.videos if video.video_id not in done]
-    return BuildPlan(manifest, staging, sorted(todo, key=lambda video: (-video.bytes, video.video_id)))
-
-
-def _failed(staging: Staging, video: Video) -> bool:
-    try:
-        return staging.outcome(video).status is Status.FAILED
-    except DamagedStagedFile:
-        return True
+    todo.sort(key=lambda video: (-video.bytes, video.video_id))
+    return BuildPlan(manifest, staging, todo, messages)
 
 
 def unstaged(plan: BuildPlan) -> list[Video]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import PlanConfig, Source
@@ -16,6 +15,7 @@ from pipeline.errors import BuildError
 from pipeline.rates import FILE, Rates, read_rates
 from pipeline.sources.dataset import list_each
 from pipeline.sources.manifest import Listing, SourceError
+from storage.path import AnyPath
 
 HOUR_S = 3600.0
 
@@ -59,7 +59,7 @@ class Plan:
     """
 
     sources: dict[str, Work]
-    rates: Path | None
+    rates: AnyPath | None
     differences: list[str]
     notes: list[str]
 
@@ -77,7 +77,7 @@ def _sum(figures: Sequence[Any]) -> Any:
 
 
 def plan_sources(
-    config: PlanConfig, rates_file: Path | None = None, message: Callable[[str], None] = lambda _: None
+    config: PlanConfig, rates_file: AnyPath | None = None, message: Callable[[str], None] = lambda _: None
 ) -> Plan:
     """List the sources and estimate.
 
@@ -114,7 +114,7 @@ def plan_sources(
 
 
 def _basis(
-    config: PlanConfig, file: Path | None, rates: Rates | None, differences: list[str]
+    config: PlanConfig, file: AnyPath | None, rates: Rates | None, differences: list[str]
 ) -> Iterator[str]:
     """What the estimate rests on."""
     if rates is None:

@@ -12,7 +12,6 @@ The file names sources, but no video. No dataset depends on it.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -21,6 +20,7 @@ from pipeline.config import PlanConfig
 from pipeline.errors import BuildError
 from settings.section import differences
 from shards.schema import Record
+from storage.path import AnyPath
 
 FILE = "report/rates.json"
 """Where a build writes them, relative to its output."""
@@ -80,7 +80,7 @@ class Rates(Record):
         return differences(self.settings, curation["settings"]) + differences(*device)
 
 
-def read_rates(path: Path) -> Rates:
+def read_rates(path: AnyPath) -> Rates:
     """The rates in a file.
 
     Raises:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -23,6 +23,7 @@ from pipeline.staging import FOLDER, Staging
 from settings.section import differences
 from shards.atomic import write_bytes
 from shards.canonical import indented_json
+from storage.path import AnyPath, modified_ns
 
 CURATION_JSON = "curation.json"
 MACHINE = ("device", "libraries")
@@ -61,7 +62,7 @@ class _Other:
     `found` is None when these versions cannot be read; then the videos cannot be kept.
     """
 
-    folder: Path
+    folder: AnyPath
     found: StagedCuration | None
     videos: list[Video]
 
@@ -106,7 +107,7 @@ def take_up(
     return replace(staging, kept=_existing(staging, ours.keeps))
 
 
-def read_curation(folder: Path) -> StagedCuration | None:
+def read_curation(folder: AnyPath) -> StagedCuration | None:
     """The curation of a staging folder's videos; None where it is not recorded, or not readable."""
     try:
         return StagedCuration.model_validate(json.loads((folder / CURATION_JSON).read_bytes()))
@@ -137,22 +138,19 @@ def count_lost(staging: Staging, videos: list[Video]) -> tuple[int, int]:
     return len(everywhere), len(everywhere - {v.video_id for v in staging.finished(videos)})
 
 
-def _neighbours(staging: Staging) -> list[Path]:
+def _neighbours(staging: Staging) -> list[AnyPath]:
     """All staging folders of the output, the latest first."""
     root = staging.folder.parent
-    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    return sorted(folders, key=lambda folder: (-_age(folder), folder.name))
+    names = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    return [root / name for name in sorted(names, key=lambda name: (-_age(root / name), name))]
 
 
-def _age(folder: Path) -> float:
-    try:
-        return (folder / CURATION_JSON).stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+def _age(folder: AnyPath) -> int:
+    return modified_ns(folder / CURATION_JSON) or 0
 
 
-def _existing(staging: Staging, names: list[str]) -> tuple[Path, ...]:
-    folders = (staging.folder.parent / Path(name).name for name in names)
+def _existing(staging: Staging, names: list[str]) -> tuple[AnyPath, ...]:
+    folders = [staging.folder.parent / PurePosixPath(name).name for name in names]
     return tuple(folder for folder in folders if folder.is_dir())
 
 

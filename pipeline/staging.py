@@ -16,8 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +28,7 @@ from pipeline.sources.manifest import Video
 from pipeline.stages.finalize import FinalizedVideo
 from shards.atomic import remove_temporaries, write_parquet
 from shards.schema import VideoOutcome
+from storage.path import AnyPath, ObjectPath
 
 FOLDER = ".staging"
 STARTS = "starts"
@@ -48,6 +48,9 @@ _SCHEMA = pa.schema(
         pa.field("timeline", pa.string(), nullable=False),
     ]
 )
+LARGE_COLUMNS = frozenset({"jpegs", "masks", "landmarks", "timeline"})
+SMALL_READ, LARGE_READ = 2**16, 2**22
+"""Bytes that are read at a time where only records are wanted, and where nearly all of the file is."""
 _SECONDS = TypeAdapter(dict[str, float])
 
 
@@ -59,7 +62,7 @@ class DamagedStagedFile(BuildError):  # noqa: N818 - names the fault
         why: the error of the reader.
     """
 
-    def __init__(self, video: Video, path: Path, why: str) -> None:
+    def __init__(self, video: Video, path: AnyPath, why: str) -> None:
         super().__init__(
             f"the staged file of {video.video_id} cannot be read ({path}: {why}). The disk may be "
             "damaged. Remove the file, then run the same command again: only this video is curated again"
@@ -77,21 +80,21 @@ class Staging:
         kept: directories of other curations; a video that is not in `folder` is taken from the first that has it.
     """
 
-    folder: Path
-    kept: tuple[Path, ...] = ()
+    folder: AnyPath
+    kept: tuple[AnyPath, ...] = ()
 
     @classmethod
-    def of(cls, output: Path, curation_digest: str) -> Staging:
+    def of(cls, output: AnyPath, curation_digest: str) -> Staging:
         """The staging area of a build."""
         return cls(output / FOLDER / curation_digest[:16])
 
-    def path(self, video: Video) -> Path:
+    def path(self, video: Video) -> AnyPath:
         """The file of a video, finished or not."""
         name = _name(video)
         own = self.folder / name
-        if not self.kept or own.exists():
+        if not self.kept or own.is_file():
             return own
-        return next((folder / name for folder in self.kept if (folder / name).exists()), own)
+        return next((folder / name for folder in self.kept if (folder / name).is_file()), own)
 
     def write(self, video: Video, finalized: FinalizedVideo) -> None:
         """Write a finished video.
@@ -123,6 +126,10 @@ class Staging:
             OSError: the output cannot be written to.
         """
         path = self._starts(video)
+        if isinstance(path, ObjectPath):
+            starts = (path.bucket.size(path.key) or 0) + 1
+            path.write_bytes(b"." * starts)
+            return starts
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             file.write(b".")
@@ -133,7 +140,7 @@ class Staging:
         """Reset the count: the analysis of the video has ended."""
         self._starts(video).unlink(missing_ok=True)
 
-    def _starts(self, video: Video) -> Path:
+    def _starts(self, video: Video) -> AnyPath:
         return self.folder / STARTS / _name(video).replace("/", "").removesuffix(".parquet")
 
     def finished(self, videos: list[Video]) -> list[Video]:
@@ -141,10 +148,10 @@ class Staging:
         there = set[str]().union(*map(_names, (self.folder, *self.kept)))
         return [video for video in videos if _name(video) in there]
 
-    def folders_of(self, videos: list[Video]) -> list[Path]:
+    def folders_of(self, videos: list[Video]) -> list[AnyPath]:
         """The directories that hold at least one of the finished `videos`, this one first."""
         missing = {_name(video) for video in videos}
-        holding: list[Path] = []
+        holding: list[AnyPath] = []
         for folder in (self.folder, *self.kept):
             found = missing & _names(folder)
             missing -= found
@@ -216,15 +223,19 @@ class Staging:
 
     def remove_temporary_files(self) -> None:
         """Remove the leftovers of killed writers, but no file that another driver's workers may be writing."""
-        for folder in (self.folder.parent, *sorted(self.folder.glob("??"))):
+        starts = self.folder / STARTS
+        if isinstance(starts, ObjectPath):
+            starts.bucket.delete([f"{starts.key}/{entry.path}" for entry in starts.entries()])
+            return
+        for folder in (self.folder.parent, *self.folder.glob("??")):
             remove_temporaries(folder, ABANDONED_AFTER_S)
-        shutil.rmtree(self.folder / STARTS, ignore_errors=True)
+        shutil.rmtree(starts, ignore_errors=True)
 
     def _read(self, video: Video, *columns: str) -> list[Any]:
         """The given columns of a part's only row."""
         path = self.path(video)
-        with _damage_named(video, path), path.open("rb") as file:
-            row = _row(file, list(columns))
+        with _damage_named(video, path):
+            row = _columns(path, list(columns))
             return [row[column] for column in columns]
 
 
@@ -241,12 +252,12 @@ def _name(video: Video) -> str:
     return f"{name[:2]}/{name[2:34]}.parquet"
 
 
-def _names(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.glob("??/*.parquet")}
+def _names(folder: AnyPath) -> set[str]:
+    return {f"{path.parent.name}/{path.name}" for path in folder.glob("??/*.parquet")}
 
 
 @contextmanager
-def _damage_named(video: Video, path: Path) -> Iterator[None]:
+def _damage_named(video: Video, path: AnyPath) -> Iterator[None]:
     try:
         yield
     # ValueError: readable, but no record of this schema. OSError: how Arrow reports a wrong checksum.
@@ -277,7 +288,7 @@ class StagedVideo:
     jpegs: list[list[bytes]]
 
 
-def read_staged_outcome(path: Path) -> VideoOutcome:
+def read_staged_outcome(path: AnyPath) -> VideoOutcome:
     """The outcome in a staged file.
 
     Raises:
@@ -287,17 +298,14 @@ def read_staged_outcome(path: Path) -> VideoOutcome:
     return VideoOutcome.model_validate_json(_columns(path, ["outcome"])["outcome"])
 
 
-def read_staged_video(path: Path) -> StagedVideo:
+def read_staged_video(path: AnyPath) -> StagedVideo:
     """The content of a staged file.
 
     Raises:
         ValueError: the file is damaged.
         OSError: it cannot be read.
     """
-    there = [
-        name for name in ("outcome", "identities", "jpegs", "timeline") if name in pq.read_schema(path).names
-    ]
-    row = _columns(path, there)
+    row = _columns(path, ["outcome", "identities", "jpegs", "timeline"])
     return StagedVideo(
         outcome=VideoOutcome.model_validate_json(row["outcome"]),
         timeline=Timeline.model_validate_json(row["timeline"]) if "timeline" in row else None,
@@ -306,17 +314,13 @@ def read_staged_video(path: Path) -> StagedVideo:
     )
 
 
-def _columns(path: Path, names: list[str]) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return _row(file, names)
-
-
-def _row(file: BinaryIO, columns: list[str]) -> dict[str, Any]:
-    """The given columns of a file's only row.
+def _columns(path: AnyPath, names: list[str]) -> dict[str, Any]:
+    """Those of the given columns that a file has, of its only row.
 
     Not by `read_table`: it starts threads that can abort a short-lived process when the interpreter ends.
     """
-    table = pq.ParquetFile(file, page_checksum_verification=True).read(columns=columns, use_threads=False)
+    with path.open("rb", SMALL_READ if set(names).isdisjoint(LARGE_COLUMNS) else LARGE_READ) as file:
+        table = pq.ParquetFile(file, page_checksum_verification=True).read(columns=names, use_threads=False)
     row: dict[str, Any]
     (row,) = table.to_pylist()
     return row

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
+from pipeline.not_accepted import NOT_ACCEPTED
 from shards.layout import VIDEOS
 from shards.metadata import DatasetMetadata
 from shards.reader import Dataset
 from shards.schema import Reason, Split, Status
+from storage.path import AnyPath
 
 AFTER_CURATION = {Reason.DUPLICATE_VIDEO: " (found after curation, so it counted as accepted until then)"}
 """Explains why fewer videos are accepted than the progress of curation showed."""
@@ -17,13 +18,20 @@ AFTER_CURATION = {Reason.DUPLICATE_VIDEO: " (found after curation, so it counted
 
 @dataclass(frozen=True)
 class Build:
-    """A finished build: the content of dataset.json, and the path of the report."""
+    """A finished build.
+
+    Attributes:
+        metadata: the content of dataset.json.
+        report: path of the page.
+        missing: number of annotated clips without a file.
+    """
 
     metadata: DatasetMetadata
-    report: Path
+    report: AnyPath
+    missing: int = 0
 
 
-def summary(output: Path, build: Build) -> str:
+def summary(output: AnyPath, build: Build) -> str:
     """Counts, the reasons of videos without an identity, and the paths of dataset and report, a line each."""
     metadata, counts = build.metadata, build.metadata.counts
     videos = "  ".join(f"{counts.videos[status]} {status.value}" for status in Status)
@@ -43,8 +51,21 @@ def summary(output: Path, build: Build) -> str:
             f"images      {counts.images}",
             f"shards      {len(metadata.shards)} ({size:.1f} MB) in {output}",
             f"report      {build.report}",
+            *_list(build),
         )
     )
+
+
+def _list(build: Build) -> list[str]:
+    """The path of the list of what was not accepted, with the number of its lines; nothing when it has none."""
+    counts = build.metadata.counts.videos
+    videos = counts.get(Status.FAILED, 0) + counts.get(Status.REJECTED, 0)
+    if not videos + build.missing:
+        return []
+    parts = [f"{videos} {'video' if videos == 1 else 'videos'} not accepted"] if videos else []
+    if build.missing:
+        parts.append(f"{build.missing} annotated {'clip' if build.missing == 1 else 'clips'} without a file")
+    return [f"list        {' and '.join(parts)}: {build.report.parent / NOT_ACCEPTED}"]
 
 
 def warning(metadata: DatasetMetadata) -> str | None:
@@ -58,7 +79,7 @@ def warning(metadata: DatasetMetadata) -> str | None:
     )
 
 
-def _reasons(output: Path) -> dict[Status, Counter[str]]:
+def _reasons(output: AnyPath) -> dict[Status, Counter[str]]:
     """How many videos have each reason, by their status."""
     found: dict[Status, Counter[str]] = {status: Counter() for status in Status}
     for row in Dataset.open(output).table(VIDEOS, ("status", "reason")).to_pylist():

@@ -31,12 +31,22 @@ class user_errors:  # noqa: N801 - reads as a statement
         from settings.section import ConfigError
         from shards.atomic import OutOfSpace
         from shards.metadata import DatasetError
+        from storage.errors import AddressError, StorageError
 
         if isinstance(error, KeyboardInterrupt):
             # Libraries clean up when the interpreter exits; a second Ctrl-C must not print their tracebacks.
             signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
             typer.echo(self._stopped, err=True)
             sys.exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED)
-        if isinstance(error, ConfigError | BuildError | WeightsUnavailable | OutOfSpace | DatasetError):
+        known = (
+            ConfigError,
+            BuildError,
+            WeightsUnavailable,
+            OutOfSpace,
+            DatasetError,
+            AddressError,
+            StorageError,
+        )
+        if isinstance(error, known):
             typer.echo(f"error: {error}", err=True)
             sys.exit(1)

@@ -10,12 +10,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from storage.path import ObjectPath
+
 _PLAIN: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "a text",
     Path: "a path",
+    ObjectPath: "an address such as s3://bucket/prefix",
     NoneType: "null",
 }
 
@@ -36,6 +39,8 @@ def shown(value: object) -> str:
         return "nothing"
     if isinstance(value, bool):
         return f"{str(value).lower()} (as YAML reads yes, no, on and off; put quotes around the word itself)"
+    if isinstance(value, str) and "://" in value and set(value) & set("@?"):
+        return "an address that is not repeated, because it may hold a secret"
     return repr(value)
 
 

@@ -132,7 +132,7 @@ def _readable(error: ValidationError, tree: dict[str, Any], workflow: Path, kind
         elif fault["type"] == "value_error":
             key, what = _our_own(fault["msg"].removeprefix("Value error, "), key, section)
             if not isinstance(fault["input"], dict | BaseModel):
-                what = f"{what} (given: {fault['input']!r})"
+                what = f"{what} (given: {shown(fault['input'])})"
         else:
             field = _field(kind, key)
             requirement = fault["msg"] if field is None else f"expected {expected(field, key)}"

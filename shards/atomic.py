@@ -2,7 +2,7 @@
 
 A file is written under a temporary name in its own folder, flushed to the disk and renamed. A process that
 dies in between leaves the temporary file, which `remove_temporaries` recognises by its name, but no incomplete
-file under its final name.
+file under its final name. An object of a store is written to the system's temporary directory and uploaded.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
+
+from storage.path import AnyPath, ObjectPath, open_upload
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +66,7 @@ class OutOfSpace(OSError):  # noqa: N818 - the name states the event; OSError ma
 
 
 @contextmanager
-def open_atomic(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+def open_atomic(path: AnyPath, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open `path` for writing; it appears under its name, whole, when the block ends without an error.
 
     The parent folder is made when it is missing. On any error no file is left behind, and an earlier file
@@ -75,7 +78,12 @@ def open_atomic(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
     Raises:
         OutOfSpace: the disk or the quota is full.
+        StorageError: the object store does not take it.
     """
+    if isinstance(path, ObjectPath):
+        with _named_when_full(Path(tempfile.gettempdir())), open_upload(path) as file:
+            yield file
+        return
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(8)}")
     try:
@@ -100,17 +108,21 @@ def open_atomic(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
-def write_bytes(path: Path, data: bytes | memoryview, *, durable: bool = True) -> None:
+def write_bytes(path: AnyPath, data: bytes | memoryview, *, durable: bool = True) -> None:
     """Write `data` to `path` atomically; `durable` as in `open_atomic`.
 
     Raises:
         OutOfSpace: the disk or the quota is full.
+        StorageError: the object store does not take it.
     """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(bytes(data))
+        return
     with open_atomic(path, durable=durable) as file:
         file.write(data)
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
+def write_parquet(path: AnyPath, table: pa.Table) -> None:
     """Write a table to `path` atomically, with settings that make equal tables equal bytes.
 
     Raises:
@@ -122,15 +134,18 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, **PARQUET_SETTINGS)
 
 
-def remove_file(path: Path) -> None:
+def remove_file(path: AnyPath) -> None:
     """Remove a file, if it exists, so that it stays removed after a power cut."""
+    if isinstance(path, ObjectPath):
+        path.unlink()
+        return
     if path.exists() or path.is_symlink():
         path.unlink()
         sync_folder(path.parent)
 
 
-def remove_temporaries(folder: Path, min_age_s: float = 0.0) -> list[Path]:
-    """Remove what killed processes left in `folder` (not in its sub-folders).
+def remove_temporaries(folder: AnyPath, min_age_s: float = 0.0) -> list[Path]:
+    """Remove what killed processes left in `folder`, not in its sub-folders; in an object store that is nothing.
 
     Args:
         folder: may be missing.
@@ -139,7 +154,7 @@ def remove_temporaries(folder: Path, min_age_s: float = 0.0) -> list[Path]:
     Returns:
         The removed files, sorted.
     """
-    if not folder.is_dir():
+    if isinstance(folder, ObjectPath) or not folder.is_dir():
         return []
     newest = time.time() - min_age_s
     stale = sorted(
@@ -157,6 +172,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _named_when_full(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT} and not isinstance(error, OutOfSpace):
+            raise OutOfSpace(folder, _free_bytes(folder), error.errno) from error
+        raise
 
 
 def _free_bytes(folder: Path) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +31,7 @@ from shards.metadata import DatasetError, DatasetMetadata, ShardEntry, brief, ch
 from shards.sample import Sample, member_digests
 from shards.schema import IdentityRecord, Split, VideoOutcome
 from shards.tables import SCHEMAS, Row, rows_of, video_outcome
+from storage.path import AnyPath, ObjectPath, read_range
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Index:
 class Dataset:
     """A finished dataset in a directory; use `Dataset.open`."""
 
-    def __init__(self, root: Path, metadata: DatasetMetadata, index: pa.Table) -> None:
+    def __init__(self, root: AnyPath, metadata: DatasetMetadata, index: pa.Table) -> None:
         self.root = root
         self.metadata = metadata
         self.index = index
@@ -86,7 +86,7 @@ class Dataset:
         self._index = Index(metadata, index)
 
     @classmethod
-    def open(cls, root: Path) -> Dataset:
+    def open(cls, root: AnyPath) -> Dataset:
         """Open the dataset in `root`.
 
         Raises:
@@ -116,9 +116,7 @@ class Dataset:
             DatasetError: the index or the sample is damaged; the member is named.
         """
         place = self.locate(key)
-        with (self.root / place.shard).open("rb") as file:
-            file.seek(place.offset)
-            return decode_sample(place, file.read(place.length))
+        return decode_sample(place, read_range(self.root / place.shard, place.offset, place.length))
 
     def samples(self, split: Split | None = None) -> Iterator[Sample]:
         """All samples in canonical order, which is the order of their bytes in the shards.
@@ -178,7 +176,7 @@ class Dataset:
         return read_table(self.root / self.metadata.table(role), wanted)
 
 
-def read_metadata(root: Path) -> DatasetMetadata:
+def read_metadata(root: AnyPath) -> DatasetMetadata:
     """Read dataset.json of a directory.
 
     Raises:
@@ -194,7 +192,7 @@ def read_metadata(root: Path) -> DatasetMetadata:
     return decode_metadata(data)
 
 
-def read_table(path: Path, schema: pa.Schema, data: bytes | None = None) -> pa.Table:
+def read_table(path: AnyPath, schema: pa.Schema, data: bytes | None = None) -> pa.Table:
     """The columns of `schema` from a Parquet file; columns that are not in it are ignored.
 
     Args:
@@ -205,8 +203,10 @@ def read_table(path: Path, schema: pa.Schema, data: bytes | None = None) -> pa.T
     Raises:
         DatasetError: missing, damaged, or a column is missing or has another type.
     """
-    source = path if data is None else pa.BufferReader(data)
     try:
+        if data is None and isinstance(path, ObjectPath):
+            data = path.read_bytes()
+        source = path if data is None else pa.BufferReader(data)
         table = pq.ParquetFile(source, page_checksum_verification=True).read(columns=schema.names)
         table = table.select(schema.names).cast(schema)
         table.validate(full=True)

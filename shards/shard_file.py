@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import IO
 
 from shards.canonical import sha256_hex
 from shards.layout import split_of
@@ -20,7 +20,7 @@ from shards.tar import BLOCK, MODE, padded
 class ShardFile:
     """A shard that is being written: appends samples, counts and hashes the bytes."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: IO[bytes], name: str) -> None:
         # Imports torch, so only a process that writes shards pays for it.
         from webdataset.writer import TarWriter
 
@@ -72,7 +72,7 @@ class ShardFile:
 class _HashingFile:
     """Collects what `tarfile` writes in small pieces: beside other threads, each write would wait for the GIL."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._pieces: list[bytes] = []
         self.sha256 = hashlib.sha256()

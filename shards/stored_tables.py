@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +17,7 @@ from shards.reader import read_table
 from shards.record_checks import validate_video
 from shards.schema import IMAGES_PER_IDENTITY, Status, VideoOutcome
 from shards.tables import SCHEMAS, Row, rows_of, video_outcome
+from storage.path import AnyPath, local_copy
 
 
 class KeyedTable:
@@ -59,7 +59,7 @@ class StoredTables:
     """
 
     def __init__(
-        self, root: Path, metadata: DatasetMetadata | None, findings: Findings, *, newer_minor: bool
+        self, root: AnyPath, metadata: DatasetMetadata | None, findings: Findings, *, newer_minor: bool
     ) -> None:
         # Without metadata, the names are those of a build.
         self.names = {role: table_name(role) for role in TABLES}
@@ -106,14 +106,15 @@ class StoredTables:
         return {status: sum(video.status is status for video in outcomes) for status in Status}
 
 
-def _load(path: Path, schema: pa.Schema, findings: Findings, *, newer_minor: bool) -> pa.Table | None:
+def _load(path: AnyPath, schema: pa.Schema, findings: Findings, *, newer_minor: bool) -> pa.Table | None:
     name = path.name
     if not path.is_file():
         findings.add(Check.MISSING_FILE, name, "is not there")
         return None
     try:
         table = read_table(path, schema)
-        written = pq.read_schema(path).remove_metadata()
+        with local_copy(path) as file:
+            written = pq.read_schema(file).remove_metadata()
     except (DatasetError, OSError, ValueError) as error:
         findings.add(Check.BAD_TABLE, name, str(error))
         return None

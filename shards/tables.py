@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from shards.atomic import PARQUET_SETTINGS, open_atomic
 from shards.layout import IMAGES, INDEX, TOMBSTONES, VIDEOS
 from shards.schema import IdentityRecord, VideoOutcome
+from storage.path import AnyPath
 
 ROW_GROUP = 8192
 """Rows a group; a multiple of 8, so that the images of one sample never straddle two groups."""
@@ -222,7 +222,7 @@ class RowWriter:
 
 
 @contextmanager
-def open_rows(path: Path, schema: pa.Schema) -> Iterator[RowWriter]:
+def open_rows(path: AnyPath, schema: pa.Schema) -> Iterator[RowWriter]:
     """A `RowWriter` onto a file that appears, whole, when the block ends without an error.
 
     Raises:

@@ -11,7 +11,6 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from pathlib import Path
 from typing import BinaryIO
 
 from shards.atomic import TEMPORARY
@@ -42,6 +41,7 @@ from shards.sample_checks import CheckedSample, FoundSample, check_sample
 from shards.schema import IMAGES_PER_IDENTITY, IdentityRecord, Split
 from shards.stored_tables import StoredTables
 from shards.tar import Fault, Member, members
+from storage.path import AnyPath, local_copy
 
 AHEAD = 32
 AHEAD_BYTES = 2**28
@@ -49,7 +49,7 @@ AHEAD_BYTES = 2**28
 
 
 @frozen_heap()
-def verify(root: Path, progress: Callable[[int], None] | None = None) -> list[Finding]:
+def verify(root: AnyPath, progress: Callable[[int], None] | None = None) -> list[Finding]:
     """All errors in the dataset in `root`; empty when it is sound.
 
     Damaged data never raises: it is reported. When dataset.json itself is damaged, tables and samples are
@@ -87,7 +87,7 @@ class _Walker:
 
     def __init__(
         self,
-        root: Path,
+        root: AnyPath,
         stored: StoredTables,
         findings: Findings,
         pool: Executor,
@@ -109,14 +109,15 @@ class _Walker:
 
     def check(self, name: str, entry: ShardEntry | None) -> None:
         """Check one shard from its first byte to its last."""
-        digest = self._pool.submit(_digest, self._root / name)
         try:
-            try:
-                with (self._root / name).open("rb") as file:
-                    samples = self._check_members(name, file)
-            finally:
-                self._settle(most=0)
-            sha256, size = digest.result()
+            with local_copy(self._root / name) as path:
+                digest = self._pool.submit(_digest, path)
+                try:
+                    with path.open("rb") as file:
+                        samples = self._check_members(name, file)
+                finally:
+                    self._settle(most=0)
+                sha256, size = digest.result()
         except OSError as error:
             self._findings.add(Check.UNREADABLE_FILE, name, str(error))
             return
@@ -213,13 +214,13 @@ class _Walker:
                 self._findings.add(Check.VIDEOS_DISAGREE, where, message)
 
 
-def _digest(path: Path) -> tuple[str, int]:
+def _digest(path: AnyPath) -> tuple[str, int]:
     """The sha256 and the size of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
 
 
-def _shards(root: Path, metadata: DatasetMetadata | None, findings: Findings) -> list[str]:
+def _shards(root: AnyPath, metadata: DatasetMetadata | None, findings: Findings) -> list[str]:
     """Names of the shards to check; missing and extra files are reported.
 
     Files of another generation than the dataset's are leftovers of a take-down or a repair, and no error.
@@ -255,7 +256,7 @@ def _check_numbers(listed: set[str], findings: Findings) -> None:
             findings.add(Check.BAD_METADATA, expected, f"is skipped in the numbers of {DATASET_JSON}")
 
 
-def _check_tables(root: Path, metadata: DatasetMetadata, stored: StoredTables, findings: Findings) -> None:
+def _check_tables(root: AnyPath, metadata: DatasetMetadata, stored: StoredTables, findings: Findings) -> None:
     rows = stored.rows()
     for role, name in sorted(stored.names.items()):
         entry, path = metadata.tables[role], root / name

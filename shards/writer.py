@@ -6,6 +6,7 @@ bytes. A directory has no dataset.json from the first change until all other fil
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections import Counter
@@ -13,9 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
-from shards.ahead import map_ahead
 from shards.atomic import TEMPORARY, open_atomic, remove_file, remove_temporaries, write_bytes
 from shards.canonical import model_json
 from shards.layout import (
@@ -43,13 +42,15 @@ from shards.schema import FORMAT_VERSION, IMAGES_PER_IDENTITY, IdentityRecord, S
 from shards.shard_file import ShardFile
 from shards.tables import SCHEMAS, Row, RowWriter, image_rows, open_rows, video_row
 from shards.tar import BLOCK, archive_size, padded
+from storage.ahead import map_ahead
+from storage.path import AnyPath, ObjectPath
 
 AHEAD = 8
 """Samples whose files are checked and wait to be written, at most."""
 
 
 def write_dataset(
-    root: Path,
+    root: AnyPath,
     samples: Iterable[Sample],
     videos: Sequence[VideoOutcome],
     provenance: Provenance,
@@ -121,8 +122,22 @@ def write_dataset(
         tables={role: table_entry(root, table_name(role), count) for role, count in written.items()},
         provenance=provenance,
     )
-    write_bytes(root / DATASET_JSON, encode_metadata(metadata))
+    _commit(root / DATASET_JSON, encode_metadata(metadata))
     return metadata
+
+
+def _commit(path: AnyPath, data: bytes) -> None:
+    """Write dataset.json, which makes the dataset whole; in an object store, only where there is none.
+
+    Raises:
+        FileExistsError: another writer was faster.
+    """
+    if not isinstance(path, ObjectPath):
+        write_bytes(path, data)
+    elif not path.bucket.create(path.key, data):
+        raise FileExistsError(
+            errno.EEXIST, "another build has written its dataset there in the meantime", str(path)
+        )
 
 
 @dataclass(frozen=True)
@@ -240,24 +255,25 @@ def _place(samples: Iterable[_Encoded], limits: ShardLimits) -> Iterator[tuple[s
         yield shard_name(split, number), sample
 
 
-def _clear(root: Path) -> None:
+def _clear(root: AnyPath) -> None:
     """Remove the files of an earlier or an interrupted pack, dataset.json first."""
-    folders = [root / split.value for split in Split]
-    shards: list[Path] = []
-    for path in (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())):
-        if is_shard_name(path.relative_to(root).as_posix()):
-            shards.append(path)
-        elif not TEMPORARY.match(path.name):
-            raise FileExistsError(
-                f"{path} is no part of a dataset: move it away or choose another output directory"
-            )
+    names = []
+    for split in Split:
+        folder = root / split.value
+        for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
+            if is_shard_name(f"{split.value}/{name}"):
+                names.append(f"{split.value}/{name}")
+            elif not TEMPORARY.match(name):
+                raise FileExistsError(
+                    f"{folder / name} is no part of a dataset: move it away or choose another output directory"
+                )
     if root.is_dir():
         remove_file(root / DATASET_JSON)
-    for folder in (root, *folders):
+        names += [path.name for path in root.iterdir() if is_table_name(path.name)]
+    for folder in (root, *(root / split.value for split in Split)):
         remove_temporaries(folder)
-    tables = [path for path in root.iterdir() if is_table_name(path.name)] if root.is_dir() else []
-    for path in [*shards, *tables]:
-        path.unlink(missing_ok=True)
+    for name in names:
+        (root / name).unlink(missing_ok=True)
 
 
 def _add_all(writer: RowWriter, rows: Iterable[Row]) -> None:
@@ -265,7 +281,7 @@ def _add_all(writer: RowWriter, rows: Iterable[Row]) -> None:
         writer.add(row)
 
 
-def table_entry(root: Path, name: str, rows: int) -> TableEntry:
+def table_entry(root: AnyPath, name: str, rows: int) -> TableEntry:
     """The entry in the metadata of a table that was written."""
     with (root / name).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from seaweed import S3Server, serving
 
 FOLDER_OPTIONS = {
     "clips": "folder of real talking-head clips with a MANIFEST.tsv",
@@ -53,6 +54,28 @@ def faces_folder(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def metadata(request: pytest.FixtureRequest) -> Path:
     return _folder(request, "metadata")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server."""
+    with serving(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture
+def credentials(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment lets clients into the server, and nowhere else."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is silent for half a second has stalled."""
+    monkeypatch.setattr("storage.places.STALL_S", 0.5)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,10 @@
 
 import torch
 
+from storage.errors import Stopped
+
+__all__ = ["BadSample", "RunEnded", "Stopped", "TrainingError", "out_of_memory"]
+
 
 class TrainingError(RuntimeError):
     """The run cannot go on; the message says what is wrong and what to do."""
@@ -9,10 +13,6 @@ class TrainingError(RuntimeError):
 
 class RunEnded(TrainingError):  # noqa: N818 - names what happened, on all processes
     """The processes agreed that the run cannot go on: each of them raises it, with the same message."""
-
-
-class Stopped(Exception):  # noqa: N818 - names what happened, which is no error
-    """Reading was given up, because the run was asked to stop or the stream was closed."""
 
 
 class BadSample(ValueError):  # noqa: N818 - names the thing, which the stream skips and counts

@@ -20,18 +20,21 @@ from pydantic import ValidationError
 from pipeline.config import Source
 from pipeline.explain.lookup import Known
 from pipeline.ownership import SETTINGS
-from pipeline.sources.manifest import Video, original
+from pipeline.reuse import CURATION_JSON
+from pipeline.sources.dataset import list_source
+from pipeline.sources.manifest import SourceError, Video, original
 from pipeline.staging import FOLDER, Staging, read_staged_outcome
 from shards.layout import DATASET_JSON
 from shards.reader import Dataset
 from shards.schema import VideoOutcome
+from storage.path import AnyPath, modified_ns, path_of
 
 
 @dataclass(frozen=True)
 class StagedFile:
     """A video's file in a staging area."""
 
-    path: Path
+    path: AnyPath
     outcome: VideoOutcome
 
 
@@ -43,10 +46,10 @@ class BuildFolder:
         source: directory that contains the videos now, of a build with one source; None for those of the build.
     """
 
-    def __init__(self, root: Path, source: Path | None = None) -> None:
+    def __init__(self, root: AnyPath, source: AnyPath | None = None) -> None:
         self.root = root
         self._source = source
-        self.unreadable: list[Path] = []
+        self.unreadable: list[AnyPath] = []
         """Staged files that cannot be read."""
 
     @cached_property
@@ -68,10 +71,12 @@ class BuildFolder:
         return found if isinstance(found, dict) else {}
 
     @cached_property
-    def areas(self) -> list[Path]:
+    def areas(self) -> list[AnyPath]:
         """The staging areas, one for each configuration of the curation, the newest first."""
-        found = [path for path in (self.root / FOLDER).glob("*") if path.is_dir()]
-        return sorted(found, key=lambda path: (-path.stat().st_mtime, path.name))
+        root = self.root / FOLDER
+        names = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+        age = {name: modified_ns(root / name / CURATION_JSON) or 0 for name in names}
+        return [root / name for name in sorted(names, key=lambda name: (-age[name], name))]
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -84,7 +89,7 @@ class BuildFolder:
                 found[name] = Source.model_validate({"name": name, **settings, **moved})
         return found
 
-    def folder_of(self, source: str) -> Path | None:
+    def folder_of(self, source: str) -> AnyPath | None:
         """The directory that holds the videos of a source, if it is known."""
         return self.sources[source].path if source in self.sources else self._source
 
@@ -96,10 +101,18 @@ class BuildFolder:
         return value
 
     def file_of(self, source: str, uri: str) -> Path | None:
-        """Path of a video's file, if it still exists."""
-        folder = self.folder_of(source)
-        path = folder / original(uri) if folder else None
+        """Path of a video's file, if it is on this machine and still exists."""
+        path = self._path_of(source, uri)
         return path if path is not None and path.is_file() else None
+
+    def is_directory(self, source: str, uri: str) -> bool:
+        """Whether a video is a directory of frames."""
+        path = self._path_of(source, uri)
+        return path is not None and path.is_dir()
+
+    def _path_of(self, source: str, uri: str) -> Path | None:
+        folder = self.folder_of(source)
+        return folder / original(uri) if isinstance(folder, Path) else None
 
     def packed(self) -> dict[str, VideoOutcome]:
         """The outcome of each video in the finished dataset, by video id; empty when there is none.
@@ -112,8 +125,8 @@ class BuildFolder:
     def staged(self) -> Iterator[StagedFile]:
         """All staged videos, the newest area first. Files that cannot be read are noted in `unreadable`."""
         for area in self.areas:
-            for path in sorted(area.glob("??/*.parquet")):
-                yield from self._read(path)
+            for path in sorted(map(str, area.glob("??/*.parquet"))):
+                yield from self._read(path_of(path))
 
     def staged_of(self, video: Known, packed: VideoOutcome | None) -> StagedFile | None:
         """The staged file of a video; of several, the one that the dataset was made from, else the newest.
@@ -130,24 +143,34 @@ class BuildFolder:
 
     def _at_once(self, video: Known) -> Iterator[StagedFile]:
         """The staged files whose names follow from the source's file, without searching."""
-        path = self.file_of(video.source, video.uri)
-        if path is None:
-            return
-        facts = path.stat()
-        listed = Video(
-            video_id=video.video_id,
-            source=video.source,
-            uri=video.uri,
-            path=str(path),
-            bytes=facts.st_size,
-            modified_ns=facts.st_mtime_ns,
-        )
-        for area in self.areas:
-            staged = Staging(area).path(listed)
-            if staged.is_file():
+        for listed in self._as_listed(video):
+            found = [staged for area in self.areas if (staged := Staging(area).path(listed)).is_file()]
+            for staged in found:
                 yield from self._read(staged)
+            if found:
+                return
 
-    def _read(self, path: Path) -> Iterator[StagedFile]:
+    def _as_listed(self, video: Known) -> Iterator[Video]:
+        """The video as its source lists it: first as a whole file, for which nothing has to be listed."""
+        path = self.file_of(video.source, video.uri)
+        if path is not None:
+            facts = path.stat()
+            yield Video(
+                video_id=video.video_id,
+                source=video.source,
+                uri=video.uri,
+                path=str(path),
+                bytes=facts.st_size,
+                modified_ns=facts.st_mtime_ns,
+            )
+        # A part of a file, or a directory of frames: its annotation is a part of the staged file's name.
+        if video.source in self.sources and self.sources[video.source].kind != "folder":
+            with suppress(SourceError):
+                listed = list_source(self.sources[video.source]).find(video.video_id)
+                if listed is not None:
+                    yield listed
+
+    def _read(self, path: AnyPath) -> Iterator[StagedFile]:
         try:
             yield StagedFile(path, read_staged_outcome(path))
         except (OSError, ValueError, KeyError, pa.ArrowException):

@@ -9,10 +9,11 @@ from pipeline.errors import BuildError
 from pipeline.explain.explanation import Explanation, explain
 from pipeline.explain.text import as_text
 from shards.atomic import OutOfSpace
+from storage.path import AnyPath
 
 
 def explain_video(
-    output: Path, video: str, *, html: Path | None, as_json: bool, source: Path | None = None
+    output: AnyPath, video: str, *, html: Path | None, as_json: bool, source: AnyPath | None = None
 ) -> str:
     """Explain a video.
 
@@ -45,7 +46,7 @@ def explain_video(
             ) from error
     if as_json:
         return json.dumps(as_value(found), indent=2, ensure_ascii=False)
-    page = f"\npage      {html}" if html else "\n--html FILE writes this with figures and images"
+    page = f"\npage       {html}" if html else "\n--html FILE writes this with figures and images"
     return f"{as_text(found)}\n{page}"
 
 

@@ -15,11 +15,12 @@ from pipeline.explain.lookup import Known, UnknownVideo, find
 from pipeline.explain.settings import deciding_settings
 from pipeline.records import Timeline, TimelineFace
 from pipeline.sources.dataset import list_sources
-from pipeline.sources.manifest import SourceError
+from pipeline.sources.manifest import Manifest, SourceError
 from pipeline.staging import FOLDER, StagedVideo, read_staged_video
 from shards.layout import DATASET_JSON
 from shards.metadata import DatasetError
 from shards.schema import Pose, VideoOutcome
+from storage.path import AnyPath
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Explanation:
     notes: list[str] = field(default_factory=list)
 
 
-def explain(root: Path, wanted: str, source: Path | None = None) -> Explanation:
+def explain(root: AnyPath, wanted: str, source: AnyPath | None = None) -> Explanation:
     """Collect the facts about a video.
 
     Args:
@@ -89,17 +90,29 @@ def _find(folder: BuildFolder, packed: dict[str, VideoOutcome], wanted: str) -> 
         return find(wanted, known.values())
     except UnknownVideo:
         # The dataset may be older than its source, or not exist yet.
-        known |= _listed(folder) or _staged(folder)
+        manifest = _listed(folder)
+        _check_has_file(wanted, manifest)
+        known |= {
+            video.video_id: Known(video.video_id, video.source, video.uri) for video in manifest.videos
+        } or _staged(folder)
         return find(wanted, known.values())
 
 
-def _listed(folder: BuildFolder) -> dict[str, Known]:
-    """The videos of the source; empty when it does not exist, or its configuration is of another version."""
+def _listed(folder: BuildFolder) -> Manifest:
+    """The source's content; nothing when it does not exist, or its configuration is of another version."""
     try:
-        videos = list_sources(folder.sources.values()).videos
+        return list_sources(folder.sources.values())
     except SourceError:
-        return {}
-    return {video.video_id: Known(video.video_id, video.source, video.uri) for video in videos}
+        return Manifest(videos=[])
+
+
+def _check_has_file(wanted: str, manifest: Manifest) -> None:
+    for source, keys in manifest.without_file.items():
+        if wanted.removeprefix(f"{source}/") in keys:
+            raise BuildError(
+                f"{wanted!r} is annotated in {source}, but no file has its name, so there is nothing to curate. "
+                "Get the file and run the build again"
+            )
 
 
 def _staged(folder: BuildFolder) -> dict[str, Known]:
@@ -192,7 +205,9 @@ def _noted(folder: BuildFolder, found: Explanation) -> Explanation:
             f"{folder.unreadable[0]}. The disk may be damaged."
         )
     path = folder.file_of(outcome.source, outcome.uri)
-    if path is None:
+    if folder.is_directory(outcome.source, outcome.uri):
+        notes.append("The video is a directory of frames, which are not shown here.")
+    elif path is None:
         videos = folder.folder_of(outcome.source)
         where = f" in {videos}" if videos else ""
         notes.append(f"There is no regular file of this video{where}. Pass --source if it was moved.")

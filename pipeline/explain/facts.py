@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.explain.runs import TrackFaces
 from pipeline.records import TimelineFace
 from pipeline.report.reasons import meaning
+from pipeline.sources.manifest import one_line
 from shards.schema import TrackOutcome, VideoOutcome
 
 DASH = "-"
@@ -32,6 +33,38 @@ def media_format(outcome: VideoOutcome) -> str:
         f"{outcome.bytes:,} bytes",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def from_source(outcome: VideoOutcome) -> dict[str, str]:
+    """What the source says of a video, by a short name; without what it does not say."""
+    facts = {
+        "part": _part(outcome),
+        "box": _annotated_box(outcome),
+        "origin": outcome.origin,
+        "person": outcome.source_person and f"{outcome.source_person} (the source's label)",
+        "attributes": "; ".join(f"{each.name}: {each.value}" for each in outcome.attributes),
+    }
+    return {name: one_line(text) for name, text in facts.items() if text}
+
+
+def _part(outcome: VideoOutcome) -> str | None:
+    """Which part of its file a video is."""
+    if outcome.span_s is None:
+        return None
+    start_s, end_s = outcome.span_s
+    return f"{start_s:g} to {end_s:g} s of the file {outcome.uri}"
+
+
+def _annotated_box(outcome: VideoOutcome) -> str | None:
+    """The annotated box in fractions of the frame and, where its size is known, in pixels."""
+    if outcome.annotated_box is None:
+        return None
+    x0, y0, x1, y1 = outcome.annotated_box
+    text = f"x {x0:.3g} to {x1:.3g}, y {y0:.3g} to {y1:.3g} of the frame"
+    if not outcome.width or not outcome.height:
+        return text
+    x0, x1, y0, y1 = (*(x * outcome.width for x in (x0, x1)), *(y * outcome.height for y in (y0, y1)))
+    return f"{text} (x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f} px)"
 
 
 def analysed(outcome: VideoOutcome) -> str:

@@ -1,4 +1,4 @@
-"""Finds the one video that a user means by its id, its path in the source, its file name or a sample key."""
+"""Finds the one video that a user means by its id, path in the source, file name, clip key or sample key."""
 
 from __future__ import annotations
 
@@ -30,18 +30,24 @@ class Known:
         """The file's name."""
         return self.uri.rpartition("/")[2]
 
+    @property
+    def key(self) -> str:
+        """The id without the source's name: of a clip of a dataset, what the dataset calls it."""
+        return self.video_id.removeprefix(f"{self.source}/")
+
     def is_called(self, wanted: str) -> bool:
-        """Whether `wanted` names this video and cannot name another: its id, its uri or one of its keys."""
+        """Whether `wanted` is its id, its uri, its key in its source, or the key of one of its samples."""
         key, separator, track = wanted.rpartition("_")
         is_key = bool(separator) and track.isdigit() and key == sample_key(self, 0).rpartition("_")[0]
-        return wanted in (self.video_id, self.uri) or is_key
+        return wanted in (self.video_id, self.uri, self.key) or is_key
 
 
 def find(wanted: str, videos: Iterable[Known]) -> Known:
     """The video that a user names.
 
     Args:
-        wanted: a video id, a uri, a sample key, the end of a path, or a file name with or without its ending.
+        wanted: a video id, with or without the source's name, a uri, a sample key, the end of a path, or a file
+            name with or without its ending.
         videos: all videos.
 
     Raises:
@@ -69,10 +75,15 @@ def find(wanted: str, videos: Iterable[Known]) -> Known:
 def _close(wanted: str, videos: list[Known]) -> list[str]:
     """Ids of the videos with names similar to the one wanted, the most similar first."""
     name = wanted.rpartition("/")[2].lower()
-    contained = [video.video_id for video in videos if name and name in video.uri.lower()]
+    contained = [
+        video.video_id
+        for video in videos
+        if name and (name in video.uri.lower() or name in video.key.lower())
+    ]
     by_name: dict[str, list[str]] = {}
     for video in videos:
-        by_name.setdefault(video.name.lower(), []).append(video.video_id)
+        for known in {video.name.lower(), video.key.lower()}:
+            by_name.setdefault(known, []).append(video.video_id)
     likely = difflib.get_close_matches(name, by_name, MOST_LISTED, 0.6)
     return list(dict.fromkeys([*contained, *(video for name in likely for video in by_name[name])]))
 

@@ -26,6 +26,7 @@ def as_text(found: Explanation) -> str:
                 ("video", outcome.video_id),
                 ("outcome", facts.verdict(outcome)),
                 ("detail", outcome.detail or ""),
+                *facts.from_source(outcome).items(),
                 ("format", facts.media_format(outcome)),
                 ("analysed", facts.analysed(outcome) if outcome.analysed_frames else ""),
                 ("gates", "  ".join(facts.gates(found.settings))),
@@ -40,7 +41,7 @@ def as_text(found: Explanation) -> str:
 
 
 def _rows(rows: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"{name:<9} {value}" for name, value in rows if value]
+    return [f"{name:<10} {value}" for name, value in rows if value]
 
 
 def _tracks(found: Explanation) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.not_accepted import NOT_ACCEPTED, Missing
 from pipeline.report import contact_sheet, outcomes, provenance
 from pipeline.report.distributions import Identities, identities, random_keys, worst_keys
 from pipeline.report.gate_table import annotated_sizes, gate_table
@@ -88,7 +89,7 @@ def read(dataset: Dataset, seconds: Seconds | None) -> Tables:
     )
 
 
-def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
+def gather(dataset: Dataset, tables: Tables, missing: Missing) -> dict[str, Any]:
     """Every value that the page's template names, except figures."""
     metadata, videos = dataset.metadata, tables.videos
     lost, lost_total = outcomes.unaccepted(videos, UNACCEPTED_ROWS)
@@ -111,7 +112,9 @@ def gather(dataset: Dataset, tables: Tables) -> dict[str, Any]:
         "lost_rows": lost.to_pylist(),
         "lost_total": lost_total,
         "failed_total": metadata.counts.videos.get(Status.FAILED, 0),
-        "sources": outcomes.by_source(videos, tables.images),
+        "sources": outcomes.by_source(videos, tables.images, missing),
+        "missing_total": sum(map(len, missing.values())),
+        "list": NOT_ACCEPTED,
         "identity_count": identity_count,
         "roll_weight": tables.roll_weight,
         "roll_weight_note": "" if tables.roll_weight_known else " (the configuration names no weight)",

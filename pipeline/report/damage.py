@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from pipeline.report.content import RANDOM_IDENTITIES, SEED, WORST_IDENTITIES, read
 from pipeline.report.distributions import random_keys, worst_keys
 from shards.layout import DATASET_JSON, TABLES
 from shards.metadata import DatasetError
 from shards.reader import Dataset
+from storage.path import AnyPath, size_of
 
 
-def damage(root: Path) -> list[str]:
+def damage(root: AnyPath) -> list[str]:
     """The errors in the files behind a report, a sentence each; empty when there are none.
 
     Raises:
@@ -38,10 +38,10 @@ def _of_tables(dataset: Dataset) -> Iterator[str]:
 
 def _of_shards(dataset: Dataset) -> Iterator[str]:
     for shard in dataset.metadata.shards:
-        path = dataset.root / shard.name
-        if not path.is_file():
+        size = size_of(dataset.root / shard.name)
+        if size is None:
             yield f"{shard.name}: missing"
-        elif (size := path.stat().st_size) != shard.bytes:
+        elif size != shard.bytes:
             yield f"{shard.name}: {size:,} bytes, but {DATASET_JSON} lists {shard.bytes:,}"
 
 

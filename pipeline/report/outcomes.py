@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.not_accepted import Missing
 from pipeline.report.reasons import FUNNEL_STEPS, order
 from shards.schema import Reason, Status
 
@@ -41,13 +42,14 @@ class Balance:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """The part of one source dataset."""
+    """The part of one source dataset; `missing` are annotated clips without a file, which are no videos."""
 
     source: str
     videos: int
     accepted: int
     rejected: int
     failed: int
+    missing: int
     hours: float
     gigabytes: float
     identities: int
@@ -92,7 +94,7 @@ def face_balance(videos: pa.Table) -> Balance:
     return Balance(seen, usable, _ordered({row["reason"]: row["count_sum"] for row in sums}))
 
 
-def by_source(videos: pa.Table, images: pa.Table) -> list[SourceRow]:
+def by_source(videos: pa.Table, images: pa.Table, missing: Missing) -> list[SourceRow]:
     """One row a source, the largest first."""
     of_persons = images.group_by("source").aggregate([("person_id", "count_distinct")])
     persons = dict(
@@ -116,6 +118,7 @@ def by_source(videos: pa.Table, images: pa.Table) -> list[SourceRow]:
                 accepted=status[Status.ACCEPTED],
                 rejected=status[Status.REJECTED],
                 failed=status[Status.FAILED],
+                missing=len(missing.get(source, ())),
                 hours=footage_s(part) / 3600,
                 gigabytes=sum(
                     dict(zip(*(part[c].to_pylist() for c in ("uri", "bytes")), strict=True)).values()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -14,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from shards.atomic import write_bytes
 from shards.canonical import compact_json
 from shards.metadata import DatasetError, brief
+from storage.path import AnyPath
 
 Seconds = Mapping[str, Mapping[str, float]]
 """Video -> step -> seconds."""
@@ -49,7 +49,7 @@ class Timings:
         return np.argsort(-self.seconds.sum(axis=1), kind="stable")[:count]
 
 
-def keep(path: Path, seconds: Seconds) -> None:
+def keep(path: AnyPath, seconds: Seconds) -> None:
     """Write the timings, to the millisecond, for later reports.
 
     Raises:
@@ -59,7 +59,7 @@ def keep(path: Path, seconds: Seconds) -> None:
     write_bytes(path, compact_json(rounded))
 
 
-def kept(path: Path) -> Seconds | None:
+def kept(path: AnyPath) -> Seconds | None:
     """The timings that an earlier report stored, if there are any.
 
     Raises:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import Source
@@ -12,9 +12,15 @@ from pipeline.sources.annotations.celebv import read_celebv
 from pipeline.sources.annotations.clip import AnnotatedClip, AnnotationError
 from pipeline.sources.annotations.talkinghead import read_tubes
 from pipeline.sources.annotations.vfhq import is_clip_name, parse_clip_name, read_clip
-from pipeline.sources.folder import Walk, list_folder, video_of
+from pipeline.sources.folder import list_folder, video_of, walk_of
 from pipeline.sources.manifest import MOST_NAMED, Listing, Manifest, SourceError, Video, printable
 from pipeline.sources.rows import FoundFile, SourceRows
+from storage.ahead import map_ahead
+from storage.errors import StorageError
+from storage.path import AnyPath, path_of
+
+READERS = 16
+"""Annotation files that are read at a time where each clip has one of its own."""
 
 
 def _says_nothing(_: str) -> None:
@@ -35,7 +41,7 @@ class Dataset:
     """
 
     annotations: str
-    read: Callable[[Path], Iterable[AnnotatedClip]]
+    read: Callable[[AnyPath], Iterable[AnnotatedClip]]
     folder: str = ""
     named: Callable[[str], AnnotatedClip | None] = _says_nothing
     is_frames: Callable[[str], bool] = lambda _: False
@@ -97,7 +103,7 @@ def list_source(source: Source) -> Listing:
 def _list_dataset(source: Source, dataset: Dataset) -> Listing:
     rows = SourceRows()
     _add_annotated(rows, source, dataset)
-    walk = Walk(source, dataset.is_frames)
+    walk = walk_of(source, dataset.is_frames)
     for file in walk.files():
         name = _name(file.uri)
         rows.add_file(file, name)
@@ -118,12 +124,11 @@ def _list_dataset(source: Source, dataset: Dataset) -> Listing:
             "missing_such_as": rows.missing(MOST_NAMED),
         }
     )
-    return Listing(
-        source.name,
-        extent,
-        lambda: (_video(source, clip, file, is_own) for clip, file, is_own in rows.videos()),
-        ignored,
-    )
+
+    def videos(key: str | None) -> Iterator[Video]:
+        return (_video(source, clip, file, is_own) for clip, file, is_own in rows.videos(key))
+
+    return Listing(source.name, extent, videos, ignored, rows.missing)
 
 
 def _video(source: Source, clip: AnnotatedClip, file: FoundFile, is_own: bool) -> Video:
@@ -151,10 +156,11 @@ def _name(uri: str) -> str:
 def _add_annotated(rows: SourceRows, source: Source, dataset: Dataset) -> None:
     """All annotated clips: where one is listed again with other content, the first entry counts."""
     try:
-        for path in _annotation_files(source, dataset):
-            for clip in dataset.read(path):
-                rows.add_clip(clip, source.frame_rate)
+        for clip in _annotated(source, dataset):
+            rows.add_clip(clip, source.frame_rate)
     except AnnotationError as error:
+        raise SourceError(f"source.annotations: {error}") from error
+    except StorageError as error:
         raise SourceError(f"source.annotations: {error}") from error
     except OSError as error:
         raise SourceError(
@@ -162,14 +168,25 @@ def _add_annotated(rows: SourceRows, source: Source, dataset: Dataset) -> None:
         ) from error
 
 
-def _annotation_files(source: Source, dataset: Dataset) -> list[Path]:
+def _annotated(source: Source, dataset: Dataset) -> Iterator[AnnotatedClip]:
+    files = _annotation_files(source, dataset)
+    if not dataset.folder:  # a few large files
+        for path in files:
+            yield from dataset.read(path)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        for clips in map_ahead(lambda path: list(dataset.read(path)), files, pool, READERS):
+            yield from clips
+
+
+def _annotation_files(source: Source, dataset: Dataset) -> list[AnyPath]:
     given = source.annotations
     if given is not None and not given.is_dir():
         return [given]
     folders = [given] if given is not None else list(_official_folders(source, dataset))
     for folder in folders:
-        if found := sorted(folder.glob(dataset.annotations)):
-            return found
+        if found := sorted(map(str, folder.glob(dataset.annotations))):
+            return [path_of(path) for path in found]
     if given is None and not dataset.needs_annotations:
         return []
     where = " and ".join(printable(str(folder)) for folder in folders)
@@ -179,6 +196,6 @@ def _annotation_files(source: Source, dataset: Dataset) -> list[Path]:
     )
 
 
-def _official_folders(source: Source, dataset: Dataset) -> Iterator[Path]:
+def _official_folders(source: Source, dataset: Dataset) -> Iterator[AnyPath]:
     for folder in (source.path, source.path.parent):
         yield folder / dataset.folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -16,7 +17,10 @@ from pathlib import Path, PurePosixPath
 from pipeline.config import Source
 from pipeline.sources.manifest import Ignored, Listing, SourceError, Video, printable
 from pipeline.sources.rows import FoundFile, SourceRows
-from shards.digests import is_frame
+from shards.digests import IMAGE_SUFFIXES, is_frame
+from storage.errors import StorageError
+from storage.path import ObjectPath
+from storage.places import Entry
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905
@@ -38,16 +42,15 @@ def list_folder(source: Source) -> Listing:
         SourceError: the directory is missing, cannot be listed, or holds no video file.
     """
     rows = SourceRows()
-    walk = Walk(source)
+    walk = walk_of(source)
     for file in walk.files():
         rows.add_file(file, file.uri)
     extent = rows.take_all()
-    return Listing(
-        source.name,
-        extent,
-        lambda: (video_of(source, file, file.uri) for file in rows.files()),
-        walk.ignored(),
-    )
+
+    def videos(key: str | None) -> Iterator[Video]:
+        return (video_of(source, file, file.uri) for file in rows.files(key))
+
+    return Listing(source.name, extent, videos, walk.ignored())
 
 
 def video_of(source: Source, file: FoundFile, key: str) -> Video:
@@ -63,16 +66,31 @@ def video_of(source: Source, file: FoundFile, key: str) -> Video:
     )
 
 
-class Walk:
-    """A walk through `source.path`, and what it skipped.
+def walk_of(source: Source, is_frames: Callable[[str], bool] = lambda _: False) -> Walk:
+    """A walk through `source.path`.
 
     Args:
         source: where to look.
         is_frames: whether a directory of this name is a video as frames.
-    """
 
-    def __init__(self, source: Source, is_frames: Callable[[str], bool] = lambda _: False) -> None:
-        self._root = source.path.absolute()
+    Raises:
+        SourceError: the directory is missing.
+    """
+    root = source.path.absolute()
+    if isinstance(root, ObjectPath):
+        return _ObjectWalk(root, source, is_frames)
+    if not root.is_dir():
+        raise SourceError(
+            f"source.path: {printable(str(root))} is not a directory. Pass the directory that contains the "
+            "videos."
+        )
+    return _FolderWalk(root, source, is_frames)
+
+
+class Walk(ABC):
+    """A walk through a source, and what it skipped so far."""
+
+    def __init__(self, source: Source, is_frames: Callable[[str], bool]) -> None:
         self._source = source
         self._is_frames = is_frames
         self._suffixes: Counter[str] = Counter()
@@ -80,25 +98,18 @@ class Walk:
         self._unreadable: list[str] = []
 
     def files(self) -> Iterator[FoundFile]:
-        """The videos in all that is neither hidden nor excluded, through links too, each directory once.
+        """The videos in all that is neither hidden nor excluded.
 
         Raises:
-            SourceError: the directory is missing, cannot be listed, or holds no video.
+            SourceError: the source cannot be listed, or holds no video.
         """
-        if not self._root.is_dir():
-            raise SourceError(
-                f"source.path: {printable(str(self._root))} is not a directory. Pass the directory that contains "
-                "the videos."
-            )
         found = 0
         for file in self._walk():
             found += 1
             yield file
         if not found:
-            suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
-            nothing = (
-                f"{printable(str(self._root))} contains no video file ({suffixes}), subdirectories included."
-            )
+            suffixes, root = ", ".join(sorted(VIDEO_SUFFIXES)), printable(str(self._source.path.absolute()))
+            nothing = f"{root} contains no video file ({suffixes}), subdirectories included."
             raise SourceError(" ".join([f"source.path: {nothing}", *self.ignored().messages()]))
 
     def ignored(self) -> Ignored:
@@ -109,6 +120,23 @@ class Walk:
             excluded=self._excluded,
             unreadable=sorted(self._unreadable),
         )
+
+    @abstractmethod
+    def _walk(self) -> Iterator[FoundFile]: ...
+
+    def _is_excluded(self, uri: str) -> bool:
+        return _matches(uri, self._source.exclude)
+
+    def _is_included(self, uri: str) -> bool:
+        return _matches(uri, self._source.include)
+
+
+class _FolderWalk(Walk):
+    """Through a directory, through links too, each directory once."""
+
+    def __init__(self, root: Path, source: Source, is_frames: Callable[[str], bool]) -> None:
+        super().__init__(source, is_frames)
+        self._root = root
 
     def _walk(self) -> Iterator[FoundFile]:
         # Not os.walk, which holds the names of a whole directory.
@@ -150,7 +178,7 @@ class Walk:
             self._hidden += 1
             return False
         uri = printable(relative)
-        if self._is_excluded(uri) or not _matches(uri, self._source.include):
+        if self._is_excluded(uri) or not self._is_included(uri):
             self._excluded += 1
             return False
         suffix = PurePosixPath(name).suffix.lower()
@@ -162,7 +190,7 @@ class Walk:
     def _frames(self, relative: str) -> Iterator[FoundFile]:
         """A directory of frames, as a video."""
         uri = printable(relative)
-        if not _matches(uri, self._source.include):
+        if not self._is_included(uri):
             self._excluded += 1
             return
         try:
@@ -179,8 +207,43 @@ class Walk:
             raise _cannot_read(error) from error
         self._unreadable.append(f"{printable(directory.relative_to(self._root).as_posix())}/")
 
-    def _is_excluded(self, uri: str) -> bool:
-        return _matches(uri, self._source.exclude)
+
+class _ObjectWalk(Walk):
+    """Through the objects below a prefix."""
+
+    def __init__(self, root: ObjectPath, source: Source, is_frames: Callable[[str], bool]) -> None:
+        super().__init__(source, is_frames)
+        self._root = root
+        self._frames: dict[str, tuple[int, int]] = {}
+
+    def _walk(self) -> Iterator[FoundFile]:
+        try:
+            entries = self._root.entries()
+        except StorageError as error:
+            raise SourceError(f"source.path: {error}") from error
+        for entry in entries:
+            yield from self._files(entry)
+        for path, (size, modified_ns) in self._frames.items():
+            yield FoundFile(printable(path), path, size, modified_ns, is_folder=True)
+
+    def _files(self, entry: Entry) -> Iterator[FoundFile]:
+        path = PurePosixPath(entry.path)
+        video = next((parent for parent in (path, *path.parents) if self._is_frames(parent.name)), path)
+        uri = printable(str(video))
+        if entry.path.endswith("/"):
+            return  # stands for an empty directory
+        if any(part.startswith(".") for part in path.parts):
+            self._hidden += 1
+        elif self._is_excluded(uri) or not self._is_included(uri):
+            self._excluded += 1
+        elif video != path:
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                size, modified_ns = self._frames.get(str(video), (0, 0))
+                self._frames[str(video)] = (size + entry.size, max(modified_ns, entry.modified_ns))
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            yield FoundFile(uri, entry.path, entry.size, entry.modified_ns)
+        else:
+            self._suffixes[printable(path.suffix.lower()) or "no suffix"] += 1
 
 
 def _matches(uri: str, globs: tuple[str, ...]) -> bool:

@@ -35,6 +35,16 @@ def _shown(character: str) -> str:
     return character if character.isprintable() else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def one_line(text: str) -> str:
+    r"""The text without a character that could end a line or a cell of a table, such as tab: they become `\t`, ….
+
+    What is `printable` already stays as it is, so that it can be handed back.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def original(text: str) -> str:
     """The file name behind a printable one."""
 
@@ -184,28 +194,41 @@ class Listing:
     Args:
         name: of the source.
         extent: how much it has.
-        videos: makes the videos, sorted. A source may have a million, so they are made one after another.
+        videos: makes the videos, sorted, or only that of a key, with which its id ends. A source may have a
+            million, so they are made one after another.
         ignored: what the source skips.
+        missing: makes the keys of annotated clips without a file.
     """
 
     def __init__(
-        self, name: str, extent: Extent, videos: Callable[[], Iterator[Video]], ignored: Ignored
+        self,
+        name: str,
+        extent: Extent,
+        videos: Callable[[str | None], Iterator[Video]],
+        ignored: Ignored,
+        missing: Callable[[], list[str]] = list,
     ) -> None:
         self.name = name
         self.extent = extent
         self.ignored = ignored
+        self.missing = missing
         self._videos = videos
 
     def __len__(self) -> int:
         return self.extent.videos
 
     def __iter__(self) -> Iterator[Video]:
-        return self._videos()
+        return self._videos(None)
 
     @property
     def videos(self) -> list[Video]:
         """All videos at once."""
         return list(self)
+
+    def find(self, video_id: str) -> Video | None:
+        """The video of an id, if it is listed."""
+        source, _, key = video_id.partition("/")
+        return next(self._videos(key), None) if source == self.name else None
 
 
 class Manifest(Record):
@@ -213,6 +236,8 @@ class Manifest(Record):
 
     videos: list[Video]
     ignored: dict[str, Ignored] = Field(default_factory=dict)
+    without_file: dict[str, list[str]] = Field(default_factory=dict)
+    """The keys of annotated clips without a file, by source; sources that have all are left out."""
 
     @classmethod
     def of(cls, listings: Iterable[Listing]) -> Manifest:
@@ -222,6 +247,7 @@ class Manifest(Record):
         return cls.model_construct(
             videos=[video for listing in ordered for video in listing],
             ignored={listing.name: listing.ignored for listing in ordered},
+            without_file={listing.name: listing.missing() for listing in ordered if listing.ignored.missing},
         )
 
     def messages(self) -> list[str]:

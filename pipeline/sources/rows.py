@@ -128,26 +128,33 @@ class SourceRows:
             {"unannotated": unannotated, "duplicates": files - kept, "conflicting": conflicting},
         )
 
-    def missing(self, most: int) -> list[str]:
-        """The first keys of clips without a file."""
+    def missing(self, most: int | None = None) -> list[str]:
+        """The keys of clips without a file, the first `most` of them."""
         with _usable():
-            rows = self._db.execute("SELECT key FROM clips WHERE file IS NULL ORDER BY key LIMIT ?", (most,))
+            limit = -1 if most is None else most  # SQLite takes a negative one for none
+            rows = self._db.execute("SELECT key FROM clips WHERE file IS NULL ORDER BY key LIMIT ?", (limit,))
             return [key for (key,) in rows]
 
-    def files(self) -> Iterator[FoundFile]:
-        """The videos after `take_all`."""
+    def files(self, name: str | None = None) -> Iterator[FoundFile]:
+        """The videos after `take_all`, or the one of a name."""
+        one = "" if name is None else "WHERE name = ?"
         with _usable():
-            for row in self._db.execute(f"SELECT {_FILE} FROM files ORDER BY name"):  # noqa: S608 - no values
+            for row in self._db.execute(
+                f"SELECT {_FILE} FROM files {one} ORDER BY name",  # noqa: S608 - no values
+                () if name is None else (name,),
+            ):
                 yield _file(row)
 
-    def videos(self) -> Iterator[tuple[AnnotatedClip, FoundFile, bool]]:
-        """The clips with their files after `match`, by key, and whether the file is the clip's own."""
+    def videos(self, key: str | None = None) -> Iterator[tuple[AnnotatedClip, FoundFile, bool]]:
+        """The clips with their files after `match`, by key, or one of them; and whether the file is its own."""
+        one = "" if key is None else "WHERE key = ?"
         with _usable():
-            for key, part, content, file, *row in self._db.execute(
+            for name, part, content, file, *row in self._db.execute(
                 f"SELECT key, part, content, file, {_FILE} FROM clips "  # noqa: S608 - no values
-                "JOIN files ON files.name = clips.file ORDER BY key"
+                f"JOIN files ON files.name = clips.file {one} ORDER BY key",
+                () if key is None else (key,),
             ):
-                yield _clip(key, part, content), _file(row), file == key
+                yield _clip(name, part, content), _file(row), file == name
 
     def _choose_files(self) -> None:
         self._db.execute("INSERT OR IGNORE INTO files SELECT * FROM listed ORDER BY name, bytes = 0, uri")

@@ -97,7 +97,7 @@ def interrupted_build(folder: Path) -> BuildPlan:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, FRAMES - number, (128, 64))
     config = configured(folder / "videos", folder / "mfhq", "people.same_person_cosine=1")
-    planned = plan_build(config, MODELS_USED, replace=False, retry_failed=False)
+    planned = plan_build(config, MODELS_USED, replace=False)
     for video in planned.manifest.videos:
         if video.uri in SEEN:
             planned.staging.write(video, SEEN[video.uri](video))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 def stage(source: Path, output: Path, outcome_of: dict[str, Reason | None]) -> None:
     """Finish all videos of a source, each with a reason or, where that is None, with an identity."""
-    planned = plan_build(configured(source, output), MODELS_USED, replace=False, retry_failed=False)
+    planned = plan_build(configured(source, output), MODELS_USED, replace=False)
     for video in planned.todo:
         planned.staging.write(video, _decided(video, outcome_of[video.uri]))
 
@@ -69,12 +70,17 @@ finally:
                 "continues a build that was stopped",
                 "pipeline/config.py",
                 "--retry-failed",
+                "--retry-reason",
+                "--retry ",
+                "OUTPUT/report/not_accepted.tsv",
                 "source.include",
+                "source.kind=celebv-hq",
                 "130",
             ],
         ),
         (("plan",), ["Opens no video and needs no weights", "--rates", "--json", "Example: mfhq plan"]),
         (("verify",), ["Exit code 0: no errors", "Example: mfhq verify /data/mfhq"]),
+        (("explain",), ["mfhq explain /data/mfhq -- -2KGPYEFnsU_8"]),
         (("report",), ["opens without a network", "Example: mfhq report /data/mfhq"]),
         (("demo-clips",), ["truth.json", "Example: mfhq demo-clips /tmp/clips"]),
         (("models", "pull"), ["sha256", "Example: mfhq models pull"]),
@@ -164,9 +170,61 @@ def test_a_build_ends_with_what_was_made_and_its_path(tmp_path: Path) -> None:
     ]
     assert lines[5].startswith("shards      1 (")
     assert lines[5].endswith(f" MB) in {output}")
-    assert lines[6:] == [f"report      {output}/report/index.html"]
+    assert lines[6:] == [
+        f"report      {output}/report/index.html",
+        f"list        4 videos not accepted: {output}/report/not_accepted.tsv",
+    ]
     assert "5 videos, 5 finished by an earlier run" in stderr
     assert "warning" not in stderr
+
+
+def test_a_retry_that_names_what_does_not_exist_is_one_line(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "clips", {"a.mp4": 9, "b.mp4": 9})
+    output = tmp_path / "mfhq"
+    stage(source, output, {"a.mp4": Reason.TIMEOUT, "b.mp4": Reason.NO_FACE})
+    build = ("build", WORKFLOW, f"source.path={source}", f"output={output}")
+    code, stdout, stderr = run(*build, "--retry-reason", "no_face", "--retry-reason", "slow")
+    assert (code, stdout) == (1, "")
+    assert stderr == (
+        "error: --retry-reason slow: no finished video has this reason. These occur: no_face (1), timeout (1)\n"
+    )
+    (tmp_path / "list.tsv").write_text("demo/z.mp4\n")
+    code, stdout, stderr = run(*build, "--retry", tmp_path / "list.tsv")
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith(
+        f"error: --retry {tmp_path}/list.tsv: 1 of 1 listed videos are not in the source: "
+    )
+
+
+def test_annotated_clips_without_a_file_are_in_the_summary_and_in_the_list(tmp_path: Path) -> None:
+    entry = {
+        "ytb_id": "-2KGPYEFnsU",
+        "duration": {"start_sec": 1, "end_sec": 3},
+        "bbox": {"top": 0.1, "bottom": 0.6, "left": 0.2, "right": 0.4},
+    }
+    clips = {f"-2KGPYEFnsU_{number}": entry for number in range(3)}
+    source = make_source(tmp_path / "clips", {"-2KGPYEFnsU_1.mp4": 9})
+    (source / "celebvtext_info.json").write_text(json.dumps({"clips": clips}))
+    output = tmp_path / "mfhq"
+    overrides = ("source.kind=celebv-text", "source.name=text")
+    planned = plan_build(configured(source, output, *overrides), MODELS_USED, replace=False)
+    (video,) = planned.todo
+    planned.staging.write(video, accepted(video))
+
+    code, stdout, _ = run("build", WORKFLOW, f"source.path={source}", f"output={output}", *overrides)
+    assert code == 0
+    path = output / "report" / "not_accepted.tsv"
+    assert stdout.splitlines()[-1] == f"list        2 annotated clips without a file: {path}"
+    no_file = "the annotations list this clip, but no file has its name"
+    assert path.read_text().splitlines()[1:] == [
+        f"missing\t\ttext\ttext/-2KGPYEFnsU_{number}\t\t{no_file}" for number in (0, 2)
+    ]
+    code, stdout, stderr = run("explain", output, "--", "-2KGPYEFnsU_2")
+    assert (code, stdout) == (1, "")
+    assert stderr == (
+        "error: '-2KGPYEFnsU_2' is annotated in text, but no file has its name, so there is nothing to curate. "
+        "Get the file and run the build again\n"
+    )
 
 
 def test_a_duplicate_explains_why_fewer_videos_are_accepted_than_curation_reported(tmp_path: Path) -> None:

@@ -191,11 +191,33 @@ def test_an_output_beside_the_source_is_fine() -> None:
 
 
 @pytest.mark.parametrize("key", ["output", "source.path", "run.models_dir"])
-@pytest.mark.parametrize("address", ["s3://bucket/folder", "gs://bucket", "https://example.org/x"])
-def test_a_url_is_rejected_where_a_directory_is_expected(key: str, address: str) -> None:
-    assert f"{key}: this is a URL; expected a directory that every node of the cluster sees" in rejection(
-        f"{key}={address}"
-    )
+@pytest.mark.parametrize("address", ["s3://bucket/folder", "gs://bucket", "az://container/folder"])
+def test_a_place_in_an_object_store_is_accepted(key: str, address: str) -> None:
+    value: object = load(f"{key}={address}")
+    for name in key.split("."):
+        value = getattr(value, name)
+    assert str(value) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("https://example.org/x", "expected a path, or an address that begins with s3://, gs://, az://"),
+        ("s3:/bucket/x", "an address has two slashes: s3://bucket/x"),
+        ("s3://key:secret@bucket/x", "Put the credentials into the environment"),
+        ("~/clips", "`~` is not expanded here"),
+        ("3", "expected a path, or an address such as s3://bucket/prefix"),
+    ],
+)
+def test_other_addresses_are_rejected(address: str, message: str) -> None:
+    found = rejection(f"output={address}")
+    assert f"output: {message}" in found or message in found
+    assert "key:secret" not in found
+
+
+def test_an_output_inside_a_source_of_the_same_bucket_is_rejected() -> None:
+    message = rejection("source.path=s3://bucket/clips", "output=s3://bucket/clips/mfhq")
+    assert "output: s3://bucket/clips/mfhq is inside source.path s3://bucket/clips" in message
 
 
 def test_a_tilde_is_rejected_because_nothing_replaces_it() -> None:

@@ -6,19 +6,23 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from explained_videos import SEEN, WAITING, face, interrupted_build, turning_head
+from explained_videos import SEEN, WAITING, face, interrupted_build, seen_accepted, turning_head
 from rich.console import Console
-from staged_videos import MODELS_USED, configured
+from staged_videos import MODELS_USED, configured, rejected
 from typer.testing import CliRunner
+from video_files import write_video
 
 from pipeline.cli import app
 from pipeline.errors import BuildError
+from pipeline.explain.build_folder import BuildFolder
 from pipeline.explain.command import explain_video
 from pipeline.explain.explanation import Explanation, explain
-from pipeline.explain.lookup import UnknownVideo
+from pipeline.explain.facts import from_source
+from pipeline.explain.lookup import Known, UnknownVideo
 from pipeline.explain.page import as_page
 from pipeline.explain.runs import Run, frame_runs, tracks_of
 from pipeline.explain.strip import NoFrames, frames_to_show, read_frames, strip
@@ -30,6 +34,7 @@ from pipeline.records import Timeline
 from pipeline.staging import FOLDER
 from shards.schema import Reason, Status
 
+CLIP = "-2KGPYEFnsU_8"
 GOOD, SMALL = "clips/good.mp4", "clips/small.mp4"
 
 
@@ -46,7 +51,7 @@ def finished(tmp_path: Path) -> Path:
     interrupted_build(tmp_path)
     (tmp_path / "videos" / WAITING).unlink()
     config = configured(tmp_path / "videos", tmp_path / "mfhq", "people.same_person_cosine=1")
-    plan = plan_build(config, MODELS_USED, replace=False, retry_failed=False)
+    plan = plan_build(config, MODELS_USED, replace=False)
     assert plan.todo == []
     pack(config, MODELS_USED, plan, Reporter(Console(file=io.StringIO())))
     return tmp_path / "mfhq"
@@ -242,6 +247,100 @@ def test_an_unknown_video_is_one_line_of_error_and_exit_code_1(finished: Path) -
 def test_a_page_that_cannot_be_written_is_an_error(finished: Path) -> None:
     with pytest.raises(BuildError, match="cannot be written"):
         explain_video(finished, GOOD, html=finished, as_json=False)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """A finished build of CelebV-HQ in which both clips are parts of one download."""
+    raw = tmp_path / "hq" / "raw"
+    raw.mkdir(parents=True)
+    write_video(raw / "-2KGPYEFnsU.mp4", 100, (128, 64))
+    entry = {
+        "ytb_id": "-2KGPYEFnsU",
+        "duration": {"start_sec": 0, "end_sec": 3.9},
+        "bbox": {"top": 0.125, "bottom": 0.75, "left": 0.0625, "right": 0.5},
+        "attributes": {"appearance": [0, 1], "action": [1]},
+    }
+    content = {
+        "meta_info": {"appearance_mapping": ["blurry", "male"], "action_mapping": ["talk"]},
+        "clips": {CLIP: entry, f"{CLIP}1": {**entry, "duration": {"start_sec": 1, "end_sec": 2}}},
+    }
+    (tmp_path / "hq" / "celebvhq_info.json").write_text(json.dumps(content))
+    config = configured(tmp_path / "hq", tmp_path / "mfhq", "source.kind=celebv-hq", "source.name=hq")
+    plan = plan_build(config, MODELS_USED, replace=False)
+    for video in plan.todo:
+        seen = seen_accepted(video) if video.video_id == f"hq/{CLIP}" else rejected(video, Reason.TOO_SHORT)
+        annotated = {
+            "span_s": video.span_s,
+            "annotated_box": video.annotated_box,
+            "source_person": "ID7",
+            "attributes": list(video.attributes),
+        }
+        plan.staging.write(video, replace(seen, outcome=seen.outcome.model_copy(update=annotated)))
+    return tmp_path / "mfhq"
+
+
+def test_a_part_of_a_download_shows_where_it_is_and_what_its_dataset_says(
+    parts: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    result = CliRunner().invoke(app, ["explain", str(parts), "--html", str(page), "--", CLIP])
+    assert result.exit_code == 0, result.output
+    lines = [re.sub(r" +", " ", line).strip() for line in result.output.splitlines()]
+    assert lines[:7] == [
+        f"video hq/{CLIP}",
+        "outcome accepted: 1 identity",
+        "part 0 to 3.9 s of the file raw/-2KGPYEFnsU.mp4",
+        "box x 0.0625 to 0.5, y 0.125 to 0.75 of the frame",
+        "origin -2KGPYEFnsU",
+        "person ID7 (the source's label)",
+        "attributes action: talk; appearance: male",
+    ]
+    html = page.read_text(encoding="utf-8")
+    assert "<dt>Part</dt><dd>0 to 3.9 s of the file raw/-2KGPYEFnsU.mp4</dd>" in html
+    assert "<dt>Attributes</dt><dd>action: talk; appearance: male</dd>" in html
+    box = '<rect class="annotated" x="8.0" y="8.0" width="56.0" height="40.0">'
+    assert html.count(box) == 25, "one in each frame of the strip"
+    value = json.loads(CliRunner().invoke(app, ["explain", str(parts), "--json", "--", CLIP]).output)
+    assert value["outcome"]["span_s"] == [0, 3.9]
+    assert value["outcome"]["annotated_box"] == [0.0625, 0.125, 0.5, 0.75]
+    assert value["outcome"]["origin"] == "-2KGPYEFnsU"
+    assert value["outcome"]["source_person"] == "ID7"
+
+
+def test_a_box_is_also_given_in_pixels_where_the_size_of_the_frame_is_known(parts: Path) -> None:
+    outcome = explain(parts, CLIP).outcome.model_copy(update={"width": 1280, "height": 720})
+    assert from_source(outcome)["box"] == (
+        "x 0.0625 to 0.5, y 0.125 to 0.75 of the frame (x 80 to 640, y 90 to 540 px)"
+    )
+
+
+def test_a_line_break_in_an_annotation_stays_in_its_line(parts: Path) -> None:
+    found = explain(parts, CLIP).outcome.model_copy(update={"source_person": "a\n\x1b[31mb"})
+    assert from_source(found)["person"] == r"a\n\x1b[31mb (the source's label)"
+
+
+def test_a_whole_file_without_annotations_has_no_such_lines(finished: Path) -> None:
+    assert from_source(explain(finished, GOOD).outcome) == {}
+
+
+def test_the_staged_file_of_a_part_is_found_without_reading_the_others(parts: Path) -> None:
+    folder = BuildFolder(parts)
+    # Whoever reads them all, notes this one.
+    (damaged,) = [
+        staged.path for staged in BuildFolder(parts).staged() if staged.outcome.reason == Reason.TOO_SHORT
+    ]
+    damaged.write_bytes(b"PAR1")
+    video = Known(f"hq/{CLIP}", "hq", "raw/-2KGPYEFnsU.mp4")
+    staged = folder.staged_of(video, None)
+    assert staged is not None
+    assert staged.outcome.span_s == (0, 3.9)
+    assert folder.unreadable == []
+
+    shutil.rmtree(parts.parent / "hq")
+    again = BuildFolder(parts)
+    assert again.staged_of(video, None) == staged, "without the source, all of them are read"
+    assert again.unreadable == [damaged]
 
 
 def test_faces_of_two_tracks_are_kept_apart() -> None:

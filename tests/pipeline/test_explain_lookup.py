@@ -30,6 +30,17 @@ def test_a_video_is_found_by_each_of_its_names(wanted: str, uri: str) -> None:
     assert find(wanted, VIDEOS).uri == uri
 
 
+@pytest.mark.parametrize("wanted", ["-2KGPYEFnsU_8", "hq/-2KGPYEFnsU_8"])
+def test_a_clip_is_found_by_what_its_dataset_calls_it(wanted: str) -> None:
+    clips = [Known(f"hq/-2KGPYEFnsU_{number}", "hq", "raw/-2KGPYEFnsU.mp4") for number in (8, 81)]
+    assert find(wanted, clips) == clips[0]
+    with pytest.raises(UnknownVideo) as error:
+        find("-2KGPYEFnsU_9", clips)
+    assert "Did you mean one of these?\n  hq/-2KGPYEFnsU_8" in str(error.value)
+    with pytest.raises(UnknownVideo, match="names 2 videos"):
+        find("-2KGPYEFnsU.mp4", clips)
+
+
 def test_a_name_of_two_videos_lists_both() -> None:
     with pytest.raises(UnknownVideo) as error:
         find("talk.mp4", VIDEOS)

@@ -46,7 +46,7 @@ def packed(
 ) -> tuple[DatasetMetadata, BuildPlan, str]:
     """Finish what is unfinished and pack; also returns the plan and the log."""
     config = configured(source, output, *overrides)
-    planned = plan_build(config, MODELS_USED, replace=True, retry_failed=False)
+    planned = plan_build(config, MODELS_USED, replace=True)
     finished = list(zip(planned.manifest.videos, finalized(planned), strict=True))
     for video, outcome in reversed(finished) if backwards else finished:
         if video in planned.todo:
@@ -205,7 +205,7 @@ def test_a_damaged_part_ends_packing_in_words_and_only_its_video_is_curated_agai
 def test_an_output_that_cannot_be_written_any_more_is_named(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "mfhq"
     packed(source, output)
-    planned = plan_build(configured(source, output), MODELS_USED, replace=False, retry_failed=False)
+    planned = plan_build(configured(source, output), MODELS_USED, replace=False)
     (output / "index-g0000.parquet").unlink()
     (output / "index-g0000.parquet").mkdir()
     with pytest.raises(BuildError) as caught:

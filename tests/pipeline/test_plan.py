@@ -18,6 +18,7 @@ from pipeline.errors import BuildError
 from pipeline.ownership import confirm
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
+from pipeline.retry import Retry
 from pipeline.reuse import Choice
 from shards.schema import Reason
 
@@ -40,11 +41,11 @@ def plan(
     *overrides: str,
     models: dict[str, WeightsFile] = MODELS_USED,
     replace: bool = False,
-    retry_failed: bool = False,
+    retry: Retry | None = None,
     staged: Choice | None = None,
 ) -> BuildPlan:
     config = configured(source, output, *overrides)
-    return plan_build(config, models, replace=replace, retry_failed=retry_failed, staged=staged)
+    return plan_build(config, models, replace=replace, retry=retry, staged=staged)
 
 
 def names(plan: BuildPlan) -> list[str]:
@@ -104,7 +105,7 @@ def test_a_video_that_is_gone_is_no_longer_accounted_for(source: Path, output: P
 def test_only_failed_videos_are_tried_again(source: Path, output: Path) -> None:
     finish(plan(source, output), a=Reason.TIMEOUT, b=Reason.NO_FACE, c=Reason.WORKER_CRASHED)
     assert names(plan(source, output)) == []
-    assert names(plan(source, output, retry_failed=True)) == ["c.mp4", "a.mp4"]
+    assert names(plan(source, output, retry=Retry(failed=True))) == ["c.mp4", "a.mp4"]
 
 
 def test_a_damaged_part_is_tried_again_with_the_failed_ones(source: Path, output: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_damaged_part_is_tried_again_with_the_failed_ones(source: Path, output
     finish(first)
     path = first.staging.path(first.todo[0])
     path.write_bytes(path.read_bytes()[:-100])
-    assert names(plan(source, output, retry_failed=True)) == ["b.mp4"]
+    assert names(plan(source, output, retry=Retry(failed=True))) == ["b.mp4"]
 
 
 def test_another_configuration_is_rejected_naming_every_key_that_differs(source: Path, output: Path) -> None:

@@ -106,7 +106,7 @@ def rates(tmp_path: Path) -> Path:
     """The rates of a build of 10 s of video in 1,000 bytes, with one identity."""
     source = make_source(tmp_path / "measured", {"a.mp4": 600, "b.mp4": 400})
     output = tmp_path / "trial"
-    todo = plan_build(configured(source, output), MODELS_USED, replace=False, retry_failed=False)
+    todo = plan_build(configured(source, output), MODELS_USED, replace=False)
     for video in todo.todo:
         todo.staging.write(video, _finished(video))
     build = CliRunner().invoke(app, ["build", str(WORKFLOW), f"source.path={source}", f"output={output}"])

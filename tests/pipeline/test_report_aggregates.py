@@ -85,10 +85,12 @@ def test_corrupt_frames_are_shown_among_the_analysed() -> None:
 
 
 def test_sources_share_out_all_videos(dataset: Dataset, videos: pa.Table) -> None:
-    rows = outcomes.by_source(videos, dataset.images())
-    assert [(row.source, row.videos, row.accepted, row.rejected, row.failed) for row in rows] == [
-        ("vfhq", 18, 4, 11, 3),
-        ("celebv-hq", 8, 8, 0, 0),
+    rows = outcomes.by_source(videos, dataset.images(), {"vfhq": ["clip-1", "clip-2"]})
+    assert [
+        (row.source, row.videos, row.accepted, row.rejected, row.failed, row.missing) for row in rows
+    ] == [
+        ("vfhq", 18, 4, 11, 3, 2),
+        ("celebv-hq", 8, 8, 0, 0, 0),
     ]
     assert [(row.identities, row.persons) for row in rows] == [(4, 4), (8, 7)]
     assert [row.licenses for row in rows] == [("research only",), ("",)]

@@ -76,7 +76,7 @@ def test_names_from_the_data_never_become_markup(html: str) -> None:
 def test_nothing_points_outside(html: str) -> None:
     elements = Elements(html)
     addresses = [attrs[name] for _, attrs in elements.tags for name in ("src", "href") if attrs.get(name)]
-    assert all(re.match(r"#[a-z]|data:", address or "") for address in addresses)
+    assert all(re.match(r"#[a-z]|data:|not_accepted\.tsv$", address or "") for address in addresses)
     policy = next(attrs for tag, attrs in elements.tags if attrs.get("http-equiv"))["content"]
     assert policy is not None
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
@@ -107,6 +107,47 @@ def test_gates_are_compared_and_none_is_called_the_papers(html: str) -> None:
         in text
     )
     assert "the paper's least" not in html
+
+
+def test_clips_without_a_file_are_counted_by_source_and_kept_for_the_next_report(tmp_path: Path) -> None:
+    factory.build(tmp_path, accepted=2, lost={Reason.UNREADABLE: 1})
+    missing = {"celebv-hq": ["b_1", "a_2"]}
+    page = write_report(tmp_path, missing=missing).read_text(encoding="utf-8")
+    text = Elements(page).text
+    assert "2 annotated clips have no file and are not counted among the videos." in text
+    assert "not_accepted.tsv lists all of these, one a line." in text
+    assert "failed clips without a file hours" in text
+    assert "celebv-hq 1 1 (100.0%) 0 0 2 0.00" in text
+    assert "vfhq 2 1 (50.0%) 0 1 0 0.00" in text
+    listed = (tmp_path / "report" / "not_accepted.tsv").read_bytes()
+    lines = listed.decode().splitlines()
+    assert lines[0] == "status\treason\tsource\tvideo_id\turi\tdetail"
+    assert [line.split("\t")[:4] for line in lines[1:]] == [
+        ["failed", "unreadable", "vfhq", "lost-unreadable-0"],
+        ["missing", "", "celebv-hq", "celebv-hq/a_2"],
+        ["missing", "", "celebv-hq", "celebv-hq/b_1"],
+    ]
+
+    assert write_report(tmp_path).read_text(encoding="utf-8") == page
+    assert (tmp_path / "report" / "not_accepted.tsv").read_bytes() == listed
+
+
+def test_without_missing_clips_nothing_speaks_of_them(html: str) -> None:
+    assert "clips without a file" not in html
+    assert '<a href="not_accepted.tsv">' in html
+
+
+def test_a_list_that_cannot_be_read_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    factory.build(tmp_path, accepted=1, lost={})
+    path = tmp_path / "report" / "not_accepted.tsv"
+    path.parent.mkdir()
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DatasetError) as caught:
+        write_report(tmp_path)
+    assert str(caught.value) == (
+        f"{path} cannot be read: not a text in UTF-8. Give not_accepted.tsv, or lines of it. "
+        "Without the file, it is written anew"
+    )
 
 
 def test_licenses_that_forbid_commercial_use_are_named(html: str) -> None:

@@ -14,6 +14,7 @@ from pipeline.config import digest
 from pipeline.errors import BuildError
 from pipeline.plan import BuildPlan, plan_build
 from pipeline.provenance import library_versions
+from pipeline.retry import Retry
 from pipeline.reuse import Choice
 from pipeline.staging import Staging
 from shards.reader import Dataset
@@ -41,7 +42,7 @@ def plan(
     retry: bool = False,
 ) -> BuildPlan:
     config = configured(source, output, *overrides)
-    return plan_build(config, MODELS_USED, replace=replace, retry_failed=retry, staged=staged)
+    return plan_build(config, MODELS_USED, replace=replace, retry=Retry(failed=retry), staged=staged)
 
 
 def names(planned: BuildPlan) -> list[str]:

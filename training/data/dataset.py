@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from settings.section import ConfigError
 from shards.canonical import sha256_hex
 from shards.layout import DATASET_JSON, IMAGE_FIELDS, INDEX, JSON_FIELD, MASK_FIELDS
 from shards.metadata import DIGEST_FIELD, DatasetError, DatasetMetadata, check_version, decode_metadata
@@ -22,9 +24,10 @@ from shards.reader import Index, SampleRange, decode_sample, read_table
 from shards.sample import Sample
 from shards.schema import IMAGES_PER_IDENTITY, Split
 from shards.tables import SCHEMAS
+from storage.errors import AddressError, NoSuchFile, StorageError
+from storage.store import Store
 from training.data.cache import SampleCache
-from training.data.store import Store
-from training.errors import BadSample
+from training.errors import BadSample, TrainingError
 
 OPENING_S = 20.0
 """What fails for so long while a data set is opened is a wrong address rather than a passing fault."""
@@ -123,7 +126,8 @@ class StreamedDataset:
         return self._checked(fetched, _sample, stopped)
 
     def _fetch(self, place: SampleRange, stopped: threading.Event | None) -> Fetched:
-        data = self._store.range(place.shard, place.offset, place.length, stopped)
+        with _in_words_of_training():
+            data = self._store.range(place.shard, place.offset, place.length, stopped)
         return Fetched(place, data, cached=False)
 
     def _checked(
@@ -155,13 +159,15 @@ class StreamedDataset:
         expected = self.metadata.tables[INDEX]
         name = expected.name
         # One that was cut off would be tried again and again, as an answer that comes short is.
-        found = self._store.size(name)
+        with _in_words_of_training():
+            found = self._store.size(name)
         if found is not None and found != expected.bytes:
             raise DatasetError(
                 f"{self.root}/{name} has {found:,} bytes, {DATASET_JSON} says {expected.bytes:,}: it was "
                 "altered, or not copied to its end. Copy the data set again, or check it with `mfhq verify`"
             )
-        data = self._store.large(name, expected.bytes)
+        with _in_words_of_training():
+            data = self._store.large(name, expected.bytes)
         if sha256_hex(data) != expected.sha256:
             raise DatasetError(
                 f"{self.root}/{name} was altered: its sha256 is not the one in {DATASET_JSON}. Copy the data "
@@ -173,7 +179,8 @@ class StreamedDataset:
         problems = []
         for split in Split:
             expected = {shard.name: shard.bytes for shard in self.metadata.shards if shard.split is split}
-            found = self._store.sizes(split.value, expected) if expected else {}
+            with _in_words_of_training():
+                found = self._store.sizes(split.value, expected) if expected else {}
             for name, size in sorted(expected.items()):
                 if name not in found:
                     problems.append(f"{name} is missing")
@@ -194,9 +201,14 @@ def open_dataset(root: str, retry_s: float, cache: SampleCache | None = None) ->
         TrainingError: it cannot be reached.
         ConfigError: the root is no address that can be read, or holds a secret.
     """
-    store = Store(root, min(retry_s, OPENING_S))
     try:
-        data = store.whole(DATASET_JSON)
+        with _in_words_of_training():
+            store = Store(root, min(retry_s, OPENING_S))
+    except AddressError as error:
+        raise ConfigError(f"data.root: {error}") from None
+    try:
+        with _in_words_of_training():
+            data = store.whole(DATASET_JSON)
     except DatasetError:
         raise DatasetError(
             f"{store.root} is no finished data set: it has no {DATASET_JSON}. Finish the build or the copy, or "
@@ -205,6 +217,17 @@ def open_dataset(root: str, retry_s: float, cache: SampleCache | None = None) ->
     dataset = StreamedDataset(store, data, cache)
     store.retry_s = retry_s
     return dataset
+
+
+@contextmanager
+def _in_words_of_training() -> Iterator[None]:
+    """A file that is missing is the data set's error, another failure that of the run."""
+    try:
+        yield
+    except NoSuchFile as error:
+        raise DatasetError(str(error)) from None
+    except StorageError as error:
+        raise TrainingError(str(error)) from error
 
 
 def _pictures(place: SampleRange, data: Bytes) -> Pictures:

@@ -22,8 +22,8 @@ import torch
 
 from settings.section import ConfigError
 from shards.atomic import write_bytes
+from storage.address import folder_of, is_folder
 from training.data.batch import Batch
-from training.data.places import folder_of, is_folder
 from training.models.flux_latents import Codec
 from training.models.pixels import pixels
 

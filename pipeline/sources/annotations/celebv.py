@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.sources.annotations.clip import BEYOND, YOUTUBE_ID, AnnotatedClip, AnnotationError
 from pipeline.sources.annotations.json_reader import JsonReader
 from shards.schema import Attribute
+from storage.path import AnyPath
 
 META = "meta_info"
 SETS = ("clips", "clips_set1", "clips_set2")
@@ -71,7 +71,7 @@ class _Meta(_Part):
     action_mapping: list[str] = []
 
 
-def read_celebv(path: Path) -> Iterator[AnnotatedClip]:
+def read_celebv(path: AnyPath) -> Iterator[AnnotatedClip]:
     """The clips of `celebvhq_info.json` or `celebvtext_info.json`, in the file's order.
 
     Raises:
@@ -84,7 +84,7 @@ def read_celebv(path: Path) -> Iterator[AnnotatedClip]:
         yield _clip(path, key, entry, names)
 
 
-def _outline(path: Path) -> tuple[Any, set[str]]:
+def _outline(path: AnyPath) -> tuple[Any, set[str]]:
     """The value of `meta_info`, which may come last, and the names of the objects that hold the entries."""
     no_entries = AnnotationError(path, "the whole file", "expected an object with one entry for each clip")
     meta: Any = None
@@ -112,7 +112,7 @@ def _outline(path: Path) -> tuple[Any, set[str]]:
     return {} if meta is None else meta, sets
 
 
-def _entries(path: Path, sets: set[str]) -> Iterator[tuple[str, Any]]:
+def _entries(path: AnyPath, sets: set[str]) -> Iterator[tuple[str, Any]]:
     """The entries in the objects `sets`, or else all that the file holds."""
     with _opened(path) as reader:
         for name in reader.members():
@@ -130,7 +130,7 @@ def _values(reader: JsonReader) -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[JsonReader]:
+def _opened(path: AnyPath) -> Iterator[JsonReader]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield JsonReader(file)
@@ -143,7 +143,7 @@ def _opened(path: Path) -> Iterator[JsonReader]:
 Read = TypeVar("Read", bound=_Part)
 
 
-def _validated(kind: type[Read], value: Any, path: Path, where: str) -> Read:
+def _validated(kind: type[Read], value: Any, path: AnyPath, where: str) -> Read:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -152,7 +152,7 @@ def _validated(kind: type[Read], value: Any, path: Path, where: str) -> Read:
         raise AnnotationError(path, where, f"{field}: {first['msg']}") from error
 
 
-def _clip(path: Path, key: str, value: Any, names: _Meta) -> AnnotatedClip:
+def _clip(path: AnyPath, key: str, value: Any, names: _Meta) -> AnnotatedClip:
     where = f"entry {key!r}"
     entry = _validated(_Entry, value, path, where)
     name = key.removesuffix(".mp4")
@@ -181,7 +181,7 @@ def _clip(path: Path, key: str, value: Any, names: _Meta) -> AnnotatedClip:
     )
 
 
-def _attributes(path: Path, where: str, attributes: _Attributes, names: _Meta) -> Iterator[Attribute]:
+def _attributes(path: AnyPath, where: str, attributes: _Attributes, names: _Meta) -> Iterator[Attribute]:
     """What is annotated of a clip: all names that are marked, and the emotions."""
     for kind, marks, listed in (
         ("action", attributes.action, names.action_mapping),

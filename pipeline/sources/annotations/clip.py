@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from shards.schema import Attribute, Box, Span
+from storage.path import AnyPath
 
 YOUTUBE_ID = r"[A-Za-z0-9_-]{11}"
 BEYOND = 0.05
@@ -68,5 +68,5 @@ class AnnotationError(ValueError):
         what: the deviation, and what was expected.
     """
 
-    def __init__(self, path: Path, where: str, what: str) -> None:
+    def __init__(self, path: AnyPath, where: str, what: str) -> None:
         super().__init__(f"{path}, {where}: {what}")

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from pipeline.sources.annotations.clip import YOUTUBE_ID, AnnotatedClip, AnnotationError
+from storage.path import AnyPath
 
 _CHUNK = re.compile(rf"(?P<origin>{YOUTUBE_ID})_(?P<chunk>\d{{4}})")
 _NUMBER = re.compile(r"[0-9]{1,7}")
@@ -22,7 +22,7 @@ MOST_SHOWN = 120
 FORMAT = "<id>_<chunk>, H, W, S, E, L, T, R, B"
 
 
-def read_tubes(path: Path) -> Iterator[AnnotatedClip]:
+def read_tubes(path: AnyPath) -> Iterator[AnnotatedClip]:
     """The clips of a list of tubes, in its order.
 
     Raises:
@@ -35,7 +35,7 @@ def read_tubes(path: Path) -> Iterator[AnnotatedClip]:
                 yield _tube(path, number, line)
 
 
-def _tube(path: Path, number: int, line: str) -> AnnotatedClip:
+def _tube(path: AnyPath, number: int, line: str) -> AnnotatedClip:
     where = f"line {number}"
     part, *fields = (field.strip() for field in line.split(","))
     chunk = _CHUNK.fullmatch(part)

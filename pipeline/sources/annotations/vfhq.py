@@ -25,14 +25,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 from pipeline.sources.annotations.clip import BEYOND, YOUTUBE_ID, AnnotatedClip, AnnotationError
 from shards.schema import Box
+from storage.path import AnyPath
 
 _NAME = re.compile(
     rf"Clip\+(?P<origin>{YOUTUBE_ID})\+P(?P<person>\d+)\+C(?P<clip>\d+)\+F(?P<start>\d+)-(?P<end>\d+)"
 )
+
 HEADER = "FRAME INDEX X0 Y0 W H [Landmarks (5 Points)]"
 FIRST_ROW = 7
 """Line of the first frame, counted from 0."""
@@ -95,7 +96,7 @@ def parse_clip_name(name: str) -> AnnotatedClip | None:
     )
 
 
-def read_clip(path: Path) -> Iterator[AnnotatedClip]:
+def read_clip(path: AnyPath) -> Iterator[AnnotatedClip]:
     """The clip of an annotation file, which has its name: its box is the crop, which holds every frame's face.
 
     Raises:
@@ -114,7 +115,7 @@ def read_clip(path: Path) -> Iterator[AnnotatedClip]:
     yield replace(clip, box=box, frame_rate=found.fps)
 
 
-def read_annotation(path: Path) -> VfhqAnnotation:
+def read_annotation(path: AnyPath) -> VfhqAnnotation:
     """An annotation file.
 
     Raises:
@@ -141,7 +142,7 @@ def read_annotation(path: Path) -> VfhqAnnotation:
     return VfhqAnnotation(int(height), int(width), fps, faces, _crop(path, *last))
 
 
-def _value(path: Path, number: int, line: str, name: str) -> float:
+def _value(path: AnyPath, number: int, line: str, name: str) -> float:
     text = line.removeprefix(f"{name}:").strip()
     value = _number(text)
     whole = name == "FPS" or (value is not None and value.is_integer())
@@ -150,7 +151,7 @@ def _value(path: Path, number: int, line: str, name: str) -> float:
     return value
 
 
-def _face(path: Path, number: int, line: str) -> FrameBox:
+def _face(path: AnyPath, number: int, line: str) -> FrameBox:
     texts = line.split()
     values = [_number(text) for text in texts]
     known = [value for value in values if value is not None]
@@ -165,7 +166,7 @@ def _face(path: Path, number: int, line: str) -> FrameBox:
     return FrameBox(int(texts[0]), (x, y, x + width, y + height), points)
 
 
-def _crop(path: Path, number: int, line: str) -> tuple[int, int, int, int]:
+def _crop(path: AnyPath, number: int, line: str) -> tuple[int, int, int, int]:
     word, *texts = line.split()
     if word != "CROP" or len(texts) != 4 or not all(text.removeprefix("-").isdecimal() for text in texts):
         raise AnnotationError(

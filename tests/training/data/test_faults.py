@@ -11,7 +11,7 @@ import small_data
 from faulty_proxy import FAULTS, spoiling
 from seaweed import S3Server
 
-import training.data.store as store_module
+import storage.store as store_module
 from training.data.dataset import open_dataset
 from training.data.stream import IdentityStream
 from training.errors import TrainingError

@@ -20,8 +20,8 @@ from settings.section import ConfigError
 from shards.canonical import indented_json, sha256_hex
 from shards.metadata import DatasetError, decode_metadata, encode_metadata
 from shards.schema import Split
+from storage import places, store
 from training.data import dataset as dataset_module
-from training.data import places, store
 from training.data.dataset import open_dataset
 from training.errors import Stopped, TrainingError
 
@@ -71,7 +71,7 @@ def test_a_folder_may_be_given_as_an_address(mfhq: Path) -> None:
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    assert f"{tmp_path}/no is no folder. Check data.root" in refusal(tmp_path / "no")
+    assert f"{tmp_path}/no is no folder. Check the path" in refusal(tmp_path / "no")
 
 
 def test_a_folder_whose_build_has_not_finished(copy: Path) -> None:
@@ -146,7 +146,7 @@ def test_an_address_that_nothing_reads() -> None:
 
 def test_an_address_that_lost_a_slash_is_no_folder() -> None:
     message = refusal("s3:/bucket/mfhq", ConfigError)
-    assert "data.root=s3:/bucket/mfhq: an address has two slashes: s3://bucket/mfhq" in message
+    assert "data.root: s3:/bucket/mfhq: an address has two slashes: s3://bucket/mfhq" in message
 
 
 @pytest.mark.usefixtures("credentials", "quickly")
@@ -168,7 +168,7 @@ def test_an_unknown_user(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("credentials", "quickly")
 def test_a_bucket_that_does_not_exist(uploaded: str) -> None:
-    assert "there is no such bucket. Check data.root" in refusal("s3://nobucket/mfhq", TrainingError)
+    assert "there is no such bucket. Check the address" in refusal("s3://nobucket/mfhq", TrainingError)
 
 
 @pytest.mark.usefixtures("credentials", "quickly")

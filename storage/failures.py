@@ -1,4 +1,4 @@
-"""Which failures of a read time may heal, and what to tell the user about the others.
+"""Which failures of a read or a write time may heal, and what to tell the user about the others.
 
 Messages name the file and what to do. They never quote a server's answer beyond its error code: it may repeat what
 was sent, and addresses may be signed.
@@ -6,11 +6,11 @@ was sent, and addresses may be signed.
 
 from __future__ import annotations
 
+import errno
 import re
 
-from shards.metadata import DatasetError
-from training.data.places import credentials_of
-from training.errors import TrainingError
+from storage.address import credentials_of
+from storage.errors import NoSuchFile, StorageError
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
@@ -19,7 +19,7 @@ _METADATA_SERVICES = ("169.254.", "metadata.google", "token request")
 
 
 class Transient(Exception):  # noqa: N818 - says what kind of failure it is
-    """A read failed in a way that another try may mend; the message is the reason."""
+    """A try failed in a way that another may mend; the message is the reason."""
 
 
 def judged(root: str, path: str, error: Exception) -> Exception:
@@ -32,9 +32,9 @@ def judged(root: str, path: str, error: Exception) -> Exception:
         # Where there is such a service it may be away for a moment.
         return Transient(f"no credentials were found: set {variables} in the environment")
     if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
-        return DatasetError(f"{root} has no {path}")
-    if isinstance(error, FileNotFoundError):
-        words = f"{root}: there is no such bucket. Check data.root, and AWS_ENDPOINT_URL if it is set"
+        return NoSuchFile(f"{root} has no {path}", f"{root}/{path}")
+    if "NoSuchBucket" in text:
+        words = f"{root}: there is no such bucket. Check the address, and AWS_ENDPOINT_URL if it is set"
     elif isinstance(error, PermissionError):
         words = (
             f"{root}/{path} may not be read by this user. Check the permissions of the file and its folders"
@@ -50,12 +50,12 @@ def judged(root: str, path: str, error: Exception) -> Exception:
         )
     elif status and 400 <= int(status[1]) < 500 and int(status[1]) not in _WORTH_ANOTHER_TRY:
         words = (
-            f"{root}/{path}: the server refuses the request ({reason}). Check data.root and the credentials in "
+            f"{root}/{path}: the server refuses the request ({reason}). Check the address and the credentials in "
             f"the environment ({variables})"
         )
     else:
         return Transient(reason)
-    return TrainingError(words)
+    return StorageError(words, f"{root}/{path}", errno.EACCES)
 
 
 def reason_of(error: Exception) -> str:

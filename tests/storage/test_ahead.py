@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shards.ahead import map_ahead
+from storage.ahead import map_ahead
 
 
 def test_results_come_in_order_though_the_first_takes_longest() -> None:

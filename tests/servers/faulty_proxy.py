@@ -60,6 +60,7 @@ class _Connection(socketserver.BaseRequestHandler):
     def _answer(self, request: bytes, upstream: socket.socket) -> bool:
         """Answer a request; returns whether the connection goes on."""
         method, path = request.split(b" ", 2)[:2]
+        sent = _exactly(self.request, _length(request))
         fault = self.server.draw(path.decode())
         if fault == "error":
             self.request.sendall(b"HTTP/1.1 503 Slow Down\r\ncontent-length: 4\r\n\r\nbusy")
@@ -67,19 +68,18 @@ class _Connection(socketserver.BaseRequestHandler):
         if fault == "stall":
             self.server.ended.wait(self.server.stall_s)
             return False
-        upstream.sendall(request)
+        upstream.sendall(request + sent)
         head = _head(upstream)
-        length = 0 if method == b"HEAD" else int(_LENGTH.search(head)[1])  # type: ignore[index]
-        body = _exactly(upstream, length)
+        body = b"" if method == b"HEAD" else _exactly(upstream, _length(head))
         if fault == "reset":
             # Linger for no time: the connection ends with a reset.
             self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
         if fault == "truncate":
-            self.request.sendall(head + body[: length // 2])
+            self.request.sendall(head + body[: len(body) // 2])
             return False
         if fault == "shorten":
-            body = body[: length // 2]
+            body = body[: len(body) // 2]
             head = _LENGTH.sub(b"\r\ncontent-length: %d" % len(body), head)
         if fault == "corrupt" and body:
             middle = len(body) // 2
@@ -99,10 +99,20 @@ def _head(connection: socket.socket) -> bytes:
     return head
 
 
+def _length(head: bytes) -> int:
+    """Bytes of the body that follows; nothing here is sent in chunks of unknown length."""
+    assert b"transfer-encoding" not in head.lower(), head
+    found = _LENGTH.search(head)
+    return int(found[1]) if found else 0
+
+
 def _exactly(connection: socket.socket, length: int) -> bytes:
     body = bytearray()
     while len(body) < length:
-        body += connection.recv(min(length - len(body), 2**20))
+        received = connection.recv(min(length - len(body), 2**20))
+        if not received:
+            raise ConnectionError("the other side has left")
+        body += received
     return bytes(body)
 
 

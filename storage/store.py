@@ -1,4 +1,4 @@
-"""Reads the files of a data set, again and again where time may heal what went wrong.
+"""Reads files, again and again where time may heal what went wrong.
 
 One layer decides about all tries, of folders and of object stores: a server's error, a reset, a stall and a body
 that comes short are the same to it. Waits grow between tries until `retry_s` is over.
@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from shards.metadata import DatasetError
-from training.data.failures import Transient, judged, reason_of
-from training.data.places import Place, check_root, credentials_of, open_place
-from training.errors import Stopped, TrainingError
+from storage.address import check_address, credentials_of
+from storage.errors import NoSuchFile, Stopped, StorageError
+from storage.failures import Transient, judged, reason_of
+from storage.places import Place, open_place
 
+RETRY_S = 300.0
+"""How long a file is tried, when nothing else is said."""
 CHUNK = 4 * 2**20
 """Large files are read in ranges of so many bytes, each with its own retries, side by side."""
 PARALLEL = 16
@@ -31,10 +33,19 @@ T = TypeVar("T")
 
 
 class Store:
-    """The files below a root: a folder, or the address of one."""
+    """The files below a root, to read.
 
-    def __init__(self, root: str, retry_s: float) -> None:
-        check_root(root)
+    Args:
+        root: a directory, or an address such as s3://bucket/prefix.
+        retry_s: how long a read is tried.
+
+    Raises:
+        AddressError: the root is no address that can be read, or holds a secret.
+        StorageError: it cannot be opened.
+    """
+
+    def __init__(self, root: str, retry_s: float = RETRY_S) -> None:
+        check_address(root)
         self.root = root.rstrip("/") or root
         self.retry_s = retry_s
         self._place = self._open()
@@ -53,8 +64,8 @@ class Store:
 
         Raises:
             Stopped: `stopped` was set.
-            DatasetError: there is no such file.
-            TrainingError: it cannot be read; the reason and the remedy are in the message.
+            NoSuchFile: there is no such file.
+            StorageError: it cannot be read; the reason and the remedy are in the message.
         """
 
         def read() -> bytes | memoryview:
@@ -72,8 +83,8 @@ class Store:
         """A small file as a whole.
 
         Raises:
-            DatasetError: there is no such file.
-            TrainingError: it cannot be read.
+            NoSuchFile: there is no such file.
+            StorageError: it cannot be read.
         """
         return self._patiently(path, lambda: self._place.whole(path))
 
@@ -81,8 +92,8 @@ class Store:
         """A large file of known size as a whole.
 
         Raises:
-            DatasetError: there is no such file.
-            TrainingError: it cannot be read.
+            NoSuchFile: there is no such file.
+            StorageError: it cannot be read.
         """
         starts = range(0, size, CHUNK)
         with ThreadPoolExecutor(PARALLEL) as pool:
@@ -93,11 +104,11 @@ class Store:
         """Bytes of a file; None when it is not there.
 
         Raises:
-            TrainingError: it cannot be learned.
+            StorageError: it cannot be learned.
         """
         try:
             return self._patiently(path, lambda: self._place.size(path))
-        except DatasetError:
+        except NoSuchFile:
             return None
 
     def sizes(self, folder: str, paths: Iterable[str]) -> dict[str, int]:
@@ -112,7 +123,7 @@ class Store:
             try:
                 listed = self._patiently(
                     f"{folder}/",
-                    lambda: dict(self._place.sizes(folder)),
+                    lambda: {entry.path: entry.size for entry in self._place.entries(folder)},
                     passing=(NotSupportedError, PermissionDeniedError),
                 )
                 return {path: size for path, size in listed.items() if path in wanted}
@@ -128,13 +139,14 @@ class Store:
         try:
             return open_place(self.root)
         except NotADirectoryError:
-            raise DatasetError(
-                f"{self.root} is no folder. Check data.root, and that this machine sees it"
+            raise NoSuchFile(
+                f"{self.root} is no folder. Check the path, and that this machine sees it", self.root
             ) from None
         except (BaseError, ValueError) as error:
-            raise TrainingError(
-                f"{self.root} cannot be opened: {reason_of(error)}. Check data.root and the environment "
-                f"({credentials_of(self.root)})"
+            raise StorageError(
+                f"{self.root} cannot be opened: {reason_of(error)}. Check the address and the environment "
+                f"({credentials_of(self.root)})",
+                self.root,
             ) from None
 
     def _patiently(
@@ -143,6 +155,7 @@ class Store:
         read: Callable[[], T],
         passing: tuple[type[Exception], ...] = (),
         stopped: threading.Event | None = None,
+        done: str = "read",
     ) -> T:
         """Call `read`, again and again while its failures are of a kind that passes."""
         try:
@@ -168,7 +181,7 @@ class Store:
             self._quiet_until = now + _SILENT_S
             reason = state.outcome.exception()
             _LOG.warning(
-                f"{self.root}/{path} could not be read for {tried_s:.0f} s: {reason}. It is tried for "
+                f"{self.root}/{path} could not be {done} for {tried_s:.0f} s: {reason}. It is tried for "
                 f"{self.retry_s:.0f} s"
             )
 
@@ -185,9 +198,10 @@ class Store:
             return mended
         except RetryError as error:
             reason = error.last_attempt.exception()
-            raise TrainingError(
-                f"{self.root}/{path} could not be read for {self.retry_s:.0f} s: {reason}. Check that the storage "
-                "is reachable from this machine and healthy, then run the same command again"
+            raise StorageError(
+                f"{self.root}/{path} could not be {done} for {self.retry_s:.0f} s: {reason}. Check that the "
+                "storage is reachable from this machine and healthy, then run the same command again",
+                f"{self.root}/{path}",
             ) from error
 
     def _once(self, path: str, read: Callable[[], T], passing: tuple[type[Exception], ...]) -> T:
@@ -196,6 +210,8 @@ class Store:
         try:
             return read()
         except passing:
+            raise
+        except StorageError:
             raise
         except (BaseError, OSError) as error:
             raise judged(self.root, path, error) from None

@@ -1,0 +1,1 @@
+"""Directories and object stores behind one interface: reads with retries, writes that are whole or not there."""
