@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from seaweed import S3Server
 from staged_videos import MODELS_USED, WORKFLOW, accepted, configured, make_source, rejected
 from typer.testing import CliRunner
 
@@ -19,8 +20,10 @@ from pipeline.cli import app
 from pipeline.plan import plan_build
 from pipeline.sources.manifest import Video
 from pipeline.stages.finalize import FinalizedVideo
+from shards.atomic import write_bytes
 from shards.reader import Dataset
 from shards.schema import Reason
+from storage.path import path_of
 
 WORKFLOWS = WORKFLOW.parent
 DASHED = "-2KGPYEFnsU"
@@ -153,6 +156,20 @@ def test_the_clips_of_a_dataset_are_counted_exactly(celebv_hq: Path) -> None:
         "Ignored 1 video file with the name of another.",
         "warning: 1 of 4 annotated clips have no file: M2Ohb0FAaJU_1.",
     ]
+
+
+@pytest.mark.usefixtures("credentials", "impatient")
+def test_a_source_in_an_object_store_has_the_same_counts(celebv_hq: Path, s3: S3Server) -> None:
+    there = path_of("s3://planning0bucket/celebv-hq")
+    for path in celebv_hq.rglob("*.*"):
+        write_bytes(there / path.relative_to(celebv_hq).as_posix(), path.read_bytes())
+    plans = [planned(WORKFLOW, "source.kind=celebv-hq", f"source.path={path}") for path in (celebv_hq, there)]
+    assert plans[0] == plans[1]
+    code, _, stderr = run(WORKFLOW, "source.path=s3://planning0bucket/none")
+    assert (code, stderr.startswith("error: source.path: s3://planning0bucket/none contains no video")) == (
+        1,
+        True,
+    )
 
 
 def test_clips_that_are_annotated_in_frames_count_at_the_rate_of_the_source(talkinghead: Path) -> None:
