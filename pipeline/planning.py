@@ -125,8 +125,8 @@ def _basis(
         return
     measured = rates.all
     yield (
-        f"core-hours, GPU-hours and disk are estimated with {file}: {measured.videos:,} videos of "
-        f"{shown_hours(measured.video_s / HOUR_S)} hours."
+        f"core-hours, GPU-hours and disk are estimated with {file} (videos: {measured.videos:,}, hours: "
+        f"{shown_hours(measured.video_s / HOUR_S)})."
     )
     if differences:
         yield (
@@ -175,8 +175,8 @@ class _Estimate:
         if extent.seconds is not None:
             if extent.rate_assumed:
                 self.notes.append(
-                    f"{source.name}: the annotations give the length of {extent.rate_assumed:,} clips in frames. "
-                    f"hours counts {source.frame_rate:g} frames a second (frame_rate of the source)."
+                    f"{source.name}: the length of {extent.rate_assumed:,} of {extent.videos:,} clips is annotated "
+                    f"in frames. hours counts {source.frame_rate:g} frames a second (frame_rate of the source)."
                 )
             return extent.seconds
         rate, is_of_kind = (None, False) if self._rates is None else self._rates.of(source.name, source.kind)

@@ -180,7 +180,7 @@ def test_clips_that_are_annotated_in_frames_count_at_the_rate_of_the_source(talk
     )
     assert plan["total"]["hours"] == pytest.approx(150 / 25 / 3600)
     assert plan["notes"][0] == (
-        "tubes: the annotations give the length of 2 clips in frames. hours counts 25 frames a second (frame_rate "
+        "tubes: the length of 2 of 2 clips is annotated in frames. hours counts 25 frames a second (frame_rate "
         "of the source)."
     )
     faster = planned(*arguments, "source.frame_rate=50")
@@ -246,6 +246,17 @@ def test_a_build_writes_the_rates_that_it_measured(rates: Path) -> None:
     assert written["settings"]["models"]["quality"] == "piqe"
 
 
+def test_a_build_that_measured_no_length_writes_no_rates(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "clips", {"a.mp4": 5})
+    output = tmp_path / "mfhq"
+    todo = plan_build(configured(source, output), MODELS_USED, replace=False)
+    todo.staging.write(todo.todo[0], rejected(todo.todo[0], Reason.UNREADABLE))
+    build = CliRunner().invoke(app, ["build", str(WORKFLOW), f"source.path={source}", f"output={output}"])
+    assert build.exit_code == 0
+    assert (output / "report" / "index.html").is_file()
+    assert not (output / "report" / "rates.json").exists()
+
+
 def test_the_estimate_multiplies_what_was_measured(tmp_path: Path, rates: Path) -> None:
     make(tmp_path / "new", a=30_000, b=6_000)
     plan = planned(WORKFLOW, f"source.path={tmp_path}/new", "--rates", rates)
@@ -263,7 +274,7 @@ def test_the_estimate_multiplies_what_was_measured(tmp_path: Path, rates: Path) 
     assert (plan["rates"], plan["differences"]) == (str(rates), [])
     assert plan["notes"] == [
         "demo: hours is estimated from the size of the files, 1e+04 s a MB as in the rates.",
-        f"core-hours, GPU-hours and disk are estimated with {rates}: 2 videos of 0.00278 hours.",
+        f"core-hours, GPU-hours and disk are estimated with {rates} (videos: 2, hours: 0.00278).",
     ]
 
 
