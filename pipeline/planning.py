@@ -176,7 +176,8 @@ class _Estimate:
             if extent.rate_assumed:
                 self.notes.append(
                     f"{source.name}: the length of {extent.rate_assumed:,} of {extent.videos:,} clips is "
-                    f"annotated in frames. hours counts {source.frame_rate:g} frames a second (frame_rate of the source)."
+                    f"annotated in frames. hours counts {source.frame_rate:g} frames a second (frame_rate of the "
+                    "source)."
                 )
             return extent.seconds
         rate, is_of_kind = (None, False) if self._rates is None else self._rates.of(source.name, source.kind)
