@@ -1,7 +1,7 @@
-"""The thin shell between Ray and the steps: one dictionary row is one video.
+"""The thin shell between Ray and the steps: one dictionary row is one video; at first, one file with its videos.
 
-    {"video": Video as JSON}
-      -> Analyse -> {"video", "analysis": Analysis as JSON, "fault", "unenforced",
+    {"videos": [Video as JSON], parts of one file, which is then opened once}
+      -> Analyse -> {"video": Video as JSON, "analysis": Analysis as JSON, "fault", "unenforced",
                   "jpeg", "mask", "points": [bytes], one for each candidate}
       -> Choose  -> {"video_id", "status", "message", "fault", "unenforced"}
 
@@ -21,6 +21,8 @@ would walk over all objects of the libraries again.
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import fields
 from typing import Any
 
@@ -69,33 +71,43 @@ class Analyse:
         self._staging = staging
         gc.freeze()
 
-    def __call__(self, row: Row) -> Row:
-        """Analyse the video of a row."""
-        video = Video.model_validate_json(row["video"])
+    def __call__(self, row: Row) -> Iterator[Row]:
+        """Analyse the videos of a row, which are parts of one file: a row for each."""
+        videos = [Video.model_validate_json(text) for text in row["videos"]]
         try:
-            found = self._analyse(video)
+            for video, found in self._results(videos):
+                columns = _columns(found.analysis.model_dump_json(), found.images)
+                own = {"video": video.model_dump_json(), "fault": "", "unenforced": self._missing}
+                yield own | columns
         except (MachineFault, OSError) as fault:
-            return row | _columns("", []) | {"fault": _text(fault), "unenforced": ""}
-        columns = _columns(found.analysis.model_dump_json(), found.images)
-        return row | columns | {"fault": "", "unenforced": self._missing}
+            own = {"video": videos[0].model_dump_json(), "fault": _text(fault), "unenforced": ""}
+            yield own | _columns("", [])
 
-    def _analyse(self, video: Video) -> AnalysedVideo:
-        # When a network takes this process down, only this count remains.
-        starts = self._staging.count_start(video)
-        if starts > MOST_STARTS:
-            detail = f"the process that analyses it ended {MOST_STARTS} times; --retry-failed tries again"
-            return failed(video, Rejection(Reason.WORKER_CRASHED, detail))
-        try:
-            found = self._analyser.analyse(video)
-        except (MachineFault, OSError):
-            raise
-        except MemoryError:
-            detail = "the analysis ran out of memory; --retry-failed tries again"
-            found = failed(video, Rejection(Reason.OUT_OF_MEMORY, detail))
-        except Exception as error:  # any error belongs to this video's row
-            detail = " ".join(f"{type(error).__name__}: {error}".split())
-            found = failed(video, Rejection(Reason.INTERNAL_ERROR, detail))
-        return found
+    def _results(self, videos: list[Video]) -> Iterator[tuple[Video, AnalysedVideo]]:
+        with ExitStack() as stack:
+            analyse: Callable[[Video], AnalysedVideo] | None = None
+            for video in videos:
+                # When a network takes this process down, only this count remains.
+                starts = self._staging.count_start(video)
+                if starts > MOST_STARTS:
+                    detail = (
+                        f"the process that analyses it ended {MOST_STARTS} times; --retry-failed tries again"
+                    )
+                    yield video, failed(video, Rejection(Reason.WORKER_CRASHED, detail))
+                    continue
+                try:
+                    if analyse is None:
+                        analyse = stack.enter_context(self._analyser.opened(video, len(videos)))
+                    found = analyse(video)
+                except (MachineFault, OSError):
+                    raise
+                except MemoryError:
+                    detail = "the analysis ran out of memory; --retry-failed tries again"
+                    found = failed(video, Rejection(Reason.OUT_OF_MEMORY, detail))
+                except Exception as error:  # any error belongs to this video's row
+                    detail = " ".join(f"{type(error).__name__}: {error}".split())
+                    found = failed(video, Rejection(Reason.INTERNAL_ERROR, detail))
+                yield video, found
 
 
 class Choose:
@@ -150,9 +162,9 @@ class Curate:
         self._analyse = Analyse(config, weights, staging)
         self._choose = Choose(config, weights, staging)
 
-    def __call__(self, row: Row) -> Row:
-        """Curate the video of a row."""
-        return self._choose(self._analyse(row))
+    def __call__(self, row: Row) -> Iterator[Row]:
+        """Curate the videos of a row: a row for each."""
+        return map(self._choose, self._analyse(row))
 
 
 def _columns(analysis: str, images: list[CandidateImage]) -> Row:

@@ -147,14 +147,15 @@ def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporte
     from ray.data import ActorPoolStrategy
 
     run = config.run
-    at_first, most = cluster.analysers(run, len(plan.todo))
+    at_first, most = cluster.analysers(run, len(plan.files))
     steps = (config, weights, plan.staging)
 
-    # A block is one video (a few, in a very large source), so that a lost worker costs little.
-    videos = ray.data.from_items(
-        [{"video": video.model_dump_json()} for video in plan.interleaved()], override_num_blocks=plan.blocks
+    # A block is one file (a few, in a very large source), so that a lost worker costs little.
+    files = ray.data.from_items(
+        [{"videos": [video.model_dump_json() for video in videos]} for videos in plan.interleaved()],
+        override_num_blocks=plan.blocks,
     )
-    outcomes = videos.map(
+    outcomes = files.flat_map(
         # Decode, detect, track, measure, pick candidates by pose; without scorers, also score and choose eight.
         Analyse if run.scorers else Curate,
         fn_constructor_args=steps,

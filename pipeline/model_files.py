@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from faces.profiles import required_files
-from faces.registry import OWN_ENTRIES, Weights, load_weights, look_up, sha256_of
+from faces.registry import OWN_ENTRIES, Weights, WeightsUnavailable, load_weights, look_up, sha256_of
 from pipeline.errors import MachineFault
 from storage.errors import StorageError
 from storage.path import AnyPath, ObjectPath
@@ -32,7 +32,12 @@ def load_models(names: Iterable[str], models_dir: AnyPath | None) -> Weights:
     folder = _copied(models_dir, [OWN_ENTRIES])
     wanted = required_files(names, folder)
     _copied(models_dir, [model.file for model in look_up(wanted, folder)])
-    return load_weights(wanted, folder)
+    try:
+        return load_weights(wanted, folder)
+    except WeightsUnavailable as error:
+        # Its remedies name the copy's directory, where nobody can put anything.
+        texts = [text.replace(f"--models-dir {folder} ", "--models-dir DIR ") for text in error.errors]
+        raise WeightsUnavailable([text.replace(str(folder), str(models_dir)) for text in texts]) from error
 
 
 def on_this_machine(weights: Weights, models_dir: AnyPath | None) -> Weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from faces.registry import Weights
 from pipeline.config import Config, digest
@@ -36,14 +37,22 @@ class BuildPlan:
     todo: list[Video]
     messages: list[str] = field(default_factory=list)
 
+    @cached_property
+    def files(self) -> list[list[Video]]:
+        """The work by file, in the order of `todo`: a file is read once for all videos that are parts of it."""
+        by_path: dict[str, list[Video]] = {}
+        for video in self.todo:
+            by_path.setdefault(video.path, []).append(video)
+        return list(by_path.values())
+
     @property
     def blocks(self) -> int:
         """How many blocks the work has."""
-        return min(len(self.todo), MOST_BLOCKS)
+        return min(len(self.files), MOST_BLOCKS)
 
-    def interleaved(self) -> list[Video]:
-        """The work in the order of its blocks, with large and small videos spread evenly among them."""
-        return [video for block in range(self.blocks) for video in self.todo[block :: self.blocks]]
+    def interleaved(self) -> list[list[Video]]:
+        """The files in the order of their blocks, with large and small ones spread evenly among them."""
+        return [file for block in range(self.blocks) for file in self.files[block :: self.blocks]]
 
     @property
     def finished(self) -> int:

@@ -18,7 +18,19 @@ from storage.path import AnyPath
 Seconds = Mapping[str, Mapping[str, float]]
 """Video -> step -> seconds."""
 
-STEPS = ("probe", "decode", "detect", "landmarks", "filter", "embed", "crop", "track", "select", "score")
+STEPS = (
+    "fetch",
+    "probe",
+    "decode",
+    "detect",
+    "landmarks",
+    "filter",
+    "embed",
+    "crop",
+    "track",
+    "select",
+    "score",
+)
 """The order in which a video goes through the steps; others come after these, by name."""
 
 _KEPT = TypeAdapter(dict[str, dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]])

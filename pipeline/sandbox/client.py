@@ -64,12 +64,13 @@ class SandboxedDecoder:
             )
 
     @contextmanager
-    def open(self, path: Path, timeout_s: float) -> Iterator[SandboxedVideo]:
+    def open(self, path: Path, timeout_s: float, parts: int = 1) -> Iterator[SandboxedVideo]:
         """Open a video; its processes end with the block.
 
         Args:
             path: of the file.
-            timeout_s: wall-clock seconds for the whole block.
+            timeout_s: wall-clock seconds for the whole block; with several parts, for each of them.
+            parts: how many parts of the file are decoded.
 
         Raises:
             DecodeFailed: it is not a regular file, or it is empty.
@@ -78,7 +79,7 @@ class SandboxedDecoder:
         source = open_source(path)
         if isinstance(source, Rejection):
             raise DecodeFailed(source)
-        video = SandboxedVideo(self, source, timeout_s)
+        video = SandboxedVideo(self, source, timeout_s, parts)
         try:
             yield video
         finally:

@@ -68,6 +68,10 @@ class FramesFolder:
         except OSError as error:
             raise _unreadable(self._folder, error) from error
 
+    def begin_part(self) -> None:
+        """Begin; a directory has no parts."""
+        self._video.begin_part()
+
     def probe(self) -> Probe:
         """Facts about the video; raises as `SandboxedVideo.probe`."""
         found = self._video.probe()

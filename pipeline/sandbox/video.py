@@ -71,15 +71,18 @@ class SandboxedVideo:
     Args:
         decoder: starts processes.
         source: the open file.
-        timeout_s: for the whole video, from now on.
+        timeout_s: for the whole video, from now on; with several parts, for each from its `begin_part` on.
+        parts: how many parts of the file are decoded.
     """
 
-    def __init__(self, decoder: Processes, source: Source, timeout_s: float) -> None:
+    def __init__(self, decoder: Processes, source: Source, timeout_s: float, parts: int = 1) -> None:
         self._decoder = decoder
         self._source = source
         self._timeout_s = timeout_s
         self._deadline = time.monotonic() + timeout_s
+        self._parts = parts
         self._attempts = decoder.new_attempts()
+        self._sha256 = ""
         self._memory = decoder.new_memory()
         self._ring = Ring(self._memory, writable=False)
         self._child: Child | None = None
@@ -91,7 +94,13 @@ class SandboxedVideo:
         Raises:
             MachineFault: the storage is lost.
         """
-        return self._source.sha256()
+        self._sha256 = self._sha256 or self._source.sha256()
+        return self._sha256
+
+    def begin_part(self) -> None:
+        """Give the next part its own time and attempts; what is known of the file stays known."""
+        self._deadline = time.monotonic() + self._timeout_s
+        self._attempts = self._decoder.new_attempts()
 
     def probe(self) -> Probe:
         """Facts about the video before frames are decoded.
@@ -145,7 +154,8 @@ class SandboxedVideo:
 
     def _running(self) -> Child:
         if self._child is None:
-            left_s = max(self._deadline - time.monotonic(), 1.0)
+            # A process lives on from part to part, so its processor time must last for all of them.
+            left_s = max(self._deadline - time.monotonic(), 1.0) + (self._parts - 1) * self._timeout_s
             self._child = self._decoder.start(self._source.descriptor, self._memory, left_s)
             self._decoder.check_confined(self._child, self._deadline)
         return self._child

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -34,6 +35,7 @@ from pipeline.rejection import Rejection
 from pipeline.sandbox import DecodeFailed, SandboxedDecoder
 from pipeline.sandbox.frames_folder import FramesFolder, open_frames_folder
 from pipeline.sandbox.video import SandboxedVideo
+from pipeline.source_files import local_file
 from pipeline.sources.annotations.clip import BEYOND
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_image, candidate_track, frame_table
@@ -108,19 +110,53 @@ class VideoAnalyser:
         Raises:
             MachineFault: the storage is lost, or a GPU failed.
         """
+        with self.opened(video) as analyse:
+            return analyse(video)
+
+    @contextmanager
+    def opened(self, first: Video, parts: int = 1) -> Iterator[Callable[[Video], AnalysedVideo]]:
+        """Open a file once for all videos that are parts of it.
+
+        Args:
+            first: one of them.
+            parts: how many there are.
+
+        Yields:
+            A function that analyses one of them, as `analyse` does.
+
+        Raises:
+            MachineFault: the storage is lost.
+        """
         watch = Stopwatch()
+        with ExitStack() as stack:
+            try:
+                with watch.step("fetch"):
+                    path = stack.enter_context(local_file(first))
+                opened = stack.enter_context(self._open(path, first.frame_rate, parts))
+            except DecodeFailed as failure:
+                rejection = failure.rejection
+                yield lambda video: _rejected(video, rejection, {}, Stopwatch())
+                return
+            # Its time is the first part's; there is none for a file of this machine.
+            fetched_s = [watch.seconds["fetch"]] if str(path) != first.path else []
+            yield lambda video: self._analyse(video, opened, fetched_s.pop() if fetched_s else 0.0)
+
+    def _analyse(self, video: Video, opened: Opened, fetched_s: float) -> AnalysedVideo:
+        watch = Stopwatch()
+        if fetched_s:
+            watch.seconds["fetch"] = fetched_s
         facts: dict[str, Any] = {}
         try:
-            with self._open(video) as opened:
-                with watch.step("probe"):
-                    facts["sha256"] = opened.sha256()
-                    found = opened.probe()
-                facts |= _facts(found)
-                part = part_of(video, found)
-                facts |= _place(video, found, part)
-                if len(part) < IMAGES_PER_IDENTITY:
-                    raise DecodeFailed(_too_short(part, found, video))
-                tracks, analysed, faces_seen = self._track(opened, found, part, facts["annotated_box"], watch)
+            opened.begin_part()
+            with watch.step("probe"):
+                facts["sha256"] = opened.sha256()
+                found = opened.probe()
+            facts |= _facts(found)
+            part = part_of(video, found)
+            facts |= _place(video, found, part)
+            if len(part) < IMAGES_PER_IDENTITY:
+                raise DecodeFailed(_too_short(part, found, video))
+            tracks, analysed, faces_seen = self._track(opened, found, part, facts["annotated_box"], watch)
         except DecodeFailed as failure:
             return _rejected(video, failure.rejection, facts, watch)
         except DeviceFailure as error:
@@ -129,11 +165,11 @@ class VideoAnalyser:
         facts |= {"analysed_frames": len(analysed), "corrupt_frames": corrupt, "faces_seen": faces_seen}
         return self._outcome_of(video, tracks, analysed, facts, watch)
 
-    def _open(self, video: Video) -> AbstractContextManager[Opened]:
-        path, timeout_s = Path(video.path), self._config.run.video_timeout_s
-        if video.frame_rate is None:
-            return self._decoder.open(path, timeout_s)
-        return open_frames_folder(self._decoder, path, video.frame_rate, self._planned, timeout_s)
+    def _open(self, path: Path, frame_rate: float | None, parts: int) -> AbstractContextManager[Opened]:
+        timeout_s = self._config.run.video_timeout_s
+        if frame_rate is None:
+            return self._decoder.open(path, timeout_s, parts)
+        return open_frames_folder(self._decoder, path, frame_rate, self._planned, timeout_s)
 
     def _planned(self, times_s: NDArray[np.float64], part: range | None = None) -> NDArray[np.int64]:
         frames = self._config.frames

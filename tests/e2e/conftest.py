@@ -18,10 +18,19 @@ from pathlib import Path
 import psutil
 import pytest
 from builds import REPOSITORY, SCRIPTS, WORKFLOW, Cluster
+from faulty_proxy import FaultyProxy, spoiling
+from seaweed import S3Server
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def spoiler(s3: S3Server) -> Iterator[FaultyProxy]:
+    """The cluster's way to the object store: spoils no request, until a test raises its share."""
+    with spoiling(s3.port, share=0.0, stall_s=1.0) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def cluster(s3: S3Server, spoiler: FaultyProxy) -> Iterator[Cluster]:
     # Ray's sockets are in this folder, and the path of a socket may have 107 characters only.
     folder = tempfile.mkdtemp(prefix="ray")
     port, dashboard = _free_port(), _free_port()
@@ -36,6 +45,7 @@ def cluster() -> Iterator[Cluster]:
     environment = os.environ | {
         # A job's `python` is the one that its cluster's PATH finds.
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        **s3.environment(spoiler.port),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }

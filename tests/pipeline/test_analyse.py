@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.actors import MOST_STARTS, Analyse, Curate
 from pipeline.config import Config
 from pipeline.records import AnalysedFrame, Analysis
 from pipeline.sandbox import SandboxedDecoder
+from pipeline.sandbox.source import Source
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import VideoAnalyser, mostly_corrupt
@@ -228,6 +230,54 @@ def test_a_part_of_a_file_is_analysed_alone(analyser: VideoAnalyser, videos: dic
         assert outcome.outcome.sha256 == analyser.analyse(whole).analysis.outcome.sha256
 
 
+def test_a_file_is_hashed_and_probed_once_for_all_of_its_parts(
+    tmp_path: Path,
+    config: Config,
+    weights: Weights,
+    videos: dict[str, Video],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = videos["face"]
+    parts = [
+        whole.model_copy(update={"video_id": f"face/{n}", "span_s": (n, n + 2)}) for n in (0.0, 1.0, 2.0)
+    ]
+    alone = {
+        part.video_id: VideoAnalyser(config, weights, SandboxedDecoder()).analyse(part).analysis.outcome
+        for part in parts
+    }
+    calls: list[str] = []
+    for name, kind in (("sha256", Source), ("start", SandboxedDecoder)):
+        method = getattr(kind, name)
+        monkeypatch.setattr(kind, name, partialmethod(_counted, name, method, calls))
+    staging = Staging(tmp_path / "staging")
+    analyse = Analyse(config, weights, staging)
+    calls.clear()
+    rows = list(analyse({"videos": [part.model_dump_json() for part in parts]}))
+    found = [Analysis.model_validate_json(row["analysis"]).outcome for row in rows]
+    assert {outcome.video_id: outcome for outcome in found} == alone
+    assert [row["fault"] for row in rows] == ["", "", ""]
+    assert sorted(calls) == ["sha256", "start"]
+
+
+def _counted(self: object, name: str, method: Any, calls: list[str], *given: Any, **named: Any) -> object:
+    calls.append(name)
+    return method(self, *given, **named)
+
+
+def test_a_part_that_fails_leaves_the_others_their_chance(
+    tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
+) -> None:
+    parts = [
+        videos["face"].model_copy(update={"video_id": f"face/{n}", "span_s": (n, n + 2.0)})
+        for n in (9.0, 0.0)
+    ]
+    staging = Staging(tmp_path / "staging")
+    rows = list(Curate(config, weights, staging)({"videos": [part.model_dump_json() for part in parts]}))
+    assert staging.outcome(parts[0]).reason is Reason.TOO_SHORT
+    assert staging.outcome(parts[1]).analysed_frames == 12
+    assert [(row["video_id"], row["fault"]) for row in rows] == [("face/9.0", ""), ("face/0.0", "")]
+
+
 def test_a_part_that_the_file_does_not_hold_says_so(
     analyser: VideoAnalyser, videos: dict[str, Video]
 ) -> None:
@@ -255,7 +305,7 @@ def test_a_video_whose_analysis_ends_its_process_again_and_again_is_one_failed_r
     staging = Staging(tmp_path / "staging")
     for _ in range(MOST_STARTS):
         staging.count_start(videos["face"])  # what is left of a process that a network has ended
-    row = Analyse(config, weights, staging)({"video": videos["face"].model_dump_json()})
+    (row,) = Analyse(config, weights, staging)({"videos": [videos["face"].model_dump_json()]})
     outcome = Analysis.model_validate_json(row["analysis"]).outcome
     assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.WORKER_CRASHED)
     staging.remove_temporary_files()
@@ -266,7 +316,7 @@ def test_a_finished_video_leaves_no_count_behind(
     tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
 ) -> None:
     staging = Staging(tmp_path / "staging")
-    row = Curate(config, weights, staging)({"video": videos["empty"].model_dump_json()})
+    (row,) = Curate(config, weights, staging)({"videos": [videos["empty"].model_dump_json()]})
     assert (row["status"], row["fault"]) == ("failed", "")
     assert staging.count_start(videos["empty"]) == 1
 
@@ -284,9 +334,9 @@ def test_a_video_on_which_the_quality_network_ends_its_process_is_one_failed_row
     staging = Staging(tmp_path / "staging")
     curate = Curate(config, weights, staging)
     monkeypatch.setattr(curate._choose._scorer._metric, "score", lambda _: (_ for _ in ()).throw(Ended))
-    row = {"video": videos["face"].model_dump_json()}
+    row = {"videos": [videos["face"].model_dump_json()]}
     for _ in range(MOST_STARTS):
         with pytest.raises(Ended):
-            curate(row)
-    assert curate(row)["status"] == "failed"
+            next(curate(row))
+    assert next(curate(row))["status"] == "failed"
     assert staging.outcome(videos["face"]).reason is Reason.WORKER_CRASHED
