@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STOPPED = "stopped; the same command continues"
 
+Workflow = Annotated[Path, typer.Argument(help="YAML file, such as workflows/curate_embedded.yaml")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -43,7 +44,7 @@ def build_command(run: RunBuild) -> Callable[..., None]:
     """The typer command that reads a workflow, runs it with `run` and prints the summary."""
 
     def build(
-        workflow: Annotated[Path, typer.Argument(help="YAML file, such as workflows/curate_embedded.yaml")],
+        workflow: Workflow,
         overrides: Overrides = None,
         *,
         replace: Annotated[

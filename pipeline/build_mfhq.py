@@ -29,6 +29,7 @@ from pipeline.pack import check_nothing_erased, pack
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
 from pipeline.report.build import write_report
+from pipeline.report.rates import write_rates
 from pipeline.retry import Retry, finish_retry
 from pipeline.reuse import Choice
 from pipeline.summary import Build
@@ -93,8 +94,9 @@ def _run(
     # The build is complete only after a reader has checked every byte.
     check(config.output, metadata, reporter)
 
-    missing = plan.manifest.missing()
-    report = write_report(config.output, plan.seconds(), missing)
+    missing, seconds = plan.manifest.without_file, plan.seconds()
+    report = write_report(config.output, seconds, missing)
+    write_rates(config, plan, seconds)
     finish_retry(plan.staging)
     return Build(metadata, report, sum(map(len, missing.values())))
 

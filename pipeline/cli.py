@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.build_command import build_command
+from pipeline.build_command import Overrides, Workflow, build_command
 from pipeline.progress import Advance, Reporter
 from pipeline.user_errors import user_errors
 from settings.version import add_version
@@ -47,6 +47,45 @@ def _run_build(
 
 
 app.command("build")(build_command(_run_build))
+
+
+@app.command()
+def plan(
+    workflow: Workflow,
+    overrides: Overrides = None,
+    *,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="report/rates.json of a finished build; that in the workflow's output when not given",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object")] = False,
+) -> None:
+    """Count what a build would read, and estimate its time and space. Opens no video and needs no weights.
+
+    WORKFLOW and SECTION.KEY=VALUE are those of `mfhq build`; output may be missing.
+
+    Prints for each source how many clips are listed, found and missing, second files of a clip, hours of video,
+    bytes, and an estimate from the rates that a build on this machine measured. What is not known is printed as
+    unknown, and why.
+
+    Messages go to standard error, the figures to standard output. Exit code 0: all sources are listed. 1: a source
+    cannot be listed, or the configuration is not valid.
+
+    Example: mfhq plan workflows/curate_embedded.yaml source.path=/data/clips --rates /data/trial/report/rates.json
+    """
+    from pipeline.config import PlanConfig
+    from pipeline.plan_table import plan_json, plan_table
+    from pipeline.planning import plan_sources
+    from settings.loading import load_workflow
+    from storage.path import path_of
+
+    with user_errors():
+        config = load_workflow(workflow, overrides or [], PlanConfig)
+        made = plan_sources(config, path_of(rates) if rates else None, Reporter().message)
+        typer.echo(plan_json(made) if as_json else plan_table(made))
 
 
 @app.command()

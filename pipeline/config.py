@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
@@ -81,7 +81,8 @@ class Source(Section):
     """Annotation file of a dataset, for VFHQ the directory of them; found in `path` and the folder above by its
     official name when not set."""
     frame_rate: Positive = 25.0
-    """Frames a second of VFHQ's directories of frames, where the annotation that says so is not there."""
+    """Frames a second of VFHQ's directories of frames, where the annotation that says so is not there. `mfhq plan`
+    takes it for the length of all clips that are annotated in frames only."""
     include: Globs = ("*",)
     """Only files that match one of these globs are listed. A glob is matched against the whole path relative to
     `path`; `*` and `?` also match `/`, and case counts: `train/*` is everything below train, `*_front.mp4` these
@@ -276,8 +277,8 @@ class Run(Section):
         return self
 
 
-class Config(Section):
-    """A whole build."""
+class PlanConfig(Section):
+    """A whole build, except that it need not have an output: what `mfhq plan` reads."""
 
     example = "faces.min_crop_px=256"
     shipped = "workflows/curate_*.yaml"
@@ -290,7 +291,7 @@ class Config(Section):
     sources: tuple[Source, ...] = ()
     """Where the videos come from; an override names an entry: sources.vfhq.path=/data/vfhq, sources.vfhq=null
     leaves it out."""
-    output: Location
+    output: Location | None = None
     models: Models
     frames: Frames = Frames()
     faces: Faces = Faces()
@@ -302,7 +303,7 @@ class Config(Section):
     run: Run = Run()
 
     @model_validator(mode="after")
-    def _there_are_sources(self) -> Config:
+    def _there_are_sources(self) -> Self:
         if self.source is None and not self.sources:
             raise ValueError("source: not set; give it in the file or as source.path=VALUE")
         if self.source is not None and self.sources:
@@ -316,7 +317,9 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _output_is_not_inside_a_source(self) -> Config:
+    def _output_is_not_inside_a_source(self) -> Self:
+        if self.output is None:
+            return self
         output = self.output.resolve()
         for source in self.all_sources:
             path = source.path.resolve()
@@ -363,6 +366,12 @@ class Config(Section):
             "device": self.run.device,
             "libraries": libraries,
         }
+
+
+class Config(PlanConfig):
+    """A whole build."""
+
+    output: Location
 
 
 CURATION_VERSION = 6

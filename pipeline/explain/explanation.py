@@ -107,7 +107,7 @@ def _listed(folder: BuildFolder) -> Manifest:
 
 
 def _check_has_file(wanted: str, manifest: Manifest) -> None:
-    for source, keys in manifest.missing().items():
+    for source, keys in manifest.without_file.items():
         if wanted.removeprefix(f"{source}/") in keys:
             raise BuildError(
                 f"{wanted!r} is annotated in {source}, but no file has its name, so there is nothing to curate. "

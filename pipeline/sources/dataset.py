@@ -12,14 +12,15 @@ from pipeline.sources.annotations.celebv import read_celebv
 from pipeline.sources.annotations.clip import AnnotatedClip, AnnotationError
 from pipeline.sources.annotations.talkinghead import read_tubes
 from pipeline.sources.annotations.vfhq import is_clip_name, parse_clip_name, read_clip
-from pipeline.sources.folder import FoundFile, find_files, list_folder, video_of
-from pipeline.sources.manifest import Listing, Manifest, SourceError, Video, printable
+from pipeline.sources.folder import list_folder, video_of, walk_of
+from pipeline.sources.manifest import MOST_NAMED, Listing, Manifest, SourceError, Video, printable
+from pipeline.sources.rows import FoundFile, SourceRows
 from storage.ahead import map_ahead
 from storage.errors import StorageError
 from storage.path import AnyPath, path_of
 
 READERS = 16
-"""Annotation files that are read at a time: VFHQ has one for each clip."""
+"""Annotation files that are read at a time where each clip has one of its own."""
 
 
 def _says_nothing(_: str) -> None:
@@ -69,17 +70,25 @@ def list_sources(sources: Iterable[Source]) -> Manifest:
     Raises:
         SourceError: a source cannot be listed, or its annotations cannot be read.
     """
+    return Manifest.of(list_each(sources))
+
+
+def list_each(sources: Iterable[Source]) -> Iterator[Listing]:
+    """List the sources one after another.
+
+    Raises:
+        SourceError: a source cannot be listed, or its annotations cannot be read; it is named where there are
+            several.
+    """
     wanted = list(sources)
-    listings = []
     for source in wanted:
         try:
-            listings.append(list_source(source))
+            yield list_source(source)
         except SourceError as error:
             if len(wanted) == 1:
                 raise
             text = str(error).removeprefix("source.")
             raise SourceError(f"sources.{source.name}.{text}") from error
-    return Manifest.of(listings)
 
 
 def list_source(source: Source) -> Listing:
@@ -92,62 +101,48 @@ def list_source(source: Source) -> Listing:
 
 
 def _list_dataset(source: Source, dataset: Dataset) -> Listing:
-    clips, conflicting = _annotated(source, dataset)
-    found = find_files(source, dataset.is_frames)
-    for file in found.files:
-        clip = dataset.named(_name(file.uri))
-        if clip is not None:
-            clips.setdefault(clip.key, clip)
-    parts = {clip.part for clip in clips.values()}
-    whole: dict[str, FoundFile] = {}
-    cut_from: dict[str, FoundFile] = {}
-    unannotated = duplicates = 0
-    for file in found.files:
+    rows = SourceRows()
+    _add_annotated(rows, source, dataset)
+    walk = walk_of(source, dataset.is_frames)
+    for file in walk.files():
         name = _name(file.uri)
-        known = whole if name in clips else cut_from if name in parts else None
-        if known is None:
-            unannotated += 1
-            continue
-        duplicates += name in known
-        if name not in known or (file.bytes and not known[name].bytes):
-            known[name] = file
-    there = sorted(key for key, clip in clips.items() if key in whole or clip.part in cut_from)
-    if not there:
+        rows.add_file(file, name)
+        clip = dataset.named(name)
+        if clip is not None:
+            rows.add_named(clip, source.frame_rate)
+    extent, skipped = rows.match()
+    if not extent.videos:
         raise SourceError(
-            f"source.path: no file below {printable(str(source.path))} has the name of one of the {len(clips)} "
+            f"source.path: no file below {printable(str(source.path))} has the name of one of the {extent.listed} "
             "annotated clips, or of a video that they are cut from"
         )
-
-    def video(key: str) -> Video:
-        clip = clips[key]
-        return _video(source, clip, whole.get(key), cut_from.get(clip.part))
-
-    ignored = found.ignored.model_copy(
-        update={
-            "unannotated": unannotated,
-            "duplicates": duplicates,
-            "conflicting": conflicting,
-            "annotated": len(clips),
-            "missing": sorted(clips.keys() - set(there)),
+    ignored = walk.ignored().model_copy(
+        update=skipped
+        | {
+            "annotated": extent.listed,
+            "missing": extent.listed - extent.videos,
+            "missing_such_as": rows.missing(MOST_NAMED),
         }
     )
-    return Listing(source.name, there, video, ignored)
+
+    def videos(key: str | None) -> Iterator[Video]:
+        return (_video(source, clip, file, is_own) for clip, file, is_own in rows.videos(key))
+
+    return Listing(source.name, extent, videos, ignored, rows.missing)
 
 
-def _video(source: Source, clip: AnnotatedClip, own: FoundFile | None, download: FoundFile | None) -> Video:
+def _video(source: Source, clip: AnnotatedClip, file: FoundFile, is_own: bool) -> Video:
     """A clip as its own file, or else as a part of the file that it is cut from."""
     said: dict[str, Any] = {
         "origin": clip.origin,
         "attributes": clip.attributes,
         "source_person": clip.person,
     }
-    if own is None:
+    if not is_own:
         said |= {"span_s": clip.span_s, "span_frames": clip.frames}
         said |= {"annotated_box": clip.box, "annotated_box_px": clip.box_px}
-    elif own.is_folder:
+    elif file.is_folder:
         said["frame_rate"] = clip.frame_rate or source.frame_rate
-    file = own or download
-    assert file is not None  # noqa: S101 - only clips with a file are listed
     return video_of(source, file, clip.key).model_copy(update=said)
 
 
@@ -158,17 +153,11 @@ def _name(uri: str) -> str:
     return stem.removesuffix(".mp4") if dot else name
 
 
-def _annotated(source: Source, dataset: Dataset) -> tuple[dict[str, AnnotatedClip], int]:
-    """All annotated clips by key, and how many are listed again with other content: the first entry counts."""
-    clips: dict[str, AnnotatedClip] = {}
-    conflicting = set()
+def _add_annotated(rows: SourceRows, source: Source, dataset: Dataset) -> None:
+    """All annotated clips: where one is listed again with other content, the first entry counts."""
     try:
-        with ThreadPoolExecutor(READERS) as pool:
-            files = _annotation_files(source, dataset)
-            for found in map_ahead(lambda path: list(dataset.read(path)), files, pool, READERS):
-                for clip in found:
-                    if clips.setdefault(clip.key, clip) != clip:
-                        conflicting.add(clip.key)
+        for clip in _annotated(source, dataset):
+            rows.add_clip(clip, source.frame_rate)
     except AnnotationError as error:
         raise SourceError(f"source.annotations: {error}") from error
     except StorageError as error:
@@ -177,7 +166,17 @@ def _annotated(source: Source, dataset: Dataset) -> tuple[dict[str, AnnotatedCli
         raise SourceError(
             f"source.annotations: cannot read {printable(str(error.filename))}: {error.strerror}"
         ) from error
-    return clips, len(conflicting)
+
+
+def _annotated(source: Source, dataset: Dataset) -> Iterator[AnnotatedClip]:
+    files = _annotation_files(source, dataset)
+    if not dataset.folder:  # a few large files
+        for path in files:
+            yield from dataset.read(path)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        for clips in map_ahead(lambda path: list(dataset.read(path)), files, pool, READERS):
+            yield from clips
 
 
 def _annotation_files(source: Source, dataset: Dataset) -> list[AnyPath]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from pipeline.config import Source
 from pipeline.sources.manifest import Ignored, Listing, SourceError, Video, printable
+from pipeline.sources.rows import FoundFile, SourceRows
 from shards.digests import IMAGE_SUFFIXES, is_frame
 from storage.errors import StorageError
 from storage.path import ObjectPath
@@ -30,31 +31,8 @@ NOT_PERMITTED = frozenset({errno.EACCES, errno.EPERM})
 next run would find, so it ends the build."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A video file, or a directory of frames.
-
-    Attributes:
-        uri: path relative to the source's root, printable.
-        path: the same as the system has it.
-        bytes: size; of a directory, that of its frames.
-        modified_ns: time of change; of a directory, the latest of its frames.
-        is_folder: whether it is a directory of frames.
-    """
-
-    uri: str
-    path: str
-    bytes: int
-    modified_ns: int
-    is_folder: bool = False
-
-
-@dataclass(frozen=True)
-class Found:
-    """The videos below a root, sorted by uri, and what was skipped."""
-
-    files: list[FoundFile]
-    ignored: Ignored
+DANGLING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP})
+"""Errors for a link that leads nowhere."""
 
 
 def list_folder(source: Source) -> Listing:
@@ -63,9 +41,16 @@ def list_folder(source: Source) -> Listing:
     Raises:
         SourceError: the directory is missing, cannot be listed, or holds no video file.
     """
-    found = find_files(source)
-    by_uri = {file.uri: file for file in found.files}
-    return Listing(source.name, list(by_uri), lambda uri: video_of(source, by_uri[uri], uri), found.ignored)
+    rows = SourceRows()
+    walk = walk_of(source)
+    for file in walk.files():
+        rows.add_file(file, file.uri)
+    extent = rows.take_all()
+
+    def videos(key: str | None) -> Iterator[Video]:
+        return (video_of(source, file, file.uri) for file in rows.files(key))
+
+    return Listing(source.name, extent, videos, walk.ignored())
 
 
 def video_of(source: Source, file: FoundFile, key: str) -> Video:
@@ -81,85 +66,51 @@ def video_of(source: Source, file: FoundFile, key: str) -> Video:
     )
 
 
-def find_files(source: Source, is_frames: Callable[[str], bool] = lambda _: False) -> Found:
-    """Find the video files below `source.path`.
+def walk_of(source: Source, is_frames: Callable[[str], bool] = lambda _: False) -> Walk:
+    """A walk through `source.path`.
 
     Args:
         source: where to look.
         is_frames: whether a directory of this name is a video as frames.
 
     Raises:
-        SourceError: the directory is missing, cannot be listed, or holds no video.
+        SourceError: the directory is missing.
     """
     root = source.path.absolute()
-    walk: _Walk | _ObjectWalk
     if isinstance(root, ObjectPath):
-        walk = _ObjectWalk(root, source, is_frames)
-    elif root.is_dir():
-        walk = _Walk(root, source, is_frames)
-    else:
+        return _ObjectWalk(root, source, is_frames)
+    if not root.is_dir():
         raise SourceError(
             f"source.path: {printable(str(root))} is not a directory. Pass the directory that contains the "
             "videos."
         )
-    walk.run()
-    if not walk.files:
-        suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
-        nothing = f"{printable(str(root))} contains no video file ({suffixes}), subdirectories included."
-        raise SourceError(" ".join([f"source.path: {nothing}", *walk.ignored().messages()]))
-    return Found(sorted(walk.files, key=lambda file: file.uri), walk.ignored())
+    return _FolderWalk(root, source, is_frames)
 
 
-class _Walk:
-    """A walk through the directory, with the videos and what it skipped."""
+class Walk(ABC):
+    """A walk through a source, and what it skipped so far."""
 
-    def __init__(self, root: Path, source: Source, is_frames: Callable[[str], bool]) -> None:
-        self._root = root
+    def __init__(self, source: Source, is_frames: Callable[[str], bool]) -> None:
         self._source = source
         self._is_frames = is_frames
         self._suffixes: Counter[str] = Counter()
         self._hidden = self._excluded = 0
         self._unreadable: list[str] = []
-        self.files: list[FoundFile] = []
 
-    def run(self) -> None:
-        """Look at all that is neither hidden nor excluded, through linked directories too, each directory once."""
-        for directory, subdirectories, names in os.walk(self._root, onerror=self._skip, followlinks=True):
-            here = Path(directory)
-            # os.walk descends into this list.
-            subdirectories[:] = [name for name in subdirectories if self._enters(here / name)]
-            for name in names:
-                if name.startswith("."):
-                    self._hidden += 1
-                elif self._is_excluded(uri := self._uri(here / name)) or not _matches(
-                    uri, self._source.include
-                ):
-                    self._excluded += 1
-                else:
-                    self._add(here / name)
+    def files(self) -> Iterator[FoundFile]:
+        """The videos in all that is neither hidden nor excluded.
 
-    def _add(self, path: Path) -> None:
-        """List a file, or count it when it is not a video."""
-        suffix = path.suffix.lower()
-        if suffix not in VIDEO_SUFFIXES:
-            self._suffixes[printable(suffix) or "no suffix"] += 1
-            return
-        size, modified_ns = _size_and_time(path)
-        self.files.append(FoundFile(self._uri(path), self._relative(path), size, modified_ns))
-
-    def _add_frames(self, folder: Path) -> None:
-        if not _matches(self._uri(folder), self._source.include):
-            self._excluded += 1
-            return
-        try:
-            frames = [entry.stat() for entry in os.scandir(folder) if is_frame(entry)]
-        except OSError as error:
-            self._skip(error)
-            return
-        size, modified_ns = sum(f.st_size for f in frames), max((f.st_mtime_ns for f in frames), default=0)
-        self.files.append(
-            FoundFile(self._uri(folder), self._relative(folder), size, modified_ns, is_folder=True)
-        )
+        Raises:
+            SourceError: the source cannot be listed, or holds no video.
+        """
+        found = 0
+        for file in self._walk():
+            found += 1
+            yield file
+        if not found:
+            suffixes, root = ", ".join(sorted(VIDEO_SUFFIXES)), printable(str(self._source.path.absolute()))
+            nothing = f"{root} contains no video file ({suffixes}), subdirectories included."
+            raise SourceError(" ".join([f"source.path: {nothing}", *self.ignored().messages()]))
 
     def ignored(self) -> Ignored:
         """What was skipped so far."""
@@ -170,62 +121,112 @@ class _Walk:
             unreadable=sorted(self._unreadable),
         )
 
-    def _enters(self, directory: Path) -> bool:
-        if directory.name.startswith("."):
+    @abstractmethod
+    def _walk(self) -> Iterator[FoundFile]: ...
+
+    def _is_excluded(self, uri: str) -> bool:
+        return _matches(uri, self._source.exclude)
+
+    def _is_included(self, uri: str) -> bool:
+        return _matches(uri, self._source.include)
+
+
+class _FolderWalk(Walk):
+    """Through a directory, through links too, each directory once."""
+
+    def __init__(self, root: Path, source: Source, is_frames: Callable[[str], bool]) -> None:
+        super().__init__(source, is_frames)
+        self._root = root
+
+    def _walk(self) -> Iterator[FoundFile]:
+        # Not os.walk, which holds the names of a whole directory.
+        waiting = [""]
+        while waiting:
+            folder = waiting.pop()
+            for entry in self._entries(folder):
+                relative = f"{folder}{entry.name}"
+                if _is_directory(entry):
+                    if self._is_left_out(entry.name, relative):
+                        continue
+                    if self._is_frames(entry.name):
+                        yield from self._frames(relative)
+                    elif not _leads_back(self._root / relative):
+                        waiting.append(f"{relative}/")
+                elif self._takes(entry.name, relative):
+                    yield FoundFile(printable(relative), relative, *_size_and_time(entry))
+
+    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
+        try:
+            with os.scandir(self._root / folder) as entries:
+                yield from entries
+        except OSError as error:
+            self._skip(error)
+
+    def _is_left_out(self, name: str, relative: str) -> bool:
+        """Whether a directory is not read; it is counted then."""
+        if name.startswith("."):
+            self._hidden += 1
+            return True
+        if self._is_excluded(f"{printable(relative)}/"):
+            self._excluded += 1
+            return True
+        return False
+
+    def _takes(self, name: str, relative: str) -> bool:
+        """Whether a file is listed; otherwise it is counted."""
+        if name.startswith("."):
             self._hidden += 1
             return False
-        if self._is_excluded(f"{self._uri(directory)}/"):
+        uri = printable(relative)
+        if self._is_excluded(uri) or not self._is_included(uri):
             self._excluded += 1
             return False
-        if self._is_frames(directory.name):
-            self._add_frames(directory)
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix not in VIDEO_SUFFIXES:
+            self._suffixes[printable(suffix) or "no suffix"] += 1
             return False
-        return not _leads_back(directory)
+        return True
+
+    def _frames(self, relative: str) -> Iterator[FoundFile]:
+        """A directory of frames, as a video."""
+        uri = printable(relative)
+        if not self._is_included(uri):
+            self._excluded += 1
+            return
+        try:
+            frames = [entry.stat() for entry in os.scandir(self._root / relative) if is_frame(entry)]
+        except OSError as error:
+            self._skip(error)
+            return
+        size, modified_ns = sum(f.st_size for f in frames), max((f.st_mtime_ns for f in frames), default=0)
+        yield FoundFile(uri, relative, size, modified_ns, is_folder=True)
 
     def _skip(self, error: OSError) -> None:
         directory = Path(str(error.filename))
         if error.errno not in NOT_PERMITTED or directory == self._root:
             raise _cannot_read(error) from error
-        self._unreadable.append(f"{self._uri(directory)}/")
-
-    def _is_excluded(self, uri: str) -> bool:
-        return _matches(uri, self._source.exclude)
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix()
-
-    def _uri(self, path: Path) -> str:
-        return printable(self._relative(path))
+        self._unreadable.append(f"{printable(directory.relative_to(self._root).as_posix())}/")
 
 
-class _ObjectWalk:
-    """The same through the objects below a prefix."""
+class _ObjectWalk(Walk):
+    """Through the objects below a prefix."""
 
     def __init__(self, root: ObjectPath, source: Source, is_frames: Callable[[str], bool]) -> None:
+        super().__init__(source, is_frames)
         self._root = root
-        self._source = source
-        self._is_frames = is_frames
-        self._suffixes: Counter[str] = Counter()
-        self._hidden = self._excluded = 0
         self._frames: dict[str, tuple[int, int]] = {}
-        self.files: list[FoundFile] = []
 
-    def run(self) -> None:
-        """Look at all objects that are neither hidden nor excluded.
-
-        Raises:
-            SourceError: they cannot be listed.
-        """
+    def _walk(self) -> Iterator[FoundFile]:
         try:
             entries = self._root.entries()
         except StorageError as error:
             raise SourceError(f"source.path: {error}") from error
         for entry in entries:
-            self._add(entry)
+            yield from self._files(entry)
         for path, (size, modified_ns) in self._frames.items():
-            self.files.append(FoundFile(printable(path), path, size, modified_ns, is_folder=True))
+            yield FoundFile(printable(path), path, size, modified_ns, is_folder=True)
 
-    def _add(self, entry: Entry) -> None:
+    def _files(self, entry: Entry) -> Iterator[FoundFile]:
         path = PurePosixPath(entry.path)
         video = next((parent for parent in (path, *path.parents) if self._is_frames(parent.name)), path)
         uri = printable(str(video))
@@ -233,22 +234,16 @@ class _ObjectWalk:
             return  # stands for an empty directory
         if any(part.startswith(".") for part in path.parts):
             self._hidden += 1
-        elif _matches(uri, self._source.exclude) or not _matches(uri, self._source.include):
+        elif self._is_excluded(uri) or not self._is_included(uri):
             self._excluded += 1
         elif video != path:
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 size, modified_ns = self._frames.get(str(video), (0, 0))
                 self._frames[str(video)] = (size + entry.size, max(modified_ns, entry.modified_ns))
         elif path.suffix.lower() in VIDEO_SUFFIXES:
-            self.files.append(FoundFile(uri, entry.path, entry.size, entry.modified_ns))
+            yield FoundFile(uri, entry.path, entry.size, entry.modified_ns)
         else:
             self._suffixes[printable(path.suffix.lower()) or "no suffix"] += 1
-
-    def ignored(self) -> Ignored:
-        """What was skipped so far."""
-        return Ignored(
-            suffixes=dict(sorted(self._suffixes.items())), hidden=self._hidden, excluded=self._excluded
-        )
 
 
 def _matches(uri: str, globs: tuple[str, ...]) -> bool:
@@ -261,16 +256,32 @@ def _leads_back(directory: Path) -> bool:
     )
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # as os.walk has it: a file that fails as unreadable when it is opened
+        return False
+
+
+def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
     """Size in bytes and time of change in ns; zeros for a file when only its name can be read."""
     try:
-        # A dangling link has no size of its own: it stays in the manifest and fails as unreadable.
-        facts = path.stat() if path.exists() else path.lstat()
+        facts = _facts(entry)
     except OSError as error:
         if error.errno in NOT_PERMITTED:
             return 0, 0
         raise _cannot_read(error) from error
     return facts.st_size, facts.st_mtime_ns
+
+
+def _facts(entry: os.DirEntry[str]) -> os.stat_result:
+    try:
+        return entry.stat()
+    except OSError as error:
+        if error.errno not in DANGLING:
+            raise
+        # A dangling link has no size of its own: it stays in the manifest and fails as unreadable.
+        return entry.stat(follow_symlinks=False)
 
 
 def _cannot_read(error: OSError) -> SourceError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo
@@ -11,7 +12,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo
 from shards.schema import Attribute, Box, Record, Span
 
 MOST_NAMED = 5
-"""Unreadable directories that a message names."""
+"""Unreadable directories, or clips without a file, that a message names."""
 
 
 def printable(name: str) -> str:
@@ -20,6 +21,8 @@ def printable(name: str) -> str:
     Bytes that are not UTF-8 become `\xNN`, characters that do not print `\uNNNN`, and a backslash
     is doubled, so that the text can be turned back.
     """
+    if name.isprintable() and "\\" not in name:
+        return name
     return "".join(_shown(character) for character in name)
 
 
@@ -113,8 +116,10 @@ class Ignored(Record):
     """Clips that the annotations list again with other content."""
     annotated: int = 0
     """Clips that the annotations of a dataset list."""
-    missing: list[str] = Field(default_factory=list)
+    missing: int = 0
     """Those of them that have no file."""
+    missing_such_as: list[str] = Field(default_factory=list)
+    """The first of these, as many as a message names."""
 
     def messages(self) -> list[str]:
         """One sentence for each kind; none when everything was listed."""
@@ -143,10 +148,10 @@ class Ignored(Record):
             clips = "1 clip is" if self.conflicting == 1 else f"{self.conflicting} clips are"
             sentences.append(f"warning: {clips} annotated twice, differently: the first entry counts.")
         if self.missing:
-            some = ", ".join(self.missing[:MOST_NAMED])
-            more = ", …" if len(self.missing) > MOST_NAMED else ""
+            some = ", ".join(self.missing_such_as)
+            more = ", …" if self.missing > len(self.missing_such_as) else ""
             sentences.append(
-                f"warning: {len(self.missing)} of {self.annotated} annotated clips have no file: {some}{more}."
+                f"warning: {self.missing} of {self.annotated} annotated clips have no file: {some}{more}."
             )
         if self.unreadable:
             listed = ", ".join(self.unreadable[:MOST_NAMED])
@@ -164,27 +169,56 @@ def _videos(count: int) -> str:
     return "1 video file" if count == 1 else f"{count} video files"
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How much a source has.
+
+    Attributes:
+        listed: annotated clips of a dataset, files of a plain folder.
+        videos: those of them that have a file.
+        bytes: size of the files that hold the videos, each file once.
+        seconds: annotated length of the videos; None for a plain folder, where only opening the files would tell.
+        rate_assumed: videos whose length is annotated in frames, without frames a second.
+    """
+
+    listed: int
+    videos: int
+    bytes: int
+    seconds: float | None = None
+    rate_assumed: int = 0
+
+
 class Listing:
     """The videos of one source, sorted by id, and what was ignored while listing them.
 
     Args:
         name: of the source.
-        keys: what the ids end with, sorted.
-        video: makes the video of a key. A source may have a million, so they are made when they are asked for.
+        extent: how much it has.
+        videos: makes the videos, sorted, or only that of a key, with which its id ends. A source may have a
+            million, so they are made one after another.
         ignored: what the source skips.
+        missing: makes the keys of annotated clips without a file.
     """
 
-    def __init__(self, name: str, keys: list[str], video: Callable[[str], Video], ignored: Ignored) -> None:
+    def __init__(
+        self,
+        name: str,
+        extent: Extent,
+        videos: Callable[[str | None], Iterator[Video]],
+        ignored: Ignored,
+        missing: Callable[[], list[str]] = list,
+    ) -> None:
         self.name = name
+        self.extent = extent
         self.ignored = ignored
-        self._keys = keys
-        self._video = video
+        self.missing = missing
+        self._videos = videos
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return self.extent.videos
 
     def __iter__(self) -> Iterator[Video]:
-        return map(self._video, self._keys)
+        return self._videos(None)
 
     @property
     def videos(self) -> list[Video]:
@@ -194,7 +228,7 @@ class Listing:
     def find(self, video_id: str) -> Video | None:
         """The video of an id, if it is listed."""
         source, _, key = video_id.partition("/")
-        return self._video(key) if source == self.name and key in self._keys else None
+        return next(self._videos(key), None) if source == self.name else None
 
 
 class Manifest(Record):
@@ -202,6 +236,8 @@ class Manifest(Record):
 
     videos: list[Video]
     ignored: dict[str, Ignored] = Field(default_factory=dict)
+    without_file: dict[str, list[str]] = Field(default_factory=dict)
+    """The keys of annotated clips without a file, by source; sources that have all are left out."""
 
     @classmethod
     def of(cls, listings: Iterable[Listing]) -> Manifest:
@@ -211,11 +247,8 @@ class Manifest(Record):
         return cls.model_construct(
             videos=[video for listing in ordered for video in listing],
             ignored={listing.name: listing.ignored for listing in ordered},
+            without_file={listing.name: listing.missing() for listing in ordered if listing.ignored.missing},
         )
-
-    def missing(self) -> dict[str, list[str]]:
-        """The keys of annotated clips without a file, by source; sources that have all are left out."""
-        return {name: ignored.missing for name, ignored in self.ignored.items() if ignored.missing}
 
     def messages(self) -> list[str]:
         """One sentence for each kind of what was ignored; the source is named where there are several."""

@@ -63,7 +63,7 @@ finally:
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ((), ["build", "verify", "report", "demo-clips", "models", "WebDataset shards"]),
+        ((), ["build", "plan", "verify", "report", "demo-clips", "models", "WebDataset shards"]),
         (
             ("build",),
             [
@@ -78,6 +78,7 @@ finally:
                 "130",
             ],
         ),
+        (("plan",), ["Opens no video and needs no weights", "--rates", "--json", "Example: mfhq plan"]),
         (("verify",), ["Exit code 0: no errors", "Example: mfhq verify /data/mfhq"]),
         (("explain",), ["mfhq explain /data/mfhq -- -2KGPYEFnsU_8"]),
         (("report",), ["opens without a network", "Example: mfhq report /data/mfhq"]),

@@ -7,12 +7,13 @@ from typing import get_args
 
 import pytest
 
-from pipeline.config import Config, Run, digest
+from pipeline.config import Config, PlanConfig, Run, digest
 from settings.loading import load_workflow
 from settings.section import ConfigError, differences
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 EMBEDDED = WORKFLOWS / "curate_embedded.yaml"
+MIX = WORKFLOWS / "curate_mfhq.yaml"
 SET = ["source.path=/data/clips", "output=/data/mfhq"]
 LIBRARIES = {"decord": "1"}
 WEIGHTS = {"yunet": "00", "sface": "11"}
@@ -37,11 +38,36 @@ def rejection(*overrides: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("workflow", sorted(WORKFLOWS.glob("curate_*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "workflow", sorted({*WORKFLOWS.glob("curate_*.yaml")} - {MIX}), ids=lambda path: path.stem
+)
 def test_each_workflow_that_is_shipped_needs_only_a_source_and_an_output(workflow: Path) -> None:
     config = load_workflow(workflow, SET, Config)
     assert config.source.path == Path("/data/clips")
     assert config.output == Path("/data/mfhq")
+
+
+def test_the_papers_mix_needs_a_path_of_each_dataset_that_is_not_left_out() -> None:
+    kinds = ("celebv-hq", "vfhq", "talkinghead-1kh", "celebv-text")
+    paths = [f"sources.{kind}.path=/data/{kind}" for kind in kinds]
+    config = load_workflow(MIX, [*paths, "output=/data/mfhq"], Config)
+    assert [source.name for source in config.all_sources] == list(kinds)
+    assert [source.path for source in config.all_sources] == [Path("/data") / kind for kind in kinds]
+    settings = load_workflow(WORKFLOWS / "curate_paper.yaml", SET, Config).defining()
+    assert config.defining() | {"sources": None} == settings | {"sources": None}
+
+    without = load_workflow(MIX, [*paths[:1], *paths[2:], "sources.vfhq=null", "output=/data/mfhq"], Config)
+    assert [source.name for source in without.all_sources] == [kinds[0], *kinds[2:]]
+    with pytest.raises(ConfigError, match=r"sources\.vfhq\.path: not set"):
+        load_workflow(MIX, [*paths[:1], *paths[2:], "output=/data/mfhq"], Config)
+
+
+def test_a_plan_needs_no_output_and_checks_one_that_is_given() -> None:
+    assert load_workflow(EMBEDDED, ["source.path=/data/clips"], PlanConfig).output is None
+    with pytest.raises(ConfigError, match="output: not set"):
+        load_workflow(EMBEDDED, ["source.path=/data/clips"], Config)
+    with pytest.raises(ConfigError, match=r"output: /data/clips/out is inside source\.path"):
+        load_workflow(EMBEDDED, ["source.path=/data/clips", "output=/data/clips/out"], PlanConfig)
 
 
 def test_an_override_wins_over_the_file_and_is_read_as_yaml() -> None:

@@ -13,17 +13,19 @@ CelebV-Text's README shows it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.sources.annotations.clip import BEYOND, YOUTUBE_ID, AnnotatedClip, AnnotationError
+from pipeline.sources.annotations.json_reader import JsonReader
 from shards.schema import Attribute
 from storage.path import AnyPath
 
+META = "meta_info"
 SETS = ("clips", "clips_set1", "clips_set2")
 
 
@@ -76,21 +78,66 @@ def read_celebv(path: AnyPath) -> Iterator[AnnotatedClip]:
         AnnotationError: the file, or an entry, is not in the format.
         OSError: it cannot be read.
     """
+    meta, sets = _outline(path)
+    names = _validated(_Meta, meta, path, "meta_info")
+    for key, entry in _entries(path, sets):
+        yield _clip(path, key, entry, names)
+
+
+def _outline(path: AnyPath) -> tuple[Any, set[str]]:
+    """The value of `meta_info`, which may come last, and the names of the objects that hold the entries."""
+    no_entries = AnnotationError(path, "the whole file", "expected an object with one entry for each clip")
+    meta: Any = None
+    sets: set[str] = set()
+    others = 0
+    with _opened(path) as reader:
+        if reader.peek() != "{":
+            reader.value()
+            raise AnnotationError(path, "the whole file", "expected an object")
+        for name in reader.members():
+            if name in SETS:
+                sets.add(name)
+                if reader.peek() != "{" or not sum(1 for _ in _values(reader)):
+                    raise no_entries
+            elif name == META:
+                meta = reader.value()
+            else:
+                reader.value()
+                others += 1
+        reader.end()
+    if meta is not None and not sets:
+        raise AnnotationError(path, "the whole file", f"has `{META}` but no `clips`")
+    if not sets and not others:
+        raise no_entries
+    return {} if meta is None else meta, sets
+
+
+def _entries(path: AnyPath, sets: set[str]) -> Iterator[tuple[str, Any]]:
+    """The entries in the objects `sets`, or else all that the file holds."""
+    with _opened(path) as reader:
+        for name in reader.members():
+            if name in sets:
+                yield from _values(reader)
+            elif sets:
+                reader.value()
+            else:
+                yield name, reader.value()
+
+
+def _values(reader: JsonReader) -> Iterator[tuple[str, Any]]:
+    for name in reader.members():
+        yield name, reader.value()
+
+
+@contextmanager
+def _opened(path: AnyPath) -> Iterator[JsonReader]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield JsonReader(file)
+    except AnnotationError:
+        raise
     except (ValueError, RecursionError) as error:
         raise AnnotationError(path, "the whole file", f"not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise AnnotationError(path, "the whole file", "expected an object")
-    names = _validated(_Meta, content.get("meta_info", {}), path, "meta_info")
-    if "meta_info" in content and not any(name in content for name in SETS):
-        raise AnnotationError(path, "the whole file", "has `meta_info` but no `clips`")
-    sets = [content[name] for name in SETS if name in content] or [content]
-    for entries in sets:
-        if not isinstance(entries, dict) or not entries:
-            raise AnnotationError(path, "the whole file", "expected an object with one entry for each clip")
-        for key, entry in entries.items():
-            yield _clip(path, key, entry, names)
 
 
 Read = TypeVar("Read", bound=_Part)

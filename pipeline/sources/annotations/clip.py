@@ -40,6 +40,24 @@ class AnnotatedClip:
     person: str | None = None
     attributes: tuple[Attribute, ...] = ()
 
+    @property
+    def has_no_rate(self) -> bool:
+        """Whether its length is annotated in frames only."""
+        return self.frames is not None and self.frame_rate is None
+
+    def seconds(self, frame_rate: float) -> float:
+        """Its annotated length; `frame_rate` is assumed where the annotation has frames and no rate.
+
+        Raises:
+            ValueError: it has neither seconds nor frames.
+        """
+        if self.span_s is not None:
+            return self.span_s[1] - self.span_s[0]
+        if self.frames is None:
+            raise ValueError(f"{self.key} has neither seconds nor frames")
+        first, last = self.frames
+        return (last - first + 1) / (self.frame_rate or frame_rate)
+
 
 class AnnotationError(ValueError):
     """An annotation file deviates from its format.
