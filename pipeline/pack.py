@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
@@ -33,9 +32,6 @@ from shards.writer import write_dataset
 from storage.ahead import map_ahead
 from storage.path import AnyPath
 
-AHEAD = 8
-"""Finished videos whose samples are read and wait to be written, at most."""
-
 
 @frozen_heap()
 def pack(
@@ -57,7 +53,7 @@ def pack(
         OutOfSpace: the disk is full.
     """
     try:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(plan.staging.readers) as pool:
             return _pack(config, weights, plan, reporter, pool)
     except DamagedStagedFile as error:
         damaged = [video for video in plan.manifest.videos if not plan.staging.is_readable(video)]
@@ -112,7 +108,9 @@ def _pack(
     outcomes: list[VideoOutcome] = []
     identities: list[Identity] = []
     for video, (outcome, found) in zip(
-        plan.manifest.videos, map_ahead(plan.staging.records, plan.manifest.videos, pool, AHEAD), strict=True
+        plan.manifest.videos,
+        map_ahead(plan.staging.records, plan.manifest.videos, pool, 4 * plan.staging.readers),
+        strict=True,
     ):
         outcomes.append(_in_present_words(outcome, video))
         identities += [_for_linking(identity, outcomes[-1]) for identity in found]
@@ -232,7 +230,7 @@ def _samples(
         return [_sample(staged[key], outcome, assignment.placements[key]) for key in keys]
 
     by_video = (list(keys) for _, keys in groupby(order, key=lambda key: of_video[key].video_id))
-    for samples in map_ahead(of_one_video, by_video, pool, AHEAD):
+    for samples in map_ahead(of_one_video, by_video, pool, 4 * staging.readers):
         yield from samples
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,6 +17,7 @@ from pipeline.sources.dataset import list_sources
 from pipeline.sources.manifest import Manifest, SourceError, Video
 from pipeline.staging import Staging
 from shards.atomic import OutOfSpace
+from storage.ahead import map_ahead
 
 MOST_BLOCKS = 20_000
 """Ray's scheduler slows down with many more blocks; beyond this, a block holds several videos."""
@@ -65,7 +67,10 @@ class BuildPlan:
 
     def seconds(self) -> dict[str, dict[str, float]]:
         """The time of each video, by step; empty for those that could not be analysed."""
-        return {video.video_id: self.staging.seconds(video) for video in self.manifest.videos}
+        videos, readers = self.manifest.videos, self.staging.readers
+        with ThreadPoolExecutor(readers) as pool:
+            seconds = map_ahead(self.staging.seconds, videos, pool, 4 * readers)
+            return {video.video_id: spent for video, spent in zip(videos, seconds, strict=True)}
 
 
 def plan_build(

@@ -12,6 +12,7 @@ change: what was replaced is curated again, and two workers that write the same 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from pipeline.stages.finalize import FinalizedVideo
 from shards.atomic import remove_temporaries, write_parquet
 from shards.schema import VideoOutcome
 from storage.path import AnyPath, ObjectPath
+from storage.store import PARALLEL
 
 FOLDER = ".staging"
 STARTS = "starts"
@@ -147,6 +149,24 @@ class Staging:
         """Those of `videos` that are done."""
         there = set[str]().union(*map(_names, (self.folder, *self.kept)))
         return [video for video in videos if _name(video) in there]
+
+    def sizes(self, videos: list[Video]) -> dict[str, int]:
+        """Bytes of the files of the finished videos, by id."""
+        by_name: dict[str, int] = {}
+        for folder in (*reversed(self.kept), self.folder):
+            if isinstance(folder, ObjectPath):
+                by_name |= {entry.path: entry.size for entry in folder.entries()}
+            else:
+                by_name |= {
+                    f"{path.parent.name}/{path.name}": path.stat().st_size
+                    for path in folder.glob("??/*.parquet")
+                }
+        return {video.video_id: by_name[_name(video)] for video in videos if _name(video) in by_name}
+
+    @property
+    def readers(self) -> int:
+        """How many files are worth reading at a time: from an object store, each waits for its answers."""
+        return PARALLEL if isinstance(self.folder, ObjectPath) else len(os.sched_getaffinity(0))
 
     def folders_of(self, videos: list[Video]) -> list[AnyPath]:
         """The directories that hold at least one of the finished `videos`, this one first."""

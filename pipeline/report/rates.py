@@ -16,7 +16,6 @@ from shards.atomic import write_bytes
 from shards.canonical import indented_json
 from shards.layout import VIDEOS
 from shards.reader import Dataset
-from storage.path import size_of
 
 _COLUMNS = ("video_id", "source", "bytes", "duration_s", "span_s", "identities")
 
@@ -34,7 +33,7 @@ def write_rates(config: Config, plan: BuildPlan, seconds: Seconds) -> None:
     """
     dataset = Dataset.open(config.output)
     videos = dataset.table(VIDEOS, _COLUMNS)
-    staged = {video.video_id: size_of(plan.staging.path(video)) or 0 for video in plan.manifest.videos}
+    staged = plan.staging.sizes(plan.manifest.videos)
     every = _rate(videos, seconds, staged)
     if every is None:
         return
