@@ -27,6 +27,8 @@ from shards.schema import Attribute
 from storage.path import AnyPath
 
 META = "meta_info"
+DEEPEST = 12
+"""Levels of a file that is read; an entry has six."""
 SETS = ("clips", "clips_set1", "clips_set2")
 
 
@@ -95,15 +97,18 @@ def _outline(path: AnyPath) -> tuple[list[str], bool]:
     The file is read as a stream: parsed as a whole, it takes six times its size.
     """
     found: dict[str, bool] = {}
+    name, depth = "", 0
     with _opened(path) as file:
-        events = ijson.parse(file)
-        if next(events)[1] != "start_map":
-            raise AnnotationError(path, "the whole file", "expected an object")
-        for prefix, event, value in events:
-            if event == "map_key" and not prefix:
-                found[value] = False
-            elif event == "map_key" and prefix in SETS:
-                found[prefix] = True
+        for event, value in ijson.basic_parse(file):
+            if not depth and event != "start_map":
+                raise AnnotationError(path, "the whole file", "expected an object")
+            depth += event.startswith("start_") - event.startswith("end_")
+            if depth > DEEPEST:
+                raise AnnotationError(path, f"entry {name!r}", f"more than {DEEPEST} levels deep")
+            if event == "map_key" and depth == 1:
+                name, found[value] = value, False
+            elif event == "map_key" and depth == 2:
+                found[name] = True
     sets = [name for name in SETS if name in found]
     if META in found and not sets:
         raise AnnotationError(path, "the whole file", f"has `{META}` but no `clips`")

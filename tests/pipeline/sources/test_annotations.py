@@ -73,7 +73,7 @@ def test_a_box_in_pixels_waits_for_the_size_of_the_frame(tmp_path: Path) -> None
         ("{", r"info\.json, the whole file: not JSON"),
         ("[]", "the whole file: expected an object"),
         ("[" * 100_000, "the whole file: expected an object"),
-        ('{"a": ' + "[" * 100_000, "the whole file: not JSON"),
+        ('{"a": ' + "[" * 100_000, "entry 'a': more than 12 levels deep"),
         (
             {"meta_info": {"action_mapping": 5}, "clips": {"-abc_DEF012_1": ENTRY}},
             "meta_info: action_mapping: ",
