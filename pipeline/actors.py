@@ -108,6 +108,8 @@ class Analyse:
                     detail = " ".join(f"{type(error).__name__}: {error}".split())
                     found = failed(video, Rejection(Reason.INTERNAL_ERROR, detail))
                 yield video, found
+                # Whoever took the result has it: the end of this process would be another part's fault.
+                self._staging.forget_starts(video)
 
 
 class Choose:
@@ -161,10 +163,26 @@ class Curate:
     def __init__(self, config: Config, weights: Weights, staging: Staging) -> None:
         self._analyse = Analyse(config, weights, staging)
         self._choose = Choose(config, weights, staging)
+        self._staging = staging
 
     def __call__(self, row: Row) -> Iterator[Row]:
         """Curate the videos of a row: a row for each."""
-        return map(self._choose, self._analyse(row))
+        texts = row["videos"]
+        if len(texts) > 1:
+            # When this process was started again, parts that the one before has staged are done.
+            done = [text for text in texts if self._is_done(Video.model_validate_json(text))]
+            yield from map(self._done, done)
+            texts = [text for text in texts if text not in done]
+        if texts:
+            yield from map(self._choose, self._analyse(row | {"videos": texts}))
+
+    def _is_done(self, video: Video) -> bool:
+        return self._staging.path(video).is_file()
+
+    def _done(self, text: str) -> Row:
+        video = Video.model_validate_json(text)
+        status = self._staging.outcome(video).status.value
+        return {"video_id": video.video_id, "status": status, "message": "", "fault": "", "unenforced": ""}
 
 
 def _columns(analysis: str, images: list[CandidateImage]) -> Row:

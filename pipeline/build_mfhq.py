@@ -84,11 +84,10 @@ def _run(
     # One outcome for each video, in the staging area.
     if plan.todo:
         check_nothing_erased(config.output)
-        curate(config, weights, plan, reporter)
+        curate(config, weights, plan, reporter, check_lock)
 
-    check_lock()
     # All outcomes together decide on persons and splits; then the shards, in canonical order.
-    metadata = pack(config, weights, plan, reporter)
+    metadata = pack(config, weights, plan, reporter, check_lock)
     confirm(config.output)
 
     # The build is complete only after a reader has checked every byte.
@@ -126,14 +125,23 @@ def load_build_weights(config: Config) -> Weights:
     return weights
 
 
-def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> None:
+def curate(
+    config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, check_lock: Callable[[], None]
+) -> None:
     """Curate the unfinished videos on the cluster, largest first.
+
+    Args:
+        config: of the build.
+        weights: the networks used.
+        plan: names the videos.
+        reporter: shows progress.
+        check_lock: raises BuildError once another build has the output.
 
     Raises:
         BuildError: the cluster cannot run the build, or a step failed that is no single video's fault.
     """
     with cluster.session():
-        _curate(config, weights, plan, reporter)
+        _curate(config, weights, plan, reporter, check_lock)
     if lost := unstaged(plan):
         raise BuildError(
             f"{len(lost)} videos, such as {lost[0].video_id}, were curated, but {config.output} does not contain "
@@ -142,7 +150,9 @@ def curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter
         )
 
 
-def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter) -> None:
+def _curate(
+    config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, check_lock: Callable[[], None]
+) -> None:
     import ray.data  # after cluster.session() began, which sets how Ray starts
     from ray.data import ActorPoolStrategy
 
@@ -179,6 +189,7 @@ def _curate(config: Config, weights: Weights, plan: BuildPlan, reporter: Reporte
         counts: Counter[str] = Counter()
         unenforced = {""}
         for outcome in outcomes.iter_rows():
+            check_lock()
             if outcome["fault"]:
                 raise BuildError(outcome["fault"])
             if outcome["unenforced"] not in unenforced:
@@ -200,8 +211,13 @@ def check(output: AnyPath, metadata: DatasetMetadata, reporter: Reporter) -> Non
         BuildError: the dataset is not sound.
     """
     identities = sum(metadata.counts.identities.values())
-    with reporter.bar("verify", identities) as advance:
-        findings = verify(output, lambda done: advance(done, ""))
+    try:
+        with reporter.bar("verify", identities) as advance:
+            findings = verify(output, lambda done: advance(done, ""))
+    except OSError as error:
+        raise BuildError(
+            f"cannot read the dataset back: {error}. The same command again continues"
+        ) from error
     if findings:
         listed = "\n  ".join(str(finding) for finding in findings[:20])
         raise BuildError(

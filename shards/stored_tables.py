@@ -17,6 +17,7 @@ from shards.reader import read_table
 from shards.record_checks import validate_video
 from shards.schema import IMAGES_PER_IDENTITY, Status, VideoOutcome
 from shards.tables import SCHEMAS, Row, rows_of, video_outcome
+from storage.errors import is_of_storage
 from storage.path import AnyPath, local_copy
 
 
@@ -116,6 +117,8 @@ def _load(path: AnyPath, schema: pa.Schema, findings: Findings, *, newer_minor: 
         with local_copy(path) as file:
             written = pq.read_schema(file).remove_metadata()
     except (DatasetError, OSError, ValueError) as error:
+        if is_of_storage(error):
+            raise
         findings.add(Check.BAD_TABLE, name, str(error))
         return None
     if not newer_minor and not written.equals(schema):

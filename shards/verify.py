@@ -41,6 +41,7 @@ from shards.sample_checks import CheckedSample, FoundSample, check_sample
 from shards.schema import IMAGES_PER_IDENTITY, IdentityRecord, Split
 from shards.stored_tables import StoredTables
 from shards.tar import Fault, Member, members
+from storage.errors import is_of_storage
 from storage.path import AnyPath, local_copy
 
 AHEAD = 32
@@ -58,6 +59,9 @@ def verify(root: AnyPath, progress: Callable[[int], None] | None = None) -> list
     Args:
         root: directory of the dataset.
         progress: called after each sample with the number checked so far.
+
+    Raises:
+        StorageError: the object store cannot be read, or the temporary directory is full.
     """
     findings = Findings()
     metadata: DatasetMetadata | None = None
@@ -66,6 +70,8 @@ def verify(root: AnyPath, progress: Callable[[int], None] | None = None) -> list
     except UnsupportedVersion as error:
         return [Finding(Check.UNSUPPORTED_VERSION, DATASET_JSON, str(error))]
     except (DatasetError, OSError) as error:
+        if is_of_storage(error):
+            raise
         findings.add(Check.BAD_METADATA, DATASET_JSON, str(error))
     newer_minor = metadata is not None and check_version(metadata.format_version)
     stored = StoredTables(root, metadata, findings, newer_minor=newer_minor)
@@ -119,6 +125,8 @@ class _Walker:
                     self._settle(most=0)
                 sha256, size = digest.result()
         except OSError as error:
+            if is_of_storage(error):
+                raise
             self._findings.add(Check.UNREADABLE_FILE, name, str(error))
             return
         if entry is None:
@@ -265,6 +273,8 @@ def _check_tables(root: AnyPath, metadata: DatasetMetadata, stored: StoredTables
         try:
             sha256, size = _digest(path)
         except OSError as error:
+            if is_of_storage(error):
+                raise
             findings.add(Check.UNREADABLE_FILE, name, str(error))
             continue
         if (sha256, size) != (entry.sha256, entry.bytes):

@@ -15,7 +15,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 
-from shards.atomic import TEMPORARY, open_atomic, remove_file, remove_temporaries, write_bytes
+from shards.atomic import (
+    TEMPORARY,
+    open_atomic,
+    remove_file,
+    remove_files,
+    remove_temporaries,
+    write_bytes,
+)
 from shards.canonical import model_json
 from shards.layout import (
     DATASET_JSON,
@@ -59,6 +66,7 @@ def write_dataset(
     name: str = "mfhq",
     version: str = "1.0.0",
     progress: Callable[[int], None] | None = None,
+    check_lock: Callable[[], None] = lambda: None,
 ) -> DatasetMetadata:
     """Write a whole dataset into `root`, in place of one that is there.
 
@@ -72,6 +80,8 @@ def write_dataset(
         name: of the dataset; it does not change the names of files.
         version: of the dataset, a semantic version.
         progress: called after each sample with the number written so far.
+        check_lock: called before anything is removed, after each sample and before dataset.json is written; raises
+            once another writer has `root`.
 
     Returns:
         The content of dataset.json.
@@ -84,6 +94,7 @@ def write_dataset(
     """
     by_id = _checked_videos(videos)
     model_json(provenance)
+    check_lock()
     _clear(root)
     tally = _Tally()
     shards: list[ShardEntry] = []
@@ -100,6 +111,7 @@ def write_dataset(
                     index.add(tar.add(sample.record.key, sample.members))
                     _add_all(images, image_rows(sample.record))
                     tally.written += 1
+                    check_lock()
                     if progress is not None:
                         progress(tally.written)
                 shards.append(tar.end())
@@ -122,6 +134,7 @@ def write_dataset(
         tables={role: table_entry(root, table_name(role), count) for role, count in written.items()},
         provenance=provenance,
     )
+    check_lock()
     _commit(root / DATASET_JSON, encode_metadata(metadata))
     return metadata
 
@@ -134,7 +147,7 @@ def _commit(path: AnyPath, data: bytes) -> None:
     """
     if not isinstance(path, ObjectPath):
         write_bytes(path, data)
-    elif not path.bucket.create(path.key, data):
+    elif path.bucket.create(path.key, data) is None:
         raise FileExistsError(
             errno.EEXIST, "another build has written its dataset there in the meantime", str(path)
         )
@@ -272,8 +285,7 @@ def _clear(root: AnyPath) -> None:
         names += [path.name for path in root.iterdir() if is_table_name(path.name)]
     for folder in (root, *(root / split.value for split in Split)):
         remove_temporaries(folder)
-    for name in names:
-        (root / name).unlink(missing_ok=True)
+    remove_files(root, names)
 
 
 def _add_all(writer: RowWriter, rows: Iterable[Row]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from storage.ahead import map_ahead
-from storage.errors import NoSuchFile
+from storage.errors import NoSuchFile, StorageError
 from storage.places import CREATE, OVERWRITE, Entry, Objects, open_objects
 from storage.store import CHUNK, PARALLEL, RETRY_S, Store
 
@@ -42,8 +43,8 @@ class Bucket(Store):
         Raises:
             StorageError: it cannot be listed.
         """
-        # A page that fails ends the listing, so it is tried as a whole.
-        yield from self._patiently(f"{folder}/", lambda: list(self._place.entries(folder)))
+        # A page that fails ends the listing: obstore tries each page by itself, and this all of them.
+        yield from self._patiently(f"{folder}/", lambda: list(self._objects.entries(folder)))
 
     def names(self, folder: str = "") -> list[str]:
         """Names of the objects and prefixes directly below a prefix, sorted.
@@ -61,23 +62,38 @@ class Bucket(Store):
         """
         return self._patiently(f"{folder}/", lambda: self._objects.holds(folder))
 
-    def fetch(self, path: str, target: Path, size: int | None = None) -> None:
+    def facts(self, path: str) -> Entry | None:
+        """Size and time of change of an object; None when it is not there.
+
+        Raises:
+            StorageError: they cannot be learned.
+        """
+        try:
+            return self._patiently(path, lambda: self._objects.facts(path))
+        except NoSuchFile:
+            return None
+
+    def fetch(self, path: str, target: Path) -> Entry:
         """Copy an object into a file of this machine.
 
         Args:
             path: of the object.
             target: the file; it is replaced.
-            size: of the object in bytes, when it is known.
+
+        Returns:
+            Size and time of change of the object.
 
         Raises:
             NoSuchFile: there is no such object.
-            StorageError: it cannot be read.
+            StorageError: it cannot be read, or it was replaced meanwhile.
             OSError: the file cannot be written.
         """
-        found = self.size(path) if size is None else size
+        found = self.facts(path)
         if found is None:
+            # The answer to a request for the size has no room for the reason, such as a missing bucket.
+            self.range(path, 0, 1)
             raise NoSuchFile(f"{self.root} has no {path}", f"{self.root}/{path}")
-        length = found
+        length = found.size
 
         def part(start: int) -> bytes | memoryview:
             return self.range(path, start, min(CHUNK, length - start))
@@ -85,6 +101,10 @@ class Bucket(Store):
         with target.open("wb") as file, ThreadPoolExecutor(PARALLEL) as pool:
             for data in map_ahead(part, range(0, length, CHUNK), pool, PARALLEL):
                 file.write(data)
+        # Ranges of two versions would make a file that never was.
+        if length > CHUNK and self.facts(path) != found:
+            raise StorageError(f"{self.root}/{path} was replaced while it was read", f"{self.root}/{path}")
+        return found
 
     def write(self, path: str, data: bytes | Path) -> None:
         """Write an object, in place of one that is there.
@@ -98,44 +118,42 @@ class Bucket(Store):
         """
         self._patiently(path, lambda: self._objects.write(path, data, OVERWRITE), done="written")
 
-    def create(self, path: str, data: bytes) -> bool:
-        """Write an object where there is none; False where there is another one.
+    def create(self, path: str, data: bytes) -> str | None:
+        """Write an object where there is none; None where there is another one.
+
+        Returns:
+            The version that was written.
 
         Raises:
             StorageError: it cannot be written.
         """
-        from obstore.exceptions import AlreadyExistsError
+        return self._written_once(path, data, CREATE)
 
+    def replace(self, path: str, data: bytes, version: str) -> str | None:
+        """Write an object in place of one version of it; None where another is there, or none.
+
+        Returns:
+            The version that was written.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        return self._written_once(path, data, version)
+
+    def _written_once(self, path: str, data: bytes, mode: str) -> str | None:
+        from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
+
+        refused = (AlreadyExistsError, NotFoundError, PreconditionError, FileNotFoundError)
         try:
-            self._patiently(
-                path, lambda: self._objects.write(path, data, CREATE), (AlreadyExistsError,), done="written"
+            return self._patiently(
+                path, lambda: self._objects.write(path, data, mode), refused, done="written"
             )
-        except AlreadyExistsError:
+        except refused:
             # It may be ours: the answer to a try before was lost.
-            return self.whole(path) == data
-        return True
-
-    def replace(self, path: str, data: bytes, version: str) -> bool:
-        """Write an object in place of one version of it; False where another is there.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        from obstore.exceptions import NotFoundError, PreconditionError
-
-        try:
-            self._patiently(
-                path,
-                lambda: self._objects.write(path, data, version),
-                (PreconditionError, NotFoundError, FileNotFoundError),
-                done="written",
-            )
-        except (PreconditionError, NotFoundError, FileNotFoundError):
             try:
-                return self.whole(path) == data
+                return self.version(path) if self.whole(path) == data else None
             except NoSuchFile:
-                return False
-        return True
+                return None
 
     def version(self, path: str) -> str | None:
         """What changes with every write of an object; None when it is not there.
@@ -148,26 +166,21 @@ class Bucket(Store):
         except NoSuchFile:
             return None
 
-    def modified_ns(self, path: str) -> int | None:
-        """Time of change of an object; None when it is not there.
-
-        Raises:
-            StorageError: it cannot be learned.
-        """
-        try:
-            return self._patiently(path, lambda: self._objects.modified_ns(path))
-        except NoSuchFile:
-            return None
-
-    def delete(self, paths: list[str]) -> None:
+    def delete(self, paths: Sequence[str]) -> None:
         """Remove objects; those that are not there are no error.
 
         Raises:
             StorageError: they cannot be removed.
         """
         for start in range(0, len(paths), MOST_DELETED):
-            some = paths[start : start + MOST_DELETED]
+            some = list(paths[start : start + MOST_DELETED])
             try:
-                self._patiently(some[0], lambda some=some: self._objects.delete(some), done="removed")  # type: ignore[misc]
+                self._delete(some)
             except NoSuchFile:
-                continue
+                # A store may say so of one of them, and leave the rest.
+                for path in some:
+                    with suppress(NoSuchFile):
+                        self._delete([path])
+
+    def _delete(self, paths: list[str]) -> None:
+        self._patiently(paths[0], lambda: self._objects.delete(paths), done="removed")

@@ -44,3 +44,12 @@ class NoSuchFile(StorageError, FileNotFoundError):  # noqa: N818 - names the eve
 
 class Stopped(Exception):  # noqa: N818 - names what happened, which is no error
     """Reading was given up, because nobody waits for the bytes any more."""
+
+
+def is_of_storage(error: Exception) -> bool:
+    """Whether an error is that of an object store or of a full disk, and tells nothing of the file."""
+    if isinstance(error, NoSuchFile):
+        return False
+    return isinstance(error, StorageError) or (
+        isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    )

@@ -14,8 +14,9 @@ from storage.errors import NoSuchFile, StorageError
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
+_ADDRESS = re.compile(r"\S+://\S+")
 _WORTH_ANOTHER_TRY = {408, 425, 429}
-_METADATA_SERVICES = ("169.254.", "metadata.google", "token request")
+_METADATA_SERVICE = re.compile(r"://(?:169\.254\.|metadata\.google)")
 
 
 class Transient(Exception):  # noqa: N818 - says what kind of failure it is
@@ -26,11 +27,20 @@ def judged(root: str, path: str, error: Exception) -> Exception:
     """What to raise for an error met while reading a file: `Transient`, or the words that end the run."""
     from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
-    text, reason, variables = str(error), reason_of(error), credentials_of(root)
+    # Without addresses: a key may hold any words.
+    text = _ADDRESS.sub("<address>", str(error))
+    reason, variables = reason_of(error), credentials_of(root)
     status = _STATUS.search(text)
-    if any(service in text for service in _METADATA_SERVICES):
+    if _METADATA_SERVICE.search(str(error)) or "token request" in text:
         # Where there is such a service it may be away for a moment.
         return Transient(f"no credentials were found: set {variables} in the environment")
+    if "invalid path" in text.lower() or type(error).__name__ == "InvalidPathError":
+        shown = ascii(text.splitlines()[0])[1:-1][-160:]
+        words = (
+            f"{root}: the key of an object cannot be read ({shown}). Rename the object, or give an address that "
+            "does not hold it"
+        )
+        return StorageError(words, f"{root}/{path}", errno.EINVAL)
     if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
         return NoSuchFile(f"{root} has no {path}", f"{root}/{path}")
     if "NoSuchBucket" in text:

@@ -6,6 +6,7 @@ and renames, has no method here: a file appears whole when `write_bytes` or `sha
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tempfile
@@ -19,8 +20,9 @@ from urllib.parse import urlsplit
 
 from storage.address import check_address, folder_of, is_folder
 from storage.bucket import Bucket
-from storage.errors import AddressError, NoSuchFile
+from storage.errors import AddressError, NoSuchFile, StorageError
 from storage.places import Entry
+from storage.scratch import scratch_folder
 from storage.store import CHUNK
 
 
@@ -253,6 +255,15 @@ def path_of(address: str) -> AnyPath:
     return ObjectPath(f"{parts.scheme}://{parts.netloc}", parts.path)
 
 
+def listed_path(address: str) -> AnyPath:
+    """The path behind the text of one that was listed: a key may hold any character, such as `?` and `#`."""
+    scheme, separator, rest = address.partition("://")
+    if not separator or address.startswith("/"):
+        return Path(address)
+    bucket, _, key = rest.partition("/")
+    return ObjectPath(f"{scheme}://{bucket}", key)
+
+
 def size_of(path: AnyPath) -> int | None:
     """Bytes of a file; None where there is none."""
     if isinstance(path, ObjectPath):
@@ -263,7 +274,8 @@ def size_of(path: AnyPath) -> int | None:
 def modified_ns(path: AnyPath) -> int | None:
     """Time of change of a file; None where there is none."""
     if isinstance(path, ObjectPath):
-        return path.bucket.modified_ns(path.key)
+        found = path.bucket.facts(path.key)
+        return None if found is None else found.modified_ns
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
@@ -282,17 +294,18 @@ def local_copy(path: AnyPath, folder: Path | None = None) -> Iterator[Path]:
 
     Args:
         path: of the file.
-        folder: for the copy; the system's temporary directory when None.
+        folder: for the copy; this process's scratch directory when None.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: it cannot be read, or there is no room for the copy.
         OSError: the copy cannot be written.
     """
     if not isinstance(path, ObjectPath):
         yield path
         return
-    with tempfile.NamedTemporaryFile(prefix="mfhq-", suffix=path.suffix, dir=folder) as copy:
-        path.bucket.fetch(path.key, Path(copy.name))
+    with tempfile.NamedTemporaryFile(suffix=path.suffix, dir=folder or scratch_folder()) as copy:
+        with _room_named():
+            path.bucket.fetch(path.key, Path(copy.name))
         yield Path(copy.name)
 
 
@@ -304,10 +317,23 @@ def open_upload(path: ObjectPath) -> Iterator[IO[bytes]]:
         StorageError: the object cannot be written.
         OSError: the system's temporary directory cannot hold it.
     """
-    with tempfile.NamedTemporaryFile(prefix="mfhq-upload-") as file:
+    with tempfile.NamedTemporaryFile(dir=scratch_folder()) as file:
         yield file
         file.flush()
         path.bucket.write(path.key, Path(file.name))
+
+
+@contextmanager
+def _room_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        folder = tempfile.gettempdir()
+        raise StorageError(
+            f"{folder} is full. Free space there, or set TMPDIR to a larger disk", folder, errno.ENOSPC
+        ) from error
 
 
 @lru_cache(maxsize=64)

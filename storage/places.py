@@ -155,14 +155,15 @@ class Objects:
 
         return str(obstore.head(self._store, path)["e_tag"])
 
-    def modified_ns(self, path: str) -> int:
-        """Time of change of an object."""
+    def facts(self, path: str) -> Entry:
+        """Size and time of change of an object."""
         import obstore
 
-        return int(obstore.head(self._store, path)["last_modified"].timestamp() * 1e9)
+        found = obstore.head(self._store, path)
+        return Entry(path, int(found["size"]), int(found["last_modified"].timestamp() * 1e9))
 
-    def write(self, path: str, data: bytes | Path, mode: str = OVERWRITE) -> None:
-        """Write an object; a large one in parts.
+    def write(self, path: str, data: bytes | Path, mode: str = OVERWRITE) -> str:
+        """Write an object, a large one in parts; returns its version.
 
         Args:
             path: of the object.
@@ -173,7 +174,8 @@ class Objects:
 
         wanted = mode if mode in {OVERWRITE, CREATE} else {"e_tag": mode}
         parts = mode == OVERWRITE and (isinstance(data, Path) or len(data) > PART)
-        obstore.put(self._store, path, data, mode=wanted, use_multipart=parts, chunk_size=PART)
+        found = obstore.put(self._store, path, data, mode=wanted, use_multipart=parts, chunk_size=PART)
+        return str(found["e_tag"])
 
     def delete(self, paths: list[str]) -> None:
         """Remove objects; those that are not there are no error."""

@@ -10,7 +10,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +27,7 @@ from pipeline.sandbox.source import Source
 from pipeline.sandbox.video import SandboxedVideo
 from shards.digests import directory_sha256, is_frame
 from shards.schema import Reason
+from storage.scratch import scratch_folder
 
 CODECS = {".jpg": "mjpeg", ".jpeg": "mjpeg", ".png": "png"}
 """FFmpeg's codec of the frames that are read, by suffix in lower case."""
@@ -112,22 +113,21 @@ def open_frames_folder(
         DecodeFailed: there are no frames, or files of other or several formats.
         MachineFault: the storage is lost, or the temporary directory is full.
     """
-    try:
-        names = frame_names(folder)
-        codec = _codec(names)
-        times_s = np.arange(len(names)) / frame_rate
-        planned = plan(times_s)
-        files = [folder / names[index] for index in planned]
-        with tempfile.NamedTemporaryFile(prefix="mfhq-frames-", suffix=".mov") as made:
-            _write(Path(made.name), files, codec)
-            source = Source(folder, os.open(made.name, os.O_RDONLY | os.O_CLOEXEC))
-            video = SandboxedVideo(decoder, source, timeout_s)
-            try:
-                yield FramesFolder(folder, video, times_s, planned)
-            finally:
-                video.close()
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+    with ExitStack() as stack:
+        try:
+            names = frame_names(folder)
+            codec = _codec(names)
+            times_s = np.arange(len(names)) / frame_rate
+            planned = plan(times_s)
+            made = tempfile.NamedTemporaryFile(suffix=".mov", dir=scratch_folder())  # noqa: SIM115
+            path = Path(stack.enter_context(made).name)
+            _write(path, [folder / names[index] for index in planned], codec)
+            source = Source(folder, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise _unreadable(folder, error) from error
+        video = SandboxedVideo(decoder, source, timeout_s)
+        stack.callback(video.close)
+        yield FramesFolder(folder, video, times_s, planned)
 
 
 def frame_names(folder: Path) -> list[str]:

@@ -17,7 +17,7 @@ from pipeline.sources.manifest import MOST_NAMED, Listing, Manifest, SourceError
 from pipeline.sources.rows import FoundFile, SourceRows
 from storage.ahead import map_ahead
 from storage.errors import StorageError
-from storage.path import AnyPath, path_of
+from storage.path import AnyPath
 
 READERS = 16
 """Annotation files that are read at a time where each clip has one of its own."""
@@ -185,8 +185,8 @@ def _annotation_files(source: Source, dataset: Dataset) -> list[AnyPath]:
         return [given]
     folders = [given] if given is not None else list(_official_folders(source, dataset))
     for folder in folders:
-        if found := sorted(map(str, folder.glob(dataset.annotations))):
-            return [path_of(path) for path in found]
+        if names := sorted(path.name for path in folder.glob(dataset.annotations)):
+            return [folder / name for name in names]
     if given is None and not dataset.needs_annotations:
         return []
     where = " and ".join(printable(str(folder)) for folder in folders)

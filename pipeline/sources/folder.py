@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.config import Source
 from pipeline.sources.manifest import Ignored, Listing, SourceError, Video, printable
 from pipeline.sources.rows import FoundFile, SourceRows
-from shards.digests import IMAGE_SUFFIXES, is_frame
+from shards.digests import is_frame, is_frame_name
 from storage.errors import StorageError
 from storage.path import ObjectPath
 from storage.places import Entry
@@ -237,8 +237,8 @@ class _ObjectWalk(Walk):
         elif self._is_excluded(uri) or not self._is_included(uri):
             self._excluded += 1
         elif video != path:
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                size, modified_ns = self._frames.get(str(video), (0, 0))
+            size, modified_ns = self._frames.setdefault(str(video), (0, 0))
+            if path.parent == video and is_frame_name(path.name):
                 self._frames[str(video)] = (size + entry.size, max(modified_ns, entry.modified_ns))
         elif path.suffix.lower() in VIDEO_SUFFIXES:
             yield FoundFile(uri, entry.path, entry.size, entry.modified_ns)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,13 +63,10 @@ def test_another_machine_copies_them_when_it_needs_them(models_dir: str) -> None
 def test_a_network_that_was_replaced_in_the_meantime_ends_the_build(models_dir: str) -> None:
     address = path_of(models_dir)
     weights = load_models(["mine"], address)
-    weights["mine"].path.unlink()
-    (address / "mine.onnx").write_bytes(b"another network")
+    # Of the same size, and with the copy of the other still there.
+    (address / "mine.onnx").write_bytes(weights["mine"].path.read_bytes()[:-1] + b"!")
     with pytest.raises(MachineFault, match=r"mine\.onnx is not the file that this build has checked"):
         on_this_machine(weights, address)
-    other = {"mine": replace(weights["mine"], path=Path("/nowhere/mine.onnx"))}
-    with pytest.raises(MachineFault, match="is not the file"):
-        on_this_machine(other, address)
 
 
 def test_a_network_that_is_not_there_is_named_with_its_remedy(models_dir: str) -> None:

@@ -42,6 +42,8 @@ class FaultyProxy(socketserver.ThreadingTCPServer):
         self.share, self.faults = share, list(faults)
         self.denied = ""
         """Code of the error with which writes are refused; empty to let them through."""
+        self.archived = ""
+        """Requests whose path has this text are refused, as of an object that has to be restored first."""
         self.counts: Counter[str] = Counter()
         self.paths: list[str] = []
         self.answered: list[Answer] = []
@@ -75,8 +77,10 @@ class _Connection(socketserver.BaseRequestHandler):
         """Answer a request; returns whether the connection goes on."""
         method, path = request.split(b" ", 2)[:2]
         sent = _exactly(self.request, _length(request))
-        if self.server.denied and method in {b"PUT", b"POST", b"DELETE"}:
-            text = b"<Error><Code>%s</Code></Error>" % self.server.denied.encode()
+        archived = self.server.archived and self.server.archived in path.decode() and method == b"GET"
+        if archived or (self.server.denied and method in {b"PUT", b"POST", b"DELETE"}):
+            code = "InvalidObjectState" if archived else self.server.denied
+            text = b"<Error><Code>%s</Code></Error>" % code.encode()
             self.request.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: %d\r\n\r\n" % len(text) + text)
             return True
         fault = self.server.draw(path.decode())
