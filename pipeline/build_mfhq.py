@@ -84,7 +84,13 @@ def _run(
     # One outcome for each video, in the staging area.
     if plan.todo:
         check_nothing_erased(config.output)
-        curate(config, weights, plan, reporter, check_lock)
+        reporter.message("Starting Ray, and loading the networks in every process, takes some seconds")
+        try:
+            curate(config, weights, plan, reporter, check_lock)
+        except KeyboardInterrupt:
+            done = len(plan.staging.finished(plan.manifest.videos))
+            reporter.message(f"{done} of {len(plan.manifest.videos)} videos are finished")
+            raise
 
     # All outcomes together decide on persons and splits; then the shards, in canonical order.
     metadata = pack(config, weights, plan, reporter, check_lock)

@@ -130,7 +130,8 @@ def report(root: Root) -> None:
         _exit_if_any(root, damage(path))
 
 
-@app.command()
+# A clip's key may begin with a hyphen.
+@app.command(context_settings={"ignore_unknown_options": True})
 def explain(
     output: Annotated[
         str, typer.Argument(help="Output of a build, finished or not: a directory or an address")
@@ -217,9 +218,14 @@ def pull_models(
 
     Example: mfhq models pull workflows/curate_paper.yaml --models-dir /data/models
     """
+    from pipeline.errors import BuildError
     from pipeline.models_table import pull_for
 
     with user_errors():
+        if ":/" in str(models_dir):
+            raise BuildError(
+                f"{models_dir} is no directory. Give one, then copy its files to the object store"
+            )
         typer.echo(pull_for(wanted, models_dir, Reporter()))
 
 
@@ -228,7 +234,8 @@ def _check_is_dataset(root: AnyPath) -> None:
     from shards.layout import DATASET_JSON
 
     if not root.is_dir():
-        raise BuildError(f"{root} is not a directory. Pass the directory that contains {DATASET_JSON}.")
+        what = "is not a directory" if isinstance(root, Path) else "holds nothing"
+        raise BuildError(f"{root} {what}. Pass the directory or address that contains {DATASET_JSON}.")
     if not (root / DATASET_JSON).is_file():
         unfinished = (root / ".staging").is_dir()
         remedy = (

@@ -42,11 +42,13 @@ def _location(value: object) -> AnyPath:
         raise ValueError("expected a path, or an address such as s3://bucket/prefix")
     if value.startswith("~"):
         raise ValueError("`~` is not expanded here. Write the whole path")
+    scheme, separator, rest = value.partition("://")
+    if separator and scheme not in (*BUCKETS, "file"):
+        schemes = ", ".join(f"{each}://" for each in BUCKETS)
+        raise ValueError(f"expected a path, or an address that begins with {schemes}")
+    if separator and not rest:
+        raise ValueError(f"expected a bucket behind {scheme}://")
     found = path_of(value)
-    if isinstance(found, ObjectPath) and value.partition("://")[0] not in BUCKETS:
-        raise ValueError(
-            f"expected a path, or an address that begins with {', '.join(f'{s}://' for s in BUCKETS)}"
-        )
     # Workers have another working directory than the process that was given the path.
     return found.absolute()
 

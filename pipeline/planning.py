@@ -108,15 +108,18 @@ def plan_sources(
     except SourceError as error:
         raise BuildError(str(error)) from error
     differences = [] if rates is None else rates.differences(config)
-    return Plan(
-        works, rates_file, differences, [*estimate.notes, *_basis(config, rates_file, rates, differences)]
-    )
+    known = any(work.disk_bytes is not None for work in works.values())
+    basis = _basis(config, rates_file, rates if known else None, differences)
+    return Plan(works, rates_file, differences, [*estimate.notes, *basis])
 
 
 def _basis(
     config: PlanConfig, file: AnyPath | None, rates: Rates | None, differences: list[str]
 ) -> Iterator[str]:
     """What the estimate rests on."""
+    if rates is None and file is not None:
+        yield f"core-hours, GPU-hours and disk are unknown: the rates in {file} say nothing of these sources."
+        return
     if rates is None:
         yield (
             "core-hours, GPU-hours and disk are unknown: build some of these videos first, then pass --rates "

@@ -87,9 +87,16 @@ def read_list(retry: Retry, videos: Iterable[Video]) -> Listed:
         more = ", …" if len(unknown) > MOST_NAMED else ""
         raise BuildError(
             f"--retry {shown}: {len(unknown)} of {len(ids)} listed videos are not in the source: {named}{more}. "
-            "Remove their lines, or check the keys of source"
+            + _advice(unknown[0], known)
         )
     return Listed(frozenset(ids), sum(entry.status == MISSING for entry in entries))
+
+
+def _advice(unknown: str, known: Iterable[str]) -> str:
+    meant = next((each for each in known if each.endswith(f"/{unknown}")), None)
+    if meant is not None:
+        return f"An id begins with the name of its source: {one_line(meant)}"
+    return "Remove their lines, or check source.path"
 
 
 def forget_again(retry: Retry, listed: Listed, staging: Staging, videos: list[Video]) -> list[str]:

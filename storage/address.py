@@ -49,7 +49,10 @@ def credentials_of(address: str) -> str:
     """The variables of the environment that hold the credentials of a kind of storage."""
     scheme = address.partition("://")[0]
     if scheme in {"s3", "s3a"}:
-        return "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL"
+        return (
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and where they apply AWS_SESSION_TOKEN, AWS_REGION and "
+            "AWS_ENDPOINT_URL"
+        )
     if scheme == "gs":
         return "GOOGLE_APPLICATION_CREDENTIALS"
     if scheme in {"az", "azure", "abfs", "abfss", "adl"}:

@@ -7,6 +7,7 @@ calls: that takes a quarter of the time that a general store needs for it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -209,9 +210,11 @@ def open_objects(address: str, retries: int) -> Objects:
 
     Raises:
         obstore.exceptions.BaseError: the address, or what the environment says of it, cannot be used.
+        ValueError: the address of a server in the environment is none.
     """
     from obstore.store import HTTPStore, from_url
 
+    _check_endpoints()
     store = from_url(
         address,
         retry_config={"max_retries": retries},
@@ -223,6 +226,24 @@ def open_objects(address: str, retries: int) -> Objects:
         },
     )
     return Objects(store, lists=not isinstance(store, HTTPStore))
+
+
+def endpoint_hint(address: str) -> str:
+    """The variable that names the server, in brackets, where it is set; without a secret before an `@`."""
+    names = _HTTP_ENDPOINTS[:3] if address.startswith("s3") else _HTTP_ENDPOINTS[3:]
+    for name in names:
+        if value := os.environ.get(name):
+            return f" ({name}={value if '@' not in value else '<address>'})"
+    return ""
+
+
+def _check_endpoints() -> None:
+    """The client ends the process over an address that it cannot parse."""
+    for variable in _HTTP_ENDPOINTS:
+        value = os.environ.get(variable)
+        if value is not None and not re.match(r"https?://[^/\s]", value):
+            shown = "is empty" if not value else "does not begin with http:// or https:// and a host"
+            raise ValueError(f"{variable} {shown}")
 
 
 def _is_http(variable: str) -> bool:

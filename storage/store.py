@@ -16,10 +16,12 @@ from typing import TypeVar
 from storage.address import check_address, credentials_of
 from storage.errors import NoSuchFile, Stopped, StorageError
 from storage.failures import Transient, judged, reason_of
-from storage.places import Place, open_place
+from storage.places import Place, endpoint_hint, open_place
 
 RETRY_S = 300.0
 """How long a file is tried, when nothing else is said."""
+FIRST_S = 20.0
+"""How long the first request is tried: a wrong address, or credentials that are not there, are likelier then."""
 CHUNK = 4 * 2**20
 """Large files are read in ranges of so many bytes, each with its own retries, side by side."""
 PARALLEL = 16
@@ -50,6 +52,7 @@ class Store:
         self.retry_s = retry_s
         self._place = self._open()
         self._quiet_until = 0.0
+        self._reached = False
 
     def range(
         self, path: str, offset: int, length: int, stopped: threading.Event | None = None
@@ -159,9 +162,16 @@ class Store:
     ) -> T:
         """Call `read`, again and again while its failures are of a kind that passes."""
         try:
-            return self._once(path, read, passing)
+            found = self._once(path, read, passing)
         except Transient:
             pass
+        except Exception:
+            self._reached = True
+            raise
+        else:
+            self._reached = True
+            return found
+        retry_s = self.retry_s if self._reached else min(self.retry_s, FIRST_S)
         # Only a read that failed pays for the machinery of trying again.
         from tenacity import (
             RetryCallState,
@@ -182,25 +192,27 @@ class Store:
             reason = state.outcome.exception()
             _LOG.warning(
                 f"{self.root}/{path} could not be {done} for {tried_s:.0f} s: {reason}. It is tried for "
-                f"{self.retry_s:.0f} s"
+                f"{retry_s:.0f} s"
             )
 
         stopped = stopped or threading.Event()
         retrying = Retrying(
             retry=retry_if_exception_type(Transient),
-            stop=stop_after_delay(self.retry_s) | stop_when_event_set(stopped),
+            stop=stop_after_delay(retry_s) | stop_when_event_set(stopped),
             wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
             sleep=sleep_using_event(stopped),
             before_sleep=tell,
         )
         try:
             mended: T = retrying(self._once, path, read, passing)
+            self._reached = True
             return mended
         except RetryError as error:
             reason = error.last_attempt.exception()
             raise StorageError(
-                f"{self.root}/{path} could not be {done} for {self.retry_s:.0f} s: {reason}. Check that the "
-                "storage is reachable from this machine and healthy, then run the same command again",
+                f"{self.root}/{path} could not be {done} for {retry_s:.0f} s: {reason}. Check that the "
+                f"storage is reachable from this machine and healthy{endpoint_hint(self.root)}, then run the same "
+                "command again",
                 f"{self.root}/{path}",
             ) from error
 

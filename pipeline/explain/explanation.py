@@ -20,7 +20,7 @@ from pipeline.staging import FOLDER, StagedVideo, read_staged_video
 from shards.layout import DATASET_JSON
 from shards.metadata import DatasetError
 from shards.schema import Pose, VideoOutcome
-from storage.path import AnyPath
+from storage.path import AnyPath, ObjectPath
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,10 @@ def _noted(folder: BuildFolder, found: Explanation) -> Explanation:
     path = folder.file_of(outcome.source, outcome.uri)
     if folder.is_directory(outcome.source, outcome.uri):
         notes.append("The video is a directory of frames, which are not shown here.")
+    elif isinstance(folder.folder_of(outcome.source), ObjectPath):
+        notes.append(
+            "The video is in an object store: its frames are not shown. Pass --source DIR with a copy."
+        )
     elif path is None:
         videos = folder.folder_of(outcome.source)
         where = f" in {videos}" if videos else ""

@@ -97,13 +97,18 @@ def list_source(source: Source) -> Listing:
     Raises:
         SourceError: it cannot be listed, or its annotations cannot be read.
     """
-    return list_folder(source) if source.kind == "folder" else _list_dataset(source, DATASETS[source.kind])
+    if source.kind != "folder":
+        return _list_dataset(source, DATASETS[source.kind])
+    try:
+        return list_folder(source, _kind_of(source))
+    except StorageError as error:
+        raise SourceError(f"source.path: {error}") from error
 
 
 def _list_dataset(source: Source, dataset: Dataset) -> Listing:
     rows = SourceRows()
     _add_annotated(rows, source, dataset)
-    walk = walk_of(source, dataset.is_frames)
+    walk = walk_of(source, dataset.is_frames, dataset.annotations)
     for file in walk.files():
         name = _name(file.uri)
         rows.add_file(file, name)
@@ -112,10 +117,7 @@ def _list_dataset(source: Source, dataset: Dataset) -> Listing:
             rows.add_named(clip, source.frame_rate)
     extent, skipped = rows.match()
     if not extent.videos:
-        raise SourceError(
-            f"source.path: no file below {printable(str(source.path))} has the name of one of the {extent.listed} "
-            "annotated clips, or of a video that they are cut from"
-        )
+        raise SourceError(_nothing(source, dataset, extent.listed))
     ignored = walk.ignored().model_copy(
         update=skipped
         | {
@@ -129,6 +131,28 @@ def _list_dataset(source: Source, dataset: Dataset) -> Listing:
         return (_video(source, clip, file, is_own) for clip, file, is_own in rows.videos(key))
 
     return Listing(source.name, extent, videos, ignored, rows.missing)
+
+
+def _nothing(source: Source, dataset: Dataset, listed: int) -> str:
+    where = printable(str(source.path))
+    if not listed:
+        return (
+            f"source.path: {where} has neither annotations ({dataset.folder}/{dataset.annotations}) nor files or "
+            f"directories with the names of clips. Check source.kind={source.kind}"
+        )
+    return (
+        f"source.path: no file below {where} has the name of one of the {listed} annotated clips, or of a video "
+        "that they are cut from"
+    )
+
+
+def _kind_of(source: Source) -> str:
+    """The dataset whose annotations, or directories of frames, lie in a plain folder; empty for none."""
+    for kind, dataset in DATASETS.items():
+        patterns = [dataset.annotations] if not dataset.folder else ["Clip+*"]
+        if any(any(source.path.glob(pattern)) for pattern in patterns):
+            return kind
+    return ""
 
 
 def _video(source: Source, clip: AnnotatedClip, file: FoundFile, is_own: bool) -> Video:
@@ -189,13 +213,14 @@ def _annotation_files(source: Source, dataset: Dataset) -> list[AnyPath]:
             return [folder / name for name in names]
     if given is None and not dataset.needs_annotations:
         return []
-    where = " and ".join(printable(str(folder)) for folder in folders)
+    where = ", ".join(printable(str(folder)) for folder in folders)
     raise SourceError(
-        f"source.annotations: {where} has no {dataset.annotations}. Give the annotation file of {source.kind}, or "
+        f"source.annotations: no {dataset.annotations} in {where}. Give the annotation file of {source.kind}, or "
         "the directory that holds it"
     )
 
 
 def _official_folders(source: Source, dataset: Dataset) -> Iterator[AnyPath]:
-    for folder in (source.path, source.path.parent):
+    # The official tools make two levels of directories beside the file: downloaded_celebvhq/processed.
+    for folder in (source.path, source.path.parent, source.path.parent.parent):
         yield folder / dataset.folder

@@ -35,7 +35,7 @@ DANGLING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP})
 """Errors for a link that leads nowhere."""
 
 
-def list_folder(source: Source) -> Listing:
+def list_folder(source: Source, of_dataset: str = "") -> Listing:
     """List the videos below `source.path`.
 
     Raises:
@@ -50,7 +50,8 @@ def list_folder(source: Source) -> Listing:
     def videos(key: str | None) -> Iterator[Video]:
         return (video_of(source, file, file.uri) for file in rows.files(key))
 
-    return Listing(source.name, extent, videos, walk.ignored())
+    ignored = walk.ignored().model_copy(update={"of_dataset": of_dataset})
+    return Listing(source.name, extent, videos, ignored)
 
 
 def video_of(source: Source, file: FoundFile, key: str) -> Video:
@@ -66,36 +67,45 @@ def video_of(source: Source, file: FoundFile, key: str) -> Video:
     )
 
 
-def walk_of(source: Source, is_frames: Callable[[str], bool] = lambda _: False) -> Walk:
+def walk_of(
+    source: Source, is_frames: Callable[[str], bool] = lambda _: False, annotations: str = ""
+) -> Walk:
     """A walk through `source.path`.
 
     Args:
         source: where to look.
         is_frames: whether a directory of this name is a video as frames.
+        annotations: glob of the names of annotation files, which are not counted.
 
     Raises:
         SourceError: the directory is missing.
     """
     root = source.path.absolute()
     if isinstance(root, ObjectPath):
-        return _ObjectWalk(root, source, is_frames)
+        return _ObjectWalk(root, source, is_frames, annotations)
     if not root.is_dir():
         raise SourceError(
             f"source.path: {printable(str(root))} is not a directory. Pass the directory that contains the "
             "videos."
         )
-    return _FolderWalk(root, source, is_frames)
+    return _FolderWalk(root, source, is_frames, annotations)
 
 
 class Walk(ABC):
     """A walk through a source, and what it skipped so far."""
 
-    def __init__(self, source: Source, is_frames: Callable[[str], bool]) -> None:
+    def __init__(self, source: Source, is_frames: Callable[[str], bool], annotations: str) -> None:
         self._source = source
         self._is_frames = is_frames
+        self._annotations = annotations
         self._suffixes: Counter[str] = Counter()
         self._hidden = self._excluded = 0
         self._unreadable: list[str] = []
+
+    def _skip_other(self, name: str) -> None:
+        """Count a file that is no video, unless it is one that was read as an annotation."""
+        if not fnmatchcase(name, self._annotations):
+            self._suffixes[printable(PurePosixPath(name).suffix.lower()) or "no suffix"] += 1
 
     def files(self) -> Iterator[FoundFile]:
         """The videos in all that is neither hidden nor excluded.
@@ -134,8 +144,10 @@ class Walk(ABC):
 class _FolderWalk(Walk):
     """Through a directory, through links too, each directory once."""
 
-    def __init__(self, root: Path, source: Source, is_frames: Callable[[str], bool]) -> None:
-        super().__init__(source, is_frames)
+    def __init__(
+        self, root: Path, source: Source, is_frames: Callable[[str], bool], annotations: str
+    ) -> None:
+        super().__init__(source, is_frames, annotations)
         self._root = root
 
     def _walk(self) -> Iterator[FoundFile]:
@@ -183,7 +195,7 @@ class _FolderWalk(Walk):
             return False
         suffix = PurePosixPath(name).suffix.lower()
         if suffix not in VIDEO_SUFFIXES:
-            self._suffixes[printable(suffix) or "no suffix"] += 1
+            self._skip_other(name)
             return False
         return True
 
@@ -211,8 +223,10 @@ class _FolderWalk(Walk):
 class _ObjectWalk(Walk):
     """Through the objects below a prefix."""
 
-    def __init__(self, root: ObjectPath, source: Source, is_frames: Callable[[str], bool]) -> None:
-        super().__init__(source, is_frames)
+    def __init__(
+        self, root: ObjectPath, source: Source, is_frames: Callable[[str], bool], annotations: str
+    ) -> None:
+        super().__init__(source, is_frames, annotations)
         self._root = root
         self._frames: dict[str, tuple[int, int]] = {}
 
@@ -243,7 +257,7 @@ class _ObjectWalk(Walk):
         elif path.suffix.lower() in VIDEO_SUFFIXES:
             yield FoundFile(uri, entry.path, entry.size, entry.modified_ns)
         else:
-            self._suffixes[printable(path.suffix.lower()) or "no suffix"] += 1
+            self._skip_other(path.name)
 
 
 def _matches(uri: str, globs: tuple[str, ...]) -> bool:

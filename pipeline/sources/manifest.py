@@ -110,6 +110,10 @@ class Ignored(Record):
     """Subdirectories that this user may not list, relative to the root."""
     unannotated: int = 0
     """Video files of a dataset that are neither annotated clips nor what they are cut from."""
+    unannotated_such_as: list[str] = Field(default_factory=list)
+    """The first of these, as many as a message names."""
+    of_dataset: str = ""
+    """The kind of dataset whose annotations lie in a plain folder."""
     duplicates: int = 0
     """Second files of a clip or a download that has one."""
     conflicting: int = 0
@@ -124,6 +128,10 @@ class Ignored(Record):
     def messages(self) -> list[str]:
         """One sentence for each kind; none when everything was listed."""
         sentences = []
+        if self.of_dataset:
+            sentences.append(
+                f"Annotations of {self.of_dataset} lie there: source.kind={self.of_dataset} would take its clips."
+            )
         if self.suffixes:
             by_count = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
             which = ", ".join(f"{suffix}: {count}" for suffix, count in by_count)
@@ -141,7 +149,11 @@ class Ignored(Record):
             names = "1 file or directory" if self.excluded == 1 else f"{self.excluded} files or directories"
             sentences.append(f"Ignored {names} by source.include and source.exclude.")
         if self.unannotated:
-            sentences.append(f"Ignored {_videos(self.unannotated)} that the annotations do not name.")
+            some = ", ".join(self.unannotated_such_as)
+            more = ", …" if self.unannotated > len(self.unannotated_such_as) else ""
+            sentences.append(
+                f"Ignored {_videos(self.unannotated)} that the annotations do not name: {some}{more}."
+            )
         if self.duplicates:
             sentences.append(f"Ignored {_videos(self.duplicates)} with the name of another.")
         if self.conflicting:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.sources.annotations.clip import AnnotatedClip
-from pipeline.sources.manifest import Extent, SourceError
+from pipeline.sources.manifest import MOST_NAMED, Extent, SourceError
 from shards.schema import Attribute
 
 CACHE_KB = 16_384
@@ -96,19 +96,21 @@ class SourceRows:
             count, size = self._row("SELECT COUNT(*), TOTAL(bytes) FROM files")
         return Extent(listed=count, videos=count, bytes=int(size))
 
-    def match(self) -> tuple[Extent, dict[str, int]]:
+    def match(self) -> tuple[Extent, dict[str, Any]]:
         """Find the file of each clip: its own, or else the one that it is cut from.
 
         Of several files with one name the first by its path counts, empty ones last.
 
         Returns:
-            What was found, and how many files are `unannotated` and `duplicates`, and clips `conflicting`.
+            What was found, and the fields of `Ignored` that follow from it.
         """
         with _usable():
-            unannotated = self._db.execute(
-                "DELETE FROM listed WHERE name NOT IN (SELECT key FROM clips) "
-                "AND name NOT IN (SELECT part FROM clips)"
-            ).rowcount
+            others = "name NOT IN (SELECT key FROM clips) AND name NOT IN (SELECT part FROM clips)"
+            some = self._db.execute(
+                f"SELECT uri FROM listed WHERE {others} ORDER BY uri LIMIT ?",  # noqa: S608 - no values
+                (MOST_NAMED,),
+            ).fetchall()
+            unannotated = self._db.execute(f"DELETE FROM listed WHERE {others}").rowcount  # noqa: S608
             files = self._one("SELECT COUNT(*) FROM listed")
             self._choose_files()
             self._db.execute(
@@ -125,7 +127,12 @@ class SourceRows:
             )
         return (
             Extent(listed=listed, videos=videos, bytes=int(size), seconds=seconds, rate_assumed=assumed),
-            {"unannotated": unannotated, "duplicates": files - kept, "conflicting": conflicting},
+            {
+                "unannotated": unannotated,
+                "unannotated_such_as": [uri for (uri,) in some],
+                "duplicates": files - kept,
+                "conflicting": conflicting,
+            },
         )
 
     def missing(self, most: int | None = None) -> list[str]:

@@ -151,8 +151,7 @@ def test_the_clips_of_a_dataset_are_counted_exactly(celebv_hq: Path) -> None:
         UNKNOWN,
     ]
     assert stderr.splitlines() == [
-        "Ignored 1 file that is not a video (.json: 1).",
-        "Ignored 1 video file that the annotations do not name.",
+        "Ignored 1 video file that the annotations do not name: raw/holiday.mp4.",
         "Ignored 1 video file with the name of another.",
         "warning: 1 of 4 annotated clips have no file: M2Ohb0FAaJU_1.",
     ]

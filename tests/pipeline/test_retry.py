@@ -154,7 +154,7 @@ def test_unknown_ids_are_counted_and_the_first_are_named(config: Config, tmp_pat
     path = listed(tmp_path, "demo/a.mp4", *(f"demo/{number}.mp4" for number in range(7)))
     assert error(config, Retry(file=path)) == (
         f"--retry {path}: 7 of 8 listed videos are not in the source: demo/0.mp4, demo/1.mp4, demo/2.mp4, "
-        "demo/3.mp4, demo/4.mp4, …. Remove their lines, or check the keys of source"
+        "demo/3.mp4, demo/4.mp4, …. Remove their lines, or check source.path"
     )
     assert names(planned(config, Retry())) == []
 

@@ -148,3 +148,23 @@ def test_a_bucket_that_does_not_exist_is_named() -> None:
         path_of("s3://no-such-bucket/x").read_bytes()
     with pytest.raises(NoSuchFile):
         path_of("s3://conditional/none").read_bytes()
+
+
+@pytest.mark.parametrize("value", ["", "127.0.0.1:9", "ftp://host", "http://"])
+def test_an_endpoint_that_is_no_address_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", value)
+    from storage.bucket import Bucket
+
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
+        Bucket("s3://bucket")
+
+
+def test_the_first_request_is_not_tried_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.store.FIRST_S", 0.5)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    from storage.bucket import Bucket
+
+    with pytest.raises(
+        StorageError, match=r"for 0 s: .*no connection.*AWS_ENDPOINT_URL=http://127\.0\.0\.1:9"
+    ):
+        Bucket("s3://bucket", retry_s=300).whole("x")

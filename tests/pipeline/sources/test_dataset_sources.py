@@ -64,7 +64,7 @@ def test_clips_of_celebv_hq_have_their_origin_and_attributes(celebv_hq: Path) ->
         )
     assert manifest.ignored.messages() == [
         "Ignored 1 file that is not a video (.part: 1).",
-        "Ignored 1 video file that the annotations do not name.",
+        "Ignored 1 video file that the annotations do not name: raw/holiday.mp4.",
         f"warning: 2 of 4 annotated clips have no file: {DASHED}_11, M2Ohb0FAaJU_1.",
     ]
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_listed_is_named(celebv_hq: Path, tmp_path: Path) -> None
     assert f"source.annotations: {info}, the whole file: not JSON" in message()
     assert "cannot read" in message(annotations=tmp_path / "other.json")
     info.unlink()
-    assert "has no celebvhq_info.json. Give the annotation file of celebv-hq" in message()
+    assert "source.annotations: no celebvhq_info.json in " in message()
 
 
 def test_annotations_of_a_plain_folder_are_an_error() -> None:
@@ -242,3 +242,21 @@ def test_the_source_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
     sources = [Source(name="a", path=tmp_path / "a"), Source(name="b", path=tmp_path / "b")]
     with pytest.raises(SourceError, match=r"^sources\.b\.path: .*/b is not a directory"):
         list_sources(sources)
+
+
+def test_a_plain_folder_that_holds_a_dataset_is_told_its_kind(celebv_hq: Path, tmp_path: Path) -> None:
+    (celebv_hq / "celebvhq_info.json").write_bytes((tmp_path / "celebvhq_info.json").read_bytes())
+    listing = list_source(Source(name="clips", path=celebv_hq))
+    assert listing.ignored.messages()[0] == (
+        "Annotations of celebv-hq lie there: source.kind=celebv-hq would take its clips."
+    )
+
+
+def test_a_tree_of_another_kind_is_named(celebv_hq: Path) -> None:
+    with pytest.raises(SourceError, match=r"has neither annotations .*Check source\.kind=vfhq"):
+        list_source(Source.model_validate({"kind": "vfhq", "path": celebv_hq}))
+
+
+def test_annotations_two_levels_above_are_found(celebv_hq: Path) -> None:
+    listing = list_source(Source.model_validate({"kind": "celebv-hq", "path": celebv_hq / "processed"}))
+    assert len(listing) == 2

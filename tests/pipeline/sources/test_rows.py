@@ -39,7 +39,12 @@ def test_clips_and_files_come_back_unchanged() -> None:
     extent, skipped = rows.match()
     assert list(rows.videos()) == [(FULL, odd, False), (FRAMES, file("d/a_2.mp4"), True)]
     assert extent == Extent(listed=2, videos=2, bytes=12, seconds=1 / 3 - 0.1 + 2.0, rate_assumed=1)
-    assert skipped == {"unannotated": 0, "duplicates": 0, "conflicting": 0}
+    assert skipped == {
+        "unannotated": 0,
+        "unannotated_such_as": [],
+        "duplicates": 0,
+        "conflicting": 0,
+    }
 
 
 def test_of_files_with_one_name_the_first_that_is_not_empty_counts() -> None:

@@ -189,7 +189,7 @@ def test_an_environment_without_credentials(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(dataset_module, "OPENING_S", 1.0)
     monkeypatch.setattr(places, "CONNECT_S", 0.5)
     message = refusal("s3://bucket/mfhq", TrainingError)
-    assert "no credentials were found: set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in message
+    assert "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in message
 
 
 @pytest.mark.usefixtures("credentials")
