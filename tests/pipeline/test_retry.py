@@ -156,6 +156,9 @@ def test_unknown_ids_are_counted_and_the_first_are_named(config: Config, tmp_pat
         f"--retry {path}: 7 of 8 listed videos are not in the source: demo/0.mp4, demo/1.mp4, demo/2.mp4, "
         "demo/3.mp4, demo/4.mp4, …. Remove their lines, or check source.path"
     )
+    assert error(config, Retry(file=listed(tmp_path, "a.mp4"))).endswith(
+        "An id begins with the name of its source: demo/a.mp4"
+    )
     assert names(planned(config, Retry())) == []
 
 
