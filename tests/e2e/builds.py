@@ -37,11 +37,10 @@ def start_build(
     )
 
 
-def build(cluster: Cluster, clips: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run `mfhq build` on the cluster to its end."""
-    command = [str(SCRIPTS / "mfhq"), "build", WORKFLOW, f"source.path={clips}", f"output={output}", *more]
+def mfhq(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `mfhq` to its end, its builds on the cluster."""
     return subprocess.run(
-        command,
+        [str(SCRIPTS / "mfhq"), *arguments],
         cwd=REPOSITORY,
         env=cluster.environment,
         capture_output=True,
@@ -49,6 +48,11 @@ def build(cluster: Cluster, clips: Path, output: Path, *more: str) -> subprocess
         timeout=540,
         check=False,
     )
+
+
+def build(cluster: Cluster, clips: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run `mfhq build` of the demo's workflow to its end."""
+    return mfhq(cluster, "build", WORKFLOW, f"source.path={clips}", f"output={output}", *more)
 
 
 def staged(output: Path) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import obstore
 import pytest
-from builds import REPOSITORY, SCRIPTS, WORKFLOW, Cluster, canonical_files
+from builds import REPOSITORY, SCRIPTS, WORKFLOW, Cluster, canonical_files, mfhq
 from faulty_proxy import FAULTS, FaultyProxy
 from seaweed import S3Server
 
@@ -23,18 +23,6 @@ Downloads = Callable[[str], Path]
 @pytest.fixture(scope="module")
 def clips(s3: S3Server, demo_clips: Path) -> str:
     return s3.upload(demo_clips, BUCKET, "raw/clips")
-
-
-def mfhq(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(SCRIPTS / "mfhq"), *arguments],
-        cwd=REPOSITORY,
-        env=cluster.environment,
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
 
 
 @pytest.fixture
