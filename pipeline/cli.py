@@ -34,7 +34,7 @@ app.add_typer(models_app, name="models")
 add_version(app)
 
 Root = Annotated[
-    str, typer.Argument(help="Directory or address, such as s3://bucket/mfhq, that contains dataset.json")
+    str, typer.Argument(help="Directory or URL, such as s3://bucket/mfhq, that contains dataset.json")
 ]
 
 
@@ -133,9 +133,7 @@ def report(root: Root) -> None:
 # A clip's key may begin with a hyphen.
 @app.command(context_settings={"ignore_unknown_options": True})
 def explain(
-    output: Annotated[
-        str, typer.Argument(help="Output of a build, finished or not: a directory or an address")
-    ],
+    output: Annotated[str, typer.Argument(help="Output of a build, finished or not: a directory or a URL")],
     video: Annotated[
         str, typer.Argument(help="Video id, path in the source, file name, clip of a dataset, or sample key")
     ],
@@ -235,7 +233,7 @@ def _check_is_dataset(root: AnyPath) -> None:
 
     if not root.is_dir():
         what = "is not a directory" if isinstance(root, Path) else "holds nothing"
-        raise BuildError(f"{root} {what}. Pass the directory or address that contains {DATASET_JSON}.")
+        raise BuildError(f"{root} {what}. Pass the directory or URL that contains {DATASET_JSON}.")
     if not (root / DATASET_JSON).is_file():
         unfinished = (root / ".staging").is_dir()
         remedy = (

@@ -39,13 +39,13 @@ def _location(value: object) -> AnyPath:
     if isinstance(value, Path | ObjectPath):
         return value
     if not isinstance(value, str) or not value:
-        raise ValueError("expected a path, or an address such as s3://bucket/prefix")
+        raise ValueError("expected a path, or a URL such as s3://bucket/prefix")
     if value.startswith("~"):
         raise ValueError("`~` is not expanded here. Write the whole path")
     scheme, separator, rest = value.partition("://")
     if separator and scheme not in (*BUCKETS, "file"):
         schemes = ", ".join(f"{each}://" for each in BUCKETS)
-        raise ValueError(f"expected a path, or an address that begins with {schemes}")
+        raise ValueError(f"expected a path, or a URL that begins with {schemes}")
     if separator and not rest:
         raise ValueError(f"expected a bucket behind {scheme}://")
     found = path_of(value)

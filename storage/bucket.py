@@ -8,31 +8,31 @@ from contextlib import suppress
 from pathlib import Path
 
 from storage.ahead import map_ahead
+from storage.backends import CREATE, OVERWRITE, Entry, ObjectStore, open_object_store
 from storage.errors import NoSuchFile, StorageError
-from storage.places import CREATE, OVERWRITE, Entry, Objects, open_objects
 from storage.store import CHUNK, PARALLEL, RETRY_S, Store
 
 WRITE_RETRIES = 10
 """Of each request of a write, by obstore: a large object is many requests."""
 MOST_DELETED = 1000
-"""Objects that one request removes."""
+"""ObjectStore that one request removes."""
 
 
 class Bucket(Store):
-    """The objects below an address.
+    """The objects below a URL.
 
     Args:
         root: such as s3://bucket/prefix; no directory.
         retry_s: how long a request is tried.
 
     Raises:
-        AddressError: the root is no address that can be read, or holds a secret.
+        UrlError: the root is no URL that can be read, or holds a secret.
         StorageError: it cannot be opened.
     """
 
     def __init__(self, root: str, retry_s: float = RETRY_S) -> None:
         super().__init__(root, retry_s)
-        self._objects: Objects = open_objects(self.root, WRITE_RETRIES)
+        self._objects: ObjectStore = open_object_store(self.root, WRITE_RETRIES)
 
     def __reduce__(self) -> tuple[type[Bucket], tuple[str, float]]:
         return Bucket, (self.root, self.retry_s)
@@ -44,7 +44,7 @@ class Bucket(Store):
             StorageError: it cannot be listed.
         """
         # A page that fails ends the listing: obstore tries each page by itself, and this all of them.
-        yield from self._patiently(f"{folder}/", lambda: list(self._objects.entries(folder)))
+        yield from self._retried(f"{folder}/", lambda: list(self._objects.entries(folder)))
 
     def names(self, folder: str = "") -> list[str]:
         """Names of the objects and prefixes directly below a prefix, sorted.
@@ -52,7 +52,7 @@ class Bucket(Store):
         Raises:
             StorageError: it cannot be listed.
         """
-        return sorted(self._patiently(f"{folder}/", lambda: self._objects.names(folder)))
+        return sorted(self._retried(f"{folder}/", lambda: self._objects.names(folder)))
 
     def holds(self, folder: str) -> bool:
         """Whether there is an object below a prefix.
@@ -60,7 +60,7 @@ class Bucket(Store):
         Raises:
             StorageError: it cannot be listed.
         """
-        return self._patiently(f"{folder}/", lambda: self._objects.holds(folder))
+        return self._retried(f"{folder}/", lambda: self._objects.holds(folder))
 
     def facts(self, path: str) -> Entry | None:
         """Size and time of change of an object; None when it is not there.
@@ -69,7 +69,7 @@ class Bucket(Store):
             StorageError: they cannot be learned.
         """
         try:
-            return self._patiently(path, lambda: self._objects.facts(path))
+            return self._retried(path, lambda: self._objects.facts(path))
         except NoSuchFile:
             return None
 
@@ -116,7 +116,7 @@ class Bucket(Store):
         Raises:
             StorageError: it cannot be written.
         """
-        self._patiently(path, lambda: self._objects.write(path, data, OVERWRITE), done="written")
+        self._retried(path, lambda: self._objects.write(path, data, OVERWRITE), done="written")
 
     def create(self, path: str, data: bytes) -> str | None:
         """Write an object where there is none; None where there is another one.
@@ -145,9 +145,7 @@ class Bucket(Store):
 
         refused = (AlreadyExistsError, NotFoundError, PreconditionError, FileNotFoundError)
         try:
-            return self._patiently(
-                path, lambda: self._objects.write(path, data, mode), refused, done="written"
-            )
+            return self._retried(path, lambda: self._objects.write(path, data, mode), refused, done="written")
         except refused:
             # It may be ours: the answer to a try before was lost.
             try:
@@ -162,7 +160,7 @@ class Bucket(Store):
             StorageError: it cannot be learned.
         """
         try:
-            return self._patiently(path, lambda: self._objects.version(path))
+            return self._retried(path, lambda: self._objects.version(path))
         except NoSuchFile:
             return None
 
@@ -183,4 +181,4 @@ class Bucket(Store):
                         self._delete([path])
 
     def _delete(self, paths: list[str]) -> None:
-        self._patiently(paths[0], lambda: self._objects.delete(paths), done="removed")
+        self._retried(paths[0], lambda: self._objects.delete(paths), done="removed")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 
 
-class AddressError(ValueError):
-    """An address that nothing here can read, or that holds a secret; it is repeated only where it holds none."""
+class UrlError(ValueError):
+    """A URL that nothing here can read, or that holds a secret; it is repeated only where it holds none."""
 
 
 class StorageError(OSError):
@@ -14,12 +14,12 @@ class StorageError(OSError):
 
     Args:
         message: with the remedy.
-        address: of the file.
+        url: of the file.
         code: of the system's errors, the one that is nearest.
     """
 
-    def __init__(self, message: str, address: str, code: int = errno.EIO) -> None:
-        super().__init__(code, message, address)
+    def __init__(self, message: str, url: str, code: int = errno.EIO) -> None:
+        super().__init__(code, message, url)
         self.message = message
 
     def __str__(self) -> str:
@@ -34,12 +34,12 @@ class NoSuchFile(StorageError, FileNotFoundError):  # noqa: N818 - names the eve
 
     Args:
         message: names it.
-        address: of the file.
+        url: of the file.
         code: not used.
     """
 
-    def __init__(self, message: str, address: str, code: int = errno.ENOENT) -> None:
-        super().__init__(message, address, code)
+    def __init__(self, message: str, url: str, code: int = errno.ENOENT) -> None:
+        super().__init__(message, url, code)
 
 
 class Stopped(Exception):  # noqa: N818 - names what happened, which is no error

@@ -18,19 +18,19 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from storage.address import check_address, folder_of, is_folder
+from storage.backends import Entry
 from storage.bucket import Bucket
-from storage.errors import AddressError, NoSuchFile, StorageError
-from storage.places import Entry
+from storage.errors import NoSuchFile, StorageError, UrlError
 from storage.scratch import scratch_folder
 from storage.store import CHUNK
+from storage.urls import check_url, is_local, local_directory
 
 
 class ObjectPath:
     """An object, or a prefix of objects.
 
     Args:
-        root: the bucket's address, such as s3://bucket.
+        root: the bucket's URL, such as s3://bucket.
         key: of the object; empty for the whole bucket.
     """
 
@@ -48,7 +48,7 @@ class ObjectPath:
     def __truediv__(self, name: str | PurePosixPath) -> ObjectPath:
         parts = [part for part in (self.key, str(name).strip("/")) if part]
         if ".." in PurePosixPath(str(name)).parts:
-            raise AddressError(f"{name} leads out of {self}")
+            raise UrlError(f"{name} leads out of {self}")
         return ObjectPath(self.root, "/".join(parts))
 
     def __str__(self) -> str:
@@ -242,24 +242,24 @@ class _Ranges(io.RawIOBase):
 AnyPath = Path | ObjectPath
 
 
-def path_of(address: str) -> AnyPath:
-    """The path that an address names: of a directory, or into an object store.
+def path_of(url: str) -> AnyPath:
+    """The path that a URL names: of a directory, or into an object store.
 
     Raises:
-        AddressError: nothing here can read it, or it holds a secret.
+        UrlError: nothing here can read it, or it holds a secret.
     """
-    check_address(address)
-    if is_folder(address):
-        return folder_of(address)
-    parts = urlsplit(address)
+    check_url(url)
+    if is_local(url):
+        return local_directory(url)
+    parts = urlsplit(url)
     return ObjectPath(f"{parts.scheme}://{parts.netloc}", parts.path)
 
 
-def listed_path(address: str) -> AnyPath:
+def path_of_listed(url: str) -> AnyPath:
     """The path behind the text of one that was listed: a key may hold any character, such as `?` and `#`."""
-    scheme, separator, rest = address.partition("://")
-    if not separator or address.startswith("/"):
-        return Path(address)
+    scheme, separator, rest = url.partition("://")
+    if not separator or url.startswith("/"):
+        return Path(url)
     bucket, _, key = rest.partition("/")
     return ObjectPath(f"{scheme}://{bucket}", key)
 

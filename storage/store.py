@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from storage.address import check_address, credentials_of
+from storage.backends import Backend, endpoint_hint, open_backend
 from storage.errors import NoSuchFile, Stopped, StorageError
-from storage.failures import Transient, judged, reason_of
-from storage.places import Place, endpoint_hint, open_place
+from storage.retryable import Transient, classified, reason_of
+from storage.urls import check_url, credentials_of
 
 RETRY_S = 300.0
 """How long a file is tried, when nothing else is said."""
 FIRST_S = 20.0
-"""How long the first request is tried: a wrong address, or credentials that are not there, are likelier then."""
+"""How long the first request is tried: a wrong URL, or credentials that are not there, are likelier then."""
 CHUNK = 4 * 2**20
 """Large files are read in ranges of so many bytes, each with its own retries, side by side."""
 PARALLEL = 16
@@ -38,19 +38,19 @@ class Store:
     """The files below a root, to read.
 
     Args:
-        root: a directory, or an address such as s3://bucket/prefix.
+        root: a directory, or a URL such as s3://bucket/prefix.
         retry_s: how long a read is tried.
 
     Raises:
-        AddressError: the root is no address that can be read, or holds a secret.
+        UrlError: the root is no URL that can be read, or holds a secret.
         StorageError: it cannot be opened.
     """
 
     def __init__(self, root: str, retry_s: float = RETRY_S) -> None:
-        check_address(root)
+        check_url(root)
         self.root = root.rstrip("/") or root
         self.retry_s = retry_s
-        self._place = self._open()
+        self._backend = self._open()
         self._quiet_until = 0.0
         self._reached = False
 
@@ -75,12 +75,12 @@ class Store:
             # A try may take a minute, for which nobody waits any more.
             if stopped is not None and stopped.is_set():
                 raise Stopped(f"{path} is not wanted any more")
-            data = self._place.range(path, offset, length)
+            data = self._backend.range(path, offset, length)
             if len(data) != length:
                 raise Transient(f"{len(data):,} bytes came instead of {length:,}")
             return data
 
-        return self._patiently(path, read, stopped=stopped)
+        return self._retried(path, read, stopped=stopped)
 
     def whole(self, path: str) -> bytes:
         """A small file as a whole.
@@ -89,7 +89,7 @@ class Store:
             NoSuchFile: there is no such file.
             StorageError: it cannot be read.
         """
-        return self._patiently(path, lambda: self._place.whole(path))
+        return self._retried(path, lambda: self._backend.whole(path))
 
     def large(self, path: str, size: int) -> bytes:
         """A large file of known size as a whole.
@@ -110,7 +110,7 @@ class Store:
             StorageError: it cannot be learned.
         """
         try:
-            return self._patiently(path, lambda: self._place.size(path))
+            return self._retried(path, lambda: self._backend.size(path))
         except NoSuchFile:
             return None
 
@@ -122,11 +122,11 @@ class Store:
         from obstore.exceptions import NotSupportedError, PermissionDeniedError
 
         wanted = set(paths)
-        if self._place.lists:
+        if self._backend.lists:
             try:
-                listed = self._patiently(
+                listed = self._retried(
                     f"{folder}/",
-                    lambda: {entry.path: entry.size for entry in self._place.entries(folder)},
+                    lambda: {entry.path: entry.size for entry in self._backend.entries(folder)},
                     passing=(NotSupportedError, PermissionDeniedError),
                 )
                 return {path: size for path, size in listed.items() if path in wanted}
@@ -136,23 +136,23 @@ class Store:
             sizes = zip(sorted(wanted), pool.map(self.size, sorted(wanted)), strict=True)
             return {path: size for path, size in sizes if size is not None}
 
-    def _open(self) -> Place:
+    def _open(self) -> Backend:
         from obstore.exceptions import BaseError
 
         try:
-            return open_place(self.root)
+            return open_backend(self.root)
         except NotADirectoryError:
             raise NoSuchFile(
                 f"{self.root} is no folder. Check the path, and that this machine sees it", self.root
             ) from None
         except (BaseError, ValueError) as error:
             raise StorageError(
-                f"{self.root} cannot be opened: {reason_of(error)}. Check the address and the environment "
+                f"{self.root} cannot be opened: {reason_of(error)}. Check the URL and the environment "
                 f"({credentials_of(self.root)})",
                 self.root,
             ) from None
 
-    def _patiently(
+    def _retried(
         self,
         path: str,
         read: Callable[[], T],
@@ -226,4 +226,4 @@ class Store:
         except StorageError:
             raise
         except (BaseError, OSError) as error:
-            raise judged(self.root, path, error) from None
+            raise classified(self.root, path, error) from None

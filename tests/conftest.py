@@ -75,7 +75,7 @@ def credentials(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is silent for half a second has stalled."""
-    monkeypatch.setattr("storage.places.STALL_S", 0.5)
+    monkeypatch.setattr("storage.backends.STALL_S", 0.5)
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,9 @@ from pipeline.config import Source
 from pipeline.sources.manifest import Ignored, Listing, SourceError, Video, printable
 from pipeline.sources.rows import FoundFile, SourceRows
 from shards.digests import is_frame, is_frame_name
+from storage.backends import Entry
 from storage.errors import StorageError
 from storage.path import ObjectPath
-from storage.places import Entry
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # noqa: SIM905

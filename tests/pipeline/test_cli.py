@@ -288,7 +288,7 @@ def test_a_path_that_is_no_dataset_is_one_line(tmp_path: Path, command: str) -> 
     (tmp_path / "other").mkdir()
     (tmp_path / "stopped" / ".staging").mkdir(parents=True)
     messages = {
-        "none": "is not a directory. Pass the directory or address that contains dataset.json.",
+        "none": "is not a directory. Pass the directory or URL that contains dataset.json.",
         "other": "is not a dataset: it has no dataset.json. Pass the output directory of a build.",
         "stopped": "is not a dataset: it has no dataset.json. The build there is not finished. "
         "If it is not running, run its command again.",

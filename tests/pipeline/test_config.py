@@ -202,11 +202,11 @@ def test_a_place_in_an_object_store_is_accepted(key: str, address: str) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("https://example.org/x", "expected a path, or an address that begins with s3://, gs://, az://"),
-        ("s3:/bucket/x", "an address has two slashes: s3://bucket/x"),
+        ("https://example.org/x", "expected a path, or a URL that begins with s3://, gs://, az://"),
+        ("s3:/bucket/x", "a URL has two slashes: s3://bucket/x"),
         ("s3://key:secret@bucket/x", "Put the credentials into the environment"),
         ("~/clips", "`~` is not expanded here"),
-        ("3", "expected a path, or an address such as s3://bucket/prefix"),
+        ("3", "expected a path, or a URL such as s3://bucket/prefix"),
     ],
 )
 def test_other_addresses_are_rejected(address: str, message: str) -> None:

@@ -24,7 +24,7 @@ from shards.reader import Index, SampleRange, decode_sample, read_table
 from shards.sample import Sample
 from shards.schema import IMAGES_PER_IDENTITY, Split
 from shards.tables import SCHEMAS
-from storage.errors import AddressError, NoSuchFile, StorageError
+from storage.errors import NoSuchFile, StorageError, UrlError
 from storage.store import Store
 from training.data.cache import SampleCache
 from training.errors import BadSample, TrainingError
@@ -204,7 +204,7 @@ def open_dataset(root: str, retry_s: float, cache: SampleCache | None = None) ->
     try:
         with _in_words_of_training():
             store = Store(root, min(retry_s, OPENING_S))
-    except AddressError as error:
+    except UrlError as error:
         raise ConfigError(f"data.root: {error}") from None
     try:
         with _in_words_of_training():

@@ -22,7 +22,7 @@ import torch
 
 from settings.section import ConfigError
 from shards.atomic import write_bytes
-from storage.address import folder_of, is_folder
+from storage.urls import is_local, local_directory
 from training.data.batch import Batch
 from training.models.flux_latents import Codec
 from training.models.pixels import pixels
@@ -47,12 +47,12 @@ def latents_folder(latents: str, root: str) -> Path | None:
         return None
     if latents != BESIDE_SHARDS:
         return Path(latents).expanduser()
-    if not (is_folder(root) and folder_of(root).is_dir()):
+    if not (is_local(root) and local_directory(root).is_dir()):
         raise ConfigError(
             f"flow.latents: {BESIDE_SHARDS} needs a data set in a folder, and data.root is {root}; give a "
             f"folder of each machine for them, or {ON_THE_FLY}"
         )
-    return folder_of(root) / FOLDER
+    return local_directory(root) / FOLDER
 
 
 class KeptLatents:

@@ -20,7 +20,7 @@ from settings.section import ConfigError
 from shards.canonical import indented_json, sha256_hex
 from shards.metadata import DatasetError, decode_metadata, encode_metadata
 from shards.schema import Split
-from storage import places, store
+from storage import backends, store
 from training.data import dataset as dataset_module
 from training.data.dataset import open_dataset
 from training.errors import Stopped, TrainingError
@@ -141,12 +141,12 @@ def test_an_address_with_a_secret_in_it_is_refused_without_repeating_it(root: st
 
 
 def test_an_address_that_nothing_reads() -> None:
-    assert "addresses begin with s3://" in refusal("ftp://example.org/mfhq", ConfigError)
+    assert "URLs begin with s3://" in refusal("ftp://example.org/mfhq", ConfigError)
 
 
 def test_an_address_that_lost_a_slash_is_no_folder() -> None:
     message = refusal("s3:/bucket/mfhq", ConfigError)
-    assert "data.root: s3:/bucket/mfhq: an address has two slashes: s3://bucket/mfhq" in message
+    assert "data.root: s3:/bucket/mfhq: a URL has two slashes: s3://bucket/mfhq" in message
 
 
 @pytest.mark.usefixtures("credentials", "quickly")
@@ -168,7 +168,7 @@ def test_an_unknown_user(uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("credentials", "quickly")
 def test_a_bucket_that_does_not_exist(uploaded: str) -> None:
-    assert "there is no such bucket. Check the address" in refusal("s3://nobucket/mfhq", TrainingError)
+    assert "there is no such bucket. Check the URL" in refusal("s3://nobucket/mfhq", TrainingError)
 
 
 @pytest.mark.usefixtures("credentials", "quickly")
@@ -187,7 +187,7 @@ def test_an_endpoint_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_environment_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_module, "OPENING_S", 1.0)
-    monkeypatch.setattr(places, "CONNECT_S", 0.5)
+    monkeypatch.setattr(backends, "CONNECT_S", 0.5)
     message = refusal("s3://bucket/mfhq", TrainingError)
     assert "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in message
 
@@ -301,14 +301,14 @@ def test_a_read_that_nobody_waits_for_any_more_is_not_tried_again(
 ) -> None:
     tries = []
 
-    class Failing(places.Folder):
+    class Failing(backends.LocalDirectory):
         def range(self, path: str, offset: int, length: int) -> bytes:
             tries.append(path)
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(store, "_FIRST_WAIT_S", 1000.0)  # the first wait takes up to ten seconds
     dataset = open_dataset(str(copy), retry_s=300.0)
-    dataset._store._place = Failing(copy)
+    dataset._store._backend = Failing(copy)
     stopped, ended = threading.Event(), []
 
     def read() -> None:

@@ -1,7 +1,7 @@
-"""Where files lie: in a directory, or in an object store that obstore speaks to.
+"""Storage backends: a directory, or an object store that obstore speaks to.
 
-A place lets every error through, and `store.py` decides what an error means. A directory is read with plain system
-calls: that takes a quarter of the time that a general store needs for it.
+A backend lets every error through, and `store.py` decides what an error means. A directory is read with plain
+system calls: that takes a quarter of the time that a general store needs for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from storage.address import folder_of, is_folder
+from storage.urls import is_local, local_directory
 
 CONNECT_S = 5.0
 STALL_S = 10.0
@@ -50,7 +50,7 @@ class Entry:
     modified_ns: int
 
 
-class Place(Protocol):
+class Backend(Protocol):
     """Files below a root, to read. Paths have `/` between folders."""
 
     lists: bool
@@ -69,7 +69,7 @@ class Place(Protocol):
         """All files in a folder and below; none where it is missing."""
 
 
-class Folder:
+class LocalDirectory:
     """Files on a disk of this machine, or on one that it mounts."""
 
     lists = True
@@ -102,8 +102,8 @@ class Folder:
                 yield Entry(path.relative_to(self._folder).as_posix(), facts.st_size, facts.st_mtime_ns)
 
 
-class Objects:
-    """Objects of a store, or files of a web server."""
+class ObjectStore:
+    """ObjectStore of a store, or files of a web server."""
 
     def __init__(self, store: Any, *, lists: bool) -> None:
         self._store = store
@@ -185,60 +185,60 @@ class Objects:
         obstore.delete(self._store, paths)
 
 
-def open_place(address: str) -> Place:
-    """The place that an address names, for reading.
+def open_backend(url: str) -> Backend:
+    """The backend that a path or a URL names, for reading.
 
     Raises:
         NotADirectoryError: there is no such directory.
-        obstore.exceptions.BaseError: the address, or what the environment says of it, cannot be used.
+        obstore.exceptions.BaseError: the URL, or what the environment says of it, cannot be used.
     """
-    if is_folder(address):
-        folder = folder_of(address)
+    if is_local(url):
+        folder = local_directory(url)
         if not folder.is_dir():
-            raise NotADirectoryError(address)
-        return Folder(folder)
+            raise NotADirectoryError(url)
+        return LocalDirectory(folder)
     # obstore's own retries see status codes, but not a body that comes short; `store.py` tries again instead.
-    return open_objects(address, retries=0)
+    return open_object_store(url, retries=0)
 
 
-def open_objects(address: str, retries: int) -> Objects:
-    """The objects below an address.
+def open_object_store(url: str, retries: int) -> ObjectStore:
+    """The objects below a URL.
 
     Args:
-        address: no directory.
+        url: no directory.
         retries: of each request by obstore itself.
 
     Raises:
-        obstore.exceptions.BaseError: the address, or what the environment says of it, cannot be used.
-        ValueError: the address of a server in the environment is none.
+        obstore.exceptions.BaseError: the URL, or what the environment says of it, cannot be used.
+        ValueError: the URL of a server in the environment is none.
     """
     from obstore.store import HTTPStore, from_url
 
     _check_endpoints()
     store = from_url(
-        address,
+        url,
         retry_config={"max_retries": retries},
         client_options={
             "connect_timeout": timedelta(seconds=CONNECT_S),
             "read_timeout": timedelta(seconds=STALL_S),
             "timeout": timedelta(seconds=REQUEST_S),
-            "allow_http": address.startswith("http://") or any(map(_is_http, _HTTP_ENDPOINTS)),
+            "allow_http": url.startswith("http://") or any(map(_is_http, _HTTP_ENDPOINTS)),
         },
     )
-    return Objects(store, lists=not isinstance(store, HTTPStore))
+    return ObjectStore(store, lists=not isinstance(store, HTTPStore))
 
 
-def endpoint_hint(address: str) -> str:
+def endpoint_hint(url: str) -> str:
     """The variable that names the server, in brackets, where it is set; without a secret before an `@`."""
-    names = _HTTP_ENDPOINTS[:3] if address.startswith("s3") else _HTTP_ENDPOINTS[3:]
+    names = _HTTP_ENDPOINTS[:3] if url.startswith("s3") else _HTTP_ENDPOINTS[3:]
     for name in names:
         if value := os.environ.get(name):
-            return f" ({name}={value if '@' not in value else '<address>'})"
+            return f" ({name}={value if '@' not in value else '<URL>'})"
     return ""
 
 
 def _check_endpoints() -> None:
-    """The client ends the process over an address that it cannot parse."""
+    """The client ends the process over a URL that it cannot parse."""
     for variable in _HTTP_ENDPOINTS:
         value = os.environ.get(variable)
         if value is not None and not re.match(r"https?://[^/\s]", value):
