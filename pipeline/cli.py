@@ -147,7 +147,7 @@ def explain(
 
     Example: mfhq explain /data/mfhq interview.mp4 --html interview.html
 
-    A name that begins with a hyphen comes last, after --: mfhq explain /data/mfhq -- -2KGPYEFnsU_8
+    The clip of a dataset, by its key: mfhq explain /data/mfhq -2KGPYEFnsU_8
     """
     from pipeline.explain.command import explain_video
     from storage.path import path_of

@@ -29,7 +29,14 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     folder = tmp_path_factory.mktemp("azurite")
-    command = [program, "--silent", "--skipApiVersionCheck", f"--blobPort={port}", f"--location={folder}"]
+    command = [
+        program,
+        "--silent",
+        "--disableTelemetry",
+        "--skipApiVersionCheck",
+        f"--blobPort={port}",
+        f"--location={folder}",
+    ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
