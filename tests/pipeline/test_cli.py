@@ -80,7 +80,7 @@ finally:
         ),
         (("plan",), ["Opens no video and needs no weights", "--rates", "--json", "Example: mfhq plan"]),
         (("verify",), ["Exit code 0: no errors", "Example: mfhq verify /data/mfhq"]),
-        (("explain",), ["mfhq explain /data/mfhq -- -2KGPYEFnsU_8"]),
+        (("explain",), ["mfhq explain /data/mfhq -2KGPYEFnsU_8"]),
         (("report",), ["opens without a network", "Example: mfhq report /data/mfhq"]),
         (("demo-clips",), ["truth.json", "Example: mfhq demo-clips /tmp/clips"]),
         (("models", "pull"), ["sha256", "Example: mfhq models pull"]),
@@ -219,7 +219,8 @@ def test_annotated_clips_without_a_file_are_in_the_summary_and_in_the_list(tmp_p
     assert path.read_text().splitlines()[1:] == [
         f"missing\t\ttext\ttext/-2KGPYEFnsU_{number}\t\t{no_file}" for number in (0, 2)
     ]
-    code, stdout, stderr = run("explain", output, "--", "-2KGPYEFnsU_2")
+    code, stdout, stderr = run("explain", output, "-2KGPYEFnsU_2")
+    assert (code, stdout, stderr) == run("explain", output, "--", "-2KGPYEFnsU_2")
     assert (code, stdout) == (1, "")
     assert stderr == (
         "error: '-2KGPYEFnsU_2' is annotated in text, but no file has its name, so there is nothing to curate. "
