@@ -16,8 +16,9 @@ from faces.registry import load_weights
 from pipeline.config import Config
 from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.manifest import Video
-from pipeline.stages.analyse import AnalysedVideo, VideoAnalyser
+from pipeline.stages.analyse import VideoAnalyser
 from pipeline.stages.finalize import FinalizedVideo, finalize
+from pipeline.stages.outcome import AnalysedVideo
 from pipeline.stages.score import CandidateScorer
 from pipeline.stages.select import FrameTable, Pick, Picks
 from settings.loading import load_workflow

@@ -34,8 +34,9 @@ from pipeline.records import Analysis, CandidateImage
 from pipeline.rejection import Rejection
 from pipeline.sandbox import SandboxedDecoder
 from pipeline.sources.manifest import Video
-from pipeline.stages.analyse import AnalysedVideo, VideoAnalyser, failed
+from pipeline.stages.analyse import VideoAnalyser
 from pipeline.stages.finalize import FinalizedVideo, finalize, mark_failed
+from pipeline.stages.outcome import AnalysedVideo, failed
 from pipeline.stages.score import CandidateScorer
 from pipeline.staging import Staging
 from shards.schema import Reason, VideoOutcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from faces.profiles import load_detector, load_embedder
 from faces.registry import Weights
 from pipeline.config import Config
 from pipeline.decode.frames import CorruptFrame, Frame
-from pipeline.decode.plan import frames_between, plan_frames
+from pipeline.decode.plan import plan_frames
 from pipeline.decode.probe import Probe
 from pipeline.devices import gpu_fault
 from pipeline.records import (
@@ -36,12 +36,21 @@ from pipeline.sandbox import DecodeFailed, SandboxedDecoder
 from pipeline.sandbox.frames_folder import FramesFolder, open_frames_folder
 from pipeline.sandbox.video import SandboxedVideo
 from pipeline.source_files import local_file
-from pipeline.sources.annotations.clip import BEYOND
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_image, candidate_track, frame_table
 from pipeline.stages.gate import eighth_largest, least_face_px
 from pipeline.stages.merge import merge_tracks
 from pipeline.stages.observe import FaceObserver
+from pipeline.stages.outcome import (
+    AnalysedVideo,
+    facts_of,
+    mostly_corrupt,
+    named,
+    rejected,
+    verdict_of,
+    without_identity,
+)
+from pipeline.stages.part import part_of, place_of, too_short
 from pipeline.stages.select import Pick, candidates, promise_of
 from pipeline.stages.timeline import timeline_faces
 from pipeline.stages.track import ShotCuts, Track, Tracker
@@ -54,25 +63,14 @@ from pipeline.stages.track_filter import (
 )
 from pipeline.stopwatch import Stopwatch
 from shards.schema import (
-    FAILURES,
     IMAGES_PER_IDENTITY,
     Box,
-    FromSource,
     Reason,
-    Status,
     TrackOutcome,
     VideoOutcome,
 )
 
 Opened = SandboxedVideo | FramesFolder
-
-
-@dataclass(frozen=True)
-class AnalysedVideo:
-    """An analysis, and the encoded images of its candidates, track after track."""
-
-    analysis: Analysis
-    images: list[CandidateImage]
 
 
 class VideoAnalyser:
@@ -135,7 +133,7 @@ class VideoAnalyser:
                 opened = stack.enter_context(self._open(path, first.frame_rate, parts))
             except DecodeFailed as failure:
                 rejection = failure.rejection
-                yield lambda video: _rejected(video, rejection, {}, Stopwatch())
+                yield lambda video: rejected(video, rejection, {}, Stopwatch())
                 return
             # Its time is the first part's; there is none for a file of this machine.
             fetched_s = [watch.seconds["fetch"]] if str(path) != first.path else []
@@ -151,14 +149,14 @@ class VideoAnalyser:
             with watch.step("probe"):
                 facts["sha256"] = opened.sha256()
                 found = opened.probe()
-            facts |= _facts(found)
+            facts |= facts_of(found)
             part = part_of(video, found)
-            facts |= _place(video, found, part)
+            facts |= place_of(video, found, part)
             if len(part) < IMAGES_PER_IDENTITY:
-                raise DecodeFailed(_too_short(part, found, video))
+                raise DecodeFailed(too_short(part, found, video))
             tracks, analysed, faces_seen = self._track(opened, found, part, facts["annotated_box"], watch)
         except DecodeFailed as failure:
-            return _rejected(video, failure.rejection, facts, watch)
+            return rejected(video, failure.rejection, facts, watch)
         except DeviceFailure as error:
             raise gpu_fault(error, self._config.run) from error
         corrupt = sum(frame.reason == Reason.CORRUPT_FRAME for frame in analysed)
@@ -245,11 +243,11 @@ class VideoAnalyser:
             damage = damage or Rejection(Reason.NO_FACE, detail)
         if damage is not None:
             # No identity is taken from what is left of such a video.
-            outcomes = [_without_identity(track, damage) for track in outcomes]
+            outcomes = [without_identity(track, damage) for track in outcomes]
             kept, images = [], []
         outcome = VideoOutcome(
-            **(_identity_of(video) | facts),
-            **_verdict(outcomes, damage),
+            **(named(video) | facts),
+            **verdict_of(outcomes, damage),
             frame_reasons=dict(sorted(dropped.items())),
             tracks=outcomes,
         )
@@ -289,113 +287,6 @@ class VideoAnalyser:
                 return replace(verdict, result=reason), reason
 
 
-def part_of(video: Video, found: Probe) -> range:
-    """The frames of a file that are the video, as indices in display order."""
-    if video.span_frames is not None:
-        first, last = video.span_frames
-        return range(min(first, found.frames), min(last + 1, found.frames))
-    if video.span_s is not None:
-        return frames_between(found.times_s + found.late_s, *video.span_s)
-    return range(found.frames)
-
-
-def _place(video: Video, found: Probe, part: range) -> dict[str, Any]:
-    """Where in its file a video is: the span in seconds, and the person's box as fractions of the frame."""
-    span_s, box = video.span_s, video.annotated_box
-    if video.span_frames is not None and part:
-        span_s = (
-            round(float(found.times_s[part[0]]), 3),
-            round(float(found.times_s[part[-1]]) + 1 / found.fps, 3),
-        )
-    if video.annotated_box_px is not None:
-        width, height = found.shown_size
-        x0, y0, x1, y1 = video.annotated_box_px
-        box = (x0 / width, y0 / height, x1 / width, y1 / height)
-        if max(box) > 1 + BEYOND:
-            detail = f"its annotated box ends at {x1:g}, {y1:g}, outside of the frame of {width} x {height}"
-            raise DecodeFailed(Rejection(Reason.NO_FACE, detail))
-    return {"span_s": span_s, "annotated_box": box}
-
-
-def _too_short(part: range, found: Probe, video: Video) -> Rejection:
-    of = ""
-    if video.span_s is not None:
-        of = f" of {found.frames} are from {video.span_s[0]:g} to {video.span_s[1]:g} s"
-    if video.span_frames is not None:
-        of = f" of {found.frames} are frames {video.span_frames[0]} to {video.span_frames[1]}"
-    return Rejection(Reason.TOO_SHORT, f"{len(part)} frames{of}, {IMAGES_PER_IDENTITY} needed")
-
-
 def _analysed(frame: Frame | CorruptFrame) -> AnalysedFrame:
     reason = Reason.CORRUPT_FRAME if isinstance(frame, CorruptFrame) else None
     return AnalysedFrame(frame=frame.index, time_s=round(frame.time_s, 3), reason=reason)
-
-
-def failed(video: Video, rejection: Rejection) -> AnalysedVideo:
-    """The outcome of a video whose analysis failed."""
-    return _rejected(video, rejection, {}, Stopwatch())
-
-
-def video_rejection(tracks: list[TrackOutcome]) -> Rejection | None:
-    """Why a video gave no identity: the reason of its best track; None when it gave one."""
-    if any(track.reason is None for track in tracks):
-        return None
-    if not tracks:
-        return Rejection(Reason.NO_FACE, "no face that could pass the gate was found in any analysed frame")
-    best = max(tracks, key=lambda track: (track.usable_frames, track.frames))
-    assert best.reason is not None  # noqa: S101 - by the first line of this function
-    more = f" (the best of {len(tracks)} tracks)" if len(tracks) > 1 else ""
-    return Rejection(Reason(best.reason), f"{best.detail}{more}")
-
-
-def mostly_corrupt(analysed: list[AnalysedFrame]) -> Rejection | None:
-    """The rejection of a video when more than half of its analysed frames are corrupt; otherwise None."""
-    corrupt = sum(frame.reason == Reason.CORRUPT_FRAME for frame in analysed)
-    if 2 * corrupt <= len(analysed):
-        return None
-    detail = f"{corrupt} of {len(analysed)} analysed frames are damaged or depend on damaged ones"
-    return Rejection(Reason.CORRUPT_FRAME, detail)
-
-
-def _without_identity(track: TrackOutcome, rejection: Rejection) -> TrackOutcome:
-    if track.reason is not None:
-        return track
-    return track.model_copy(update={"reason": rejection.reason, "detail": rejection.detail})
-
-
-def _verdict(tracks: list[TrackOutcome], damage: Rejection | None) -> dict[str, Any]:
-    rejection = damage or video_rejection(tracks)
-    if rejection is None:
-        return {
-            "status": Status.ACCEPTED,
-            "identities": sum(track.reason is None for track in tracks),
-        }
-    return {"status": Status.REJECTED, "reason": rejection.reason, "detail": rejection.detail}
-
-
-def _rejected(video: Video, rejection: Rejection, facts: dict[str, Any], watch: Stopwatch) -> AnalysedVideo:
-    status = Status.FAILED if rejection.reason in FAILURES else Status.REJECTED
-    outcome = VideoOutcome(
-        **(_identity_of(video) | facts), status=status, reason=rejection.reason, detail=rejection.detail
-    )
-    return AnalysedVideo(Analysis(outcome=outcome, seconds=dict(watch.seconds)), [])
-
-
-def _identity_of(video: Video) -> dict[str, Any]:
-    known = set(FromSource.model_fields) | {"video_id", "uri", "bytes"}
-    return video.model_dump(include=known)
-
-
-def _facts(found: Probe) -> dict[str, Any]:
-    width, height = found.shown_size
-    return {
-        "container": found.container,
-        "codec": found.codec,
-        "width": width,
-        "height": height,
-        "fps": round(found.fps, 3),
-        "frames": found.frames,
-        "duration_s": round(found.duration_s, 3),
-        "rotation_deg": found.rotation_deg,
-        "color_transfer": found.color_transfer,
-    }

@@ -21,8 +21,8 @@ from pipeline.records import (
     Timeline,
 )
 from pipeline.rejection import Rejection
-from pipeline.stages.analyse import video_rejection
 from pipeline.stages.choice import choose_images
+from pipeline.stages.outcome import video_rejection
 from pipeline.stages.timeline import settled_timeline
 from shards.canonical import sha256_hex
 from shards.landmarks import LANDMARKS, encode_landmarks

@@ -23,7 +23,7 @@ from pipeline.errors import MachineFault
 from pipeline.records import Analysis, Candidate, CandidateTrack
 from pipeline.rejection import Rejection
 from pipeline.sources.manifest import Video
-from pipeline.stages.analyse import failed
+from pipeline.stages.outcome import failed
 from pipeline.staging import Staging
 from shards.record_checks import validate_video
 from shards.schema import Pose, Reason, Status, TrackOutcome, VideoOutcome

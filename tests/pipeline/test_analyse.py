@@ -24,9 +24,10 @@ from pipeline.sandbox import SandboxedDecoder
 from pipeline.sandbox.source import Source
 from pipeline.sources.folder import list_folder
 from pipeline.sources.manifest import Video
-from pipeline.stages.analyse import VideoAnalyser, mostly_corrupt
+from pipeline.stages.analyse import VideoAnalyser
 from pipeline.stages.choice import choose_images
 from pipeline.stages.finalize import finalize
+from pipeline.stages.outcome import mostly_corrupt
 from pipeline.stages.score import CandidateScorer
 from pipeline.staging import Staging
 from settings.loading import load_workflow

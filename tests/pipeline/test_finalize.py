@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 
 from pipeline.config import Config
 from pipeline.records import Analysis, Candidate, CandidateImage, CandidateTrack
-from pipeline.stages.analyse import video_rejection
 from pipeline.stages.finalize import FinalizedVideo, finalize, sample_key
+from pipeline.stages.outcome import video_rejection
 from settings.loading import load_workflow
 from shards.canonical import sha256_hex
 from shards.landmarks import LANDMARKS, decode_landmarks

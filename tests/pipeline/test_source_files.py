@@ -152,7 +152,7 @@ def test_an_object_that_alone_is_refused_is_one_failed_video(
     with spoiling(s3.port, 0.0) as proxy:
         proxy.archived = "-a%20b.mp4"
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-        monkeypatch.setattr("storage.path._bucket", Bucket)
+        monkeypatch.setattr("storage.object_path._bucket", Bucket)
         with pytest.raises(DecodeFailed) as caught, local_file(video):
             pass
     assert caught.value.rejection.reason is Reason.UNREADABLE
