@@ -12,7 +12,7 @@ from pipeline.sources.annotations.celebv import read_celebv
 from pipeline.sources.annotations.clip import AnnotatedClip, AnnotationError
 from pipeline.sources.annotations.talkinghead import read_tubes
 from pipeline.sources.annotations.vfhq import is_clip_name, parse_clip_name, read_clip
-from pipeline.sources.folder import list_folder, video_of, walk_of
+from pipeline.sources.folder import NoVideo, list_folder, video_of, walk_of
 from pipeline.sources.manifest import MOST_NAMED, Listing, Manifest, SourceError, Video, printable
 from pipeline.sources.rows import FoundFile, SourceRows
 from storage.ahead import map_ahead
@@ -100,9 +100,11 @@ def list_source(source: Source) -> Listing:
     if source.kind != "folder":
         return _list_dataset(source, DATASETS[source.kind])
     try:
-        return list_folder(source, _kind_of(source))
-    except StorageError as error:
-        raise SourceError(f"source.path: {error}") from error
+        listing = list_folder(source)
+    except NoVideo as error:
+        raise SourceError(" ".join([str(error), *_hint(source)])) from error
+    listing.ignored = listing.ignored.model_copy(update={"hints": _hint(source)})
+    return listing
 
 
 def _list_dataset(source: Source, dataset: Dataset) -> Listing:
@@ -146,13 +148,17 @@ def _nothing(source: Source, dataset: Dataset, listed: int) -> str:
     )
 
 
-def _kind_of(source: Source) -> str:
-    """The dataset whose annotations, or directories of frames, lie in a plain folder; empty for none."""
+def _hint(source: Source) -> list[str]:
+    """A sentence where the annotations of a dataset, or its directories of frames, lie in a plain folder."""
     for kind, dataset in DATASETS.items():
-        patterns = [dataset.annotations] if not dataset.folder else ["Clip+*"]
-        if any(any(source.path.glob(pattern)) for pattern in patterns):
-            return kind
-    return ""
+        pattern = "Clip+*" if dataset.folder else dataset.annotations
+        try:
+            found = any(source.path.glob(pattern))
+        except StorageError as error:
+            raise SourceError(f"source.path: {error}") from error
+        if found:
+            return [f"{pattern} lies there: source.kind={kind} takes its clips."]
+    return []
 
 
 def _video(source: Source, clip: AnnotatedClip, file: FoundFile, is_own: bool) -> Video:

@@ -35,7 +35,11 @@ DANGLING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP})
 """Errors for a link that leads nowhere."""
 
 
-def list_folder(source: Source, of_dataset: str = "") -> Listing:
+class NoVideo(SourceError):  # noqa: N818 - names what was found
+    """A source can be listed, and has no video."""
+
+
+def list_folder(source: Source) -> Listing:
     """List the videos below `source.path`.
 
     Raises:
@@ -50,8 +54,7 @@ def list_folder(source: Source, of_dataset: str = "") -> Listing:
     def videos(key: str | None) -> Iterator[Video]:
         return (video_of(source, file, file.uri) for file in rows.files(key))
 
-    ignored = walk.ignored().model_copy(update={"of_dataset": of_dataset})
-    return Listing(source.name, extent, videos, ignored)
+    return Listing(source.name, extent, videos, walk.ignored())
 
 
 def video_of(source: Source, file: FoundFile, key: str) -> Video:
@@ -120,7 +123,7 @@ class Walk(ABC):
         if not found:
             suffixes, root = ", ".join(sorted(VIDEO_SUFFIXES)), printable(str(self._source.path.absolute()))
             nothing = f"{root} contains no video file ({suffixes}), subdirectories included."
-            raise SourceError(" ".join([f"source.path: {nothing}", *self.ignored().messages()]))
+            raise NoVideo(" ".join([f"source.path: {nothing}", *self.ignored().messages()]))
 
     def ignored(self) -> Ignored:
         """What was skipped so far."""

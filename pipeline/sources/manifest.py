@@ -112,8 +112,8 @@ class Ignored(Record):
     """Video files of a dataset that are neither annotated clips nor what they are cut from."""
     unannotated_such_as: list[str] = Field(default_factory=list)
     """The first of these, as many as a message names."""
-    of_dataset: str = ""
-    """The kind of dataset whose annotations lie in a plain folder."""
+    hints: list[str] = Field(default_factory=list)
+    """Sentences on what the source may be instead."""
     duplicates: int = 0
     """Second files of a clip or a download that has one."""
     conflicting: int = 0
@@ -127,11 +127,7 @@ class Ignored(Record):
 
     def messages(self) -> list[str]:
         """One sentence for each kind; none when everything was listed."""
-        sentences = []
-        if self.of_dataset:
-            sentences.append(
-                f"Annotations of {self.of_dataset} lie there: source.kind={self.of_dataset} would take its clips."
-            )
+        sentences = list(self.hints)
         if self.suffixes:
             by_count = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
             which = ", ".join(f"{suffix}: {count}" for suffix, count in by_count)

@@ -23,6 +23,7 @@ from shards.schema import Reason, Status
 from shards.verify import verify
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+STARTING = "Starting Ray, and loading the networks in every process, takes some seconds"
 
 ODD_NAME = "-größer als $(5 €).mp4"
 
@@ -97,7 +98,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_own_video_only(
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_build_that_is_asked_to_stop_ends_with_one_line(
+def test_a_build_that_is_asked_to_stop_says_how_far_it_is(
     cluster: Cluster, demo_clips: Path, tmp_path: Path, number: signal.Signals, exit_code: int
 ) -> None:
     log = tmp_path / "build.log"
@@ -106,11 +107,13 @@ def test_a_build_that_is_asked_to_stop_ends_with_one_line(
     stopped.send_signal(number)
 
     assert stopped.wait(120) == exit_code
-    first, second, third, *progress, last = log.read_text().splitlines()
+    first, second, third, fourth, *progress, done, last = log.read_text().splitlines()
     assert first == "15 videos, 0 finished by an earlier run"
     assert second == "Ignored 1 file that is not a video (.json: 1)."
-    assert third == "curate: 0/15"
+    assert third == STARTING
+    assert fourth == "curate: 0/15"
     assert all(re.fullmatch(r"curate: \d+/15 after .* failed", line) for line in progress)
+    assert re.fullmatch(r"\d+ of 15 videos are finished", done)
     assert last == "stopped; the same command continues"
 
 
@@ -121,9 +124,8 @@ def test_a_full_disk_ends_the_build_in_one_message_and_loses_nothing(
     full = build(cluster, few_clips, output)
     assert full.returncode == 1
     messages = [line for line in full.stderr.splitlines() if not line.startswith("curate: ")]
-    assert messages[0] == "4 videos, 0 finished by an earlier run"
-    assert len(messages) == 2
-    assert re.match(r"error: cannot write .*: the disk is full .* Free space", messages[1])
+    assert messages[:-1] == ["4 videos, 0 finished by an earlier run", STARTING]
+    assert re.match(r"error: cannot write .*: the disk is full .* Free space", messages[-1])
     assert not (output / "dataset.json").exists()
 
     small_disk(100 * 2**20)
@@ -185,7 +187,7 @@ def parent_of(process: psutil.Process) -> int | None:
 
 def actors(cluster: Cluster) -> list[psutil.Process]:
     """One of the Ray workers that own them; empty when there is none."""
-    return [p for p in descendants(cluster) if "MapWorker(Map(Curate))" in command_of(p)][:1]
+    return [p for p in descendants(cluster) if "MapWorker(FlatMap(Curate))" in command_of(p)][:1]
 
 
 def command_of(process: psutil.Process) -> str:

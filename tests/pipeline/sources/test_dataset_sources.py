@@ -248,8 +248,14 @@ def test_a_plain_folder_that_holds_a_dataset_is_told_its_kind(celebv_hq: Path, t
     (celebv_hq / "celebvhq_info.json").write_bytes((tmp_path / "celebvhq_info.json").read_bytes())
     listing = list_source(Source(name="clips", path=celebv_hq))
     assert listing.ignored.messages()[0] == (
-        "Annotations of celebv-hq lie there: source.kind=celebv-hq would take its clips."
+        "celebvhq_info.json lies there: source.kind=celebv-hq takes its clips."
     )
+
+
+def test_directories_of_frames_are_told_their_kind(tmp_path: Path) -> None:
+    touch(tmp_path, f"{CLIP}/00000000.png")
+    with pytest.raises(SourceError, match=r"contains no video file .* source\.kind=vfhq takes its clips"):
+        list_source(Source(name="clips", path=tmp_path))
 
 
 def test_a_tree_of_another_kind_is_named(celebv_hq: Path) -> None:
