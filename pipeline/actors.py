@@ -109,7 +109,7 @@ class Analyse:
                     detail = " ".join(f"{type(error).__name__}: {error}".split())
                     found = failed(video, Rejection(Reason.INTERNAL_ERROR, detail))
                 yield video, found
-                # Whoever took the result has it: the end of this process would be another part's fault.
+                # The next step has the result: if this process ends now, another part is at fault.
                 self._staging.forget_starts(video)
 
 

@@ -138,7 +138,7 @@ def _taken(path: ObjectPath, output: ObjectPath, notify: Callable[[str], None]) 
 
 
 def _unchanged(bucket: Bucket, path: ObjectPath, version: str, output: ObjectPath) -> str | None:
-    """The version of a lease that nobody has renewed; None when it was given back."""
+    """The version of a lease that was not renewed; None when it was given back."""
     end = time.monotonic() + DEAD_AFTER_S
     while time.monotonic() < end:
         time.sleep(LOOK_S)

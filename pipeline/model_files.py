@@ -45,7 +45,7 @@ def load_models(names: Iterable[str], models_dir: AnyPath | None) -> Weights:
     try:
         return load_weights(wanted, folder)
     except WeightsUnavailable as error:
-        # Its remedies name the copy's directory, where nobody can put anything.
+        # Its remedies name the directory of the copies, not the object store.
         texts = [text.replace(f"--models-dir {folder} ", "--models-dir DIR ") for text in error.errors]
         raise WeightsUnavailable([text.replace(str(folder), str(models_dir)) for text in texts]) from error
 

@@ -43,7 +43,7 @@ class NoSuchFile(StorageError, FileNotFoundError):  # noqa: N818 - names the eve
 
 
 class Stopped(Exception):  # noqa: N818 - names what happened, which is no error
-    """Reading was given up, because nobody waits for the bytes any more."""
+    """Reading was given up, because the bytes are not wanted any more."""
 
 
 def is_of_storage(error: Exception) -> bool:

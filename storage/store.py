@@ -143,7 +143,7 @@ class Store:
             return open_backend(self.root)
         except NotADirectoryError:
             raise NoSuchFile(
-                f"{self.root} is no folder. Check the path, and that this machine sees it", self.root
+                f"{self.root} is not a directory. Check the path, and that this machine sees it", self.root
             ) from None
         except (BaseError, ValueError) as error:
             raise StorageError(

@@ -1,4 +1,4 @@
-"""What a killed process leaves in the temporary directory, the next one removes; nobody removes another's."""
+"""What a killed process leaves in the temporary directory, the next one removes, and nothing of a running one."""
 
 from __future__ import annotations
 

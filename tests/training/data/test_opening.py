@@ -71,7 +71,7 @@ def test_a_folder_may_be_given_as_an_address(mfhq: Path) -> None:
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    assert f"{tmp_path}/no is no folder. Check the path" in refusal(tmp_path / "no")
+    assert f"{tmp_path}/no is not a directory. Check the path" in refusal(tmp_path / "no")
 
 
 def test_a_folder_whose_build_has_not_finished(copy: Path) -> None:

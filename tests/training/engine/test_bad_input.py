@@ -207,7 +207,7 @@ def test_what_one_process_alone_cannot_do_ends_all_of_them(dataset: Path, copy: 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     message = Run(tmp_path / "run", copy.name).refused(2, folders=[copy.parent, elsewhere])
-    assert "process 1: copy is no folder" in message
+    assert "process 1: copy is not a directory" in message
 
     # In the middle of the run: only the second process sees its shards vanish.
     shutil.copytree(copy, elsewhere / copy.name)
