@@ -24,6 +24,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from faces.registry import Weights
@@ -86,31 +87,31 @@ class Analyse:
 
     def _results(self, videos: list[Video]) -> Iterator[tuple[Video, AnalysedVideo]]:
         with ExitStack() as stack:
-            analyse: Callable[[Video], AnalysedVideo] | None = None
+
+            @cache  # for all videos of the file
+            def opened() -> Callable[[Video], AnalysedVideo]:
+                return stack.enter_context(self._analyser.opened(videos[0], len(videos)))
+
             for video in videos:
-                # When a network takes this process down, only this count remains.
-                starts = self._staging.count_start(video)
-                if starts > MOST_STARTS:
-                    detail = (
-                        f"the process that analyses it ended {MOST_STARTS} times; --retry-failed tries again"
-                    )
-                    yield video, failed(video, Rejection(Reason.WORKER_CRASHED, detail))
-                    continue
-                try:
-                    if analyse is None:
-                        analyse = stack.enter_context(self._analyser.opened(video, len(videos)))
-                    found = analyse(video)
-                except (MachineFault, OSError):
-                    raise
-                except MemoryError:
-                    detail = "the analysis ran out of memory; --retry-failed tries again"
-                    found = failed(video, Rejection(Reason.OUT_OF_MEMORY, detail))
-                except Exception as error:  # any error belongs to this video's row
-                    detail = " ".join(f"{type(error).__name__}: {error}".split())
-                    found = failed(video, Rejection(Reason.INTERNAL_ERROR, detail))
-                yield video, found
+                yield video, self._result(video, opened)
                 # The next step has the result: if this process ends now, another part is at fault.
                 self._staging.forget_starts(video)
+
+    def _result(self, video: Video, opened: Callable[[], Callable[[Video], AnalysedVideo]]) -> AnalysedVideo:
+        # When a network takes this process down, only this count remains.
+        if self._staging.count_start(video) > MOST_STARTS:
+            detail = f"the process that analyses it ended {MOST_STARTS} times; --retry-failed tries again"
+            return failed(video, Rejection(Reason.WORKER_CRASHED, detail))
+        try:
+            return opened()(video)
+        except (MachineFault, OSError):
+            raise
+        except MemoryError:
+            detail = "the analysis ran out of memory; --retry-failed tries again"
+            return failed(video, Rejection(Reason.OUT_OF_MEMORY, detail))
+        except Exception as error:  # any error belongs to this video's row
+            detail = " ".join(f"{type(error).__name__}: {error}".split())
+            return failed(video, Rejection(Reason.INTERNAL_ERROR, detail))
 
 
 class Choose:
@@ -135,7 +136,6 @@ class Choose:
         try:
             finalized = self._finalized(row)
             self._staging.write(video, finalized)
-            self._staging.forget_starts(video)
         except (MachineFault, OSError) as fault:
             return result | {"fault": _text(fault)}
         return result | {"status": finalized.outcome.status.value, "message": _message(finalized.outcome)}

@@ -89,7 +89,10 @@ def _copy(models_dir: ObjectPath, name: str, folder: Path) -> Path | None:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
-    source.bucket.fetch(source.key, path)
+    # A process of another build may be reading the earlier file.
+    part = path.with_name(f"{path.name}.part")
+    source.bucket.fetch(source.key, part)
+    part.replace(path)
     note.write_text(version, encoding="utf-8")
     return path
 

@@ -103,7 +103,7 @@ class LocalDirectory:
 
 
 class ObjectStore:
-    """ObjectStore of a store, or files of a web server."""
+    """Objects of a store, or files of a web server."""
 
     def __init__(self, store: Any, *, lists: bool) -> None:
         self._store = store

@@ -15,7 +15,7 @@ from storage.store import CHUNK, PARALLEL, RETRY_S, Store
 WRITE_RETRIES = 10
 """Of each request of a write, by obstore: a large object is many requests."""
 MOST_DELETED = 1000
-"""ObjectStore that one request removes."""
+"""Objects that one request removes."""
 
 
 class Bucket(Store):

@@ -17,7 +17,7 @@ from pipeline.sources.manifest import MOST_NAMED, Listing, Manifest, SourceError
 from pipeline.sources.rows import FoundFile, SourceRows
 from storage.ahead import map_ahead
 from storage.errors import StorageError
-from storage.path import AnyPath
+from storage.path import AnyPath, ObjectPath
 
 READERS = 16
 """Annotation files that are read at a time where each clip has one of its own."""
@@ -152,6 +152,8 @@ def _hint(source: Source) -> list[str]:
     """A sentence where the annotations of a dataset, or its directories of frames, lie in a plain folder."""
     for kind, dataset in DATASETS.items():
         pattern = "Clip+*" if dataset.folder else dataset.annotations
+        if isinstance(source.path, ObjectPath) and "*" in pattern:
+            continue  # would list the whole bucket once more
         try:
             found = any(source.path.glob(pattern))
         except StorageError as error:

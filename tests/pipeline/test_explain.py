@@ -326,7 +326,7 @@ def test_a_whole_file_without_annotations_has_no_such_lines(finished: Path) -> N
 
 def test_the_staged_file_of_a_part_is_found_without_reading_the_others(parts: Path) -> None:
     folder = BuildFolder(parts)
-    # Whoever reads them all, notes this one.
+    # Reading all staged files would note this one.
     (damaged,) = [
         staged.path for staged in BuildFolder(parts).staged() if staged.outcome.reason == Reason.TOO_SHORT
     ]
