@@ -279,6 +279,21 @@ def test_a_part_that_fails_leaves_the_others_their_chance(
     assert [(row["video_id"], row["fault"]) for row in rows] == [("face/9.0", ""), ("face/0.0", "")]
 
 
+def test_parts_that_were_analysed_are_not_blamed_for_the_end_of_the_process(
+    tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
+) -> None:
+    parts = [
+        videos["face"].model_copy(update={"video_id": f"face/{n}", "span_s": (n, n + 2.0)})
+        for n in (0.0, 1.0)
+    ]
+    staging = Staging(tmp_path / "staging")
+    rows = Analyse(config, weights, staging)({"videos": [part.model_dump_json() for part in parts]})
+    next(rows)
+    next(rows)
+    rows.close()  # type: ignore[attr-defined]  # the process ends while the second is at work
+    assert [staging.count_start(part) for part in parts] == [1, 2]
+
+
 def test_a_part_that_the_file_does_not_hold_says_so(
     analyser: VideoAnalyser, videos: dict[str, Video]
 ) -> None:
