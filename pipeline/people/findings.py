@@ -1,0 +1,61 @@
+"""What linking found beside the dataset itself: the pairs that are worth a look, and what the user should know.
+
+Kept as `<output>/report/people.json`, so that `mfhq report` can show it again: a dataset need not hold embeddings.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, ValidationError
+
+from shards.atomic import write_bytes
+from shards.metadata import DatasetError
+from shards.schema import Record
+from storage.path import AnyPath
+
+FILE = "people.json"
+SHOWN_PAIRS = 12
+"""Pairs that are kept on each side of the threshold."""
+
+
+class Pair(Record):
+    """Two identities of different videos, and how alike they are."""
+
+    first: str
+    second: str
+    cosine: float
+
+
+class PeopleFindings(Record):
+    """What linking found.
+
+    A pair is listed once for two persons, or once for two parts of a person.
+    """
+
+    embedder: str
+    link_cosine: float = Field(description="threshold of linking")
+    linked: list[Pair] = Field(description="of one person, the least alike first; at most SHOWN_PAIRS")
+    apart: list[Pair] = Field(description="of two persons, the most alike first; at most SHOWN_PAIRS")
+    notes: list[str] = Field(description="sentences for the user, such as groups that do not fit the split")
+
+
+def keep(path: AnyPath, findings: PeopleFindings) -> None:
+    """Store the findings of a build.
+
+    Raises:
+        OutOfSpace: the disk is full.
+    """
+    write_bytes(path, findings.model_dump_json(indent=1).encode())
+
+
+def kept(path: AnyPath) -> PeopleFindings | None:
+    """The stored findings; None when there are none.
+
+    Raises:
+        DatasetError: they cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return PeopleFindings.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}. Without the file, its part is left out") from error
