@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from shards.schema import IMAGES_PER_IDENTITY, ImageRecord, Pose, Record, VideoOutcome
 
@@ -98,7 +98,21 @@ class CandidateImage:
     points: bytes
 
 
-class CandidateTrack(Record):
+class TrackSummary(Record):
+    """What linking needs to know of a track besides its embedding."""
+
+    # In JSON, bytes are text.
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    fingerprint: bytes = b""
+    """How its face moves, from `pipeline.stages.fingerprint`. Empty: not known."""
+    seen_with: list[int] = Field(default_factory=list)
+    """Numbers of the tracks of the video that are seen in a frame with it: other people."""
+    image_bytes: float = 0.0
+    """Median size of the stored images of its usable frames: how much detail they hold."""
+
+
+class CandidateTrack(TrackSummary):
     """A track that has enough usable frames to choose from."""
 
     track: int
@@ -116,7 +130,7 @@ class Analysis(Record):
     timeline: Timeline = Field(default_factory=Timeline)
 
 
-class StagedIdentity(Record):
+class StagedIdentity(TrackSummary):
     """A chosen identity, before it is linked to a person and assigned to a split."""
 
     key: str

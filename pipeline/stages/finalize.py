@@ -19,6 +19,7 @@ from pipeline.records import (
     StagedIdentity,
     StagedSample,
     Timeline,
+    TrackSummary,
 )
 from pipeline.rejection import Rejection
 from pipeline.stages.choice import choose_images
@@ -114,6 +115,7 @@ def _sample(
         track_end_s=track.end_s,
         embedder=config.models.embedder,
         embedding=candidates.embedding,
+        **candidates.model_dump(include=set(TrackSummary.model_fields)),
         images=list(records),
         landmarks_sha256=sha256_hex(landmarks),
     )
