@@ -31,10 +31,10 @@ from pipeline.people.motion import (
 LEAST_SHARE = 0.5
 """Least part of the shorter track's time that the longer one shows too."""
 LEAST_SHARED_S = 2.5
-LEAST_SHARED_TICKS = 18
+LEAST_SHARED_TICKS = 12
 """Least number of measurements that can be compared: tracks of long videos have one in a second or two."""
 SHORT_SCORE, SHORT_S = 0.87, 2.5
-LONG_SCORE, LONG_S = 0.65, 6.0
+LONG_SCORE, LONG_S = 0.62, 6.0
 """Least score of a match for two lengths of the shared time; in proportion between them. docs/curation.md has the
 measurements."""
 
