@@ -23,6 +23,7 @@ from storage.path import AnyPath, ObjectPath, path_of
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Cosine = Annotated[float, Field(ge=-1, le=1)]
 Name = Annotated[
     str,
     Field(
@@ -173,16 +174,15 @@ class Tracking(Section):
     """A face unseen for longer ends its track."""
     cut_distance: Fraction = 0.5
     """Distance of consecutive colour histograms (0 equal, 1 disjoint) above which the shot has changed."""
-    min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.3
+    min_cosine: Cosine = 0.3
     """A face whose embedding is less like the track's starts a new track. Faces that stay where they were and look
     as they did are not embedded."""
-    rejoin_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    rejoin_cosine: Cosine = 0.6
     """A face this like a track's continues it at any position, also after a cut."""
-    merge_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.65
-    """Tracks this alike that are never seen in one frame are one person's, such as those around a cutaway. Of 318
-    people (means of four photographs), the largest cosine between two is .547 with SFace; 99.7 % reach .65 with
-    themselves."""
-    min_outlier_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
+    merge_cosine: Cosine | None = None
+    """Tracks this alike that are never seen in one frame are one person's, such as those around a cutaway. The
+    `link_cosine` of the embedder in the registry of networks when not set."""
+    min_outlier_cosine: Cosine = 0.4
     """Frames whose face is embedded and less like the track's medoid than this are dropped from it; profiles only
     where the track is interrupted."""
 
@@ -220,8 +220,15 @@ class Selection(Section):
 class People(Section):
     """How identities that show the same person are linked."""
 
-    same_person_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.5
-    """Least cosine between two identities' mean embeddings."""
+    link_cosine: Cosine | None = None
+    """Least mean cosine between two groups of identities that are joined to one person; that of the embedder in
+    the registry of networks when not set."""
+    same_origin_cosine: Cosine | None = None
+    """The same where all identities are from one origin, such as a YouTube video: they are far likelier to show
+    one person. The `same_person_cosine` of the embedder in the registry when not set."""
+    max_person_videos: Annotated[int, Field(ge=2)] = 500
+    """A person in more origins (videos, where no origin is known) than this stops the build: one link too many can
+    join thousands of persons."""
     keep: Literal["all", "best"] = "all"
     """`best` keeps only the best-scored identity of each person."""
 

@@ -127,6 +127,10 @@ class StagedIdentity(Record):
     embedding: list[float]
     images: list[ImageRecord] = Field(min_length=IMAGES_PER_IDENTITY, max_length=IMAGES_PER_IDENTITY)
     landmarks_sha256: str
+    seen_with: list[int] = Field(default_factory=list, exclude=True)
+    """Tracks of the video that are seen in one frame with this one: other persons."""
+    fingerprint: bytes = Field(default=b"", exclude=True)
+    """Of its footage."""
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,7 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
     "override",
     [
         "output=/elsewhere",
-        "people.same_person_cosine=0.7",
+        "people.link_cosine=0.7",
         "split.test_fraction=0.5",
         "split.from=/data/earlier",
         "split.test_list=/data/list.txt",

@@ -52,8 +52,8 @@ def packed(
         if video in planned.todo:
             planned.staging.write(video, outcome)
     log = io.StringIO()
-    metadata = pack(config, MODELS_USED, planned, Reporter(Console(file=log)))
-    return metadata, planned, log.getvalue()
+    packed = pack(config, MODELS_USED, planned, Reporter(Console(file=log)))
+    return packed.metadata, planned, log.getvalue()
 
 
 def files(root: Path) -> dict[str, bytes]:
