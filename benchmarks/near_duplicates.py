@@ -24,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -148,7 +148,7 @@ def found_rows(originals: list[Curated], made: list[Curated]) -> Iterator[str]:
         if keys[row] in copies(keys, sizes, [match]):
             kept.update(names)
     yield f"{'':<16} {'versions':>8} {'found':>7} {'original kept':>14}"
-    for name in sorted(wanted, key=lambda name: _place(name)):
+    for name in sorted(wanted, key=_place):
         yield (
             f"{name:<16} {wanted[name]:>8} {100 * found[name] / wanted[name]:>5.1f} % "
             f"{100 * kept[name] / max(found[name], 1):>12.1f} %"
@@ -214,7 +214,7 @@ def take_rows(curated: list[Curated]) -> Iterator[str]:
         # The best shift of every pair, whatever its score.
         with patch.object(module, "least_score", lambda shared_s: threshold(shared_s) - 2):
             best = near_duplicates([piece.fingerprint for piece in pieces], np.array(pairs))
-        for low, high in zip(LENGTHS_S[:-1], LENGTHS_S[1:], strict=True):
+        for low, high in pairwise(LENGTHS_S):
             some = [match for match in best if low <= match.shared_s < high]
             if some:
                 margins = [float(threshold(np.array(match.shared_s))) - match.score for match in some]

@@ -159,7 +159,7 @@ def _as_of(video: Video, result: FinalizedVideo, random: np.random.Generator) ->
 def packed_anew(config: Config, weights: Weights, plan: BuildPlan) -> DatasetMetadata:
     """Pack, whether the dataset is there or not."""
     (config.output / DATASET_JSON).unlink(missing_ok=True)
-    return pack(config, weights, plan, Reporter(Console(quiet=True)))
+    return pack(config, weights, plan, Reporter(Console(quiet=True))).metadata
 
 
 def members(root: Path) -> tuple[list[bytes], list[bytes]]:

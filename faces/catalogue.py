@@ -49,6 +49,12 @@ class ModelFile(BaseModel):
     same_person_cosine: float | None = Field(
         default=None, ge=-1, le=1, description="embedders only: at or above it, two faces are one person's"
     )
+    link_cosine: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="embedders only: the same for means of several faces among very many persons",
+    )
 
     @model_validator(mode="after")
     def _embedders_say_how_to_use_them(self) -> ModelFile:
@@ -107,6 +113,7 @@ _ENTRIES = [
         normalisation="arcface",
         # Not published for this file; 0.3 to 0.4 is what its users choose for verification.
         same_person_cosine=0.35,
+        link_cosine=0.5,
     ),
     ModelFile(
         name="topiq_nr-face",
@@ -154,6 +161,7 @@ _ENTRIES = [
         # Source: OpenCV Zoo, face_recognition_sface, and OpenCV's tutorial "DNN-based face detection and
         # recognition".
         same_person_cosine=0.363,
+        link_cosine=0.6,
     ),
 ]
 

@@ -26,13 +26,16 @@ from pipeline.lock import output_lock
 from pipeline.model_files import load_models
 from pipeline.ownership import confirm
 from pipeline.pack import check_nothing_erased, pack
+from pipeline.people import findings
 from pipeline.plan import BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
+from pipeline.report.build import FOLDER as REPORT
 from pipeline.report.build import write_report
 from pipeline.report.rates import write_rates
 from pipeline.retry import Retry, finish_retry
 from pipeline.reuse import Choice
 from pipeline.summary import Build
+from pipeline.thresholds import with_thresholds
 from shards.layout import DATASET_JSON
 from shards.metadata import DatasetMetadata
 from shards.schema import Status
@@ -64,6 +67,7 @@ def run(
     """
     # The weights first: a missing one must end the build before hours of work, not after.
     weights = load_build_weights(config)
+    config = with_thresholds(config, weights)
 
     with output_lock(config.output, reporter.message) as check_lock:
         # Where samples were erased nothing may be curated again, so no outcome may be dropped either.
@@ -93,17 +97,18 @@ def _run(
             raise
 
     # All outcomes together decide on persons and splits; then the shards, in canonical order.
-    metadata = pack(config, weights, plan, reporter, check_lock)
+    packed = pack(config, weights, plan, reporter, check_lock)
     confirm(config.output)
 
     # The build is complete only after a reader has checked every byte.
-    check(config.output, metadata, reporter)
+    check(config.output, packed.metadata, reporter)
 
     missing, seconds = plan.manifest.without_file, plan.seconds()
+    findings.keep(config.output / REPORT / findings.FILE, packed.findings)
     report = write_report(config.output, seconds, missing)
     write_rates(config, plan, seconds)
     finish_retry(plan.staging)
-    return Build(metadata, report, sum(map(len, missing.values())))
+    return Build(packed.metadata, report, sum(map(len, missing.values())))
 
 
 def load_build_weights(config: Config) -> Weights:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,7 @@ from storage.path import AnyPath, ObjectPath, path_of
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Cosine = Annotated[float, Field(ge=-1, le=1)]
 Name = Annotated[
     str,
     Field(
@@ -172,16 +174,15 @@ class Tracking(Section):
     """A face unseen for longer ends its track."""
     cut_distance: Fraction = 0.5
     """Distance of consecutive colour histograms (0 equal, 1 disjoint) above which the shot has changed."""
-    min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.3
+    min_cosine: Cosine = 0.3
     """A face whose embedding is less like the track's starts a new track. Faces that stay where they were and look
     as they did are not embedded."""
-    rejoin_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    rejoin_cosine: Cosine = 0.6
     """A face this like a track's continues it at any position, also after a cut."""
-    merge_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.65
-    """Tracks this alike that are never seen in one frame are one person's, such as those around a cutaway. Of 318
-    people (means of four photographs), the largest cosine between two is .547 with SFace; 99.7 % reach .65 with
-    themselves."""
-    min_outlier_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.4
+    merge_cosine: Cosine | None = None
+    """Tracks this alike that are never seen in one frame are one person's, such as those around a cutaway. The
+    `link_cosine` of the embedder in the registry of networks when not set."""
+    min_outlier_cosine: Cosine = 0.4
     """Frames whose face is embedded and less like the track's medoid than this are dropped from it; profiles only
     where the track is interrupted."""
 
@@ -219,19 +220,35 @@ class Selection(Section):
 class People(Section):
     """How identities that show the same person are linked."""
 
-    same_person_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.5
-    """Least cosine between two identities' mean embeddings."""
+    link_cosine: Cosine | None = None
+    """Least mean cosine between two groups of identities that are joined to one person; that of the embedder in
+    the registry of networks when not set."""
+    same_origin_cosine: Cosine | None = None
+    """The same where all identities are from one origin, such as a YouTube video: they are far likelier to show
+    one person. The `same_person_cosine` of the embedder in the registry when not set."""
+    max_person_videos: Annotated[int, Field(ge=2)] = 500
+    """A person in more origins (videos, where no origin is known) than this stops the build: one link too many can
+    join thousands of persons."""
     keep: Literal["all", "best"] = "all"
     """`best` keeps only the best-scored identity of each person."""
 
 
 class Split(Section):
-    """Which identities are held out."""
+    """Which identities are held out: always all that share a person, a video or an origin. See people/split.py."""
 
-    test_videos: Annotated[int, Field(ge=0)] = 44
-    """Held-out videos; the paper's 44."""
-    max_test_fraction: Fraction = 0.1
-    """Upper bound as a fraction of the accepted videos, so that a small dataset keeps its training part."""
+    test_fraction: Fraction = 0.01
+    """Probability that an origin (a video, where its origin is unknown) is held out, with everyone linked to it.
+    Drawn from the seed and the name alone, so adding videos does not change it. The paper holds out 44 of 134,077
+    identities. One in a hundred costs little training data, and is a few people in a set of 500 videos."""
+    max_group_videos: Annotated[int, Field(ge=1)] | None = 100
+    """A larger group stays in the training split when it is drawn, and the log names it: it is somebody with a
+    hundred videos, or people linked by mistake, and would outweigh the rest of the test split. A group that grows
+    beyond it leaves the test split, unless `from` holds it out. No limit when null."""
+    earlier: Annotated[Location | None, Field(alias="from")] = None
+    """An earlier dataset whose split is continued: nobody whom it has changes sides."""
+    test_list: Location | None = None
+    """Text file with the videos to hold out, one a line: file name, video id, sample key or origin. With it,
+    nothing is drawn."""
     seed: int = 0
 
 
@@ -330,17 +347,39 @@ class PlanConfig(Section):
                 raise ValueError(f"output: {self.output} is inside {key}.path {source.path}")
         return self
 
+    @model_validator(mode="after")
+    def _output_is_not_the_earlier_dataset(self) -> Self:
+        earlier = self.split.earlier
+        if self.output is not None and earlier is not None and earlier.resolve() == self.output.resolve():
+            raise ValueError(
+                f"split.from: {earlier} is the output, which the build overwrites. Give another output, or a "
+                "copy of the earlier dataset (dataset.json and its .parquet files are enough)"
+            )
+        return self
+
     @property
     def all_sources(self) -> tuple[Source, ...]:
         """The sources, however they were given."""
         return self.sources if self.source is None else (self.source,)
 
-    def defining(self) -> dict[str, Any]:
+    def defining(self, contents: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The part of the configuration that shapes the dataset: without `run` and without paths.
 
         `sources` are by name, so that their order does not matter.
+
+        Args:
+            contents: sha256 of what `split.from` and `split.test_list` name, by the key in `split`. It stands in
+                place of the paths; see people/split_inputs.py.
+
+        Raises:
+            KeyError: one of them is set, and `contents` lacks it.
         """
-        settings = self.model_dump(mode="json", exclude={"run", "output", "source", "sources"})
+        settings = self.model_dump(mode="json", exclude={"run", "output", "source", "sources", "split"})
+        files = {"from": self.split.earlier, "test_list": self.split.test_list}
+        settings["split"] = self.split.model_dump(mode="json", exclude={"earlier", "test_list"}) | {
+            key: None if location is None else f"sha256:{(contents or {})[key]}"
+            for key, location in files.items()
+        }
         sources = {
             source.name: source.model_dump(mode="json", exclude={"name", "path", "annotations"})
             for source in self.all_sources

@@ -10,7 +10,7 @@ there is still the other build's, and the commands of both builds work.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.config import CURATION_VERSION, Config
@@ -29,13 +29,19 @@ REPLACING = "replacing.json"
 
 
 def claim(
-    config: Config, weights: dict[str, str], *, replace: bool, lost: Callable[[], tuple[int, int]]
+    config: Config,
+    weights: dict[str, str],
+    contents: Mapping[str, str],
+    *,
+    replace: bool,
+    lost: Callable[[], tuple[int, int]],
 ) -> None:
     """Make the output directory this build's.
 
     Args:
         config: of the build.
         weights: sha256 of each network.
+        contents: sha256 of the files that the split depends on; see `PlanConfig.defining`.
         replace: take the directory over when it holds another build, or foreign files.
         lost: how many videos are finished there, and how many of those this build would curate again.
 
@@ -49,7 +55,7 @@ def claim(
             f"output {directory} cannot be used: it is a file. Give a directory that can be written to."
         )
     settings, replacing = directory / FOLDER / SETTINGS, directory / FOLDER / REPLACING
-    ours = _identity(config, weights)
+    ours = _identity(config, weights, contents)
     owner = _read(settings)
     if settings.exists():
         if not replace and ours not in (owner, _read(replacing)):
@@ -79,8 +85,8 @@ def confirm(output: AnyPath) -> None:
         raise BuildError(f"cannot write {error.filename or replacing}: {error.strerror or error}") from error
 
 
-def _identity(config: Config, weights: dict[str, str]) -> dict[str, Any]:
-    identity = config.defining() | {"weights": weights, "curation_version": CURATION_VERSION}
+def _identity(config: Config, weights: dict[str, str], contents: Mapping[str, str]) -> dict[str, Any]:
+    identity = config.defining(contents) | {"weights": weights, "curation_version": CURATION_VERSION}
     for source in config.all_sources:
         identity["sources"][source.name] |= source.model_dump(mode="json", include={"path", "annotations"})
     return identity

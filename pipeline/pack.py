@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
 from faces.registry import Weights
 from pipeline.config import Config, digest
 from pipeline.errors import BuildError
-from pipeline.linking import Assignment, Identity, Placement, assign
+from pipeline.people import summary
+from pipeline.people.assign import Assignment, Placement, SplitRequest, assign
+from pipeline.people.findings import PeopleFindings
+from pipeline.people.outcomes import without
 from pipeline.plan import BuildPlan
 from pipeline.progress import Reporter
 from pipeline.provenance import code_version
-from pipeline.records import StagedIdentity, StagedSample
+from pipeline.records import StagedSample
 from pipeline.sources.manifest import Video
 from pipeline.staging import DamagedStagedFile, Staging
 from shards.atomic import OutOfSpace
@@ -34,6 +37,19 @@ from storage.errors import StorageError
 from storage.path import AnyPath
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A dataset that is written.
+
+    Attributes:
+        metadata: the content of its dataset.json.
+        findings: what linking found.
+    """
+
+    metadata: DatasetMetadata
+    findings: PeopleFindings
+
+
 @frozen_heap()
 def pack(
     config: Config,
@@ -41,7 +57,7 @@ def pack(
     plan: BuildPlan,
     reporter: Reporter,
     check_lock: Callable[[], None] = lambda: None,
-) -> DatasetMetadata:
+) -> Packed:
     """Write the dataset from the staging area.
 
     Args:
@@ -110,19 +126,21 @@ def _erased(output: AnyPath, generation: int) -> BuildError:
 
 def _pack(
     config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, check_lock: Callable[[], None]
-) -> DatasetMetadata:
+) -> Packed:
     with ThreadPoolExecutor(plan.staging.readers) as pool:
         outcomes: list[VideoOutcome] = []
-        identities: list[Identity] = []
-        for video, (outcome, found) in zip(
+        rows: list[pa.Table] = []
+        for video, (outcome, staged) in zip(
             plan.manifest.videos,
-            map_ahead(plan.staging.records, plan.manifest.videos, pool, 4 * plan.staging.readers),
+            map_ahead(plan.staging.summary, plan.manifest.videos, pool, 4 * plan.staging.readers),
             strict=True,
         ):
             outcomes.append(_in_present_words(outcome, video))
-            identities += [_for_linking(identity, outcomes[-1]) for identity in found]
-        assignment = assign(outcomes, identities, config.people, config.split)
-        defining = config.defining()
+            rows += [summary.of_video(staged, video, outcome)] if len(staged) else []
+        identities = summary.concat(rows)
+        assignment = _assign(config, plan, identities, outcomes, reporter)
+        outcomes = [without(outcome, assignment.rejections) for outcome in outcomes]
+        defining = config.defining(plan.split.digests)
         provenance = Provenance(
             config=defining,
             config_digest=digest(defining),
@@ -131,21 +149,26 @@ def _pack(
             libraries=plan.libraries(),
         )
         videos = {video.video_id: video for video in plan.manifest.videos}
-        of_video = {identity.key: videos[identity.video_id] for identity in identities}
+        id_of_video = dict(
+            zip(identities["key"].to_pylist(), identities["video_id"].to_pylist(), strict=True)
+        )
         order = sorted(assignment.placements, key=lambda key: (assignment.placements[key].split, key))
-        samples = _samples(order, of_video, assignment, plan.staging, pool)
+        by_video = (
+            (videos[video_id], list(keys)) for video_id, keys in groupby(order, key=id_of_video.__getitem__)
+        )
+        samples = _samples(by_video, outcomes, assignment.placements, plan.staging, pool)
         if not config.shards.store_embeddings:
             samples = map(_without_embedding, samples)
         limits = ShardLimits(max_samples=config.shards.max_samples, max_bytes=config.shards.max_bytes)
-        there = _what_is_there(config.output, provenance, limits, assignment.outcomes)
+        there = _what_is_there(config.output, provenance, limits, outcomes)
         if there is not None:
             reporter.message("the dataset is packed already")
-            return there
+            return Packed(there, assignment.findings)
         with reporter.bar("pack", len(order)) as advance:
-            return write_dataset(
+            metadata = write_dataset(
                 config.output,
                 samples,
-                assignment.outcomes,
+                outcomes,
                 provenance,
                 limits,
                 name=config.name,
@@ -153,6 +176,7 @@ def _pack(
                 progress=lambda done: advance(done, ""),
                 check_lock=check_lock,
             )
+        return Packed(metadata, assignment.findings)
 
 
 def _what_is_there(
@@ -212,39 +236,44 @@ def _in_present_words(outcome: VideoOutcome, video: Video) -> VideoOutcome:
     return outcome.model_copy(update=update)
 
 
-def _for_linking(identity: StagedIdentity, outcome: VideoOutcome) -> Identity:
-    scores = [
-        -image.quality.value if image.quality.higher_is_better else image.quality.value
-        for image in identity.images
-    ]
-    return Identity(
-        key=identity.key,
-        video_id=outcome.video_id,
-        origin=outcome.origin,
-        embedding=np.array(identity.embedding, dtype=np.float32),
-        badness=sum(scores) / len(scores),
+def _assign(
+    config: Config, plan: BuildPlan, identities: pa.Table, outcomes: list[VideoOutcome], reporter: Reporter
+) -> Assignment:
+    split = SplitRequest(
+        config=config.split,
+        inputs=plan.split,
+        listed=plan.listed,
+        reasons={outcome.video_id: str(outcome.reason) for outcome in outcomes if outcome.reason is not None},
     )
+    if len(identities):
+        reporter.message(f"Linking {len(identities)} identities")
+    assignment = assign(identities, config.people, split, config.models.embedder)
+    for note in assignment.findings.notes:
+        reporter.message(note)
+    return assignment
 
 
 def _samples(
-    order: list[str], of_video: dict[str, Video], assignment: Assignment, staging: Staging, pool: Executor
+    by_video: Iterable[tuple[Video, list[str]]],
+    outcomes: list[VideoOutcome],
+    placements: Mapping[str, Placement],
+    staging: Staging,
+    pool: Executor,
 ) -> Iterator[Sample]:
-    by_id = {outcome.video_id: outcome for outcome in assignment.outcomes}
+    by_id = {outcome.video_id: outcome for outcome in outcomes}
 
-    def of_one_video(keys: list[str]) -> list[Sample]:
-        video = of_video[keys[0]]
-        outcome = by_id[video.video_id]
+    def of_one_video(some: tuple[Video, list[str]]) -> list[Sample]:
+        video, keys = some
         staged = {sample.identity.key: sample for sample in staging.samples(video)}
-        return [_sample(staged[key], outcome, assignment.placements[key]) for key in keys]
+        return [_sample(staged[key], by_id[video.video_id], placements[key]) for key in keys]
 
-    by_video = (list(keys) for _, keys in groupby(order, key=lambda key: of_video[key].video_id))
     for samples in map_ahead(of_one_video, by_video, pool, 4 * staging.readers):
         yield from samples
 
 
 def _sample(staged: StagedSample, outcome: VideoOutcome, placement: Placement) -> Sample:
     record = IdentityRecord(
-        **dict(staged.identity),
+        **{name: value for name, value in staged.identity if name in IdentityRecord.model_fields},
         **{name: getattr(outcome, name) for name in FromSource.model_fields},
         split=placement.split,
         person_id=placement.person_id,

@@ -10,6 +10,8 @@ from faces.registry import Weights
 from pipeline.config import Config, digest
 from pipeline.errors import BuildError
 from pipeline.ownership import claim
+from pipeline.people.listed_videos import ListedVideos, match_list
+from pipeline.people.split_inputs import SplitInputs, read_split_inputs
 from pipeline.provenance import library_versions
 from pipeline.retry import Retry, forget_again, read_list
 from pipeline.reuse import Choice, count_lost, libraries_used, take_up
@@ -32,13 +34,17 @@ class BuildPlan:
         manifest: every video the build accounts for.
         staging: the finished videos.
         todo: unfinished videos, largest first, so that no long one is left for the end.
-        messages: what the user should know of videos that are curated again.
+        messages: what the user should know of videos that are curated again, and of the list of held-out ones.
+        split: the files that the split depends on.
+        listed: the videos that `split.test_list` names; None without a list.
     """
 
     manifest: Manifest
     staging: Staging
     todo: list[Video]
     messages: list[str] = field(default_factory=list)
+    split: SplitInputs = field(default_factory=SplitInputs)
+    listed: ListedVideos | None = None
 
     @cached_property
     def files(self) -> list[list[Video]]:
@@ -94,24 +100,28 @@ def plan_build(
 
     Raises:
         BuildError: the source cannot be listed, the output directory belongs to another build or cannot be used,
-            there are such videos and no choice was given, or `retry` names what does not exist.
+            there are such videos and no choice was given, `retry` names what does not exist, or what `split.from`
+            or `split.test_list` names cannot be used.
         OutOfSpace: the disk is full.
     """
+    split = read_split_inputs(config.split)
     try:
         manifest = list_sources(config.all_sources)
     except SourceError as error:
         raise BuildError(str(error)) from error
     retry = retry or Retry()
-    listed = read_list(retry, manifest.videos)
+    again = read_list(retry, manifest.videos)
+    listed = None if split.list is None else match_list(split.list.entries, manifest.videos)
     digests = {name: model.sha256 for name, model in sorted(weights.items())}
     curation = config.curation(digests, library_versions())
     staging = Staging.of(config.output, digest(curation))
     videos = manifest.videos
     try:
-        claim(config, digests, replace=replace, lost=lambda: count_lost(staging, videos))
+        claim(config, digests, split.digests, replace=replace, lost=lambda: count_lost(staging, videos))
         staging = take_up(staging, curation, videos, staged)
         staging.remove_temporary_files()
-        messages = forget_again(retry, listed, staging, videos) if retry else []
+        messages = forget_again(retry, again, staging, videos) if retry else []
+        messages += [] if listed is None else listed.messages()
         finished = staging.finished(videos)
     except OutOfSpace:
         raise
@@ -125,7 +135,7 @@ def plan_build(
     done = {video.video_id for video in finished}
     todo = [video for video in manifest.videos if video.video_id not in done]
     todo.sort(key=lambda video: (-video.bytes, video.video_id))
-    return BuildPlan(manifest, staging, todo, messages)
+    return BuildPlan(manifest, staging, todo, messages, split, listed)
 
 
 def unstaged(plan: BuildPlan) -> list[Video]:

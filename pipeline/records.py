@@ -98,26 +98,21 @@ class CandidateImage:
     points: bytes
 
 
-class TrackSummary(Record):
-    """What linking needs to know of a track besides its embedding."""
+class CandidateTrack(Record):
+    """A track that has enough usable frames to choose from."""
 
     # In JSON, bytes are text.
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
-    fingerprint: bytes = b""
-    """How its face moves, from `pipeline.stages.fingerprint`. Empty: not known."""
-    seen_with: list[int] = Field(default_factory=list)
-    """Numbers of the tracks of the video that are seen in a frame with it: other people."""
-    image_bytes: float = 0.0
-    """Median size of the stored images of its usable frames: how much detail they hold."""
-
-
-class CandidateTrack(TrackSummary):
-    """A track that has enough usable frames to choose from."""
-
     track: int
     embedding: list[float]
     candidates: list[Candidate]
+    seen_with: list[int] = Field(default_factory=list)
+    """Tracks of the video that are seen in one frame with this one: other persons."""
+    fingerprint: bytes = b""
+    """Of its footage, from `pipeline.stages.fingerprint`."""
+    image_bytes: float = 0.0
+    """Median size of the stored images of its usable frames: how much detail they hold."""
 
 
 class Analysis(Record):
@@ -130,7 +125,7 @@ class Analysis(Record):
     timeline: Timeline = Field(default_factory=Timeline)
 
 
-class StagedIdentity(TrackSummary):
+class StagedIdentity(Record):
     """A chosen identity, before it is linked to a person and assigned to a split."""
 
     key: str
@@ -141,6 +136,12 @@ class StagedIdentity(TrackSummary):
     embedding: list[float]
     images: list[ImageRecord] = Field(min_length=IMAGES_PER_IDENTITY, max_length=IMAGES_PER_IDENTITY)
     landmarks_sha256: str
+    seen_with: list[int] = Field(default_factory=list, exclude=True)
+    """Tracks of the video that are seen in one frame with this one: other persons."""
+    fingerprint: bytes = Field(default=b"", exclude=True)
+    """Of its footage, from `pipeline.stages.fingerprint`."""
+    image_bytes: float = Field(default=0.0, exclude=True)
+    """Median size of the stored images of its usable frames."""
 
 
 @dataclass(frozen=True)

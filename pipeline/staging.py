@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from pipeline.errors import BuildError
+from pipeline.people.summary import STAGED, staged_rows
 from pipeline.records import StagedIdentity, StagedSample, Timeline
 from pipeline.sources.manifest import Video
 from pipeline.stages.finalize import FinalizedVideo
@@ -44,6 +45,7 @@ _SCHEMA = pa.schema(
         pa.field("outcome", pa.string(), nullable=False),
         pa.field("seconds", pa.string(), nullable=False),
         pa.field("identities", pa.list_(pa.string()), nullable=False),
+        pa.field("summary", pa.list_(pa.struct(list(STAGED))), nullable=False),
         pa.field("jpegs", _IMAGES, nullable=False),
         pa.field("masks", _IMAGES, nullable=False),
         pa.field("landmarks", pa.list_(pa.binary()), nullable=False),
@@ -109,6 +111,7 @@ class Staging:
                 "outcome": [finalized.outcome.model_dump_json()],
                 "seconds": [_SECONDS.dump_json(finalized.seconds).decode()],
                 "identities": [[identity.model_dump_json() for identity in finalized.identities]],
+                "summary": [staged_rows(finalized.samples).to_pylist()],
                 "jpegs": [[sample.jpegs for sample in finalized.samples]],
                 "masks": [[sample.masks for sample in finalized.samples]],
                 "landmarks": [[sample.landmarks for sample in finalized.samples]],
@@ -201,14 +204,11 @@ class Staging:
         with _damage_named(video, self.path(video)):
             return [StagedIdentity.model_validate_json(text) for text in texts]
 
-    def records(self, video: Video) -> tuple[VideoOutcome, list[StagedIdentity]]:
-        """The outcome and the identities of a finished video, by one read."""
-        text, texts = self._read(video, "outcome", "identities")
+    def summary(self, video: Video) -> tuple[VideoOutcome, pa.Table]:
+        """The outcome of a finished video, and the rows of its identities (`STAGED`), by one read."""
+        text, rows = self._read(video, "outcome", "summary")
         with _damage_named(video, self.path(video)):
-            return (
-                VideoOutcome.model_validate_json(text),
-                [StagedIdentity.model_validate_json(each) for each in texts],
-            )
+            return VideoOutcome.model_validate_json(text), pa.Table.from_pylist(rows, STAGED)
 
     def samples(self, video: Video) -> list[StagedSample]:
         """The identities of a finished video with their images."""

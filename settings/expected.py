@@ -56,9 +56,14 @@ def is_list(annotation: Any) -> bool:
     return get_origin(annotation) is tuple and get_args(annotation)[-1] is Ellipsis
 
 
+def fields_of(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a section by key: a key that is a word of Python, such as `from`, is its field's alias."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
 def settings_of(section: type[BaseModel], key: str) -> str:
     """The overrides that set a section: all required keys, or else its first key."""
-    fields = section.model_fields
+    fields = fields_of(section)
     needed = [name for name, field in fields.items() if field.is_required()] or list(fields)[:1]
     return " ".join(f"{key}.{name}=VALUE" for name in needed)
 

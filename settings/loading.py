@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from settings.expected import expected, is_list, section_in, settings_of, shown
+from settings.expected import expected, fields_of, is_list, section_in, settings_of, shown
 from settings.section import ConfigError, Section
 
 Config = TypeVar("Config", bound=Section)
@@ -63,11 +63,11 @@ def read_workflow(workflow: Path) -> dict[str, Any]:
 
 def _check_is_for_this_command(tree: dict[str, Any], workflow: Path, kind: type[Section]) -> None:
     """A file with mostly unknown keys belongs to another command, so the message does not list every key."""
-    unknown = [str(name) for name in tree if name not in kind.model_fields]
+    unknown = [str(name) for name in tree if name not in fields_of(kind)]
     if len(unknown) > 1 and 2 * len(unknown) > len(tree):
         raise ConfigError(
             f"{workflow} is for another command: unknown sections {', '.join(unknown)}; known sections are "
-            f"{', '.join(kind.model_fields)}. See {kind.shipped} for examples"
+            f"{', '.join(fields_of(kind))}. See {kind.shipped} for examples"
         )
 
 
@@ -125,7 +125,7 @@ def _readable(error: ValidationError, tree: dict[str, Any], workflow: Path, kind
         section, key = _place(kind, _by_name(fault["loc"], tree))
         if fault["type"] == "extra_forbidden":
             meant = _meant(kind, key)
-            guess = f"did you mean {meant}?" if meant else f"known are {', '.join(section.model_fields)}"
+            guess = f"did you mean {meant}?" if meant else f"known are {', '.join(fields_of(section))}"
             what = f"no such key; {guess}"
         elif fault["type"] == "missing" and _field_of(kind, _by_name(fault["loc"], tree)):
             what = f"not set; give it in the file or as {_example(kind, key)}"
@@ -148,7 +148,7 @@ def _our_own(message: str, key: str, section: type[BaseModel]) -> tuple[str, str
     about, colon, rest = message.partition(": ")
     if colon and (about == key or about.startswith(f"{key}.") or not key):
         return about, rest
-    if colon and about in section.model_fields:
+    if colon and about in fields_of(section):
         return f"{key}.{about}", rest
     return key, message
 
@@ -159,9 +159,9 @@ def _field(kind: type[Section], key: str) -> FieldInfo | None:
     field = None
     names = iter(key.split("."))
     for name in names:
-        if section is None or name not in section.model_fields:
+        if section is None or name not in fields_of(section):
             return None
-        field = section.model_fields[name]
+        field = fields_of(section)[name]
         section = section_in(field.annotation)
         if is_list(field.annotation):
             next(names, None)
@@ -176,7 +176,7 @@ def _meant(kind: type[Section], wrong: str) -> str | None:
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in section.model_fields.items():
+    for name, field in fields_of(section).items():
         yield prefix + name
         below = section_in(field.annotation)
         if below is not None:
@@ -212,7 +212,7 @@ def _place(kind: type[Section], location: tuple[int | str, ...]) -> tuple[type[B
     parts = iter(map(str, location))
     for part in parts:
         names.append(part)
-        field = section.model_fields.get(part)
+        field = fields_of(section).get(part)
         below = None if field is None else section_in(field.annotation)
         if field is None or below is None:
             break

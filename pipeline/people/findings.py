@@ -33,8 +33,12 @@ class PeopleFindings(Record):
 
     embedder: str
     link_cosine: float = Field(description="threshold of linking")
-    linked: list[Pair] = Field(description="of one person, the least alike first; at most SHOWN_PAIRS")
-    apart: list[Pair] = Field(description="of two persons, the most alike first; at most SHOWN_PAIRS")
+    linked: list[Pair] = Field(description="of one person and above the threshold, the least alike first")
+    apart: list[Pair] = Field(description="of two persons and below the threshold, the most alike first")
+    refused: list[Pair] = Field(
+        default_factory=list,
+        description="of two persons although above it: their groups as wholes differ, or they were seen at once",
+    )
     notes: list[str] = Field(description="sentences for the user, such as groups that do not fit the split")
 
 

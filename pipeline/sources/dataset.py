@@ -13,7 +13,7 @@ from pipeline.sources.annotations.clip import AnnotatedClip, AnnotationError
 from pipeline.sources.annotations.talkinghead import read_tubes
 from pipeline.sources.annotations.vfhq import is_clip_name, parse_clip_name, read_clip
 from pipeline.sources.folder import NoVideo, list_folder, video_of, walk_of
-from pipeline.sources.manifest import MOST_NAMED, Listing, Manifest, SourceError, Video, printable
+from pipeline.sources.manifest import MOST_NAMED, Cut, Listing, Manifest, SourceError, Video, printable
 from pipeline.sources.rows import FoundFile, SourceRows
 from storage.ahead import map_ahead
 from storage.errors import StorageError
@@ -169,6 +169,7 @@ def _video(source: Source, clip: AnnotatedClip, file: FoundFile, is_own: bool) -
         "origin": clip.origin,
         "attributes": clip.attributes,
         "source_person": clip.person,
+        "cut": _cut(clip),
     }
     if not is_own:
         said |= {"span_s": clip.span_s, "span_frames": clip.frames}
@@ -176,6 +177,15 @@ def _video(source: Source, clip: AnnotatedClip, file: FoundFile, is_own: bool) -
     elif file.is_folder:
         said["frame_rate"] = clip.frame_rate or source.frame_rate
     return video_of(source, file, clip.key).model_copy(update=said)
+
+
+def _cut(clip: AnnotatedClip) -> Cut | None:
+    box = clip.box or clip.box_px
+    if clip.span_s is not None:
+        return Cut(file=clip.part, unit="s", start=clip.span_s[0], end=clip.span_s[1], box=box)
+    if clip.frames is not None:
+        return Cut(file=clip.part, unit="frames", start=clip.frames[0], end=clip.frames[1] + 1, box=box)
+    return None
 
 
 def _name(uri: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo
 
@@ -67,6 +67,19 @@ FilePath = Annotated[str, PlainValidator(_path), PlainSerializer(printable, when
 """A path as the operating system takes it (invalid bytes as surrogates), which JSON can carry all the same."""
 
 
+class Cut(Record):
+    """Where a clip was cut from, as its dataset annotates it; two clips of one person may overlap."""
+
+    file: str
+    """Name of that file."""
+    unit: Literal["s", "frames"]
+    """Of `start` and `end`."""
+    start: float
+    end: float
+    box: Box | None = None
+    """Of the person in that file, as fractions of its frames, or in pixels: then a side is above 2."""
+
+
 class Video(Record):
     """One input video, as its source lists it."""
 
@@ -89,6 +102,8 @@ class Video(Record):
     """The person's box in the file's frames, as fractions of their width and height: x0, y0, x1, y1."""
     annotated_box_px: Box | None = None
     """The same in pixels, where the source does not give the size of the frame."""
+    cut: Cut | None = None
+    """What it was cut from, also where it is a file of its own."""
     frame_rate: float | None = None
     """Frames a second of a video that is a directory of frames; None for a file."""
     bytes: int

@@ -62,6 +62,7 @@ from pipeline.stages.track_filter import (
     without,
 )
 from pipeline.stopwatch import Stopwatch
+from pipeline.thresholds import with_thresholds
 from shards.schema import (
     IMAGES_PER_IDENTITY,
     Box,
@@ -84,6 +85,7 @@ class VideoAnalyser:
 
     def __init__(self, config: Config, weights: Weights, decoder: SandboxedDecoder) -> None:
         device = config.run.device
+        config = with_thresholds(config, weights)
         self._batch = BATCH[device]
         self._config = config
         self._decoder = decoder
@@ -195,6 +197,7 @@ class VideoAnalyser:
                 with watch.step("track"):
                     tracker.add(observations, frame.time_s, cuts.is_cut(frame.image))
         with watch.step("track"):
+            assert config.tracking.merge_cosine is not None  # noqa: S101 - by with_thresholds
             tracks = merge_tracks(tracker.tracks, config.tracking.merge_cosine)
         return tracks, analysed, faces_seen
 

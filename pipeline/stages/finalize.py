@@ -19,7 +19,6 @@ from pipeline.records import (
     StagedIdentity,
     StagedSample,
     Timeline,
-    TrackSummary,
 )
 from pipeline.rejection import Rejection
 from pipeline.stages.choice import choose_images
@@ -115,9 +114,11 @@ def _sample(
         track_end_s=track.end_s,
         embedder=config.models.embedder,
         embedding=candidates.embedding,
-        **candidates.model_dump(include=set(TrackSummary.model_fields)),
         images=list(records),
         landmarks_sha256=sha256_hex(landmarks),
+        seen_with=candidates.seen_with,
+        fingerprint=candidates.fingerprint,
+        image_bytes=candidates.image_bytes,
     )
     return StagedSample(
         identity, tuple(image.jpeg for image in files), tuple(image.mask for image in files), landmarks

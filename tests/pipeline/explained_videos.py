@@ -96,7 +96,7 @@ def interrupted_build(folder: Path) -> BuildPlan:
         path = folder / "videos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, FRAMES - number, (128, 64))
-    config = configured(folder / "videos", folder / "mfhq", "people.same_person_cosine=1")
+    config = configured(folder / "videos", folder / "mfhq", "people.link_cosine=1")
     planned = plan_build(config, MODELS_USED, replace=False)
     for video in planned.manifest.videos:
         if video.uri in SEEN:

@@ -16,6 +16,7 @@ from pipeline.config import Config
 from pipeline.records import StagedIdentity, StagedSample
 from pipeline.sources.manifest import Video
 from pipeline.stages.finalize import FinalizedVideo, sample_key
+from pipeline.thresholds import with_thresholds
 from settings.loading import load_workflow
 from shards.landmarks import LANDMARKS, encode_landmarks
 from shards.schema import (
@@ -47,7 +48,8 @@ def make_source(folder: Path, sizes: dict[str, int]) -> Path:
 
 
 def configured(source: Path, output: Path, *overrides: str) -> Config:
-    return load_workflow(WORKFLOW, [f"source.path={source}", f"output={output}", *overrides], Config)
+    config = load_workflow(WORKFLOW, [f"source.path={source}", f"output={output}", *overrides], Config)
+    return with_thresholds(config, MODELS_USED)
 
 
 def rejected(video: Video, reason: Reason) -> FinalizedVideo:

@@ -261,8 +261,10 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
     "override",
     [
         "output=/elsewhere",
-        "people.same_person_cosine=0.7",
-        "split.test_videos=3",
+        "people.link_cosine=0.7",
+        "split.test_fraction=0.5",
+        "split.from=/data/earlier",
+        "split.test_list=/data/list.txt",
         "shards.max_samples=9",
         "source.path=/mnt/same-clips",
         "name=other",
@@ -342,6 +344,70 @@ def test_other_weights_of_the_same_name_change_the_digest() -> None:
 def test_how_the_machine_runs_is_not_part_of_what_defines_the_dataset() -> None:
     assert load("run.scorers=2", "output=/elsewhere").defining() == load().defining()
     assert load("split.seed=1").defining() != load().defining()
+
+
+def test_the_key_from_is_set_in_the_file_and_by_an_override(tmp_path: Path) -> None:
+    workflow = tmp_path / "workflow.yaml"
+    workflow.write_text(EMBEDDED.read_text() + "split:\n  from: /data/first\n  seed: 3\n")
+    config = load_workflow(workflow, SET, Config)
+    assert (config.split.earlier, config.split.seed) == (Path("/data/first"), 3)
+    config = load_workflow(workflow, [*SET, "split.from=s3://bucket/mfhq"], Config)
+    assert str(config.split.earlier) == "s3://bucket/mfhq"
+    assert load_workflow(workflow, [*SET, "split.from=null"], Config).split.earlier is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("split.form=/x", "split.form: no such key; did you mean split.from?"),
+        (
+            "split.zzz=44",
+            "split.zzz: no such key; known are test_fraction, max_group_videos, from, test_list, seed",
+        ),
+        ("split.earlier=/x", "split.earlier: no such key; known are test_fraction, max_group_videos, from"),
+        ("from=/x", "from: no such key; did you mean split.from?"),
+        ("split.from=3", "split.from: expected a path, or a URL such as s3://bucket/prefix (given: 3)"),
+        ("split.from=~/mfhq", "split.from: `~` is not expanded here"),
+        ("split.from", "'split.from' has no value; expected split.from=VALUE, where VALUE is a path"),
+        (
+            "split.from=/data/mfhq/../mfhq",
+            "split.from: /data/mfhq/../mfhq is the output, which the build overwrites. Give another output",
+        ),
+        ("split.test_fraction=2", "split.test_fraction: expected a number from 0 to 1 (given: 2)"),
+        (
+            "split.max_group_videos=0",
+            "split.max_group_videos: expected a whole number of at least 1, or null (given: 0)",
+        ),
+    ],
+)
+def test_a_wrong_key_or_value_of_the_split_is_named_as_the_file_writes_it(
+    override: str, message: str
+) -> None:
+    assert message in rejection(override)
+
+
+def test_the_content_of_the_files_of_the_split_defines_the_dataset_and_not_their_paths() -> None:
+    config = load("split.from=/data/first", "split.test_list=/data/list.txt")
+    moved = load("split.from=/mnt/first", "split.test_list=s3://bucket/list.txt")
+    contents = {"from": "aa", "test_list": "bb"}
+    defining = config.defining(contents)
+    assert defining == moved.defining(contents)
+    assert defining["split"] == load().defining()["split"] | {
+        "from": "sha256:aa",
+        "test_list": "sha256:bb",
+    }
+    assert load().defining()["split"] == {
+        "test_fraction": 0.01,
+        "max_group_videos": 100,
+        "from": None,
+        "test_list": None,
+        "seed": 0,
+    }
+    assert differences(defining, config.defining(contents | {"from": "cc"})) == [
+        "split.from: sha256:aa -> sha256:cc"
+    ]
+    with pytest.raises(KeyError):
+        config.defining()
 
 
 def test_differences_name_each_key_that_changed() -> None:

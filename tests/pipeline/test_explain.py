@@ -50,7 +50,7 @@ def finished(tmp_path: Path) -> Path:
     """The same build without the last video, packed."""
     interrupted_build(tmp_path)
     (tmp_path / "videos" / WAITING).unlink()
-    config = configured(tmp_path / "videos", tmp_path / "mfhq", "people.same_person_cosine=1")
+    config = configured(tmp_path / "videos", tmp_path / "mfhq", "people.link_cosine=1")
     plan = plan_build(config, MODELS_USED, replace=False)
     assert plan.todo == []
     pack(config, MODELS_USED, plan, Reporter(Console(file=io.StringIO())))

@@ -52,8 +52,8 @@ def packed(
         if video in planned.todo:
             planned.staging.write(video, outcome)
     log = io.StringIO()
-    metadata = pack(config, MODELS_USED, planned, Reporter(Console(file=log)))
-    return metadata, planned, log.getvalue()
+    packed = pack(config, MODELS_USED, planned, Reporter(Console(file=log)))
+    return packed.metadata, planned, log.getvalue()
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -135,7 +135,7 @@ def test_packing_again_changes_no_byte(source: Path, tmp_path: Path) -> None:
 
 
 def test_one_person_in_two_videos_is_in_one_split(source: Path, tmp_path: Path) -> None:
-    packed(source, tmp_path / "mfhq", "split.test_videos=3", "split.max_test_fraction=0.9")
+    packed(source, tmp_path / "mfhq", "split.test_fraction=0.5")
     records = [s.record for s in Dataset.open(tmp_path / "mfhq").samples()]
     same = [r for r in records if uri(r.video_id) in {"a.mp4", "c.mp4"}]
     assert len({r.person_id for r in same}) == len({r.split for r in same}) == 1
@@ -144,15 +144,15 @@ def test_one_person_in_two_videos_is_in_one_split(source: Path, tmp_path: Path) 
 
 def test_other_settings_of_splits_and_people_need_no_new_curation(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "mfhq"
-    metadata, _, _ = packed(source, output, "split.test_videos=0")
+    metadata, _, _ = packed(source, output, "split.test_fraction=0")
     assert metadata.counts.identities == {Split.TRAIN: 6, Split.TEST: 0}
 
-    metadata, planned, _ = packed(source, output, "split.test_videos=1", "split.max_test_fraction=0.5")
+    metadata, planned, _ = packed(source, output, "split.test_fraction=0.3")
     assert planned.todo == []
     assert metadata.counts.identities[Split.TEST] in {1, 2}
     assert verify(output) == []
 
-    metadata, planned, _ = packed(source, output, "split.test_videos=0", "people.keep=best")
+    metadata, planned, _ = packed(source, output, "split.test_fraction=0", "people.keep=best")
     assert planned.todo == []
     assert sum(metadata.counts.identities.values()) == metadata.counts.persons == 5
     assert metadata.counts.videos[Status.ACCEPTED] == 4
@@ -162,7 +162,7 @@ def test_other_settings_of_splits_and_people_need_no_new_curation(source: Path, 
 
 
 def test_shards_are_cut_at_the_configured_limits(source: Path, tmp_path: Path) -> None:
-    metadata, _, _ = packed(source, tmp_path / "mfhq", "shards.max_samples=2", "split.test_videos=0")
+    metadata, _, _ = packed(source, tmp_path / "mfhq", "shards.max_samples=2", "split.test_fraction=0")
     assert [shard.samples for shard in metadata.shards] == [2, 2, 2]
 
 

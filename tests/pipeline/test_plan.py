@@ -122,7 +122,7 @@ def test_another_configuration_is_rejected_naming_every_key_that_differs(source:
     message = rejection(source, output, "faces.min_crop_px=200", "split.seed=7")
     assert f"{output} holds a build of another configuration" in message
     assert "faces.min_crop_px: 256.0 -> 200.0" in message
-    assert "split.seed: 0 -> 7" in message
+    assert "split.seed: 29 -> 7" in message
     assert "--replace to build over it: 4 of 4 finished videos are then curated again" in message
     assert "--replace to build over it: all 4 finished videos are then used" in rejection(
         source, output, "split.seed=7"
@@ -149,7 +149,7 @@ def test_other_weights_of_the_same_name_are_rejected_as_well(source: Path, outpu
     ("override", "todo"),
     [
         ("people.keep=best", 0),
-        ("split.test_videos=1", 0),
+        ("split.test_fraction=0.5", 0),
         ("shards.max_samples=1", 0),
         ("faces.min_crop_px=200", 4),
         ("selection.clusters=17", 4),
@@ -293,3 +293,23 @@ def test_missing_weights_are_an_error_before_anything_is_written(
         run(config, Reporter(Console(file=log)))
     assert not output.exists()
     assert log.getvalue() == ""
+
+
+def test_the_files_of_the_split_are_read_before_any_work(source: Path, output: Path, tmp_path: Path) -> None:
+    names = tmp_path / "held_out.txt"
+    message = rejection(source, output, f"split.test_list={names}")
+    assert message.startswith(f"split.test_list: {names} cannot be read: No such file or directory")
+    message = rejection(source, output, f"split.from={tmp_path}")
+    assert message.startswith(f"split.from: {tmp_path} is no finished dataset")
+    assert not output.exists()
+
+    names.write_text("a.mp4\nnobody.mp4\n")
+    planned = plan(source, output, f"split.test_list={names}")
+    assert planned.listed is not None
+    assert planned.listed.entries == {"a.mp4": ("demo/a.mp4",), "nobody.mp4": ()}
+    assert planned.messages == ["split.test_list: the sources have no video for 1 of 2 entries: nobody.mp4."]
+    names.write_text("b.mp4\n")
+    assert "split.test_list: sha256:" in rejection(source, output, f"split.test_list={names}")
+    moved = names.rename(tmp_path / "moved.txt")
+    moved.write_text("a.mp4\nnobody.mp4\n")
+    assert plan(source, output, f"split.test_list={moved}").listed == planned.listed

@@ -119,3 +119,36 @@ def test_an_override_without_a_value_gives_an_example_of_this_workflow(tmp_path:
         "'treads' is not an override; expected section.key=value, such as run.threads=4"
     )
     assert "where VALUE is a whole number" in rejection(tmp_path, "inputs: 3", "run.threads")
+
+
+class Aliased(Section):
+    earlier: Annotated[Annotated[int, Field(ge=1)] | None, Field(alias="from")] = None
+    to: int = 3
+
+
+class WithAlias(Section):
+    example = "span.from=1"
+
+    span: Aliased = Aliased()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("span.from=0", "span.from: expected a whole number of at least 1, or null (given: 0)"),
+        ("span.from=yes", "span.from: expected a whole number of at least 1, or null (given: true"),
+        ("span.earlier=1", "span.earlier: no such key; known are from, to"),
+        ("span=1", "span: expected a section, whose keys are set one by one: span.from=VALUE (given: 1)"),
+        ("spn.from=1", "spn: no such key; did you mean span?"),
+    ],
+)
+def test_a_key_that_is_a_word_of_python_is_named_as_the_user_writes_it(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    workflow = tmp_path / "workflow.yaml"
+    workflow.write_text("span: {from: 2}\n")
+    assert load_workflow(workflow, [], WithAlias).span.earlier == 2
+    assert load_workflow(workflow, ["span.from=5"], WithAlias).span.earlier == 5
+    with pytest.raises(ConfigError) as caught:
+        load_workflow(workflow, [override], WithAlias)
+    assert message in str(caught.value)

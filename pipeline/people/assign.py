@@ -1,0 +1,150 @@
+"""From the summary of all identities to what a dataset holds: without duplicates, linked to persons, and split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import People
+from pipeline.config import Split as SplitConfig
+from pipeline.people.duplicates import Duplicate, same_content
+from pipeline.people.evidence import Indices
+from pipeline.people.findings import PeopleFindings
+from pipeline.people.link import alike, link, near_threshold, thresholds
+from pipeline.people.listed_videos import ListedVideos
+from pipeline.people.search import Pairs
+from pipeline.people.split import hold_out
+from pipeline.people.split_inputs import SplitInputs
+from pipeline.rejection import Rejection
+from shards.schema import Reason, Split
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The person and the split of an identity."""
+
+    person_id: str
+    split: Split
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What is decided of each identity.
+
+    Attributes:
+        placements: of those that the dataset holds, by key.
+        rejections: of the others, by key.
+        findings: for the log and the report.
+    """
+
+    placements: dict[str, Placement]
+    rejections: dict[str, Rejection]
+    findings: PeopleFindings
+
+
+@dataclass(frozen=True, eq=False)
+class SplitRequest:
+    """How a split is made.
+
+    Attributes:
+        config: how much is held out.
+        inputs: the files that the configuration names.
+        listed: the videos of the list, if there is one.
+        reasons: of the videos that are not accepted, by id.
+    """
+
+    config: SplitConfig
+    inputs: SplitInputs
+    listed: ListedVideos | None
+    reasons: Mapping[str, str]
+
+
+def assign(summary: pa.Table, people: People, split: SplitRequest, embedder: str) -> Assignment:
+    """Decide on all identities.
+
+    Args:
+        summary: of the identities (`pipeline.people.summary`); the order of its rows does not matter.
+        people: when two identities are one person; its thresholds are set.
+        split: which are held out.
+        embedder: whose embeddings the summary holds.
+
+    Raises:
+        BuildError: different persons would be linked.
+    """
+    summary = summary.sort_by("key")
+    pairs = alike(summary, people)
+    duplicates = same_content(summary)
+    person = _persons(summary, pairs, people, duplicates)
+    rejections = {duplicate.key: duplicate.rejection for duplicate in duplicates}
+    if people.keep == "best":
+        rejections |= _not_the_best(summary, person, rejections)
+    # What is left out still ties groups together: it shows the same persons.
+    held_out = hold_out(
+        summary,
+        person,
+        split.config,
+        earlier=split.inputs.earlier,
+        listed=split.listed,
+        reasons=split.reasons,
+    )
+    keys = summary["key"].to_pylist()
+    placements = {
+        key: Placement(_person_id(keys[first]), Split.TEST if test else Split.TRAIN)
+        for key, first, test in zip(keys, person.tolist(), held_out.test.tolist(), strict=True)
+        if key not in rejections
+    }
+    findings = PeopleFindings(
+        embedder=embedder,
+        link_cosine=thresholds(people)[0],
+        notes=held_out.notes,
+        **near_threshold(summary, pairs, person, people, placements),
+    )
+    return Assignment(placements, rejections, findings)
+
+
+def _persons(summary: pa.Table, pairs: Pairs, people: People, duplicates: list[Duplicate]) -> Indices:
+    """(N,) the first row of each row's person. A duplicate is no evidence: it has the person of its original."""
+    person = np.arange(len(summary))
+    is_original = np.ones(len(summary), bool)
+    is_original[[duplicate.row for duplicate in duplicates]] = False
+    rows = np.flatnonzero(is_original)
+    person[rows] = rows[link(summary.take(pa.array(rows)), _among(pairs, rows, len(summary)), people)]
+    for duplicate in duplicates:
+        person[duplicate.row] = person[duplicate.original]
+    return person
+
+
+def _among(pairs: Pairs, rows: Indices, count: int) -> Pairs:
+    """The pairs of some rows, by their places among these."""
+    place = np.full(count, -1, np.int32)
+    place[rows] = np.arange(len(rows))
+    first, second = place[pairs.first], place[pairs.second]
+    chosen = (first >= 0) & (second >= 0)
+    return Pairs(first[chosen], second[chosen], pairs.cosine[chosen])
+
+
+def _person_id(first_key: str) -> str:
+    """Name of a person: that of the first of its keys, so it does not depend on the number of others."""
+    return "person_" + hashlib.sha256(first_key.encode()).hexdigest()[:12]
+
+
+def _not_the_best(
+    summary: pa.Table, person: Indices, rejected: Mapping[str, Rejection]
+) -> dict[str, Rejection]:
+    """Identities of a person of whom another one is kept, which has the better images."""
+    keys, quality = summary["key"].to_pylist(), summary["quality"].to_pylist()
+    kept = [row for row, key in enumerate(keys) if key not in rejected]
+    best: dict[int, int] = {}
+    for row in sorted(kept, key=lambda row: (-quality[row], row)):
+        best.setdefault(int(person[row]), row)
+    found = {}
+    for row in kept:
+        winner = best[int(person[row])]
+        if winner != row:
+            detail = f"{keys[winner]} shows the same person better"
+            found[keys[row]] = Rejection(Reason.DUPLICATE_PERSON, detail)
+    return found

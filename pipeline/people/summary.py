@@ -1,0 +1,129 @@
+"""The columnar summary of the staged results: one row for each identity, all that people are decided from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.people.search import Vectors
+from pipeline.records import StagedSample
+from pipeline.sources.manifest import Video
+from shards.schema import VideoOutcome
+
+_FLOATS = pa.list_(pa.float64())
+STAGED = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("track", pa.int32(), nullable=False),
+        # Of the track, in seconds.
+        pa.field("length_s", pa.float64(), nullable=False),
+        # Tracks of the same video that are seen in one frame with this one.
+        pa.field("seen_with", pa.list_(pa.int32()), nullable=False),
+        pa.field("embedding", pa.list_(pa.float32()), nullable=False),
+        # Mean over the images, turned so that higher is better.
+        pa.field("quality", pa.float64(), nullable=False),
+        # Mean side of the head crops in source pixels.
+        pa.field("crop_px", pa.float64(), nullable=False),
+        # Median bytes of the stored images of the track: how much detail they hold.
+        pa.field("image_bytes", pa.float64(), nullable=False),
+        pa.field("fingerprint", pa.binary(), nullable=False),
+    ]
+)
+"""What the staged file of a video holds of each of its identities."""
+
+SUMMARY = pa.schema(
+    [
+        *STAGED,
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("origin", pa.string()),
+        pa.field("source_person", pa.string()),
+        # Equal for videos of the same bytes, span and box.
+        pa.field("content", pa.string(), nullable=False),
+        # What the video was cut from, as pipeline.sources.manifest.Cut has it.
+        pa.field("cut_file", pa.string()),
+        pa.field("cut_unit", pa.string()),
+        pa.field("cut_start", pa.float64()),
+        pa.field("cut_end", pa.float64()),
+        pa.field("cut_box", _FLOATS),
+    ]
+)
+"""Columns of the summary; rows are sorted by key."""
+
+
+def staged_rows(samples: Iterable[StagedSample]) -> pa.Table:
+    """The rows of a video's identities, as its staged file holds them."""
+    rows = []
+    for sample in samples:
+        identity = sample.identity
+        scores = [
+            image.quality.value if image.quality.higher_is_better else -image.quality.value
+            for image in identity.images
+        ]
+        rows.append(
+            {
+                "key": identity.key,
+                "track": identity.track,
+                "length_s": identity.track_end_s - identity.track_start_s,
+                "seen_with": identity.seen_with,
+                "embedding": identity.embedding,
+                "quality": float(np.mean(scores)),
+                "crop_px": float(np.mean([image.crop_px[2] for image in identity.images])),
+                "image_bytes": identity.image_bytes,
+                "fingerprint": identity.fingerprint,
+            }
+        )
+    return pa.Table.from_pylist(rows, STAGED)
+
+
+def of_video(staged: pa.Table, video: Video, outcome: VideoOutcome) -> pa.Table:
+    """The rows of a video's identities with what is known of the video; what its source says counts as of now."""
+    cut = video.cut
+    facts: dict[str, Any] = {
+        "video_id": video.video_id,
+        "source": video.source,
+        "uri": video.uri,
+        "origin": video.origin,
+        "source_person": video.source_person,
+        "content": f"{outcome.sha256} {outcome.span_s} {outcome.annotated_box}",
+        "cut_file": cut and cut.file,
+        "cut_unit": cut and cut.unit,
+        "cut_start": cut and cut.start,
+        "cut_end": cut and cut.end,
+        "cut_box": cut and cut.box,
+    }
+    return pa.table(
+        [
+            staged[field.name]
+            if field.name in STAGED.names
+            else pa.repeat(pa.scalar(facts[field.name], field.type), len(staged))
+            for field in SUMMARY
+        ],
+        schema=SUMMARY,
+    )
+
+
+def concat(parts: Iterable[pa.Table]) -> pa.Table:
+    """The summary of all videos, sorted by key."""
+    return pa.concat_tables([SUMMARY.empty_table(), *parts]).sort_by("key").combine_chunks()
+
+
+def embeddings(table: pa.Table) -> Vectors:
+    """(N, D) unit vectors of the identities of a summary.
+
+    Raises:
+        ValueError: not all have the same number of dimensions.
+    """
+    if not len(table):
+        return np.zeros((0, 1), np.float32)
+    lists = table["embedding"].combine_chunks()
+    lengths = set(lists.value_lengths().unique().to_pylist())
+    if len(lengths) != 1:
+        raise ValueError(f"embeddings of {sorted(lengths)} dimensions cannot be compared")
+    vectors = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
