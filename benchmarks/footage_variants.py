@@ -78,7 +78,7 @@ VERSIONS: dict[str, Version] = {
         (("crf", "45"), ("b", "0"), ("deadline", "realtime"), ("cpu-used", "8")),
         ".webm",
     ),
-    "mpeg4_q8": Version("re-encoded", "mpeg4", (("qmin", "8"), ("qmax", "8")), ".avi"),
+    "mpeg4_q8": Version("re-encoded", "mpeg4", (("qmin", "8"), ("qmax", "8"))),
     "scale_0.35": _x264("resized", 23, scale=0.35),
     "scale_0.5": _x264("resized", 23, scale=0.5),
     "scale_0.75": _x264("resized", 28, scale=0.75),

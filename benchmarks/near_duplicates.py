@@ -1,4 +1,4 @@
-"""Is the same footage found in other files, and nothing else? Makes other versions of clips and curates all of them.
+"""Is the same footage found in other files, and nothing else? Makes versions of clips and curates all of them.
 
     python benchmarks/near_duplicates.py CLIPS [--part 0] [--of 3] [--cache DIR] [--min-crop-px 100]
 

@@ -129,13 +129,13 @@ def _extent(times: NDArray[np.float64]) -> tuple[int, int]:
 def _place_alone(
     times: NDArray[np.float64], measured: Floats, start: int, values: Floats, represents: Floats
 ) -> None:
-    """Put each measurement at the tick that is nearest; it stands for the time to its neighbours."""
+    """Put a measurement without near neighbours at the nearest tick; it stands for half of the time to them."""
     place = np.round(times).astype(np.int64) - start
-    between = np.diff(times) / HZ
-    around = (np.concatenate([between[:1], between]) + np.concatenate([between, between[-1:]])) / 2
-    alone = around > LONGEST_GAP_S
+    gaps = np.diff(times) / HZ
+    before, after = np.concatenate([gaps[:1], gaps]), np.concatenate([gaps, gaps[-1:]])
+    alone = np.minimum(before, after) > LONGEST_GAP_S
     values[place[alone]] = measured[alone]
-    represents[place[alone]] = np.minimum(around[alone], WINDOW_S / 2)
+    represents[place[alone]] = np.minimum((before + after)[alone], WINDOW_S) / 2
 
 
 def _interpolate(

@@ -50,23 +50,23 @@ def fingerprint(times_s: Sequence[float], faces: Sequence[UsableFace]) -> bytes:
     """The fingerprint of a track.
 
     Args:
-        times_s: presentation times, rising, not negative.
+        times_s: presentation times, rising; one before 0 counts as 0.
         faces: what was measured at these times; at least one.
 
     Returns:
         `SAMPLE`s in time order.
 
     Raises:
-        ValueError: no faces, or as many times as there are not.
+        ValueError: there is no face, or not one time for each.
     """
     if not faces or len(times_s) != len(faces):
         raise ValueError(
-            f"a fingerprint needs one time a face and a face, got {len(times_s)} and {len(faces)}"
+            f"a fingerprint needs one time for each face, got {len(times_s)} times and {len(faces)} faces"
         )
     samples = np.zeros(len(faces), SAMPLE)
     poses = [face.landmarks.pose for face in faces]
     points = np.stack([face.landmarks.points[:, :2] for face in faces]).astype(np.float64)
-    samples["time_ms"] = np.round(np.asarray(times_s) * 1000)
+    samples["time_ms"] = np.round(np.maximum(times_s, 0) * 1000)
     samples["pose"] = _int16(np.array([(p.yaw, p.pitch, p.roll) for p in poses]) * 100)
     samples["place"] = _int16(_place(points) * 1000)
     samples["expression"] = _int8(_expression(points) * (100, 100, 500))
