@@ -59,7 +59,7 @@ def test_versions_are_found_and_the_original_is_kept(clips: Path, curation: Cura
     boxes = np.array([image.box_px for image in original.images])
     x0, y0, x1, y1 = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
     footage: Footage = footage_of(path, (x0, y0, x1, y1))
-    names = ["x264_crf33", "mpeg4_q8", "scale_0.5", "crop_25", "trim_both", "letterbox", "crop_trim"]
+    names = ["x264_crf33", "x265_crf30", "scale_0.5", "crop_25", "trim_both", "letterbox", "crop_trim"]
     versions = []
     for name in names:
         file = tmp_path / f"{name}{VERSIONS[name].suffix}"
