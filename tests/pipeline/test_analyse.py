@@ -27,6 +27,7 @@ from pipeline.sources.manifest import Video
 from pipeline.stages.analyse import VideoAnalyser
 from pipeline.stages.choice import choose_images
 from pipeline.stages.finalize import finalize
+from pipeline.stages.fingerprint import samples_of
 from pipeline.stages.outcome import mostly_corrupt
 from pipeline.stages.score import CandidateScorer
 from pipeline.staging import Staging
@@ -106,6 +107,20 @@ def test_an_intact_video_loses_no_frame_and_gives_an_identity(
     assert outcome.sha256 is not None
     assert outcome.color_transfer is not None
     assert len(found.images) > 8
+
+
+def test_the_fingerprint_of_a_track_has_a_sample_of_each_usable_face(
+    analyser: VideoAnalyser, videos: dict[str, Video]
+) -> None:
+    analysis = analyser.analyse(videos["face"]).analysis
+    (track,) = analysis.tracks
+    samples = samples_of(track.fingerprint)
+    usable = [face for face in analysis.timeline.faces if face.reason is None]
+    assert samples["time_ms"].tolist() == [round(1000 * face.time_s) for face in usable]
+    rolls = [face.pose.roll for face in usable if face.pose is not None]
+    assert samples["pose"][:, 2] / 100 == pytest.approx(rolls, abs=0.06)
+    assert track.seen_with == []
+    assert track.image_bytes > 10_000
 
 
 @pytest.mark.parametrize("batch", [2, 7, 64])

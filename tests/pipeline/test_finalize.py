@@ -114,6 +114,15 @@ def test_a_track_with_enough_poses_becomes_a_sample_of_eight_images_in_order_of_
     assert found.seconds == {"decode": 1.0}
 
 
+def test_an_identity_has_what_linking_needs_to_know_of_its_track() -> None:
+    known = {"fingerprint": b"moves", "seen_with": [1, 4], "image_bytes": 81_234.5}
+    (identity,) = finalized(analysis_of(turning(0).model_copy(update=known))).identities
+    assert {name: getattr(identity, name) for name in known} == known
+    assert not known.keys() & identity.model_dump().keys(), (
+        "the summary holds it, and not the identity's JSON"
+    )
+
+
 @pytest.mark.parametrize(("higher_is_better", "variant"), [(False, 0), (True, 1)])
 def test_the_direction_of_the_metric_decides_which_image_of_a_pose_is_taken(
     higher_is_better: bool, variant: int
