@@ -1,7 +1,8 @@
 """Wrong labels of the collections: what the embeddings say against, and what a look at the images confirmed.
 
 An image is suspect when both embedders find it far from the other images of its label. Only images that were
-looked at are listed in WRONG_LABELS and left out; the embeddings alone would remove the hard genuine pairs as well.
+looked at are listed in WRONG_LABELS and left out; the embeddings alone would remove the hard genuine pairs as
+well.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Groups of images of one person that stand for identities of the pipeline, and the cosines between groups.
 
-A group's embedding is the mean of its images' unit vectors, as the pipeline's is of an identity's eight. Groups of
-one person share no image, so a pair of them is a genuine pair; pairs of two persons are impostor pairs. Each pair of
-persons has the same weight however many groups they have, because two pairs of groups of the same two persons are
-hardly independent.
+A group's embedding is the mean of its images' unit vectors, as the pipeline's is of an identity's eight. Groups
+of one person share no image, so a pair of them is a genuine pair; pairs of two persons are impostor pairs. Each
+pair of persons has the same weight however many groups they have, because two pairs of groups of the same two
+persons are hardly independent.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One face of each image of a labelled collection: where it is, how it is turned, and its embeddings.
 
 A collection is a directory with one directory of images for each person. Of several faces in an image, the
-labelled person's is taken to be the one nearest to the centre, of those at least half as large as the largest. What
-the networks find is kept in parts of PART images, so that a run that was stopped goes on where it was.
+labelled person's is taken to be the one nearest to the centre, of those at least half as large as the largest.
+What the networks find is kept in parts of PART images, so that a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations

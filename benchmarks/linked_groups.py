@@ -73,3 +73,18 @@ def linked(groups: Groups, vectors: Floats, link_cosine: float) -> Labels:
     people = People(link_cosine=link_cosine, same_origin_cosine=link_cosine)
     summary = pa.table(columns, schema=SUMMARY)
     return link(summary, alike(summary, people), people)
+
+
+def joined_cosines(groups: Groups, person: Labels, vectors: Floats) -> Floats:
+    """(P,) cosines of all pairs of groups that have one person.
+
+    Args:
+        groups: of images.
+        person: (G,) of each group.
+        vectors: (N, D) unit vectors of the images.
+    """
+    means = groups.embeddings(vectors)
+    first, second = np.triu_indices(len(means), k=1)
+    same = person[first] == person[second]
+    cosines: Floats = (means @ means.T)[first[same], second[same]]
+    return cosines

@@ -15,19 +15,22 @@ detected, posed, aligned and embedded as the pipeline does. Groups of images of 
 | four, two, one | so many at random |
 | turned two | as turned, but two |
 
-For each: genuine and impostor cosines, and the threshold at a false-accept rate with the true-accept rate there. Each
-pair of persons counts once, and each person once, however many groups there are. Rates below the reciprocal of the
-number of pairs of persons are extrapolated (score_tail.py): exponential, and generalised Pareto with the 5 to 95 %
-interval of a bootstrap over persons.
+For each: genuine and impostor cosines, and the threshold at a false-accept rate with the true-accept rate
+there. Each pair of persons counts once, and each person once, however many groups there are. Rates below the
+reciprocal of the number of pairs of persons are extrapolated (score_tail.py): exponential, and generalised
+Pareto with the 5 to 95 % interval of a bootstrap over persons.
 
-`--embedder` is any embedder of `mfhq models list`; `--weights` is the folder of files that do not ship in a wheel.
-When it holds MobileFaceNet_foamliu.onnx, that network is calibrated in the same way. `--scores` stores all cosines.
+`--embedder` is any embedder of `mfhq models list`; `--weights` is the folder of files that do not ship in a
+wheel. When it holds MobileFaceNet_foamliu.onnx, that network is calibrated in the same way. `--scores` stores
+all cosines.
 
-`--link` runs the pipeline's linking on the groups, at the threshold of the embedder and at that of MobileFaceNet,
-which judges: precision and recall over pairs of groups, by the labels, and by the pairs that MobileFaceNet joins.
+`--link` runs the pipeline's linking on the groups, at the threshold of the embedder and at that of
+MobileFaceNet, which judges: precision and recall over pairs of groups, by the labels, and by the pairs that
+MobileFaceNet joins.
 
-`--suspects` lists the images that both embedders find far from their label, and ends. Those that were looked at and
-have a wrong label are in linking_faces_wrong_labels.tsv, and left out unless `--with-wrong-labels` is given.
+`--suspects` lists the images that both embedders find far from their label, and ends. Those that were looked at
+and have a wrong label are in linking_faces_wrong_labels.tsv, and left out unless `--with-wrong-labels` is
+given.
 """
 
 from __future__ import annotations
@@ -51,6 +54,8 @@ from faces.types import Embedder
 
 VERIFIER = "mobilefacenet"
 VERIFIER_FILE = "MobileFaceNet_foamliu.onnx"
+VERIFIER_SAME = 0.36
+"""MobileFaceNet takes two groups for one person's at this cosine: of groups of two images, 1e-3 falsely."""
 MOST_GROUPS = 8
 """Of a person, where groups are small; more hardly tell more of the same person."""
 
@@ -121,7 +126,7 @@ def link_rows(groups: dict[str, Groups], faces: LabelledFaces, cosines: list[flo
         faces: the images.
         cosines: threshold of each embedder, in the order of `faces.embeddings`.
     """
-    from linked_groups import agreement, linked
+    from linked_groups import agreement, joined_cosines, linked
 
     rows = []
     for name, some in groups.items():
@@ -136,11 +141,12 @@ def link_rows(groups: dict[str, Groups], faces: LabelledFaces, cosines: list[flo
                 f"  {embedder} joins {by_label.joined} pairs: precision {by_label.precision:.4f}, "
                 f"recall {by_label.recall:.4f} by the labels"
             )
-        if len(persons) == 2:
+        if VERIFIER in persons and len(persons) == 2:
             both = agreement(*persons.values())
+            judged = joined_cosines(some, next(iter(persons.values())), faces.embeddings[VERIFIER])
             rows.append(
-                f"  {both.precision:.4f} of the first embedder's pairs are {VERIFIER}'s, "
-                f"{both.recall:.4f} of {VERIFIER}'s are the first embedder's"
+                f"  {both.precision:.4f} of the first embedder's pairs are {VERIFIER}'s, {both.recall:.4f} the "
+                f"reverse; {(judged >= VERIFIER_SAME).mean():.4f} reach {VERIFIER_SAME} with {VERIFIER}"
             )
     return rows
 

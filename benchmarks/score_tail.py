@@ -1,9 +1,9 @@
 """False-accept rates against the threshold: counted where there are scores, extrapolated where there are none.
 
 Beyond a high threshold u, the excesses of a distribution follow a generalised Pareto law (Pickands, Balkema, de
-Haan), so FAR(t) = P(u) (1 + shape (t - u) / scale)^(-1 / shape). A shape of zero is the exponential law, which is the
-safe side for cosines: they are bounded, so the fitted shape comes out below zero. Intervals come from a bootstrap
-over persons, since pairs that share a person are not independent.
+Haan), so FAR(t) = P(u) (1 + shape (t - u) / scale)^(-1 / shape). A shape of zero is the exponential law, which
+is the safe side for cosines: they are bounded, so the fitted shape comes out below zero. Intervals come from a
+bootstrap over persons, since pairs that share a person are not independent.
 """
 
 from __future__ import annotations
