@@ -13,11 +13,15 @@ from score_tail import TAIL, Tail, fit_tail, share_at_or_above, weighted_quantil
 FARS = (1e-2, 1e-3, 1e-4, 1e-5, 3e-6, 1e-6, 1e-7)
 COSINES = (0.363, 0.40, 0.50, 0.55, 0.58, 0.60, 0.62, 0.65)
 IDENTITIES = 200_000
-LEAST_PEOPLE = 30
-"""Groupings of fewer people give no tail."""
+LEAST_IMPOSTORS = 5_000
+"""Impostor pairs of groups: a hundred are in the tail then, enough for each bootstrap sample."""
 BOOTSTRAPS = 100
 KEPT_FOR_BOOTSTRAP = 0.06
 """Share of the largest impostor cosines that a bootstrap sample can need: three times the tail."""
+
+
+class TooFewPairs(ValueError):  # noqa: N818 - names the fault
+    """A grouping has too few pairs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +48,15 @@ class Calibration:
 
 
 def calibrate(groups: Groups, faces: LabelledFaces, embedder: str) -> Calibration:
-    """Cosines and tails of one grouping."""
+    """Cosines and tails of one grouping.
+
+    Raises:
+        TooFewPairs: there are too few for a tail, or none of one person.
+    """
     vectors = faces.embeddings[embedder]
     own, others = genuine(groups, vectors), impostor(groups, vectors)
+    if not len(own.values) or len(others.values) < LEAST_IMPOSTORS:
+        raise TooFewPairs(f"{len(own.values)} genuine and {len(others.values)} impostor pairs are too few")
     weights = others.weights()
     exponential, pareto = (fit_tail(others.values, weights, exponential=each) for each in (True, False))
     return Calibration(own, others, exponential, pareto, _bootstrap(others, int(groups.person.max()) + 1))
@@ -111,7 +121,7 @@ def rates_at(name: str, calibration: Calibration) -> list[str]:
         fars = [float(tail.far(np.array(cosine))) for tail in calibration.samples]
         low, high = np.quantile(fars, (0.05, 0.95))
         rows.append(
-            f"    {cosine:.2f}  {calibration.true_accepts(cosine):.3f}  {fitted:.1e} ({low:.1e}..{high:.1e})  "
+            f"    {cosine:.3f}  {calibration.true_accepts(cosine):.3f}  {fitted:.1e} ({low:.1e}..{high:.1e})  "
             f"{fitted * pairs:,.0f} ({low * pairs:,.0f}..{high * pairs:,.0f})"
         )
     return rows

@@ -41,7 +41,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from face_calibration import LEAST_PEOPLE, Calibration, calibrate, rates_at, rows_of, save_scores
+from face_calibration import Calibration, TooFewPairs, calibrate, rates_at, rows_of, save_scores
 from face_labels import alike_labels, suspects, wrong_labels
 from identity_groups import IMAGES, Groups, groups_by_pose, random_groups, turned_and_frontal
 from labelled_faces import COLLECTIONS, LabelledFaces, load
@@ -130,6 +130,8 @@ def link_rows(groups: dict[str, Groups], faces: LabelledFaces, cosines: list[flo
 
     rows = []
     for name, some in groups.items():
+        if not len(some.person):
+            continue
         persons = {
             embedder: linked(some, vectors, cosine)
             for (embedder, vectors), cosine in zip(faces.embeddings.items(), cosines, strict=False)
@@ -198,11 +200,9 @@ def main() -> None:
         print("\n".join(suspect_rows(faces)))
         return
     wrong = {} if arguments.with_wrong_labels else wrong_labels()
-    print(f"  {len(wrong)} with a wrong label are left out")
+    print(f"  {np.isin(faces.files, sorted(wrong)).sum()} with a wrong label are left out")
     used = usable(faces, set(wrong), arguments.collection)
-    groups = {
-        name: some for name, some in groupings(used).items() if len(np.unique(some.person)) >= LEAST_PEOPLE
-    }
+    groups = groupings(used)
     if arguments.link:
         print("\n".join(link_rows(groups, used, arguments.link)))
         return
@@ -211,7 +211,11 @@ def main() -> None:
         print(f"{embedder}:")
         calibrations[embedder] = {}
         for name, some in groups.items():
-            each = calibrations[embedder][name] = calibrate(some, used, embedder)
+            try:
+                each = calibrations[embedder][name] = calibrate(some, used, embedder)
+            except TooFewPairs as error:
+                print(f"  {name}: skipped, {error}")
+                continue
             print("\n".join([*rows_of(name, each), *rates_at(name, each)]), flush=True)
     if arguments.scores:
         save_scores(arguments.scores, calibrations)

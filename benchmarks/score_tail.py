@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 BINS = 2000
+LEAST_EXCESSES = 10
 LEAST_SHAPE = -0.5
 """Below it the likelihood has no regular maximum."""
 TAIL = 0.02
@@ -72,10 +73,17 @@ def fit_tail(values: Doubles, weights: Doubles, share: float = TAIL, exponential
         weights: (N,) of them.
         share: part of the weight that is the tail.
         exponential: fix the shape at zero.
+
+    Raises:
+        ValueError: fewer than LEAST_EXCESSES values are in the tail.
     """
     start = weighted_quantile(values, weights, 1 - share)
     above = values > start
     excess, weight = (values[above] - start).astype(np.float64), weights[above]
+    if np.count_nonzero(weight) < LEAST_EXCESSES:
+        raise ValueError(
+            f"{np.count_nonzero(weight)} values are in the tail; expected {LEAST_EXCESSES} or more"
+        )
     # Ties at the quantile are below it, so the share is counted again.
     reached, weight = float(weight.sum() / weights.sum()), weight / weight.sum()
     mean = float(weight @ excess)

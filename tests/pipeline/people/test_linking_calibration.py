@@ -111,6 +111,11 @@ def test_a_known_tail_is_found(shape: float):
     assert fit_tail(values, np.ones(len(values)), share=0.1, exponential=True).shape == 0.0
 
 
+def test_too_few_values_give_no_tail():
+    with pytest.raises(ValueError, match="2 values are in the tail; expected 10 or more"):
+        fit_tail(np.arange(100) / 100, np.ones(100), share=0.02)
+
+
 @settings(max_examples=25)
 @given(
     values=st.lists(st.integers(0, 300), min_size=60, max_size=120, unique=True),
