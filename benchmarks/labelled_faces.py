@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,16 +108,14 @@ def load(
         part = files[start : start + PART]
         digest = _digest(root, part)
         located = _kept(
-            cache / f"faces_{detector[0]}_{digest}.npz",
-            lambda part=part: _locate(part, detector[1], landmarker),
+            cache / f"faces_{detector[0]}_{digest}.npz", partial(_locate, part, detector[1], landmarker)
         )
         found.append(located)
+        keypoints = np.asarray(located["keypoints"], np.float32)
         for name, embedder in embedders.items():
             kept = _kept(
                 cache / f"vectors_{detector[0]}_{name}_{digest}.npz",
-                lambda part=part, located=located, embedder=embedder: _embed(
-                    part, np.asarray(located["keypoints"], np.float32), embedder
-                ),
+                partial(_embed, part, keypoints, embedder),
             )
             vectors[name].append(np.asarray(kept["vectors"], np.float32))
         report(f"{min(start + PART, len(files))} of {len(files)} images")

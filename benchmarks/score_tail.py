@@ -118,6 +118,6 @@ def _pareto(excess: Doubles, weight: Doubles, mean: float) -> tuple[float, float
 def _binned(excess: Doubles, weight: Doubles) -> tuple[Doubles, Doubles]:
     """Means and weights of narrow bins: hundreds of fits to 100,000 values each would take minutes."""
     place = (excess * (BINS / excess.max())).astype(np.int64)
-    total = np.bincount(place, weight)
+    total = np.asarray(np.bincount(place, weight), np.float64)
     means = np.bincount(place, weight * excess)[total > 0] / total[total > 0]
     return means, total[total > 0]
