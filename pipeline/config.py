@@ -415,7 +415,7 @@ class Config(PlanConfig):
     output: Location
 
 
-CURATION_VERSION = 6
+CURATION_VERSION = 7
 """Increased whenever a change of the code changes the result of curating a video."""
 
 

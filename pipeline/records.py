@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from shards.schema import IMAGES_PER_IDENTITY, ImageRecord, Pose, Record, VideoOutcome
 
@@ -101,9 +101,18 @@ class CandidateImage:
 class CandidateTrack(Record):
     """A track that has enough usable frames to choose from."""
 
+    # In JSON, bytes are text.
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     track: int
     embedding: list[float]
     candidates: list[Candidate]
+    seen_with: list[int] = Field(default_factory=list)
+    """Tracks of the video that are seen in one frame with this one: other persons."""
+    fingerprint: bytes = b""
+    """Of its footage, from `pipeline.stages.fingerprint`."""
+    image_bytes: float = 0.0
+    """Median size of the stored images of its usable frames: how much detail they hold."""
 
 
 class Analysis(Record):
@@ -130,7 +139,9 @@ class StagedIdentity(Record):
     seen_with: list[int] = Field(default_factory=list, exclude=True)
     """Tracks of the video that are seen in one frame with this one: other persons."""
     fingerprint: bytes = Field(default=b"", exclude=True)
-    """Of its footage."""
+    """Of its footage, from `pipeline.stages.fingerprint`."""
+    image_bytes: float = Field(default=0.0, exclude=True)
+    """Median size of the stored images of its usable frames."""
 
 
 @dataclass(frozen=True)

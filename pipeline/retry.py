@@ -24,7 +24,7 @@ from storage.path import AnyPath
 RETRY_JSON = "retry.json"
 MOST_NAMED = 5
 """Unknown ids that an error names."""
-OF_LINKING = (Reason.DUPLICATE_VIDEO, Reason.DUPLICATE_PERSON)
+OF_LINKING = (Reason.DUPLICATE_VIDEO, Reason.NEAR_DUPLICATE, Reason.DUPLICATE_PERSON)
 """Reasons that no staged outcome has: they are found when all videos are curated, in every build."""
 
 

@@ -83,6 +83,7 @@ class Reason(StrEnum):
     TRACK_TOO_SHORT = "track_too_short"
     TOO_FEW_POSES = "too_few_poses"
     LOW_QUALITY = "low_quality"
+    NEAR_DUPLICATE = "near_duplicate"
     DUPLICATE_PERSON = "duplicate_person"
 
 

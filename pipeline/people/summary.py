@@ -27,6 +27,8 @@ STAGED = pa.schema(
         pa.field("quality", pa.float64(), nullable=False),
         # Mean side of the head crops in source pixels.
         pa.field("crop_px", pa.float64(), nullable=False),
+        # Median bytes of the stored images of the track: how much detail they hold.
+        pa.field("image_bytes", pa.float64(), nullable=False),
         pa.field("fingerprint", pa.binary(), nullable=False),
     ]
 )
@@ -71,6 +73,7 @@ def staged_rows(samples: Iterable[StagedSample]) -> pa.Table:
                 "embedding": identity.embedding,
                 "quality": float(np.mean(scores)),
                 "crop_px": float(np.mean([image.crop_px[2] for image in identity.images])),
+                "image_bytes": identity.image_bytes,
                 "fingerprint": identity.fingerprint,
             }
         )

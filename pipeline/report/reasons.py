@@ -45,7 +45,11 @@ FUNNEL_STEPS = (
     FunnelStep(
         "eight poses", "Eight good images in different poses", (Reason.TOO_FEW_POSES, Reason.LOW_QUALITY)
     ),
-    FunnelStep("accepted", "No duplicate: accepted", (Reason.DUPLICATE_VIDEO, Reason.DUPLICATE_PERSON)),
+    FunnelStep(
+        "accepted",
+        "No duplicate: accepted",
+        (Reason.DUPLICATE_VIDEO, Reason.NEAR_DUPLICATE, Reason.DUPLICATE_PERSON),
+    ),
 )
 """The gates in the order of the pipeline; every reason belongs to exactly one."""
 
@@ -83,6 +87,7 @@ MEANING = {
     Reason.TRACK_TOO_SHORT: "too few usable faces in the track",
     Reason.TOO_FEW_POSES: "the head hardly moves",
     Reason.LOW_QUALITY: "too few images of sufficient quality",
+    Reason.NEAR_DUPLICATE: "another identity shows the same footage",
     Reason.DUPLICATE_PERSON: "another identity shows the same person better",
 }
 

@@ -39,7 +39,7 @@ from pipeline.source_files import local_file
 from pipeline.sources.manifest import Video
 from pipeline.stages.candidates import candidate_image, candidate_track, frame_table
 from pipeline.stages.gate import eighth_largest, least_face_px
-from pipeline.stages.merge import merge_tracks
+from pipeline.stages.merge import merge_tracks, seen_together
 from pipeline.stages.observe import FaceObserver
 from pipeline.stages.outcome import (
     AnalysedVideo,
@@ -214,6 +214,7 @@ class VideoAnalyser:
         images: list[CandidateImage] = []
         dropped: Counter[Reason] = Counter()
         faces: list[TimelineFace] = []
+        together = seen_together(tracks)
         for number, track in enumerate(tracks):
             with watch.step("select"):
                 verdict = filter_track(
@@ -238,7 +239,7 @@ class VideoAnalyser:
             )
             if isinstance(picks, list) and isinstance(verdict.result, FilteredTrack):
                 usable = verdict.result
-                kept.append(candidate_track(number, usable, picks, self._config.selection))
+                kept.append(candidate_track(number, usable, picks, self._config.selection, together[number]))
                 images += [candidate_image(usable, pick.row) for pick in picks]
         damage = mostly_corrupt(analysed)
         if not tracks and facts["annotated_box"] is not None:

@@ -10,6 +10,7 @@ from faces.mask import encode_mask_png, face_mask
 from faces.types import Floats
 from pipeline.config import Selection
 from pipeline.records import Candidate, CandidateImage, CandidateTrack
+from pipeline.stages.fingerprint import fingerprint
 from pipeline.stages.select import FrameTable, Pick, are_closed
 from pipeline.stages.track_filter import FilteredTrack, anchors
 from shards.schema import IMAGE_SIDE, Pose
@@ -29,7 +30,7 @@ def frame_table(track: FilteredTrack, selection: Selection) -> FrameTable:
 
 
 def candidate_track(
-    number: int, track: FilteredTrack, picks: list[Pick], selection: Selection
+    number: int, track: FilteredTrack, picks: list[Pick], selection: Selection, seen_with: Iterable[int] = ()
 ) -> CandidateTrack:
     """The record of a track with enough usable frames.
 
@@ -38,6 +39,7 @@ def candidate_track(
         track: its usable frames.
         picks: its candidates.
         selection: when eyes count as closed.
+        seen_with: numbers of the tracks that are seen in a frame with it.
     """
     closed = frame_table(track, selection).eyes_closed
     embeddings = np.stack([face.face.embedding for face in anchors(track.faces)])
@@ -46,6 +48,9 @@ def candidate_track(
     return CandidateTrack(
         track=number,
         embedding=_rounded(mean, 5),
+        fingerprint=fingerprint([frame.time_s for frame in track.frames], track.faces),
+        seen_with=sorted(seen_with),
+        image_bytes=float(np.median([len(face.jpeg) for face in track.faces])),
         candidates=[_candidate(track, pick, bool(closed[pick.row]), mean) for pick in picks],
     )
 

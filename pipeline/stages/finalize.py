@@ -116,6 +116,9 @@ def _sample(
         embedding=candidates.embedding,
         images=list(records),
         landmarks_sha256=sha256_hex(landmarks),
+        seen_with=candidates.seen_with,
+        fingerprint=candidates.fingerprint,
+        image_bytes=candidates.image_bytes,
     )
     return StagedSample(
         identity, tuple(image.jpeg for image in files), tuple(image.mask for image in files), landmarks

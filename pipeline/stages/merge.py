@@ -6,6 +6,7 @@ tracks of the group are alike (complete linkage), so that no chain of look-alike
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import combinations
 
 import numpy as np
@@ -39,6 +40,19 @@ def merge_tracks(tracks: list[Track], least_cosine: float) -> list[Track]:
         cosines = np.delete(np.delete(cosines, second, axis=0), second, axis=1)
     joined = [*alone, *(_joined(group) for group in groups)]
     return sorted(joined, key=lambda track: track.observations[0].frame)
+
+
+def seen_together(tracks: list[Track]) -> list[set[int]]:
+    """Of each of N tracks, the places of those that are seen in a frame with it."""
+    in_frame: dict[int, list[int]] = defaultdict(list)
+    for place, track in enumerate(tracks):
+        for seen in track.observations:
+            in_frame[seen.frame].append(place)
+    together: list[set[int]] = [set() for _ in tracks]
+    for places in in_frame.values():
+        for place in places:
+            together[place].update(places)
+    return [others - {place} for place, others in enumerate(together)]
 
 
 def _cosines(means: list[Floats], tracks: list[Track]) -> Floats:

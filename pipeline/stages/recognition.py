@@ -44,10 +44,11 @@ class AlignedFace:
 
     def similarity(self, other: AlignedFace) -> float:
         """Correlation of the two pictures, -1 to 1: near 1 for one face a moment later, low for another face."""
-        return float(self._thumbnail @ other._thumbnail)
+        return float(self.thumbnail @ other.thumbnail)
 
     @cached_property
-    def _thumbnail(self) -> Floats:
+    def thumbnail(self) -> Floats:
+        """(THUMBNAIL ** 2,) grey picture, centred and scaled to length 1; zeros for one without contrast."""
         grey = cv2.cvtColor(self._image, cv2.COLOR_RGB2GRAY)
         small = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32)
         small -= small.mean()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_track_and_filter import LEFT, RIGHT, person, seen, track_of
 
-from pipeline.stages.merge import mean_embedding, merge_tracks
+from pipeline.stages.merge import mean_embedding, merge_tracks, seen_together
 from pipeline.stages.track import Track
 
 
@@ -47,6 +47,12 @@ def test_a_chain_of_lookalikes_is_not_one_person() -> None:
         for i, vector in enumerate(vectors)
     ]
     assert len(merge_tracks(tracks, 0.6)) == 2
+
+
+def test_tracks_that_are_seen_in_one_frame_know_each_other() -> None:
+    tracks = [stretch(0, 0, 4), stretch(1, 3, 4), stretch(2, 5, 3), stretch(0, 20, 3)]
+    assert seen_together(tracks) == [{1}, {0, 2}, {1}, set()]
+    assert seen_together([]) == []
 
 
 def test_a_track_without_a_usable_face_stays_alone() -> None:

@@ -34,6 +34,7 @@ def identity(video: str, track: int = 0, degrees: float = 0.0, **facts: Any) -> 
             "embedding": at(degrees),
             "quality": -1.0,
             "crop_px": 500.0,
+            "image_bytes": 80_000.0,
             "fingerprint": b"",
             "content": video,
         }
