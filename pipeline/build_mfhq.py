@@ -99,9 +99,9 @@ def _run(
     # The build is complete only after a reader has checked every byte.
     check(config.output, metadata, reporter)
 
-    missing, seconds = plan.manifest.without_file, plan.seconds()
-    report = write_report(config.output, seconds, missing)
-    write_rates(config, plan, seconds)
+    missing = plan.manifest.without_file
+    report = write_report(config.output, plan.seconds(), missing)
+    write_rates(config, plan)
     finish_retry(plan.staging)
     return Build(metadata, report, sum(map(len, missing.values())))
 
