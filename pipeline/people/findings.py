@@ -58,4 +58,6 @@ def kept(path: AnyPath) -> PeopleFindings | None:
     try:
         return PeopleFindings.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}. Without the file, its part is left out") from error
+        raise DatasetError(
+            f"{path} cannot be read: {error}. Without the file, its part is left out"
+        ) from error

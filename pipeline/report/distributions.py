@@ -1,7 +1,7 @@
 """Histograms over the images, and figures of each identity.
 
-A dataset has a million images; the page gets counts per bin, never values per image. The bins depend on the smallest
-and the largest value, so values are read twice: first for these (`Extent`), then to be counted.
+A dataset has a million images; the page gets counts per bin, never values per image. The bins depend on the
+smallest and the largest value, so values are read twice: first for these (`Extent`), then to be counted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Histogram:
     Attributes:
         edges: (B + 1,) round numbers.
         counts: (B,), exact.
-        quantiles: 0, 5, 50, 95 and 100 per cent; the middle three to 0.012% where there are more than 65,536 values.
+        quantiles: 0, 5, 50, 95 and 100 per cent; of more than 65,536 values, the middle three are accurate to
+            0.012%.
     """
 
     edges: Values

@@ -98,9 +98,7 @@ def _gate_mark(metadata: DatasetMetadata, key: str) -> list[tuple[float, str]]:
     return [] if least is None else [(least, f"faces.{key}={least:g}")]
 
 
-def _one(
-    found: Histogram, axis: str, what: str, marks: Sequence[tuple[float, str]] = ()
-) -> tuple[Any, str]:
+def _one(found: Histogram, axis: str, what: str, marks: Sequence[tuple[float, str]] = ()) -> tuple[Any, str]:
     least, low, middle, high, most = found.quantiles
     caption = (
         f"{what}. Median {middle:,.3g}; 90% lie between {low:,.3g} and {high:,.3g}, "

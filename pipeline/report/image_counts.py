@@ -23,13 +23,13 @@ from pipeline.report.distributions import (
     Identities,
     PoseCounter,
     PoseMap,
-    Values,
     column,
     identities,
     unequal_rows,
 )
 from pipeline.report.hashed import Hashes, hashes, joined
 from pipeline.report.persons import Group, Persons
+from pipeline.report.quantiles import Values
 from shards.layout import IMAGES
 from shards.schema import IMAGES_PER_IDENTITY, Split
 from shards.streamed import StreamedDataset
@@ -41,7 +41,7 @@ SHOWN_METRICS = 8
 
 DISTANCES, ANGLES = ("mean", "smallest", "largest"), ("yaw", "pitch", "roll")
 _MEASURED = ("crop_side_px", "face_px", "eyes_open")
-_COLUMNS = (
+COLUMNS = (
     *("key", "split", "source", "person_id", *_MEASURED, *ANGLES, "identity_cosine"),
     *("quality_metric", "quality", "quality_higher_is_better"),
 )
@@ -130,8 +130,9 @@ def measures(images: pa.Table, found: Identities) -> dict[str, Values]:
         part = images.filter(pc.equal(images["quality_metric"], metric))
         values[quality_of(metric)] = column(part, "quality")
     distances = found.distances_deg
-    for name, reduced in zip(DISTANCES, (distances.mean, distances.min, distances.max), strict=True):
-        values[f"distance {name}"] = reduced(axis=1)
+    of_distances = (distances.mean(axis=1), distances.min(axis=1), distances.max(axis=1))
+    for name, reduced in zip(DISTANCES, of_distances, strict=True):
+        values[f"distance {name}"] = reduced
     for angle, name in enumerate(ANGLES):
         values[f"range {name}"] = found.ranges_deg[:, angle]
     return values
@@ -238,7 +239,7 @@ class _SecondPass:
         self.worst = Worst(shown[0] if shown else "")
         self.random: dict[int, str] = {}
         self.named: dict[int, tuple[str, str]] = {}
-        self._random, self._grouped = np.array(sorted(random), int), np.array(sorted(grouped), int)
+        self._random, self._grouped = np.sort(np.array(random, int)), np.sort(np.array(grouped, int))
         self._count = 0
 
     def add(self, images: pa.Table, found: Identities) -> None:
@@ -254,7 +255,7 @@ class _SecondPass:
             self.named[number] = (images["key"][row].as_py(), images["person_id"][row].as_py())
         self._count += len(found.keys)
 
-    def _here(self, ordered: Values, count: int) -> list[int]:
+    def _here(self, ordered: NDArray[np.int64], count: int) -> list[int]:
         """Those of the numbers that are in this batch."""
         start, end = np.searchsorted(ordered, (self._count, self._count + count))
         here: list[int] = ordered[start:end].tolist()
@@ -264,7 +265,7 @@ class _SecondPass:
 def _batches(dataset: StreamedDataset) -> Iterator[pa.Table]:
     """The rows of the images table, those of an identity never in two batches."""
     rest: pa.Table | None = None
-    for batch in dataset.batches(IMAGES, _COLUMNS):
+    for batch in dataset.batches(IMAGES, COLUMNS):
         table = batch if rest is None else pa.concat_tables([rest, batch])
         whole = len(table) - len(table) % IMAGES_PER_IDENTITY
         rest = table.slice(whole) if whole < len(table) else None

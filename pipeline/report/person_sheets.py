@@ -118,7 +118,9 @@ def portrait(samples: Samples, key: str, images: int) -> Portrait:
     try:
         sample = samples.sample(key)
     except KeyError:
-        return Portrait(key, None, [], "it is not in the dataset: it was erased, or its person has a better one")
+        return Portrait(
+            key, None, [], "it is not in the dataset: it was erased, or its person has a better one"
+        )
     except (DatasetError, OSError) as error:
         return Portrait(key, None, [], str(error))
     places = [frontal(sample)] if images == 1 else turned(sample)

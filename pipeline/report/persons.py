@@ -1,6 +1,6 @@
 """Persons: how many identities each has, across which sources and splits, and which are the largest.
 
-All are functions of three numbers for each identity (person, source, split): 9 bytes, 1.2 MB at 134,077 identities.
+All are functions of three numbers of each identity (person, source, split): 9 bytes, 1.2 MB at 134,077 identities.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Quantiles of any number of values in little memory: exact for a few, of known accuracy for many.
 
-Up to `EXACT` values are kept as they are. Beyond, only counts of fine bins remain: the first 12 bits of each value's
-mantissa, so a bin is 2**-12 of its value wide and its centre at most 2**-13 (0.012%) away from any value in it. The
+Up to `EXACT` values are kept as they are. Beyond, only counts of fine bins remain. A bin holds the values that
+share sign, exponent and the first 12 bits of the mantissa, so its centre is within 2**-13 (0.012%) of each. The
 bins do not depend on the values, so one pass is enough. The smallest and the largest value stay exact.
 """
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from pipeline.report.distributions import Values
 from pipeline.report.figure_style import BLUE, OTHER_COLOUR, STEP_COLOURS, plain, styled
+from pipeline.report.quantiles import Values
 from pipeline.report.timings import Timings
 
 

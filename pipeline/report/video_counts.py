@@ -24,7 +24,7 @@ from shards.tables import VIDEOS_SCHEMA
 
 UNACCEPTED_ROWS = 500
 _SHOWN = ("video_id", "uri", "source", "status", "reason", "detail", "width", "height", "duration_s")
-_COLUMNS = (
+COLUMNS = (
     *(*_SHOWN, "license", "bytes", "span_s", "analysed_frames", "corrupt_frames", "faces_seen"),
     *("frame_reasons", "tracks", "identities", "annotated_box"),
 )
@@ -89,7 +89,7 @@ def count_videos(dataset: StreamedDataset, timed: Hashes, named: Collection[str]
     sources, lost = AllSources(), FirstOfEachReason(UNACCEPTED_ROWS)
     uris: dict[str, str] = {}
     wanted = pa.array(sorted(named), pa.string())
-    for batch in dataset.batches(VIDEOS, _COLUMNS):
+    for batch in dataset.batches(VIDEOS, COLUMNS):
         count += len(batch)
         reasons += outcomes.reasons(batch)
         more = _balances(batch)

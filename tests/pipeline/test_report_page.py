@@ -69,7 +69,7 @@ def test_names_from_the_data_never_become_markup(html: str) -> None:
     ]
     assert not [attrs for _, attrs in elements.tags if any(name.startswith("on") for name in attrs)]
     pictures = [attrs["src"] or "" for tag, attrs in elements.tags if tag == "img"]
-    assert len(pictures) == 8 * (12 + 12)
+    assert len(pictures) == 8 * (12 + 12) + 2
     assert all(source.startswith("data:image/jpeg;base64,") for source in pictures)
 
 
@@ -171,7 +171,7 @@ def test_without_timings_the_page_has_a_note(tmp_path: Path) -> None:
     html = write_report(tmp_path).read_text(encoding="utf-8")
     assert "Timings are not known" in html
     assert "None: every video was accepted." in html
-    assert not (tmp_path / "report" / "timings.json").exists()
+    assert not (tmp_path / "report" / "timings.parquet").exists()
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_without_timings_the_page_has_a_note(tmp_path: Path) -> None:
 )
 def test_a_dataset_without_identities_has_a_report(tmp_path: Path, lost: dict[Reason, int]) -> None:
     factory.build(tmp_path, accepted=0, lost=lost)
-    html = write_report(tmp_path, {}).read_text(encoding="utf-8")
+    html = write_report(tmp_path, []).read_text(encoding="utf-8")
     assert set(figures(html)) == ({"fig-funnel"} if lost else set())
-    assert html.count("No identity was accepted") == 4
+    assert html.count("No identity was accepted") == 5
 
 
 def test_a_sample_that_cannot_be_read_is_named_in_its_place(tmp_path: Path) -> None:
