@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.people.findings import Pair, PeopleFindings
+from pipeline.people.findings import SHOWN_PAIRS, Pair, PeopleFindings
 from pipeline.report.contact_sheet import Samples, Thumbnail, thumbnails
 from pipeline.report.image_counts import ImageCounts
 from pipeline.report.persons import Group
@@ -83,7 +83,7 @@ class PairSheets:
 def shown_keys(counts: ImageCounts, findings: PeopleFindings | None) -> list[str]:
     """Keys of all samples that the sheets show, each once."""
     grouped = [key for key, _ in counts.named.values()]
-    pairs = [*findings.linked, *findings.apart] if findings is not None else []
+    pairs = [*findings.linked[:SHOWN_PAIRS], *findings.apart[:SHOWN_PAIRS]] if findings is not None else []
     return list(dict.fromkeys([*grouped, *(key for pair in pairs for key in (pair.first, pair.second))]))
 
 
@@ -106,8 +106,8 @@ def pair_sheets(samples: Samples, findings: PeopleFindings | None) -> PairSheets
     return PairSheets(
         embedder=findings.embedder,
         threshold=findings.link_cosine,
-        linked=[_pair(samples, pair) for pair in findings.linked],
-        apart=[_pair(samples, pair) for pair in findings.apart],
+        linked=[_pair(samples, pair) for pair in findings.linked[:SHOWN_PAIRS]],
+        apart=[_pair(samples, pair) for pair in findings.apart[:SHOWN_PAIRS]],
         notes=findings.notes[:SHOWN_NOTES],
         notes_left_out=max(0, len(findings.notes) - SHOWN_NOTES),
     )
