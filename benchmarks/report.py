@@ -2,8 +2,8 @@
 
     python benchmarks/report.py [--identities 8000 33000 134077] [--folder DIR]
 
-Makes a dataset of each size (see `wide_dataset.py`: tables at full size, shards for the samples that are shown) with
-half as many videos again that gave nothing, and writes its report in a process of its own. Printed for each:
+Makes a dataset of each size, with half as many videos again that gave nothing, and writes its report in a process
+of its own. Tables are at full size; shards contain the samples that are shown (see `wide_dataset.py`). Printed:
 
 | column | what |
 |---|---|
@@ -12,8 +12,8 @@ half as many videos again that gave nothing, and writes its report in a process 
 | page | its size |
 | RSS | highest resident memory of the process: with its libraries alone, and in the end |
 
-The limits are those that the project asks for: a page of MOST_PAGE_MB, and memory that does not grow with the dataset
-(less than GROWTH_MB from the smallest size to the largest). The counts on the page are checked too.
+The limits are those that the project asks for: a page of MOST_PAGE_MB, and memory that does not grow with the
+dataset (less than GROWTH_MB from the first size to the last). The counts on the page are checked too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pathlib import Path
 from wide_dataset import WideDataset
 
 MOST_PAGE_MB = 20.0
-GROWTH_MB = 48.0
+GROWTH_MB = 64.0
 
 MEASURED = """
 import json, sys, time
@@ -90,10 +90,10 @@ def main() -> int:
             shown = (f'id="key-identities">{count:,}<', f'id="key-persons">{metadata.counts.persons:,}<')
             sound &= all(text in page for text in shown) and "could not be read" not in page
         videos = sum(metadata.counts.videos.values())
-        size = measured["bytes"] / 1e6
+        size, seconds = measured["bytes"] / 1e6, measured["seconds"]
         print(
-            f"{count:10,}  {videos:6,}  {made:7.1f}  {read:7.2f}  {measured['seconds']:9.1f}  "
-            f"{measured['seconds'] / read:13.1f}  {size:8.2f}  {measured['before']:18.0f}  {measured['peak']:4.0f}",
+            f"{count:10,}  {videos:6,}  {made:7.1f}  {read:7.2f}  {seconds:9.1f}  {seconds / read:13.1f}  "
+            f"{size:8.2f}  {measured['before']:18.0f}  {measured['peak']:4.0f}",
             flush=True,
         )
         peaks.append(measured["peak"])

@@ -1,7 +1,7 @@
 """Synthetic datasets with any number of identities, for benchmarks and tests of the report.
 
-The tables are of the real schemas and at full size. Shards exist for the samples that the report shows, and for no
-others: all other rows of the index point into a shard, but nobody reads there. Persons, sources, quality, poses and
+The tables are of the real schemas and at full size. Shards contain only the samples that the report shows: the
+other rows of the index point into a shard, but the report does not read there. Persons, sources, quality, poses and
 outcomes are random with a fixed seed.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ class WideDataset:
         }
 
     def _write_videos(self, root: Path) -> int:
-        reasons = [reason for reason in Reason if reason is not Reason.DUPLICATE_PERSON]
+        reasons = _lost_reasons()
         lost = int(self.count * LOST_SHARE)
         accepted = sorted((self._video_id(number), number) for number in range(self.count))
         with open_rows(root / table_name(VIDEOS), VIDEOS_SCHEMA) as rows:
@@ -181,7 +182,7 @@ class WideDataset:
 
     def _findings(self) -> PeopleFindings:
         keys = [_key(number) for number in np.linspace(0, self.count - 1, 2 * SHOWN_PAIRS + 2).astype(int)]
-        pairs = [Pair(first=a, second=b, cosine=0.0) for a, b in zip(keys, keys[1:], strict=False)]
+        pairs = [Pair(first=a, second=b, cosine=0.0) for a, b in pairwise(keys)]
         return PeopleFindings(
             embedder="arcface_r50",
             link_cosine=0.5,

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from shards.landmarks import SHAPE, encode_landmarks
 from pipeline.people import findings
 from pipeline.people.findings import Pair, PeopleFindings
+from shards.landmarks import SHAPE, encode_landmarks
 from shards.metadata import DatasetMetadata, Provenance, ShardLimits
 from shards.sample import Sample
 from shards.schema import (

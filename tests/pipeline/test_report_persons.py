@@ -121,7 +121,7 @@ def test_persons_are_shown_by_size_split_and_source(root: Path) -> None:
     assert "1 10 90.9% 10 2 1 9.1% 2" in text
     assert "train 10 11 test 1 1" in text
     assert "No person occurs in several sources." in text
-    assert "The 1 of 1 persons with several identities" in text
+    assert "1 of 1 person with several identities, the largest first." in text
     assert "person_001 · 2 identities · train · 2 from celebv-hq" in text
     assert "key_001 celebv-hq" in text
 
@@ -187,8 +187,7 @@ def test_a_damaged_sample_of_a_pair_is_named_and_reported_as_damage(root: Path) 
 
 
 def test_three_images_of_a_pair_are_turned_left_frontal_and_turned_right(root: Path) -> None:
-    for key in Dataset.open(root).keys():
-        sample = Dataset.open(root).sample(key)
+    for sample in Dataset.open(root).samples():
         yaws = [image.pose.yaw for image in sample.record.images]
         left, middle, right = (yaws[place] for place in person_sheets.turned(sample))
         assert left == min(yaws) < middle < right == max(yaws)

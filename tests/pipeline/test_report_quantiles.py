@@ -30,7 +30,7 @@ def test_of_a_few_values_they_are_exact(values: list[float], size: int) -> None:
 @given(numbers, st.integers(1, 50))
 def test_of_many_values_they_are_as_near_as_promised(values: list[float], size: int) -> None:
     found = Quantiles()
-    found._kept = None  # as if more than EXACT values had come  # noqa: SLF001
+    found._kept = None  # as if more than EXACT values had come
     for start in range(0, len(values), size):
         found.add(np.array(values[start : start + size]))
     expected = np.quantile(values, SHARES)
@@ -49,7 +49,7 @@ def test_beyond_the_limit_only_bins_are_kept(scale: float) -> None:
     expected = np.quantile(values, SHARES)
     np.testing.assert_allclose(found.at(*SHARES), expected, rtol=2**-13)
     assert found.at(0, 1) == (values.min(), values.max())
-    assert len(found._codes) < EXACT  # noqa: SLF001
+    assert len(found._codes) < EXACT
     assert quantiles.EXACT == EXACT
 
 

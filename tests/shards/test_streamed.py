@@ -89,9 +89,3 @@ def test_a_null_where_there_must_be_none_is_an_error(root: Path) -> None:
     pq.write_table(table.set_column(place, "uri", pa.nulls(len(table), pa.string())), path)
     with pytest.raises(DatasetError, match="uri"):
         list(table_batches(path, VIDEOS_SCHEMA))
-
-
-def test_an_error_of_the_reader_of_batches_is_not_taken_for_damage(root: Path) -> None:
-    with pytest.raises(ValueError, match="of the caller"):
-        for _ in StreamedDataset.open(root).batches(IMAGES):
-            raise ValueError("of the caller")
