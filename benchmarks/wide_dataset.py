@@ -1,8 +1,8 @@
 """Synthetic datasets with any number of identities, for benchmarks and tests of the report.
 
 The tables are of the real schemas and at full size. Shards contain only the samples that the report shows: the
-other rows of the index point into a shard, but the report does not read there. Persons, sources, quality, poses and
-outcomes are random with a fixed seed.
+other rows of the index point into a shard, but the report does not read there. Persons, sources, quality and poses
+are random with a fixed seed.
 """
 
 from __future__ import annotations

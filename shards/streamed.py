@@ -34,7 +34,7 @@ class FoundSamples:
     """
 
     root: AnyPath
-    shards: Mapping[str, ShardEntry]
+    shards: dict[str, ShardEntry]
     rows: Mapping[str, Row]
 
     def sample(self, key: str) -> Sample:
@@ -46,7 +46,7 @@ class FoundSamples:
         """
         if key not in self.rows:
             raise KeyError(f"no sample {key!r} in the dataset")
-        place = sample_range(self.rows[key], dict(self.shards))
+        place = sample_range(self.rows[key], self.shards)
         return decode_sample(place, read_range(self.root / place.shard, place.offset, place.length))
 
 
