@@ -67,7 +67,8 @@ class PairSheets:
         embedder: name of the network.
         threshold: least cosine of a link.
         linked: pairs of one person, the least alike first.
-        apart: pairs of two persons, the most alike first.
+        apart: pairs of two persons below the threshold, the most alike first.
+        refused: pairs of two persons above it, the most alike first.
         notes: sentences for the user.
         notes_left_out: number of further ones.
     """
@@ -76,6 +77,7 @@ class PairSheets:
     threshold: float
     linked: list[PairSheet]
     apart: list[PairSheet]
+    refused: list[PairSheet]
     notes: list[str]
     notes_left_out: int
 
@@ -83,8 +85,9 @@ class PairSheets:
 def shown_keys(counts: ImageCounts, findings: PeopleFindings | None) -> list[str]:
     """Keys of all samples that the sheets show, each once."""
     grouped = [key for key, _ in counts.named.values()]
-    pairs = [*findings.linked[:SHOWN_PAIRS], *findings.apart[:SHOWN_PAIRS]] if findings is not None else []
-    return list(dict.fromkeys([*grouped, *(key for pair in pairs for key in (pair.first, pair.second))]))
+    kinds = [findings.linked, findings.apart, findings.refused] if findings is not None else []
+    pairs = [(pair.first, pair.second) for kind in kinds for pair in kind[:SHOWN_PAIRS]]
+    return list(dict.fromkeys([*grouped, *(key for pair in pairs for key in pair)]))
 
 
 def group_sheets(samples: Samples, counts: ImageCounts) -> list[GroupSheet]:
@@ -106,8 +109,9 @@ def pair_sheets(samples: Samples, findings: PeopleFindings | None) -> PairSheets
     return PairSheets(
         embedder=findings.embedder,
         threshold=findings.link_cosine,
-        linked=[_pair(samples, pair) for pair in findings.linked[:SHOWN_PAIRS]],
-        apart=[_pair(samples, pair) for pair in findings.apart[:SHOWN_PAIRS]],
+        linked=_pairs(samples, findings.linked),
+        apart=_pairs(samples, findings.apart),
+        refused=_pairs(samples, findings.refused),
         notes=findings.notes[:SHOWN_NOTES],
         notes_left_out=max(0, len(findings.notes) - SHOWN_NOTES),
     )
@@ -147,6 +151,8 @@ def _turn(sample: Sample, place: int) -> float:
     return float(np.hypot(pose.yaw, pose.pitch))
 
 
-def _pair(samples: Samples, pair: Pair) -> PairSheet:
-    first, second = (portrait(samples, key, 3) for key in (pair.first, pair.second))
-    return PairSheet(pair.cosine, (first, second))
+def _pairs(samples: Samples, pairs: list[Pair]) -> list[PairSheet]:
+    return [
+        PairSheet(pair.cosine, (portrait(samples, pair.first, 3), portrait(samples, pair.second, 3)))
+        for pair in pairs[:SHOWN_PAIRS]
+    ]

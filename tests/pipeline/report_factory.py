@@ -68,6 +68,7 @@ def keep_findings(root: Path, notes: list[str] | None = None) -> PeopleFindings:
             Pair(first="key_003", second="key_004", cosine=0.4987),
             Pair(first="key_005", second="key_gone", cosine=0.4),
         ],
+        refused=[Pair(first="key_006", second="key_007", cosine=0.61)],
         notes=["vfhq: 3 groups do not fit the split."] if notes is None else notes,
     )
     findings.keep(root / "report" / findings.FILE, found)

@@ -138,7 +138,9 @@ def test_pairs_stand_beside_the_threshold_that_they_are_to_judge(root: Path) -> 
         "If pairs that are not linked show one person, lower people.link_cosine ; if a linked pair shows two "
         "people, raise it." in text
     )
-    linked, apart = text.split("Linked as one person")[1].split("Not linked")
+    linked, rest = text.split("Linked as one person")[1].split("Not linked")
+    apart, refused = rest.split("Above the threshold, but not linked")
+    assert "cosine 0.610 key_006" in refused
     assert "cosine 0.512 key_001 celebv-hq · person_001 key_002 celebv-hq · person_001" in linked
     assert "cosine 0.499 key_003 vfhq · person_003 key_004 celebv-hq · person_004" in apart
     assert "key_gone could not be read: it is not in the dataset: it was erased" in apart
