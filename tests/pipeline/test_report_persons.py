@@ -164,7 +164,7 @@ def test_without_findings_a_sentence_stands_for_the_pairs(tmp_path: Path) -> Non
 
 def test_damaged_findings_are_an_error_that_says_what_to_do(root: Path) -> None:
     (root / "report" / findings.FILE).write_text("{}")
-    with pytest.raises(DatasetError, match=r"(?s)people\.json cannot be read: .* its part is left out"):
+    with pytest.raises(DatasetError, match=r"(?s)people\.json is damaged: .* its part is left out"):
         write_report(root)
 
 
