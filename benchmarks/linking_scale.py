@@ -5,8 +5,8 @@
 FACES_DIR holds the labelled collections of benchmarks/linking_faces.py. What is real: the cosines among the
 identities of a person are those among groups of photographs of a real person, each group of one pose. Where a
 person has more identities than there are groups, groups are used again, with noise. What is simulated: that
-persons have nothing in common, since their vectors lie in random directions of 512 dimensions; and the false pairs,
-which are made until about as many reach the threshold as `--far` says:
+persons have nothing in common, since their vectors lie in random directions of 512 dimensions; and the false
+pairs, which are made until about as many reach the threshold as `--far` says:
 
 - independent ones (half of them): two identities at random;
 - look-alikes (a quarter): two to six persons with all of their identities;
@@ -22,11 +22,13 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from face_labels import wrong_labels
 from identity_groups import groups_by_pose
-from linking_faces import read_faces
+from linking_faces import read_faces, usable
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -83,7 +85,10 @@ def identities_of(random: np.random.Generator, real: list[Vectors], sizes: Label
 def add_look_alikes(
     random: np.random.Generator, vectors: Vectors, person: Labels, pairs: int, cosine: float
 ) -> None:
-    """Move groups of persons towards each other until about so many of their pairs reach a cosine."""
+    """Move groups of persons towards each other until so many of their pairs reach a cosine.
+
+    How alike the persons of a group are on average has the tail of single pairs, from .1 below the cosine on.
+    """
     rows_of = np.split(np.argsort(person, kind="stable"), np.cumsum(np.bincount(person))[:-1])
     order = random.permutation(len(rows_of))
     start = made = 0
@@ -92,12 +97,12 @@ def add_look_alikes(
         start += len(some)
         if max(map(len, some)) > 40:
             continue  # two large persons alone would be all of the pairs
-        # Half of the pairs of such persons reach the threshold, which is when they are hard to tell apart.
+        mean = min(cosine - 0.1 + random.exponential(TAIL), 0.9)
         towards = unit(random.standard_normal((1, DIMENSIONS)))
         for rows in some:
-            vectors[rows] = unit(np.sqrt(1 - cosine) * vectors[rows] + np.sqrt(cosine) * towards)
-        counts = [len(rows) for rows in some]
-        made += (sum(counts) ** 2 - sum(count**2 for count in counts)) // 4
+            vectors[rows] = unit(np.sqrt(1 - mean) * vectors[rows] + np.sqrt(mean) * towards)
+        for a, b in combinations(some, 2):
+            made += int((vectors[a] @ vectors[b].T >= cosine).sum())
 
 
 def add_hubs(random: np.random.Generator, vectors: Vectors, pairs: int, cosine: float) -> None:
@@ -201,7 +206,7 @@ def main() -> None:
     parser.add_argument("--identities", type=int, default=200_000)
     parser.add_argument("--persons", type=int, default=60_000)
     arguments = parser.parse_args()
-    faces = read_faces(arguments, arguments.cache)
+    faces = usable(read_faces(arguments, arguments.cache), set(wrong_labels()), None)
     person = np.unique(faces.person, return_inverse=True)[1].astype(np.int64)
     for images in arguments.images:
         groups = groups_by_pose(person, faces.pose[:, 0], images)

@@ -103,10 +103,10 @@ def _run(
     # The build is complete only after a reader has checked every byte.
     check(config.output, packed.metadata, reporter)
 
-    missing, seconds = plan.manifest.without_file, plan.seconds()
+    missing = plan.manifest.without_file
     findings.keep(config.output / REPORT / findings.FILE, packed.findings)
-    report = write_report(config.output, seconds, missing)
-    write_rates(config, plan, seconds)
+    report = write_report(config.output, plan.seconds(), missing)
+    write_rates(config, plan)
     finish_retry(plan.staging)
     return Build(packed.metadata, report, sum(map(len, missing.values())))
 

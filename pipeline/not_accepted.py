@@ -8,14 +8,19 @@ text, so that `grep`, a spreadsheet or a script can make a shorter list of it, w
 
 from __future__ import annotations
 
+import tempfile
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from pipeline.sources.manifest import one_line
 from shards.atomic import open_atomic
 from shards.schema import Status
 from storage.path import AnyPath
+from storage.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +30,8 @@ NOT_ACCEPTED = "not_accepted.tsv"
 COLUMNS = ("status", "reason", "source", "video_id", "uri", "detail")
 MISSING = "missing"
 """Status of an annotated clip without a file. It is no video, so no table of the dataset has it."""
+LINES_COPIED = 8192
+"""Lines that are copied at a time."""
 NO_FILE = "the annotations list this clip, but no file has its name"
 
 Missing = Mapping[str, Sequence[str]]
@@ -50,25 +57,75 @@ class Entry:
     source: str = ""
 
 
-def write_not_accepted(path: AnyPath, videos: pa.Table, missing: Missing) -> None:
-    """Write the list, sorted by status, reason and id.
+def write_not_accepted(path: AnyPath, videos: Iterable[pa.Table], missing: Missing) -> None:
+    """Write the list, sorted by status and reason, within which the videos keep their order.
+
+    The lines wait in a temporary file for those of other reasons; in memory are 12 bytes of each.
 
     Args:
         path: where to write.
-        videos: the dataset's videos, with all of `COLUMNS`.
+        videos: the rows of the dataset's videos in batches, with all of `COLUMNS`, sorted by id.
         missing: clips without a file.
 
     Raises:
         OutOfSpace: the disk is full; an earlier file is unchanged.
     """
-    with open_atomic(path) as file:
+    with open_atomic(path) as file, _Unordered.beside(path) as lines:
+        for batch in videos:
+            lines.add(batch)
         file.write(_line(COLUMNS))
-        file.writelines(_lines_of(videos, Status.FAILED))
+        lines.copy(Status.FAILED, file)
         for source, keys in sorted(missing.items()):
             file.writelines(
                 _line((MISSING, "", source, f"{source}/{key}", "", NO_FILE)) for key in sorted(keys)
             )
-        file.writelines(_lines_of(videos, Status.REJECTED))
+        lines.copy(Status.REJECTED, file)
+
+
+class _Unordered:
+    """Lines in the order in which they came, to be copied by status and reason."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._number: dict[tuple[str, str], int] = {}  # status and reason
+        self._groups, self._ends = array("i"), array("q", [0])
+
+    @classmethod
+    @contextmanager
+    def beside(cls, path: AnyPath) -> Iterator[_Unordered]:
+        """An empty one, in a file without a name on the disk of `path`."""
+        folder = path.parent if isinstance(path, Path) else scratch_folder()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            yield cls(file)
+
+    def add(self, videos: pa.Table) -> None:
+        """Take those that are not accepted."""
+        import pyarrow.compute as pc
+
+        rows = videos.select(COLUMNS).filter(pc.not_equal(videos["status"], Status.ACCEPTED.value))
+        for row in rows.to_pylist():
+            line = _line(row[column] for column in COLUMNS)
+            group = (row["status"], row["reason"] or "")
+            self._groups.append(self._number.setdefault(group, len(self._number)))
+            self._ends.append(self._ends[-1] + len(line))
+            self._file.write(line)
+
+    def copy(self, status: Status, to: IO[bytes]) -> None:
+        """Append the lines of a status to a file, by reason."""
+        import numpy as np
+
+        groups = sorted((reason, number) for (of, reason), number in self._number.items() if of == status)
+        ranks = np.full(len(self._number), -1)
+        ranks[[number for _, number in groups]] = range(len(groups))
+        rank, ends = ranks[np.asarray(self._groups)], np.asarray(self._ends)
+        lines = np.flatnonzero(rank >= 0)
+        lines = lines[np.argsort(rank[lines], kind="stable")]
+        # Neighbours are copied at once, though not all of a long file.
+        for run in np.split(lines, np.flatnonzero(np.diff(lines) != 1) + 1):
+            for part in np.split(run, range(LINES_COPIED, len(run), LINES_COPIED)):
+                if len(part):
+                    self._file.seek(ends[part[0]])
+                    to.write(self._file.read(ends[part[-1] + 1] - ends[part[0]]))
 
 
 def read_entries(path: AnyPath) -> Iterator[Entry]:
@@ -120,15 +177,6 @@ def _entry(line: str, number: int) -> Entry:
         )
     of = dict(zip(COLUMNS, fields, strict=False))
     return Entry(of["video_id"], of["status"], of["source"])
-
-
-def _lines_of(videos: pa.Table, status: Status) -> Iterator[bytes]:
-    import pyarrow.compute as pc
-
-    rows = videos.select(COLUMNS).filter(pc.equal(videos["status"], status.value))
-    ordered = rows.sort_by([("reason", "ascending"), ("video_id", "ascending")])
-    for batch in ordered.to_batches(max_chunksize=8192):
-        yield from (_line(row[column] for column in COLUMNS) for row in batch.to_pylist())
 
 
 def _line(cells: Iterable[str | None]) -> bytes:

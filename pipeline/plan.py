@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,12 +73,13 @@ class BuildPlan:
         """Version of each library that shapes the dataset, or versions; all videos must be finished."""
         return libraries_used(self.staging, self.manifest.videos, library_versions())
 
-    def seconds(self) -> dict[str, dict[str, float]]:
-        """The time of each video, by step; empty for those that could not be analysed."""
+    def seconds(self) -> Iterator[tuple[str, dict[str, float]]]:
+        """The id of each video and its time by step, empty where it could not be analysed; read as it is taken."""
         videos, readers = self.manifest.videos, self.staging.readers
         with ThreadPoolExecutor(readers) as pool:
             seconds = map_ahead(self.staging.seconds, videos, pool, 4 * readers)
-            return {video.video_id: spent for video, spent in zip(videos, seconds, strict=True)}
+            for video, spent in zip(videos, seconds, strict=True):
+                yield video.video_id, spent
 
 
 def plan_build(

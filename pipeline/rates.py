@@ -76,8 +76,12 @@ class Rates(Record):
     def differences(self, config: PlanConfig) -> list[str]:
         """The keys in which a build of `config` differs from the one that was measured, as `key: old -> new`."""
         curation = config.curation({}, {})
+        settings = curation["settings"]
+        if settings["tracking"]["merge_cosine"] is None:
+            # A plan does not look up the embedder's; another embedder is a difference by itself.
+            settings["tracking"]["merge_cosine"] = self.settings.get("tracking", {}).get("merge_cosine")
         device = {"run": {"device": self.device}}, {"run": {"device": curation["device"]}}
-        return differences(self.settings, curation["settings"]) + differences(*device)
+        return differences(self.settings, settings) + differences(*device)
 
 
 def read_rates(path: AnyPath) -> Rates:

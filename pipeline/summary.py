@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pipeline.not_accepted import NOT_ACCEPTED
 from shards.layout import VIDEOS
 from shards.metadata import DatasetMetadata
-from shards.reader import Dataset
 from shards.schema import Reason, Split, Status
+from shards.streamed import StreamedDataset
 from storage.path import AnyPath
 
 AFTER_CURATION = {Reason.DUPLICATE_VIDEO: " (found after curation, so it counted as accepted until then)"}
@@ -82,9 +82,10 @@ def warning(metadata: DatasetMetadata) -> str | None:
 def _reasons(output: AnyPath) -> dict[Status, Counter[str]]:
     """How many videos have each reason, by their status."""
     found: dict[Status, Counter[str]] = {status: Counter() for status in Status}
-    for row in Dataset.open(output).table(VIDEOS, ("status", "reason")).to_pylist():
-        if row["reason"] is not None:
-            found[Status(row["status"])][row["reason"]] += 1
+    for batch in StreamedDataset.open(output).batches(VIDEOS, ("status", "reason")):
+        for row in batch.to_pylist():
+            if row["reason"] is not None:
+                found[Status(row["status"])][row["reason"]] += 1
     return found
 
 

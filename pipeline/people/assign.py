@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.config import People
 from pipeline.config import Split as SplitConfig
-from pipeline.people.duplicates import Duplicate, same_content
+from pipeline.people.duplicates import Duplicate, same_content, same_footage
 from pipeline.people.evidence import Indices
 from pipeline.people.findings import PeopleFindings
 from pipeline.people.link import alike, link, near_threshold, thresholds
@@ -78,6 +78,7 @@ def assign(summary: pa.Table, people: People, split: SplitRequest, embedder: str
     summary = summary.sort_by("key")
     pairs = alike(summary, people)
     duplicates = same_content(summary)
+    duplicates += same_footage(summary, pairs, [duplicate.row for duplicate in duplicates])
     person = _persons(summary, pairs, people, duplicates)
     rejections = {duplicate.key: duplicate.rejection for duplicate in duplicates}
     if people.keep == "best":
@@ -108,14 +109,15 @@ def assign(summary: pa.Table, people: People, split: SplitRequest, embedder: str
 
 def _persons(summary: pa.Table, pairs: Pairs, people: People, duplicates: list[Duplicate]) -> Indices:
     """(N,) the first row of each row's person. A duplicate is no evidence: it has the person of its original."""
+    original = np.arange(len(summary))
+    original[[duplicate.row for duplicate in duplicates]] = [duplicate.original for duplicate in duplicates]
+    rows = np.flatnonzero(original == np.arange(len(summary)))
+    while (original[original] != original).any():  # the original of a copy may be left out for another one
+        original = original[original]
     person = np.arange(len(summary))
-    is_original = np.ones(len(summary), bool)
-    is_original[[duplicate.row for duplicate in duplicates]] = False
-    rows = np.flatnonzero(is_original)
-    person[rows] = rows[link(summary.take(pa.array(rows)), _among(pairs, rows, len(summary)), people)]
-    for duplicate in duplicates:
-        person[duplicate.row] = person[duplicate.original]
-    return person
+    kept = summary.drop_columns(["fingerprint"]).take(pa.array(rows))
+    person[rows] = rows[link(kept, _among(pairs, rows, len(summary)), people)]
+    return person[original]
 
 
 def _among(pairs: Pairs, rows: Indices, count: int) -> Pairs:

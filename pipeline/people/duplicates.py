@@ -1,11 +1,17 @@
-"""Identities that show what another one shows already: videos of equal content."""
+"""Identities that show what another one shows already: equal files, and other versions of one footage."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
+from pipeline.people.copies import copies
+from pipeline.people.near_duplicates import near_duplicates
+from pipeline.people.search import Pairs
 from pipeline.rejection import Rejection
 from shards.schema import Reason
 
@@ -28,17 +34,48 @@ class Duplicate:
 
 
 def same_content(summary: pa.Table) -> list[Duplicate]:
-    """Identities of a video with the bytes, span and box of an earlier one; a file may hold many clips."""
+    """Identities of a video with the bytes, span and box of an earlier one; a file may hold many clips.
+
+    Args:
+        summary: of the identities.
+    """
     names = ("content", "video_id", "track", "key")
     rows = sorted(zip(*(summary[name].to_pylist() for name in names), range(len(summary)), strict=True))
     first: dict[str, str] = {}
-    original: dict[tuple[str, int], int] = {}
+    tracks: dict[str, dict[int, int]] = defaultdict(dict)
     found = []
     for content, video, track, key, row in rows:
         kept = first.setdefault(content, video)
         if kept == video:
-            original[content, track] = row
-        else:
-            rejection = Rejection(Reason.DUPLICATE_VIDEO, f"same content as {kept}")
-            found.append(Duplicate(row, key, original[content, track], rejection))
+            tracks[content][track] = row
+            continue
+        # Other versions of libraries, whose results a build may mix, can number the tracks differently.
+        original = tracks[content].get(track, min(tracks[content].values()))
+        found.append(
+            Duplicate(row, key, original, Rejection(Reason.DUPLICATE_VIDEO, f"same content as {kept}"))
+        )
     return found
+
+
+def same_footage(summary: pa.Table, pairs: Pairs, left_out: Collection[int]) -> list[Duplicate]:
+    """Identities whose footage a better one shows: another encoding, size, crop or span of it.
+
+    Args:
+        summary: of the identities.
+        pairs: of rows that may show one person; others are not compared.
+        left_out: rows that are duplicates already.
+    """
+    is_left = np.ones(len(summary), bool)
+    is_left[list(left_out)] = False
+    chosen = is_left[pairs.first] & is_left[pairs.second]
+    candidates = np.stack([pairs.first[chosen], pairs.second[chosen]], axis=1).astype(np.int64)
+    # Of those that are compared alone: the fingerprints of all are half a gigabyte.
+    rows, places = np.unique(candidates, return_inverse=True)
+    some = summary.select(["key", "image_bytes", "fingerprint"]).take(pa.array(rows))
+    matches = near_duplicates(some["fingerprint"].to_pylist(), places.reshape(-1, 2))
+    keys = some["key"].to_pylist()
+    row_of = dict(zip(keys, rows.tolist(), strict=True))
+    return [
+        Duplicate(row_of[key], key, row_of[copy.kept], Rejection(Reason.NEAR_DUPLICATE, copy.detail))
+        for key, copy in copies(keys, some["image_bytes"].to_pylist(), matches).items()
+    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import Field, ValidationError
 
 from shards.atomic import write_bytes
-from shards.metadata import DatasetError
+from shards.metadata import DatasetError, brief
 from shards.schema import Record
 from storage.path import AnyPath
 
@@ -61,7 +61,11 @@ def kept(path: AnyPath) -> PeopleFindings | None:
         return None
     try:
         return PeopleFindings.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+    except OSError as error:
         raise DatasetError(
             f"{path} cannot be read: {error}. Without the file, its part is left out"
+        ) from error
+    except ValidationError as error:
+        raise DatasetError(
+            f"{path} is damaged: {brief(error)}. Without the file, its part is left out"
         ) from error

@@ -6,7 +6,8 @@ So a chain of look-alikes joins nothing: each link is tested against both whole 
 The mean over pairs of unit vectors is a product of sums, so it needs no matrix of all pairs. It reaches the
 threshold only where some pair does, so pairs below the threshold are not needed. And the mean of a joined group to
 a third is never above the larger of its parts' means, so all groups that are each other's nearest can be joined at
-once: the result is that of joining the best two, again and again.
+once: the result is that of joining the best two, again and again. For large groups the threshold is a little
+higher (`CERTAINTY`).
 
 Source: Murtagh, "A survey of recent advances in hierarchical clustering algorithms", 1983 (reciprocal nearest
 neighbours); Sumengen et al., "Scaling hierarchical agglomerative clustering to billion-sized datasets", 2021.
@@ -23,6 +24,10 @@ from scipy.sparse import csr_array
 from pipeline.people.search import Pairs, Rows, Vectors, dots
 
 NO_UNIT = -1
+CERTAINTY = 0.075
+"""By how much the mean over very many pairs must exceed the threshold, as a part of the distance from there to 1.
+Over few pairs a mean can be low by chance. Over many it is that of the two persons, and where these are one, it is
+far above the threshold. Two look-alikes with many videos would make most of the false pairs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +64,12 @@ def group(vectors: Vectors, pairs: Pairs, least: float, evidence: Evidence) -> N
         state.join(joined, into)
         edges = state.renamed(edges, np.concatenate([joined, into]))
     return state.first
+
+
+def least_mean(least: float, pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) threshold of the mean over so many pairs."""
+    threshold: NDArray[np.float64] = least + CERTAINTY * (1 - least) * (1 - 1 / np.sqrt(pairs))
+    return threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +110,10 @@ class _Groups:
         return _Edges(a, b, total / (self._size[a] * self._size[b]))
 
     def allowed(self, edges: _Edges, least: float) -> _Edges:
-        """Those that reach the threshold and may be joined."""
+        """Those that reach the threshold of their sizes and may be joined."""
+        pairs = self._size[edges.a] * self._size[edges.b]
         # Sums of a thousand vectors leave an error of 1e-6 in the mean.
-        chosen = edges.score >= least - 1e-6
+        chosen = edges.score >= least_mean(least, pairs) - 1e-6
         if len(self._apart):
             chosen &= ~np.isin(self._named(edges.a, edges.b), self._named(*self._apart.T))
         return edges[chosen]

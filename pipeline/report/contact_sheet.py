@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from shards.metadata import DatasetError
-from shards.reader import Dataset
 from shards.sample import Sample
 from shards.schema import IMAGE_SIDE, IdentityRecord, Pose
 
 SIDE = 112
 """Side of a thumbnail in pixels."""
 JPEG_QUALITY = 80
+LONGEST_OUTLINE = 2000
+"""Characters of an outline; that of a face has about 100, that of a mask in pieces may have a million."""
+
+
+class Samples(Protocol):
+    """What samples are read from."""
+
+    def sample(self, key: str) -> Sample:
+        """Read one sample.
+
+        Raises:
+            KeyError: there is no such sample.
+            DatasetError: it is damaged.
+        """
 
 
 @dataclass(frozen=True)
@@ -70,37 +85,44 @@ class Row:
         return min(sizes), max(sizes)
 
 
-def sheet(dataset: Dataset, keys: list[str]) -> list[Row]:
+def sheet(samples: Samples, keys: list[str]) -> list[Row]:
     """The rows of a contact sheet; a sample that cannot be read is a row with the error."""
-    return [_row(dataset, key) for key in keys]
+    return [_row(samples, key) for key in keys]
 
 
-def _row(dataset: Dataset, key: str) -> Row:
+def _row(samples: Samples, key: str) -> Row:
     try:
-        sample = dataset.sample(key)
+        sample = samples.sample(key)
+    except KeyError:
+        return Row(key, None, [], "the index does not list it")
     except (DatasetError, OSError) as error:
         return Row(key, None, [], str(error))
-    return Row(key, sample.record, thumbnails(sample))
+    return Row(key, sample.record, thumbnails(sample, range(len(sample.images))))
 
 
-def thumbnails(sample: Sample) -> list[Thumbnail]:
-    """Small versions of a sample's images."""
-    return [
-        Thumbnail(
-            data_uri=_data_uri(jpeg),
-            outline=mask_outline(mask),
-            pose=image.pose,
-            quality=image.quality.value,
-            crop_px=image.crop_px[2],
-            face_px=image.face_px,
-            time_s=image.time_s,
-        )
-        for image, jpeg, mask in zip(sample.record.images, sample.images, sample.masks, strict=True)
-    ]
+def thumbnails(sample: Sample, places: Iterable[int]) -> list[Thumbnail]:
+    """Small versions of some of a sample's images."""
+    return [_thumbnail(sample, place) for place in places]
+
+
+def _thumbnail(sample: Sample, place: int) -> Thumbnail:
+    image = sample.record.images[place]
+    return Thumbnail(
+        data_uri=_data_uri(sample.images[place]),
+        outline=mask_outline(sample.masks[place]),
+        pose=image.pose,
+        quality=image.quality.value,
+        crop_px=image.crop_px[2],
+        face_px=image.face_px,
+        time_s=image.time_s,
+    )
 
 
 def mask_outline(png: bytes) -> str:
-    """The mask's outer border as an SVG path in thumbnail pixels, accurate to one such pixel."""
+    """The mask's outer border as an SVG path in thumbnail pixels, accurate to one such pixel.
+
+    Of a mask with a very long border, only the longest part is drawn, or nothing.
+    """
     with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         mask = np.asarray(image.convert("L"))
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -109,6 +131,8 @@ def mask_outline(png: bytes) -> str:
         points = cv2.approxPolyDP(contour, IMAGE_SIDE / SIDE, True).reshape(-1, 2) * (SIDE / IMAGE_SIDE)
         if len(points) >= 3:
             parts.append("M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in points) + "Z")
+    if sum(map(len, parts)) > LONGEST_OUTLINE:
+        parts = [part for part in sorted(parts, key=len, reverse=True)[:1] if len(part) <= LONGEST_OUTLINE]
     return "".join(parts)
 
 

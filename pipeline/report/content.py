@@ -1,133 +1,128 @@
-"""The content of the report, section by section, from the tables and the metadata of a dataset."""
+"""The content of the report, section by section, from the counts and the metadata of a dataset."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.not_accepted import NOT_ACCEPTED, Missing
-from pipeline.report import contact_sheet, outcomes, provenance
-from pipeline.report.distributions import Identities, identities, random_keys, worst_keys
-from pipeline.report.gate_table import annotated_sizes, gate_table
-from pipeline.report.timings import Seconds, Timings, tabulate
-from shards.layout import IMAGES, VIDEOS
+from pipeline.people.findings import PeopleFindings
+from pipeline.report import contact_sheet, outcomes, person_sheets, persons, provenance
+from pipeline.report.hashed import Hashes
+from pipeline.report.image_counts import SHOWN_OF_PERSON, ImageCounts, count_images
+from pipeline.report.timings import Timings
+from pipeline.report.video_counts import VideoCounts, count_videos
 from shards.metadata import DatasetMetadata
-from shards.reader import Dataset
 from shards.schema import IMAGES_PER_IDENTITY, Split, Status
+from shards.streamed import FoundSamples, StreamedDataset
 
-RANDOM_IDENTITIES, WORST_IDENTITIES = 24, 12
-SEED = 20
-UNACCEPTED_ROWS = 500
 LISTED_SHARDS = 200
-
-_VIDEO_COLUMNS = (
-    *("video_id", "source", "uri", "license", "bytes", "status", "reason", "detail", "width", "height"),
-    *("duration_s", "span_s", "analysed_frames", "corrupt_frames", "faces_seen", "frame_reasons", "tracks"),
-    *("identities", "annotated_box"),
-)
-_IMAGE_COLUMNS = (
-    *("key", "source", "person_id", "crop_side_px", "face_px", "yaw", "pitch", "roll", "eyes_open"),
-    *("identity_cosine", "quality_metric", "quality", "quality_higher_is_better"),
-)
+LISTED_SOURCES = 200
+LISTED_LICENSES = 20
+LISTED_COMBINATIONS = 20
+THRESHOLD = "people.link_cosine"
+"""The key of the configuration that the pairs are there to choose."""
 
 
 @dataclass(frozen=True)
-class Tables:
-    """A dataset's tables, as far as the report needs them.
+class Counts:
+    """What the page shows of a dataset's tables.
 
     Attributes:
-        videos: columns of the videos table.
-        images: columns of the images table.
-        identities: figures of each identity.
+        videos: counted over the videos table.
+        images: counted over the images table.
         roll_weight: of the pose distance.
         roll_weight_known: whether it is that of the configuration.
-        metric: name of the quality metric; of the commonest where there are several.
-        higher_is_better: its direction.
         times: None when they are not known.
     """
 
-    videos: pa.Table
-    images: pa.Table
-    identities: Identities
+    videos: VideoCounts
+    images: ImageCounts
     roll_weight: float
     roll_weight_known: bool
-    metric: str
-    higher_is_better: bool
     times: Timings | None
 
 
-def read(dataset: Dataset, seconds: Seconds | None) -> Tables:
-    """Read the tables.
+def count(dataset: StreamedDataset, times: Timings | None) -> Counts:
+    """Read the tables, in batches.
 
     Raises:
         DatasetError: a table does not follow the format.
     """
-    videos = dataset.table(VIDEOS, _VIDEO_COLUMNS)
-    images = dataset.table(IMAGES, _IMAGE_COLUMNS)
     weight = provenance.number(dataset.metadata.provenance, "selection", "roll_weight")
     roll_weight = 1.0 if weight is None else weight
-    metrics = Counter(
-        {pair["values"]: pair["counts"] for pair in pc.value_counts(images["quality_metric"]).to_pylist()}
-    )
-    metric = metrics.most_common(1)[0][0] if metrics else ""
-    directions = images.filter(pc.equal(images["quality_metric"], metric))["quality_higher_is_better"]
-    return Tables(
-        videos=videos,
-        images=images,
-        identities=identities(images, roll_weight),
+    timed: Hashes = np.zeros(0, np.uint64) if times is None else times.videos
+    return Counts(
+        videos=count_videos(dataset, timed, times.slowest if times is not None else ()),
+        images=count_images(dataset, roll_weight),
         roll_weight=roll_weight,
         roll_weight_known=weight is not None,
-        metric=metric,
-        higher_is_better=bool(directions[0].as_py()) if len(directions) else True,
-        times=None if seconds is None else tabulate(seconds, videos["video_id"].to_pylist()),
+        times=times,
     )
 
 
-def gather(dataset: Dataset, tables: Tables, missing: Missing) -> dict[str, Any]:
-    """Every value that the page's template names, except figures."""
-    metadata, videos = dataset.metadata, tables.videos
-    lost, lost_total = outcomes.unaccepted(videos, UNACCEPTED_ROWS)
+def shown_keys(images: ImageCounts, findings: PeopleFindings | None) -> list[str]:
+    """Keys of all samples whose images the page shows, each once."""
+    keys = [*images.random_keys, *images.worst_keys, *person_sheets.shown_keys(images, findings)]
+    return list(dict.fromkeys(keys))
+
+
+def gather(
+    metadata: DatasetMetadata,
+    counts: Counts,
+    missing: Missing,
+    findings: PeopleFindings | None,
+    samples: FoundSamples,
+) -> dict[str, Any]:
+    """Every value that the page's template names, except figures.
+
+    Args:
+        metadata: of the dataset.
+        counts: of its tables.
+        missing: clips without a file.
+        findings: of linking; None where there are none.
+        samples: those of `shown_keys`.
+    """
+    videos, images = counts.videos, counts.images
     networks = provenance.networks(metadata.provenance)
-    libraries = provenance.libraries(metadata.provenance)
-    identity_count = len(tables.identities.keys)
+    sources = videos.sources.rows(persons.by_source(images.persons), missing)
     return {
         "name": metadata.name,
         "metadata": metadata,
         "per_identity": IMAGES_PER_IDENTITY,
-        "key_figures": _key_figures(metadata),
+        "key_figures": _key_figures(metadata, images.persons),
         "sections": SECTIONS,
-        "video_count": len(videos),
-        "gates": outcomes.funnel(videos),
-        "tracks": outcomes.track_balance(videos),
-        "frames": outcomes.frame_balance(videos),
-        "faces": outcomes.face_balance(videos),
-        "gate_table": gate_table(videos, annotated_sizes(videos)),
+        "video_count": videos.videos,
+        "gates": outcomes.funnel(videos.videos, videos.reasons),
+        "tracks": videos.tracks,
+        "frames": videos.frames,
+        "faces": videos.faces,
+        "gate_table": videos.gates,
         "gate_setting": _gate_setting(metadata),
-        "lost_rows": lost.to_pylist(),
-        "lost_total": lost_total,
+        "lost_rows": videos.lost,
+        "lost_total": videos.reasons.total(),
         "failed_total": metadata.counts.videos.get(Status.FAILED, 0),
-        "sources": outcomes.by_source(videos, tables.images, missing),
+        "sources": sources[:LISTED_SOURCES],
+        "sources_left_out": sources[LISTED_SOURCES:],
+        "listed_licenses": LISTED_LICENSES,
         "missing_total": sum(map(len, missing.values())),
         "list": NOT_ACCEPTED,
-        "identity_count": identity_count,
-        "roll_weight": tables.roll_weight,
-        "roll_weight_note": "" if tables.roll_weight_known else " (the configuration names no weight)",
-        "metric": tables.metric,
-        "worst_direction": "lowest" if tables.higher_is_better else "highest",
+        "identity_count": images.identities,
+        "roll_weight": counts.roll_weight,
+        "roll_weight_note": "" if counts.roll_weight_known else " (the configuration names no weight)",
+        "metric": images.metric,
+        "metrics_left_out": images.metrics_left_out,
+        "worst_direction": "lowest" if images.higher_is_better else "highest",
         "side": contact_sheet.SIDE,
-        "random_rows": contact_sheet.sheet(dataset, random_keys(tables.identities, RANDOM_IDENTITIES, SEED)),
-        "worst_rows": contact_sheet.sheet(
-            dataset, worst_keys(tables.identities, tables.metric, WORST_IDENTITIES)
-        ),
-        "times": _times(tables, identity_count),
+        "random_rows": contact_sheet.sheet(samples, images.random_keys),
+        "worst_rows": contact_sheet.sheet(samples, images.worst_keys),
+        "people": _people(images, findings, samples),
+        "times": _times(counts),
         "networks": networks,
-        "libraries": libraries,
+        "libraries": provenance.libraries(metadata.provenance),
         "restricted": [network.name for network in networks if network.restricted],
         "configuration": provenance.configuration(metadata.provenance),
         "files": _files(metadata),
@@ -139,6 +134,7 @@ SECTIONS = (
     ("funnel", "Funnel"),
     ("lost", "Failed and rejected"),
     ("sources", "Sources"),
+    ("persons", "Persons"),
     ("pose", "Head pose"),
     ("quality", "Quality"),
     ("sample", "Sample"),
@@ -148,15 +144,14 @@ SECTIONS = (
 )
 
 
-def _key_figures(metadata: DatasetMetadata) -> list[dict[str, object]]:
+def _key_figures(metadata: DatasetMetadata, people: persons.Persons) -> list[dict[str, object]]:
     counts = metadata.counts
     videos = sum(counts.videos.values())
     accepted = counts.videos.get(Status.ACCEPTED, 0)
     of_split = {split: counts.identities.get(split, 0) for split in Split}
-    identity_count = sum(of_split.values())
     yield_note = f"{accepted / videos:.1%} of the videos" if videos else "of none"
     size = sum(shard.bytes for shard in metadata.shards)
-    again = identity_count - counts.persons
+    several = int((people.identities > 1).sum())
     return [
         {
             "id": "videos",
@@ -169,7 +164,7 @@ def _key_figures(metadata: DatasetMetadata) -> list[dict[str, object]]:
         {
             "id": "identities",
             "label": "identities",
-            "value": identity_count,
+            "value": sum(of_split.values()),
             "note": f"{of_split[Split.TRAIN]:,} train, {of_split[Split.TEST]:,} test",
         },
         {
@@ -184,7 +179,7 @@ def _key_figures(metadata: DatasetMetadata) -> list[dict[str, object]]:
             "id": "persons",
             "label": "persons",
             "value": counts.persons,
-            "note": f"repeated identities: {again:,}" if again else "each with one identity",
+            "note": f"{several:,} with several identities" if several else "each with one identity",
         },
     ]
 
@@ -195,31 +190,40 @@ def _gate_setting(metadata: DatasetMetadata) -> str:
     return " and ".join(f"faces.{key}={value:g}" for key, value in values.items() if value is not None)
 
 
-def _times(tables: Tables, identity_count: int) -> dict[str, Any] | None:
-    times = tables.times
+def _people(images: ImageCounts, findings: PeopleFindings | None, samples: FoundSamples) -> dict[str, Any]:
+    splits, in_both = persons.by_split(images.persons)
+    combinations = persons.combinations(images.persons)
+    several = int((images.persons.identities > 1).sum())
+    return {
+        "total": len(images.persons.identities),
+        "several": several,
+        "sizes": persons.by_size(images.persons),
+        "splits": splits,
+        "in_both": in_both,
+        "source_count": len(images.persons.sources),
+        "combinations": combinations[:LISTED_COMBINATIONS],
+        "combined": sum(row.persons for row in combinations),
+        "combinations_left_out": len(combinations[LISTED_COMBINATIONS:]),
+        "groups": person_sheets.group_sheets(samples, images),
+        "shown_of_person": SHOWN_OF_PERSON,
+        "pairs": person_sheets.pair_sheets(samples, findings),
+        "threshold_key": THRESHOLD,
+    }
+
+
+def _times(counts: Counts) -> dict[str, Any] | None:
+    times = counts.times
     if times is None:
         return None
-    total = float(times.totals.sum())
-    known = pc.is_in(tables.videos["video_id"], pa.array(times.videos))
-    footage = outcomes.footage_s(tables.videos.filter(known))
-    per_video = np.column_stack([times.seconds, times.seconds.sum(axis=1)])
-    rows = [
-        {
-            "step": step,
-            "median": float(np.median(column)),
-            "high": float(np.quantile(column, 0.95)),
-            "longest": float(column.max()),
-            "total": float(column.sum()),
-        }
-        for step, column in zip([*times.steps, "all steps"], per_video.T, strict=True)
-    ]
+    spreads = [*zip(times.steps, times.spreads, strict=True), ("all steps", times.whole)]
+    total, identities, footage = times.whole.total, counts.images.identities, counts.videos.timed_s
     return {
-        "rows": rows,
+        "rows": [{"step": step, "spread": spread} for step, spread in spreads],
         "total": total,
         "hours": f"{total / 3600:,.1f} hours" if total >= 7200 else f"{total / 60:,.1f} minutes",
         "videos": len(times.videos),
         "factor": total / footage if footage else None,
-        "per_identity": total / identity_count if identity_count else None,
+        "per_identity": total / identities if identities else None,
     }
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from pipeline.report.content import RANDOM_IDENTITIES, SEED, WORST_IDENTITIES, read
-from pipeline.report.distributions import random_keys, worst_keys
-from shards.layout import DATASET_JSON, TABLES
+from pipeline.people import findings
+from pipeline.report.build import FOLDER
+from pipeline.report.content import shown_keys
+from pipeline.report.image_counts import count_images
+from shards.layout import DATASET_JSON, INDEX, TABLES
 from shards.metadata import DatasetError
-from shards.reader import Dataset
+from shards.streamed import StreamedDataset
 from storage.path import AnyPath, size_of
 
 
@@ -23,11 +25,11 @@ def damage(root: AnyPath) -> list[str]:
     Raises:
         DatasetError: there is no dataset in `root`, or a table cannot be read at all.
     """
-    dataset = Dataset.open(root)
+    dataset = StreamedDataset.open(root)
     return [*_of_tables(dataset), *_of_shards(dataset), *_of_samples(dataset)]
 
 
-def _of_tables(dataset: Dataset) -> Iterator[str]:
+def _of_tables(dataset: StreamedDataset) -> Iterator[str]:
     for role in TABLES:
         name, entry = dataset.metadata.table(role), dataset.metadata.tables[role]
         with (dataset.root / name).open("rb") as file:
@@ -36,7 +38,7 @@ def _of_tables(dataset: Dataset) -> Iterator[str]:
             yield f"{name}: its sha256 is not the one in {DATASET_JSON}"
 
 
-def _of_shards(dataset: Dataset) -> Iterator[str]:
+def _of_shards(dataset: StreamedDataset) -> Iterator[str]:
     for shard in dataset.metadata.shards:
         size = size_of(dataset.root / shard.name)
         if size is None:
@@ -45,14 +47,16 @@ def _of_shards(dataset: Dataset) -> Iterator[str]:
             yield f"{shard.name}: {size:,} bytes, but {DATASET_JSON} lists {shard.bytes:,}"
 
 
-def _of_samples(dataset: Dataset) -> Iterator[str]:
-    tables = read(dataset, None)
-    shown = [
-        *random_keys(tables.identities, RANDOM_IDENTITIES, SEED),
-        *worst_keys(tables.identities, tables.metric, WORST_IDENTITIES),
-    ]
-    for key in dict.fromkeys(shown):
+def _of_samples(dataset: StreamedDataset) -> Iterator[str]:
+    found = findings.kept(dataset.root / FOLDER / findings.FILE)
+    counts = count_images(dataset, roll_weight=1.0)
+    samples = dataset.find(shown_keys(counts, found))
+    # A pair may name a sample that was erased since: only those of the images table must be there.
+    for key in shown_keys(counts, None):
+        if key not in samples.rows:
+            yield f"{dataset.metadata.table(INDEX)}: sample {key} is not listed"
+    for key in samples.rows:
         try:
-            dataset.sample(key)
+            samples.sample(key)
         except (DatasetError, OSError) as error:
             yield str(error)

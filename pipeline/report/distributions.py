@@ -1,6 +1,7 @@
 """Histograms over the images, and figures of each identity.
 
-A dataset has a million images; the page gets counts per bin, never values per image.
+A dataset has a million images; the page gets counts per bin, never values per image. The bins depend on the
+smallest and the largest value, so values are read twice: first for these (`Extent`), then to be counted.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.report.quantiles import Quantiles, Values
 from pipeline.stages.select import pose_points
 from shards.metadata import DatasetError
 from shards.schema import IMAGES_PER_IDENTITY
 
-Values = NDArray[np.float64]
 BINS = 40
 """Bins that a histogram aims at; steps are round numbers, so it has 20 to 50."""
+WIDEST_MAP_DEG = 90.0
+POSE_STEP_DEG = 5.0
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ class Histogram:
 
     Attributes:
         edges: (B + 1,) round numbers.
-        counts: (B,).
-        quantiles: 0, 5, 50, 95 and 100 per cent.
+        counts: (B,), exact.
+        quantiles: 0, 5, 50, 95 and 100 per cent; of more than 65,536 values, the middle three are accurate to
+            0.012%.
     """
 
     edges: Values
@@ -91,6 +95,53 @@ def column(table: pa.Table, name: str) -> Values:
     return values
 
 
+class Extent:
+    """The smallest and the largest of values that come in parts."""
+
+    def __init__(self) -> None:
+        self.low, self.high = math.inf, -math.inf
+
+    def add(self, values: Values) -> None:
+        """Take (N,) finite values."""
+        self.low = min(self.low, float(values.min(initial=math.inf)))
+        self.high = max(self.high, float(values.max(initial=-math.inf)))
+
+    @property
+    def empty(self) -> bool:
+        """Whether no value has come."""
+        return self.low > self.high
+
+
+class HistogramCounter:
+    """Counts values that come in parts, in bins of round width."""
+
+    def __init__(self, extent: Extent, step: float | None = None) -> None:
+        """Lay out the bins.
+
+        Args:
+            extent: of all values, not empty.
+            step: width of a bin; chosen from the extent when not given.
+        """
+        width = step or _round_step((extent.high - extent.low) / BINS)
+        first = math.floor(extent.low / width)
+        last = max(math.floor(extent.high / width) + 1, first + 1)
+        self._edges = np.round(np.arange(first, last + 1) * width, 10)
+        self._counts = np.zeros(last - first, dtype=np.int64)
+        self._quantiles = Quantiles()
+
+    def add(self, values: Values) -> None:
+        """Count (N,) values within the extent."""
+        bins = len(self._counts)
+        places = np.clip(np.searchsorted(self._edges, values, side="right") - 1, 0, bins - 1)
+        self._counts += np.bincount(places, minlength=bins)
+        self._quantiles.add(values)
+
+    def histogram(self) -> Histogram:
+        """What was counted."""
+        five = self._quantiles.at(0, 0.05, 0.5, 0.95, 1)
+        return Histogram(self._edges, self._counts, (five[0], five[1], five[2], five[3], five[4]))
+
+
 def histogram(values: Values, *, step: float | None = None) -> Histogram | None:
     """Bins of round width over all values; None when there are none.
 
@@ -100,29 +151,54 @@ def histogram(values: Values, *, step: float | None = None) -> Histogram | None:
     """
     if len(values) == 0:
         return None
-    low, high = float(values.min()), float(values.max())
-    width = step or _round_step((high - low) / BINS)
-    first = math.floor(low / width)
-    last = max(math.floor(high / width) + 1, first + 1)
-    edges = np.round(np.arange(first, last + 1) * width, 10)
-    places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, last - first - 1)
-    counts = np.bincount(places, minlength=last - first)
-    five = np.quantile(values, (0, 0.05, 0.5, 0.95, 1))
-    return Histogram(edges, counts, (five[0], five[1], five[2], five[3], five[4]))
+    extent = Extent()
+    extent.add(values)
+    counter = HistogramCounter(extent, step)
+    counter.add(values)
+    return counter.histogram()
 
 
-def pose_map(yaw: Values, pitch: Values, step: float = 5.0) -> PoseMap:
-    """Counts in squares of `step` degrees over a symmetrical map that holds all images up to 90 degrees."""
+class PoseCounter:
+    """Counts images in squares over a symmetrical map that holds all images up to 90 degrees."""
 
-    def edges(values: Values) -> Values:
-        widest = float(np.abs(values).max(initial=30.0))
-        half = min(math.ceil(widest / step) * step, 90.0)
-        return np.arange(-half, half + step, step)
+    def __init__(self, yaw: Extent, pitch: Extent) -> None:
+        """Lay out the map.
 
-    yaw_edges, pitch_edges = edges(yaw), edges(pitch)
-    inside, _, _ = np.histogram2d(pitch, yaw, bins=(pitch_edges, yaw_edges))
-    counts = inside.astype(np.int64)
-    return PoseMap(yaw_edges, pitch_edges, counts, len(yaw) - int(counts.sum()))
+        Args:
+            yaw: of all images, in degrees.
+            pitch: likewise.
+        """
+        self._yaw_edges, self._pitch_edges = _map_edges(yaw), _map_edges(pitch)
+        self._counts = np.zeros((len(self._pitch_edges) - 1, len(self._yaw_edges) - 1), dtype=np.int64)
+        self._images = 0
+
+    def add(self, yaw: Values, pitch: Values) -> None:
+        """Count images by their (N,) angles in degrees."""
+        inside, _, _ = np.histogram2d(pitch, yaw, bins=(self._pitch_edges, self._yaw_edges))
+        self._counts += inside.astype(np.int64)
+        self._images += len(yaw)
+
+    def map(self) -> PoseMap:
+        """What was counted."""
+        return PoseMap(
+            self._yaw_edges, self._pitch_edges, self._counts, self._images - int(self._counts.sum())
+        )
+
+
+def pose_map(yaw: Values, pitch: Values) -> PoseMap:
+    """The map of images that are all in memory: (N,) yaw and pitch in degrees."""
+    extents = Extent(), Extent()
+    extents[0].add(yaw)
+    extents[1].add(pitch)
+    counter = PoseCounter(*extents)
+    counter.add(yaw, pitch)
+    return counter.map()
+
+
+def _map_edges(extent: Extent) -> Values:
+    widest = max(30.0, abs(extent.low), abs(extent.high)) if not extent.empty else 30.0
+    half = min(math.ceil(widest / POSE_STEP_DEG) * POSE_STEP_DEG, WIDEST_MAP_DEG)
+    return np.arange(-half, half + POSE_STEP_DEG, POSE_STEP_DEG)
 
 
 def identities(images: pa.Table, roll_weight: float) -> Identities:
@@ -138,9 +214,7 @@ def identities(images: pa.Table, roll_weight: float) -> Identities:
     names = images["key"].combine_chunks().dictionary_encode()
     codes = names.indices.to_numpy()
     if len(codes) % IMAGES_PER_IDENTITY or len(names.dictionary) * IMAGES_PER_IDENTITY != len(codes):
-        raise DatasetError(
-            f"the images table does not have {IMAGES_PER_IDENTITY} rows for each key: verify the dataset"
-        )
+        raise unequal_rows()
     grouped = codes.reshape(-1, IMAGES_PER_IDENTITY)
     if (grouped != grouped[:, :1]).any():
         raise DatasetError(
@@ -164,18 +238,11 @@ def identities(images: pa.Table, roll_weight: float) -> Identities:
     )
 
 
-def random_keys(found: Identities, count: int, seed: int) -> list[str]:
-    """Keys of a random sample without replacement, sorted."""
-    rng = np.random.default_rng(seed)
-    return sorted(rng.choice(found.keys, min(count, len(found.keys)), replace=False).tolist())
-
-
-def worst_keys(found: Identities, metric: str, count: int) -> list[str]:
-    """Keys of the identities that `metric` scores worst, the worst first."""
-    rows = np.flatnonzero(found.metric == metric)
-    rows = rows[np.lexsort((found.keys[rows], -found.badness[rows]))][:count]
-    worst: list[str] = found.keys[rows].tolist()
-    return worst
+def unequal_rows() -> DatasetError:
+    """The error that a key has more or fewer rows than it has images."""
+    return DatasetError(
+        f"the images table does not have {IMAGES_PER_IDENTITY} rows for each key: verify the dataset"
+    )
 
 
 def _round_step(rough: float) -> float:

@@ -8,9 +8,10 @@ from itertools import pairwise
 import numpy as np
 import plotly.graph_objects as go
 
-from pipeline.report.distributions import Histogram, PoseMap, Values
+from pipeline.report.distributions import Histogram, PoseMap
 from pipeline.report.figure_style import BLUE, GREEN, HEAT, LINE, ORANGE, plain, styled
 from pipeline.report.outcomes import Gate
+from pipeline.report.quantiles import Values
 
 LOG_COUNTS_FROM = 100
 """Colours of the pose map are logarithmic when its fullest square holds more images."""

@@ -33,6 +33,16 @@ class GateRow:
     by_box: int
     by_annotation: int | None
 
+    def __add__(self, other: GateRow) -> GateRow:
+        """The row of both parts together; both are of the same gate."""
+        annotated = [row.by_annotation for row in (self, other) if row.by_annotation is not None]
+        return GateRow(
+            gate_px=self.gate_px,
+            by_crop=self.by_crop + other.by_crop,
+            by_box=self.by_box + other.by_box,
+            by_annotation=sum(annotated) if annotated else None,
+        )
+
 
 @dataclass(frozen=True)
 class GateTable:
@@ -47,6 +57,11 @@ class GateTable:
     rows: tuple[GateRow, ...]
     tracks: int
     annotated: int
+
+    def __add__(self, other: GateTable) -> GateTable:
+        """The table of both parts together."""
+        rows = tuple(mine + others for mine, others in zip(self.rows, other.rows, strict=True))
+        return GateTable(rows, self.tracks + other.tracks, self.annotated + other.annotated)
 
 
 def gate_table(videos: pa.Table, annotated_px: Values | None = None) -> GateTable:

@@ -1,4 +1,7 @@
-"""The outcomes of videos, tracks and faces: counts over the videos table that add up."""
+"""The outcomes of videos, tracks and faces: counts over rows of the videos table that add up.
+
+A table is read in batches: what the functions say of each batch is added.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.not_accepted import Missing
 from pipeline.report.reasons import FUNNEL_STEPS, order
-from shards.schema import Reason, Status
+from shards.schema import Reason
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,26 @@ class Balance:
         """What no reason explains; 0 in a dataset without contradictions."""
         return self.total - self.kept - sum(self.lost.values())
 
-
-@dataclass(frozen=True)
-class SourceRow:
-    """The part of one source dataset; `missing` are annotated clips without a file, which are no videos."""
-
-    source: str
-    videos: int
-    accepted: int
-    rejected: int
-    failed: int
-    missing: int
-    hours: float
-    gigabytes: float
-    identities: int
-    persons: int
-    licenses: tuple[str, ...]
+    def __add__(self, other: Balance) -> Balance:
+        """The balance of both together."""
+        lost = Counter(self.lost) + Counter(other.lost)
+        return Balance(self.total + other.total, self.kept + other.kept, _ordered(lost))
 
 
-def funnel(videos: pa.Table) -> list[Gate]:
-    """The gates of the pipeline with the videos that each stopped; the last one's `left` are the accepted."""
-    counts = _counts(videos["reason"])
-    left = len(videos)
+def reasons(videos: pa.Table) -> Counter[str]:
+    """How many videos have each reason."""
+    return _counts(videos["reason"])
+
+
+def funnel(videos: int, reasons: Mapping[str, int]) -> list[Gate]:
+    """The gates of the pipeline with the videos that each stopped; the last one's `left` are the accepted.
+
+    Args:
+        videos: number of all.
+        reasons: reason -> videos that have it.
+    """
+    counts = dict(reasons)
+    left = videos
     gates = []
     for stage in FUNNEL_STEPS:
         found = {reason.value: counts.pop(reason.value, 0) for reason in stage.reasons}
@@ -87,76 +86,23 @@ def frame_balance(videos: pa.Table) -> Balance:
 def face_balance(videos: pa.Table) -> Balance:
     """Faces in analysed frames: how many could have been chosen and why the others were dropped."""
     dropped = videos["frame_reasons"].combine_chunks()
-    table = pa.table({"reason": dropped.keys.cast(pa.string()), "count": dropped.items})
+    # Keys and items of a map that is a slice of another are those of the whole.
+    start, end = (dropped.offsets[0].as_py(), dropped.offsets[-1].as_py()) if len(dropped) else (0, 0)
+    keys, items = (part.slice(start, end - start) for part in (dropped.keys, dropped.items))
+    table = pa.table({"reason": keys.cast(pa.string()), "count": items})
     sums = table.group_by("reason").aggregate([("count", "sum")]).to_pylist()
     seen = pc.sum(videos["faces_seen"]).as_py() or 0
     usable = pc.sum(_tracks(videos).field("usable_frames")).as_py() or 0
     return Balance(seen, usable, _ordered({row["reason"]: row["count_sum"] for row in sums}))
 
 
-def by_source(videos: pa.Table, images: pa.Table, missing: Missing) -> list[SourceRow]:
-    """One row a source, the largest first."""
-    of_persons = images.group_by("source").aggregate([("person_id", "count_distinct")])
-    persons = dict(
-        zip(
-            *(
-                column.to_pylist()
-                for column in of_persons.select(["source", "person_id_count_distinct"]).columns
-            ),
-            strict=True,
-        )
-    )
-    rows = []
-    for source in pc.unique(videos["source"]).to_pylist():
-        part = videos.filter(pc.equal(videos["source"], source))
-        status = Counter(part["status"].to_pylist())
-        licenses = {terms or "" for terms in pc.unique(part["license"]).to_pylist()}
-        rows.append(
-            SourceRow(
-                source=source,
-                videos=len(part),
-                accepted=status[Status.ACCEPTED],
-                rejected=status[Status.REJECTED],
-                failed=status[Status.FAILED],
-                missing=len(missing.get(source, ())),
-                hours=footage_s(part) / 3600,
-                gigabytes=sum(
-                    dict(zip(*(part[c].to_pylist() for c in ("uri", "bytes")), strict=True)).values()
-                )
-                / 1e9,
-                identities=pc.sum(part["identities"]).as_py() or 0,
-                persons=persons.get(source, 0),
-                licenses=tuple(sorted(licenses)),
-            )
-        )
-    return sorted(rows, key=lambda row: (-row.videos, row.source))
-
-
-def footage_s(videos: pa.Table) -> float:
-    """Seconds of all videos: of a part of a file, only that part counts."""
+def footage_s(videos: pa.Table) -> list[float]:
+    """Seconds of each video, 0 where unknown: of a part of a file, only that part counts."""
     spans, lengths = videos["span_s"].to_pylist(), videos["duration_s"].to_pylist()
-    return sum(
+    return [
         min(span[1], length) - span[0] if span is not None and length is not None else length or 0.0
         for span, length in zip(spans, lengths, strict=True)
-    )
-
-
-def unaccepted(videos: pa.Table, limit: int) -> tuple[pa.Table, int]:
-    """Videos without an identity, in the order of their reasons, and how many there are in all.
-
-    Where there are more than `limit`, each reason keeps its first ones, so that a common reason does not crowd
-    out a rare one.
-    """
-    lost = videos.filter(pc.is_valid(videos["reason"]))
-    reasons = lost["reason"].to_pylist()
-    seen: Counter[str] = Counter()
-    ranks = np.zeros(len(lost), dtype=np.int64)
-    for row, reason in enumerate(reasons):
-        ranks[row] = seen[reason]
-        seen[reason] += 1
-    kept = np.sort(np.argsort(ranks, kind="stable")[:limit])
-    rows = sorted(kept.tolist(), key=lambda row: (order(reasons[row]), row))
-    return lost.take(pa.array(rows, pa.int64())), len(lost)
+    ]
 
 
 def _gate(name: str, passed: str, before: int, reasons: Mapping[str, int]) -> Gate:
@@ -168,9 +114,9 @@ def _tracks(videos: pa.Table) -> pa.StructArray:
     return pc.list_flatten(videos["tracks"].combine_chunks())
 
 
-def _counts(reasons: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+def _counts(reasons: pa.Array | pa.ChunkedArray) -> Counter[str]:
     pairs = pc.value_counts(reasons).to_pylist()
-    return {pair["values"]: pair["counts"] for pair in pairs if pair["values"] is not None}
+    return Counter({pair["values"]: pair["counts"] for pair in pairs if pair["values"] is not None})
 
 
 def _ordered(counts: Mapping[str, int]) -> dict[str, int]:

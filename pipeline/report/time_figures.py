@@ -5,12 +5,9 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from pipeline.report.distributions import Values
 from pipeline.report.figure_style import BLUE, OTHER_COLOUR, STEP_COLOURS, plain, styled
+from pipeline.report.quantiles import Values
 from pipeline.report.timings import Timings
-
-SLOWEST = 15
-"""Videos shown one by one."""
 
 
 def step_times(times: Timings) -> go.Figure:
@@ -39,21 +36,21 @@ def slowest_videos(times: Timings, names: dict[str, str]) -> go.Figure:
 
     Args:
         times: of all videos.
-        names: how each video is called on the page.
+        names: how each of the slowest is called on the page.
     """
-    rows = times.slowest(SLOWEST)
+    count = len(times.slowest)
     figure = go.Figure()
     for step, what, spent, colour in _largest_steps(times):
         figure.add_bar(
-            x=np.round(spent[rows], 3).tolist(),
+            x=np.round(spent, 3).tolist(),
             # By position, not by name: two videos may have the same name.
-            y=list(range(len(rows))),
+            y=list(range(count)),
             name=plain(step),
             orientation="h",
             marker_color=colour,
             hovertemplate="%{x:,.2f} s<extra>" + plain(what) + "</extra>",
         )
-    for place, row in enumerate(rows.tolist()):
+    for place, video in enumerate(times.slowest):
         # Above the bar, because names beside the bars would leave no room for them on a narrow screen.
         figure.add_annotation(
             x=0,
@@ -61,7 +58,7 @@ def slowest_videos(times: Timings, names: dict[str, str]) -> go.Figure:
             xanchor="left",
             yanchor="bottom",
             yshift=7,
-            text=plain(_short(names[times.videos[row]])),
+            text=plain(_short(names[video])),
             showarrow=False,
             font={"size": 12},
         )
@@ -70,27 +67,27 @@ def slowest_videos(times: Timings, names: dict[str, str]) -> go.Figure:
         bargap=0.6,
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "traceorder": "normal"},
     )
-    figure.update_yaxes(range=[len(rows) - 0.6, -0.9], showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_yaxes(range=[count - 0.6, -0.9], showticklabels=False, showgrid=False, zeroline=False)
     figure.update_xaxes(title="seconds", rangemode="tozero", nticks=8)
-    return styled(figure, height=150 + 36 * len(rows), top=70, left=10)
+    return styled(figure, height=150 + 36 * count, top=70, left=10)
 
 
 def _largest_steps(times: Timings) -> list[tuple[str, str, Values, str]]:
     """The steps that take most of the time, and all others together.
 
     Returns:
-        For each: name, names of all steps in it, (V,) seconds, colour.
+        For each: name, names of all steps in it, (K,) seconds of the slowest videos, colour.
     """
     largest = set(np.argsort(-times.totals, kind="stable")[: len(STEP_COLOURS)].tolist())
     shown = [place for place in range(len(times.steps)) if place in largest]
     parts = [
-        (times.steps[place], times.steps[place], times.seconds[:, place], colour)
+        (times.steps[place], times.steps[place], times.slowest_s[:, place], colour)
         for place, colour in zip(shown, STEP_COLOURS, strict=False)
     ]
     rest = [place for place in range(len(times.steps)) if place not in largest]
     if rest:
         names = ", ".join(times.steps[place] for place in rest)
-        parts.append(("other steps", names, times.seconds[:, rest].sum(axis=1), OTHER_COLOUR))
+        parts.append(("other steps", names, times.slowest_s[:, rest].sum(axis=1), OTHER_COLOUR))
     return parts
 
 

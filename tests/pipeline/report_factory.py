@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pipeline.people import findings
+from pipeline.people.findings import Pair, PeopleFindings
 from shards.landmarks import SHAPE, encode_landmarks
 from shards.metadata import DatasetMetadata, Provenance, ShardLimits
 from shards.sample import Sample
@@ -56,14 +58,31 @@ def build(root: Path, accepted: int = 12, lost: dict[Reason, int] | None = None)
     return write_dataset(root, samples, videos, PROVENANCE, ShardLimits(max_samples=8))
 
 
-def seconds(accepted: int = 12) -> dict[str, dict[str, float]]:
+def keep_findings(root: Path, notes: list[str] | None = None) -> PeopleFindings:
+    """What linking might have found in a dataset of 12; one pair names an identity that is not there."""
+    found = PeopleFindings(
+        embedder="arcface_r50",
+        link_cosine=0.5,
+        linked=[Pair(first="key_001", second="key_002", cosine=0.5123)],
+        apart=[
+            Pair(first="key_003", second="key_004", cosine=0.4987),
+            Pair(first="key_005", second="key_gone", cosine=0.4),
+        ],
+        refused=[Pair(first="key_006", second="key_007", cosine=0.61)],
+        notes=["vfhq: 3 groups do not fit the split."] if notes is None else notes,
+    )
+    findings.keep(root / "report" / findings.FILE, found)
+    return found
+
+
+def seconds(accepted: int = 12) -> list[tuple[str, dict[str, float]]]:
     """Timings of the accepted videos and of one lost one."""
     rng = np.random.default_rng(5)
     times = {
         f"video-{number}": dict(zip(STEPS, rng.gamma(2, 0.4, len(STEPS)).tolist(), strict=True))
         for number in range(accepted)
     }
-    return {**times, "lost-unreadable-0": {"probe": 0.05}}
+    return [*times.items(), ("lost-unreadable-0", {"probe": 0.05})]
 
 
 PROVENANCE = Provenance(

@@ -12,18 +12,19 @@ from pipeline.sources.manifest import printable
 
 Row = tuple[str, str | None, str, str, str, str | None]
 
-ROWS: list[Row] = [
+ROWS: list[Row] = [  # sorted by id, as the videos table is
+    ("rejected", "no_face", "hq", "hq/a", "a.mp4", "nothing seen"),
     ("rejected", "no_face", "hq", "hq/b", "b.mp4", None),
     ("accepted", None, "hq", "hq/c", "c.mp4", None),
-    ("rejected", "no_face", "hq", "hq/a", "a.mp4", "nothing seen"),
     ("failed", "unreadable", "hq", "hq/e", "e.mp4", "line 1\nline 2\tand \r\u2028 more\x00"),
-    ("rejected", "blurred", "vfhq", "vfhq/d", "d.mp4", r"C:\clips"),
     ("failed", "timeout", "hq", "hq/f", "f.mp4", "'quoted\""),
+    ("rejected", "blurred", "vfhq", "vfhq/d", "d.mp4", r"C:\clips"),
 ]
 
 
-def table(rows: list[Row]) -> pa.Table:
-    return pa.table(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+def batches(rows: list[Row], size: int = 2) -> list[pa.Table]:
+    table = pa.table(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+    return [table.slice(start, size) for start in range(0, len(table), size)]
 
 
 @pytest.fixture
@@ -31,8 +32,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "report" / "not_accepted.tsv"
 
 
-def test_a_line_for_each_video_and_clip_that_is_not_accepted_in_order(path: Path) -> None:
-    write_not_accepted(path, table(ROWS), {"vfhq": ["z_1"], "hq": ["y_2", "x_1"]})
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_a_line_for_each_video_and_clip_that_is_not_accepted_in_order(path: Path, size: int) -> None:
+    write_not_accepted(path, batches(ROWS, size), {"vfhq": ["z_1"], "hq": ["y_2", "x_1"]})
     no_file = "the annotations list this clip, but no file has its name"
     assert path.read_text(encoding="utf-8").split("\n") == [
         "status\treason\tsource\tvideo_id\turi\tdetail",
@@ -51,14 +53,14 @@ def test_a_line_for_each_video_and_clip_that_is_not_accepted_in_order(path: Path
 def test_what_was_written_is_read_back_with_its_ids_unchanged(path: Path) -> None:
     hostile = printable("a\tb\nc\\d\udce9\u2028 é.mp4")
     write_not_accepted(
-        path, table([("failed", "timeout", "s", f"s/{hostile}", hostile, "a\nb")]), {"s": ["k"]}
+        path, batches([("failed", "timeout", "s", f"s/{hostile}", hostile, "a\nb")]), {"s": ["k"]}
     )
     assert list(read_entries(path)) == [Entry(f"s/{hostile}", "failed", "s"), Entry("s/k", "missing", "s")]
     assert missing_in(path) == {"s": ["k"]}
 
 
 def test_without_rows_there_is_the_first_line_alone(path: Path) -> None:
-    write_not_accepted(path, table(ROWS[1:2]), {})
+    write_not_accepted(path, batches(ROWS[2:3]), {})
     assert path.read_bytes() == b"status\treason\tsource\tvideo_id\turi\tdetail\n"
     assert list(read_entries(path)) == []
     assert missing_in(path) == {}
@@ -70,16 +72,16 @@ def test_hundreds_of_thousands_of_lines_are_written(path: Path) -> None:
     ids = [f"s/{number:06d}" for number in range(count)]
     columns = {
         "status": ["rejected"] * count,
-        "reason": ["no_face"] * count,
+        "reason": ["no_face", "blurred"] * (count // 2),
         "source": ["s"] * count,
-        "video_id": ids[::-1],
+        "video_id": ids,
         "uri": ids,
         "detail": [None] * count,
     }
-    write_not_accepted(
-        path, pa.table(columns, schema=pa.schema([(name, pa.string()) for name in COLUMNS])), {}
-    )
-    assert [entry.video_id for entry in read_entries(path)] == ids
+    table = pa.table(columns, schema=pa.schema([(name, pa.string()) for name in COLUMNS]))
+    write_not_accepted(path, (table.slice(start, 8192) for start in range(0, count, 8192)), {})
+    assert [entry.video_id for entry in read_entries(path)] == ids[1::2] + ids[::2]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(

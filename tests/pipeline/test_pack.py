@@ -172,7 +172,7 @@ def test_a_build_without_a_single_identity_is_a_dataset_with_the_reasons(tmp_pat
     assert metadata.shards == []
     assert metadata.counts.videos == {Status.ACCEPTED: 0, Status.REJECTED: 1, Status.FAILED: 1}
     assert verify(tmp_path / "mfhq") == []
-    page = write_report(tmp_path / "mfhq", {}).read_text(encoding="utf-8")
+    page = write_report(tmp_path / "mfhq", []).read_text(encoding="utf-8")
     assert "x.mp4" in page
     assert "y.mp4" in page
 
@@ -233,7 +233,7 @@ def test_a_dataset_without_embeddings_is_linked_by_them_all_the_same(source: Pat
         assert {image.identity_cosine for image in bare.record.images} == {None}
         assert (bare.record.person_id, bare.images) == (full.record.person_id, full.images)
     assert Dataset.open(tmp_path / "without").images()["identity_cosine"].null_count == plain.counts.images
-    page = write_report(tmp_path / "without", {}).read_text(encoding="utf-8")
+    page = write_report(tmp_path / "without", []).read_text(encoding="utf-8")
     assert "fig-eyes" in page
     assert "fig-cosine" not in page
 

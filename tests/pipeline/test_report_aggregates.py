@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import report_factory as factory
 
 from pipeline.report import outcomes, timings
-from pipeline.report.distributions import histogram, identities, pose_map, random_keys, worst_keys
+from pipeline.report.distributions import histogram, identities, pose_map
 from pipeline.report.gate_table import annotated_sizes, gate_table
+from pipeline.report.hashed import hashes
+from pipeline.report.image_counts import Worst, count_images
 from pipeline.report.reasons import FUNNEL_STEPS, MEANING, meaning
+from pipeline.report.source_counts import AllSources
+from pipeline.report.video_counts import FirstOfEachReason
 from shards.metadata import DatasetError
 from shards.reader import Dataset, read_table
 from shards.schema import Reason
+from shards.streamed import StreamedDataset
 from shards.tables import VIDEOS_SCHEMA
 
 
@@ -40,7 +49,7 @@ def test_every_reason_belongs_to_one_gate_and_has_a_meaning() -> None:
 def test_the_funnel_loses_each_video_once_and_ends_with_the_accepted(
     dataset: Dataset, videos: pa.Table
 ) -> None:
-    gates = outcomes.funnel(videos)
+    gates = outcomes.funnel(len(videos), outcomes.reasons(videos))
     assert [(gate.lost, gate.left) for gate in gates] == [
         (3, 23),
         (1, 22),
@@ -54,7 +63,8 @@ def test_the_funnel_loses_each_video_once_and_ends_with_the_accepted(
 
 
 def test_a_reason_of_a_newer_format_is_a_gate_of_its_own() -> None:
-    gates = outcomes.funnel(pa.table({"reason": ["no_face", "from_the_future", None, None]}))
+    reasons = outcomes.reasons(pa.table({"reason": ["no_face", "from_the_future", None, None]}))
+    gates = outcomes.funnel(4, reasons)
     assert gates[-1].reasons == {"from_the_future": 1}
     assert gates[-1].left == 2
 
@@ -84,22 +94,64 @@ def test_corrupt_frames_are_shown_among_the_analysed() -> None:
     assert outcomes.frame_balance(pa.table(counts)[:1]).lost == {}
 
 
-def test_sources_share_out_all_videos(dataset: Dataset, videos: pa.Table) -> None:
-    rows = outcomes.by_source(videos, dataset.images(), {"vfhq": ["clip-1", "clip-2"]})
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_counts_of_batches_add_up_to_those_of_the_whole(videos: pa.Table, rows: int) -> None:
+    parts = [videos.slice(start, rows) for start in range(0, len(videos), rows)]
+    for count in (outcomes.track_balance, outcomes.frame_balance, outcomes.face_balance):
+        whole = count(videos)
+        added = functools.reduce(operator.add, map(count, parts))
+        assert added == whole
+        assert list(added.lost) == list(whole.lost), "in the order of the pipeline"
+    assert sum(map(outcomes.reasons, parts), Counter()) == outcomes.reasons(videos)
+    assert functools.reduce(operator.add, map(gate_table, parts)) == gate_table(videos)
+
+
+def test_gates_of_batches_with_and_without_annotated_boxes_add_up(videos: pa.Table) -> None:
+    tracked = videos.filter(pc.greater(pc.list_value_length(videos["tracks"]), 0))
+    added = gate_table(tracked, np.full(len(tracked), 448.0)) + gate_table(tracked)
+    assert added.annotated == len(tracked)
+    assert [row.by_annotation for row in added.rows] == [len(tracked)] * 4 + [0]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_sources_share_out_all_videos(videos: pa.Table, rows: int) -> None:
+    sources = AllSources()
+    for start in range(0, len(videos), rows):
+        sources.add(videos.slice(start, rows))
+    found = sources.rows({"vfhq": 4, "celebv-hq": 7}, {"vfhq": ["clip-1", "clip-2"]})
     assert [
-        (row.source, row.videos, row.accepted, row.rejected, row.failed, row.missing) for row in rows
+        (row.source, row.videos, row.accepted, row.rejected, row.failed, row.missing) for row in found
     ] == [
         ("vfhq", 18, 4, 11, 3, 2),
         ("celebv-hq", 8, 8, 0, 0, 0),
     ]
-    assert [(row.identities, row.persons) for row in rows] == [(4, 4), (8, 7)]
-    assert [row.licenses for row in rows] == [("research only",), ("",)]
+    assert [(row.identities, row.persons) for row in found] == [(4, 4), (8, 7)]
+    assert [row.licenses for row in found] == [("research only",), ("",)]
+    assert [row.gigabytes for row in found] == [0.018, 0.008]
 
 
-def test_a_capped_list_of_lost_videos_keeps_some_of_every_reason(videos: pa.Table) -> None:
-    rows, total = outcomes.unaccepted(videos, limit=len(factory.LOST))
-    assert total == sum(factory.LOST.values())
-    assert sorted(rows["reason"].to_pylist()) == sorted(factory.LOST)
+def test_a_file_of_several_videos_counts_once(videos: pa.Table) -> None:
+    sources = AllSources()
+    for _ in range(3):
+        sources.add(videos)
+    assert [row.gigabytes for row in sources.rows({}, {})] == [0.018, 0.008]
+
+
+@pytest.mark.parametrize("rows", [1, 5, 100])
+def test_a_capped_list_of_lost_videos_keeps_the_first_of_every_reason(videos: pa.Table, rows: int) -> None:
+    lost = FirstOfEachReason(len(factory.LOST) + 1)
+    for start in range(0, len(videos), rows):
+        lost.add(videos.slice(start, rows).select(["video_id", "reason"]))
+    assert [row["video_id"] for row in lost.rows()] == [
+        "lost-empty_file-0",
+        "lost-unreadable-0",
+        "lost-still_image-0",
+        "lost-no_face-0",
+        "lost-face_too_small-0",
+        "lost-face_too_small-1",  # the table is sorted by id, so this is the first of the second ones
+        "lost-too_few_poses-0",
+        "lost-duplicate_video-0",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -152,20 +204,31 @@ def test_images_of_an_identity_that_stand_apart_are_rejected(dataset: Dataset) -
         identities(images.slice(1), 1.0)
 
 
-def test_the_worst_identity_comes_first_and_the_sample_is_always_the_same(dataset: Dataset) -> None:
-    found = identities(dataset.images(), 1.0)
-    assert worst_keys(found, "topiq_nr-face", 2)[0] == "key_003"
-    assert random_keys(found, 5, seed=1) == random_keys(found, 5, seed=1)
-    assert len(set(random_keys(found, 5, seed=1))) == 5
-    assert random_keys(found, 50, seed=1) == sorted(found.keys)
+def test_the_worst_identity_comes_first_and_the_sample_is_always_the_same(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    factory.build(tmp_path, accepted=60, lost={})
+    found, again = (count_images(StreamedDataset.open(tmp_path), 1.0) for _ in range(2))
+    assert found.worst_keys[0] == "key_003"
+    assert len(found.worst_keys) == 12
+    assert found.random_keys == again.random_keys == sorted(set(found.random_keys))
+    assert len(found.random_keys) == 24
+    of_few = count_images(StreamedDataset.open(dataset.root), 1.0)
+    assert of_few.random_keys == sorted(dataset.keys())
 
 
 def test_where_low_scores_are_good_the_highest_is_worst(dataset: Dataset) -> None:
     images = dataset.images()
     column = images.schema.get_field_index("quality_higher_is_better")
     flipped = images.set_column(column, images.schema.field(column), pa.array([False] * len(images)))
-    found = identities(flipped, 1.0)
-    assert worst_keys(found, "topiq_nr-face", 12)[-1] == "key_003"
+    worst = Worst("topiq_nr-face")
+    for start in range(0, len(flipped), 16):
+        worst.add(identities(flipped.slice(start, 16), 1.0))
+    assert worst.keys[-1] == "key_003"
+    assert len(worst.keys) == 12
+    other = Worst("another")
+    other.add(identities(flipped, 1.0))
+    assert other.keys == []
 
 
 def test_each_gate_counts_the_tracks_that_reach_it_by_crop_and_by_box(videos: pa.Table) -> None:
@@ -218,20 +281,67 @@ def test_an_annotated_box_is_measured_in_pixels_of_the_frame() -> None:
 
 
 def test_timings_keep_the_order_of_the_steps_and_leave_strangers_out(tmp_path: Path) -> None:
-    given = {"b": {"score": 2.0, "probe": 1.0, "zoom": 0.5}, "a": {"probe": 0.25}, "erased": {"probe": 9.0}}
-    timings.keep(tmp_path / "timings.json", given)
-    kept = timings.kept(tmp_path / "timings.json")
-    assert kept == given
-    table = timings.tabulate(kept, ["a", "b", "c"])
-    assert table is not None
-    assert (table.steps, table.videos) == (["probe", "score", "zoom"], ["a", "b"])
-    assert table.totals.tolist() == [1.25, 2.0, 0.5]
-    assert [table.videos[row] for row in table.slowest(1)] == ["b"]
+    path = tmp_path / "timings.parquet"
+    given = {
+        "b": {"score": 2.0, "probe": 1.0, "zoom": 0.5},
+        "a": {"probe": 0.2504},
+        "d": {},
+        "gone": {"probe": 9.0},
+    }
+    timings.keep(path, given.items())
+    known = np.sort(hashes(["a", "b", "c", "d"]))
+    found = timings.measure(timings.kept(path) or (), known)
+    assert found is not None
+    assert (found.steps, len(found.videos)) == (["probe", "score", "zoom"], 2)
+    assert found.totals.tolist() == [1.25, 2.0, 0.5]
+    assert found.slowest == ["b", "a"]
+    assert found.slowest_s.tolist() == [[1.0, 2.0, 0.5], [0.25, 0.0, 0.0]]
+    probe, score, _ = found.spreads
+    assert (probe.median, probe.longest) == (0.625, 1.0)
+    assert (score.median, score.high) == (1.0, pytest.approx(1.9)), "a step that was not reached took no time"
+    assert (found.whole.longest, found.whole.total) == (3.5, 3.75)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a": {"probe": -1}}', '{"a": {"probe": "soon"}}'])
-def test_damaged_timings_are_named(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "timings.json"
-    path.write_text(text)
-    with pytest.raises(DatasetError, match=r"timings\.json cannot be read"):
-        timings.kept(path)
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_timings_of_batches_are_those_of_the_whole(rows: int) -> None:
+    given = factory.seconds(40)
+    table = pa.Table.from_pylist(
+        [
+            {"video_id": video, "seconds": [{"step": s, "seconds": t} for s, t in spent.items()]}
+            for video, spent in given
+        ],
+        schema=timings.SCHEMA,
+    )
+    known = np.sort(hashes([video for video, _ in given]))
+    found = timings.measure((table.slice(start, rows) for start in range(0, len(table), rows)), known)
+    assert found is not None
+    matrix = np.array([[spent.get(step, 0.0) for step in factory.STEPS] for _, spent in given])
+    assert found.steps == [step for step in timings.STEPS if step in factory.STEPS]
+    order = [factory.STEPS.index(step) for step in found.steps]
+    np.testing.assert_allclose(found.totals, matrix.sum(axis=0)[order])
+    assert [spread.median for spread in found.spreads] == np.median(matrix, axis=0)[order].tolist()
+    slowest = np.argsort(-matrix.sum(axis=1))[: timings.SLOWEST]
+    assert found.slowest == [given[row][0] for row in slowest]
+
+
+def test_without_a_file_or_a_timed_video_there_are_no_timings(tmp_path: Path) -> None:
+    path = tmp_path / "timings.parquet"
+    assert timings.kept(path) is None
+    timings.keep(path, [("gone", {"probe": 1.0})])
+    assert timings.measure(timings.kept(path) or (), hashes(["a"])) is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": {"probe": 1}}', b"PAR1 and nothing else PAR1"])
+def test_damaged_timings_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "timings.parquet"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"timings\.parquet cannot be read: .* is made without timings"):
+        list(timings.kept(path) or ())
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_impossible_times_are_damage(tmp_path: Path, seconds: float) -> None:
+    path = tmp_path / "timings.parquet"
+    timings.keep(path, [("a", {"probe": 1.0}), ("b", {"probe": seconds})])
+    with pytest.raises(DatasetError, match="a time is negative or not finite"):
+        list(timings.kept(path) or ())

@@ -7,10 +7,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import report_factory as factory
 
 from pipeline.report.build import write_report
+from pipeline.report.damage import damage
 from pipeline.report.page import clip, degrees, figure, script_safe_json, share
 from shards.metadata import DatasetError
 from shards.schema import Reason
@@ -69,7 +71,7 @@ def test_names_from_the_data_never_become_markup(html: str) -> None:
     ]
     assert not [attrs for _, attrs in elements.tags if any(name.startswith("on") for name in attrs)]
     pictures = [attrs["src"] or "" for tag, attrs in elements.tags if tag == "img"]
-    assert len(pictures) == 8 * (12 + 12)
+    assert len(pictures) == 8 * (12 + 12) + 2
     assert all(source.startswith("data:image/jpeg;base64,") for source in pictures)
 
 
@@ -171,7 +173,7 @@ def test_without_timings_the_page_has_a_note(tmp_path: Path) -> None:
     html = write_report(tmp_path).read_text(encoding="utf-8")
     assert "Timings are not known" in html
     assert "None: every video was accepted." in html
-    assert not (tmp_path / "report" / "timings.json").exists()
+    assert not (tmp_path / "report" / "timings.parquet").exists()
 
 
 @pytest.mark.parametrize(
@@ -179,9 +181,9 @@ def test_without_timings_the_page_has_a_note(tmp_path: Path) -> None:
 )
 def test_a_dataset_without_identities_has_a_report(tmp_path: Path, lost: dict[Reason, int]) -> None:
     factory.build(tmp_path, accepted=0, lost=lost)
-    html = write_report(tmp_path, {}).read_text(encoding="utf-8")
+    html = write_report(tmp_path, []).read_text(encoding="utf-8")
     assert set(figures(html)) == ({"fig-funnel"} if lost else set())
-    assert html.count("No identity was accepted") == 4
+    assert html.count("No identity was accepted") == 5
 
 
 def test_a_sample_that_cannot_be_read_is_named_in_its_place(tmp_path: Path) -> None:
@@ -193,6 +195,15 @@ def test_a_sample_that_cannot_be_read_is_named_in_its_place(tmp_path: Path) -> N
     text = Elements(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert "key_001 could not be read: train/mfhq-train-000000-g0000.tar: member key_001" in text
     assert "key_000 · person_000" in text
+
+
+def test_a_sample_that_the_index_does_not_list_is_named_and_is_damage(tmp_path: Path) -> None:
+    factory.build(tmp_path, accepted=2, lost={})
+    path = tmp_path / "index-g0000.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 1), path)
+    text = Elements(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "key_001 could not be read: the index does not list it" in text
+    assert "index-g0000.parquet: sample key_001 is not listed" in damage(tmp_path)
 
 
 def test_a_directory_without_a_finished_dataset_is_rejected(tmp_path: Path) -> None:

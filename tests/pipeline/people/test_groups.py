@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from pipeline.people import search
+from pipeline.people import groups, search
 from pipeline.people.groups import NO_UNIT, Evidence, group
 from pipeline.people.search import Pairs, TooManyPairs, similar_pairs
 
@@ -58,7 +58,19 @@ def test_it_equals_average_linkage_over_the_matrix_of_all_pairs(
     distances = 1 - vectors.astype(np.float64) @ vectors.T.astype(np.float64)
     np.fill_diagonal(distances, 0)
     expected = fcluster(linkage(squareform(distances, checks=False), "average"), 1 - least, "distance")
-    assert (together(grouped(vectors, least)) == together(expected)).all()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups, "CERTAINTY", 0.0)
+        assert (together(grouped(vectors, least)) == together(expected)).all()
+
+
+def test_large_groups_must_be_more_alike_than_two_identities() -> None:
+    assert groups.least_mean(0.6, np.array([1, 4, 10_000])).tolist() == pytest.approx([0.6, 0.615, 0.6297])
+    rng = np.random.default_rng(0)
+    centres = unit(np.array([[1.0, 0.0], [0.61, np.sqrt(1 - 0.61**2)]]))
+    around = np.concatenate([np.repeat(centres, 20, axis=0), np.zeros((40, 1))], axis=1)
+    vectors = unit(around + np.concatenate([np.zeros((40, 2)), 1e-3 * rng.normal(size=(40, 1))], axis=1))
+    assert len(set(grouped(vectors[[0, 20]], 0.6))) == 1
+    assert len(set(grouped(vectors, 0.6))) == 2
 
 
 def test_a_chain_of_look_alikes_is_not_one_group() -> None:
@@ -105,10 +117,10 @@ def test_the_mean_score_of_every_group_reaches_the_threshold_and_no_two_groups_c
     labels = grouped(vectors, least, units=units, bonus=bonus)
     same = (units[:, None] == units) & (units[:, None] != NO_UNIT)
     scores = vectors.astype(np.float64) @ vectors.T + bonus * same
-    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    for a, b in combinations(groups, 2):
-        assert scores[np.ix_(a, b)].mean() < least + 1e-5
-    for rows in groups:
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    for a, b in combinations(members, 2):
+        assert scores[np.ix_(a, b)].mean() < groups.least_mean(least, np.array(len(a) * len(b))) + 1e-5
+    for rows in members:
         if len(rows) > 1:
             pairs = scores[np.ix_(rows, rows)][np.triu_indices(len(rows), 1)]
             assert pairs.mean() >= least - 1e-5
