@@ -14,18 +14,17 @@ from dataclasses import dataclass
 
 from pipeline.errors import BuildError
 from pipeline.not_accepted import MISSING, ListError, read_entries
+from pipeline.people.outcomes import AFTER_CURATION
 from pipeline.sources.manifest import Video, one_line, printable
 from pipeline.staging import DamagedStagedFile, Staging
 from shards.atomic import remove_file, write_bytes
 from shards.canonical import indented_json, sha256_hex
-from shards.schema import Reason, Status, VideoOutcome
+from shards.schema import Status, VideoOutcome
 from storage.path import AnyPath
 
 RETRY_JSON = "retry.json"
 MOST_NAMED = 5
 """Unknown ids that an error names."""
-OF_LINKING = (Reason.DUPLICATE_VIDEO, Reason.NEAR_DUPLICATE, Reason.DUPLICATE_PERSON)
-"""Reasons that no staged outcome has: they are found when all videos are curated, in every build."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def _outcome(staging: Staging, video: Video) -> VideoOutcome | None:
 
 
 def _unknown_reason(reason: str, occurring: Counter[str]) -> str:
-    if reason in OF_LINKING:
+    if reason in AFTER_CURATION:
         return (
             f"--retry-reason {reason}: every build finds duplicates anew, so there is nothing to curate again"
         )

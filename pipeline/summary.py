@@ -6,13 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 
 from pipeline.not_accepted import NOT_ACCEPTED
+from pipeline.people.outcomes import AFTER_CURATION
 from shards.layout import VIDEOS
 from shards.metadata import DatasetMetadata
-from shards.schema import Reason, Split, Status
+from shards.schema import Split, Status
 from shards.streamed import StreamedDataset
 from storage.path import AnyPath
 
-AFTER_CURATION = {Reason.DUPLICATE_VIDEO: " (found after curation, so it counted as accepted until then)"}
+FOUND_LATER = " (found after curation)"
 """Explains why fewer videos are accepted than the progress of curation showed."""
 
 
@@ -90,6 +91,6 @@ def _reasons(output: AnyPath) -> dict[Status, Counter[str]]:
 
 
 def _listed(reasons: Counter[str]) -> str:
-    notes = {reason.value: note for reason, note in AFTER_CURATION.items()}
+    notes = dict.fromkeys(map(str, AFTER_CURATION), FOUND_LATER)
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {reason}{notes.get(reason, '')}" for reason, count in ordered)

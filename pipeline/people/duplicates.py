@@ -15,6 +15,9 @@ from pipeline.people.search import Pairs
 from pipeline.rejection import Rejection
 from shards.schema import Reason
 
+PAIRS_AT_ONCE = 100_000
+"""Pairs whose footage is compared at a time: each is a Python object meanwhile."""
+
 
 @dataclass(frozen=True)
 class Duplicate:
@@ -72,7 +75,12 @@ def same_footage(summary: pa.Table, pairs: Pairs, left_out: Collection[int]) -> 
     # Of those that are compared alone: the fingerprints of all are half a gigabyte.
     rows, places = np.unique(candidates, return_inverse=True)
     some = summary.select(["key", "image_bytes", "fingerprint"]).take(pa.array(rows))
-    matches = near_duplicates(some["fingerprint"].to_pylist(), places.reshape(-1, 2))
+    fingerprints, compared = some["fingerprint"].to_pylist(), places.reshape(-1, 2)
+    matches = [
+        match
+        for start in range(0, len(compared), PAIRS_AT_ONCE)
+        for match in near_duplicates(fingerprints, compared[start : start + PAIRS_AT_ONCE])
+    ]
     keys = some["key"].to_pylist()
     row_of = dict(zip(keys, rows.tolist(), strict=True))
     return [

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.rejection import Rejection
-from shards.schema import Status, TrackOutcome, VideoOutcome
+from shards.schema import Reason, Status, TrackOutcome, VideoOutcome
+
+AFTER_CURATION = (Reason.DUPLICATE_VIDEO, Reason.NEAR_DUPLICATE, Reason.DUPLICATE_PERSON)
+"""Reasons that no staged outcome has: they are found when all videos are curated, in every build."""
 
 
 def without(outcome: VideoOutcome, rejections: Mapping[str, Rejection]) -> VideoOutcome:

@@ -237,7 +237,7 @@ def test_a_duplicate_explains_why_fewer_videos_are_accepted_than_curation_report
     _, stdout, _ = run("build", WORKFLOW, f"source.path={source}", f"output={output}")
     assert stdout.splitlines()[:2] == [
         "videos      2: 1 accepted  1 rejected  0 failed",
-        "rejected    1 duplicate_video (found after curation, so it counted as accepted until then)",
+        "rejected    1 duplicate_video (found after curation)",
     ]
 
 
