@@ -168,7 +168,7 @@ def report(vectors: Vectors, person: Labels, cosine: float) -> str:
     pairs = similar_pairs(vectors, cosine)
     found = time.perf_counter()
     nothing = Evidence(np.full(count, NO_UNIT), 0.0, np.zeros((0, 2), np.int64))
-    labels = group(vectors, pairs, cosine, nothing)
+    labels = group(vectors, pairs.first, pairs.second, cosine, nothing)
     end = time.perf_counter()
     false = int((person[pairs.first] != person[pairs.second]).sum())
     both = labels * (person.max() + 1) + person

@@ -97,7 +97,7 @@ class WideDataset:
         self._write_metadata(root, rows, [])
         timings.keep(root / FOLDER / TIMINGS, self._timings())
         found = self._findings()
-        findings.keep(root / FOLDER / findings.FILE, found)
+        findings.write_findings(root / FOLDER / findings.FILE, found)
         shown = shown_keys(count_images(StreamedDataset.open(root), 0.5), found)
         numbers = sorted(int(key.removeprefix("id_")) for key in shown)
         shards, index_rows = self._write_shards(root, numbers)
@@ -182,10 +182,11 @@ class WideDataset:
 
     def _findings(self) -> PeopleFindings:
         keys = [_key(number) for number in np.linspace(0, self.count - 1, 2 * SHOWN_PAIRS + 2).astype(int)]
-        pairs = [Pair(first=a, second=b, cosine=0.0) for a, b in pairwise(keys)]
+        pairs = [Pair(first=a, second=b, cosine=0.0, least_cosine=0.5) for a, b in pairwise(keys)]
         return PeopleFindings(
             embedder="arcface_r50",
             link_cosine=0.5,
+            same_origin_cosine=0.35,
             linked=[
                 pair.model_copy(update={"cosine": 0.5 + n / 200})
                 for n, pair in enumerate(pairs[:SHOWN_PAIRS])
@@ -194,6 +195,7 @@ class WideDataset:
                 pair.model_copy(update={"cosine": 0.499 - n / 200})
                 for n, pair in enumerate(pairs[SHOWN_PAIRS : 2 * SHOWN_PAIRS])
             ],
+            rejected=[],
             notes=["vfhq: 3 groups hold more identities than the split has room for."],
         )
 

@@ -10,7 +10,8 @@ built-in one of its name, or adds a new name:
     {
       "scrfd_10g": {"file": "det_own.onnx", "sha256": "<64 hex digits>", "license": "own"},
       "my_face_net": {"kind": "arcface", "file": "net.onnx", "sha256": "<64 hex digits>", "license": "own",
-                      "normalisation": "imagenet", "same_person_cosine": 0.5}
+                      "normalisation": "imagenet", "same_person_cosine": 0.4,
+                      "link_cosine": 0.5}
     }
 
 `kind` may be left out when a built-in entry is replaced. `url` (http or https), `member` (of a zip archive)

@@ -104,7 +104,7 @@ def _run(
     check(config.output, packed.metadata, reporter)
 
     missing = plan.manifest.without_file
-    findings.keep(config.output / REPORT / findings.FILE, packed.findings)
+    findings.write_findings(config.output / REPORT / findings.FILE, packed.findings)
     report = write_report(config.output, plan.seconds(), missing)
     write_rates(config, plan)
     finish_retry(plan.staging)

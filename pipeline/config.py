@@ -225,12 +225,25 @@ class People(Section):
     the registry of networks when not set."""
     same_origin_cosine: Cosine | None = None
     """The same where all identities are from one origin, such as a YouTube video: they are far likelier to show
-    one person. The `same_person_cosine` of the embedder in the registry when not set."""
+    one person. The `same_person_cosine` of the embedder in the registry when not set, at most `link_cosine`."""
     max_person_videos: Annotated[int, Field(ge=2)] = 500
     """A person in more origins (videos, where no origin is known) than this stops the build: one link too many can
     join thousands of persons."""
     keep: Literal["all", "best"] = "all"
     """`best` keeps only the best-scored identity of each person."""
+
+    @model_validator(mode="after")
+    def _one_origin_needs_less(self) -> People:
+        if (
+            self.link_cosine is not None
+            and self.same_origin_cosine is not None
+            and self.same_origin_cosine > self.link_cosine
+        ):
+            raise ValueError(
+                f"same_origin_cosine: {self.same_origin_cosine:g} is above link_cosine {self.link_cosine:g}; "
+                "expected at most as much, because identities of one origin are likelier to show one person"
+            )
+        return self
 
 
 class Split(Section):

@@ -49,7 +49,16 @@ def _paragraph(model: ModelFile, models_dir: Path | None) -> str:
         f"  license  {model.license}\n"
         f"  from     {origin(model)}\n"
         f"  here     {_here(model, models_dir)}"
+        f"{_thresholds(model)}"
     )
+
+
+def _thresholds(model: ModelFile) -> str:
+    """A line with the thresholds of an embedder; empty for other networks."""
+    if model.same_person_cosine is None:
+        return ""
+    link = "not set" if model.link_cosine is None else f"{model.link_cosine:g}"
+    return f"\n  cosine   {link} links identities, {model.same_person_cosine:g} of one origin"
 
 
 def _here(model: ModelFile, models_dir: Path | None) -> str:

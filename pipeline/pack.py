@@ -15,12 +15,13 @@ from pipeline.config import Config, digest
 from pipeline.errors import BuildError
 from pipeline.people import summary
 from pipeline.people.assign import Assignment, Placement, SplitRequest, assign
-from pipeline.people.findings import PeopleFindings
+from pipeline.people.findings import FILE, PeopleFindings
 from pipeline.people.outcomes import without
 from pipeline.plan import BuildPlan
 from pipeline.progress import Reporter
 from pipeline.provenance import code_version
 from pipeline.records import StagedSample
+from pipeline.report.build import FOLDER
 from pipeline.sources.manifest import Video
 from pipeline.staging import DamagedStagedFile, Staging
 from shards.atomic import OutOfSpace
@@ -129,15 +130,16 @@ def _pack(
 ) -> Packed:
     with ThreadPoolExecutor(plan.staging.readers) as pool:
         outcomes: list[VideoOutcome] = []
-        rows: list[pa.Table] = []
+        rows = summary.Collector()
         for video, (outcome, staged) in zip(
             plan.manifest.videos,
             map_ahead(plan.staging.summary, plan.manifest.videos, pool, 4 * plan.staging.readers),
             strict=True,
         ):
             outcomes.append(_in_present_words(outcome, video))
-            rows += [summary.of_video(staged, video, outcome)] if len(staged) else []
-        identities = summary.concat(rows)
+            if len(staged):
+                rows.add(summary.of_video(staged, video, outcome))
+        identities = rows.summary()
         assignment = _assign(config, plan, identities, outcomes, reporter)
         outcomes = [without(outcome, assignment.rejections) for outcome in outcomes]
         defining = config.defining(plan.split.digests)
@@ -164,6 +166,8 @@ def _pack(
         if there is not None:
             reporter.message("the dataset is packed already")
             return Packed(there, assignment.findings)
+        # Those of another dataset; the build writes its own beside the report.
+        (config.output / FOLDER / FILE).unlink(missing_ok=True)
         with reporter.bar("pack", len(order)) as advance:
             metadata = write_dataset(
                 config.output,
@@ -247,7 +251,7 @@ def _assign(
     )
     if len(identities):
         reporter.message(f"Linking {len(identities)} identities")
-    assignment = assign(identities, config.people, split, config.models.embedder)
+    assignment = assign(identities, config.people, split, config.models.embedder, reporter.bar)
     for note in assignment.findings.notes:
         reporter.message(note)
     return assignment

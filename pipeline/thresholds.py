@@ -33,6 +33,10 @@ def with_thresholds(config: AnyConfig, weights: Weights) -> AnyConfig:
                 f"Give {section}.{key}=COSINE, or `link_cosine` in the network's entry of models.json"
             )
         update.setdefault(section, {})[key] = registered
+    people = config.people
+    if people.link_cosine is not None and "same_origin_cosine" in update.get("people", {}):
+        same_origin = update["people"]["same_origin_cosine"]
+        update["people"]["same_origin_cosine"] = min(same_origin, people.link_cosine)
     return config.model_copy(
         update={
             section: getattr(config, section).model_copy(update=values) for section, values in update.items()

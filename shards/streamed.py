@@ -37,6 +37,10 @@ class FoundSamples:
     shards: dict[str, ShardEntry]
     rows: Mapping[str, Row]
 
+    def __contains__(self, key: object) -> bool:
+        """Whether the dataset has this sample."""
+        return key in self.rows
+
     def sample(self, key: str) -> Sample:
         """Read one sample by one range read.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +12,12 @@ import pyarrow as pa
 
 from pipeline.config import People
 from pipeline.config import Split as SplitConfig
-from pipeline.people.duplicates import Duplicate, same_content, same_footage
+from pipeline.people.duplicates import Bar, Duplicate, same_content, same_footage
 from pipeline.people.evidence import Indices
 from pipeline.people.findings import PeopleFindings
-from pipeline.people.link import alike, link, near_threshold, thresholds
+from pipeline.people.link import alike, evidence_of, link, thresholds
 from pipeline.people.listed_videos import ListedVideos
-from pipeline.people.search import Pairs
+from pipeline.people.near_threshold import near_threshold
 from pipeline.people.split import hold_out
 from pipeline.people.split_inputs import SplitInputs
 from pipeline.rejection import Rejection
@@ -63,7 +64,15 @@ class SplitRequest:
     reasons: Mapping[str, str]
 
 
-def assign(summary: pa.Table, people: People, split: SplitRequest, embedder: str) -> Assignment:
+@contextmanager
+def no_bar(_title: str, _total: int) -> Iterator[Callable[[int, str], None]]:
+    """Progress that is not shown."""
+    yield lambda _done, _note: None
+
+
+def assign(
+    summary: pa.Table, people: People, split: SplitRequest, embedder: str, bar: Bar = no_bar
+) -> Assignment:
     """Decide on all identities.
 
     Args:
@@ -71,15 +80,21 @@ def assign(summary: pa.Table, people: People, split: SplitRequest, embedder: str
         people: when two identities are one person; its thresholds are set.
         split: which are held out.
         embedder: whose embeddings the summary holds.
+        bar: shows progress.
 
     Raises:
         BuildError: different persons would be linked.
     """
     summary = summary.sort_by("key")
-    pairs = alike(summary, people)
+    pairs, evidence = alike(summary, people), evidence_of(summary, people)
     duplicates = same_content(summary)
-    duplicates += same_footage(summary, pairs, [duplicate.row for duplicate in duplicates])
-    person = _persons(summary, pairs, people, duplicates)
+    person = link(summary, pairs, people, evidence=evidence, original=_originals(len(summary), duplicates))
+    left_out = [duplicate.row for duplicate in duplicates]
+    if found := same_footage(summary, pairs, person, left_out, bar):
+        duplicates += found
+        person = link(
+            summary, pairs, people, evidence=evidence, original=_originals(len(summary), duplicates)
+        )
     rejections = {duplicate.key: duplicate.rejection for duplicate in duplicates}
     if people.keep == "best":
         rejections |= _not_the_best(summary, person, rejections)
@@ -90,7 +105,7 @@ def assign(summary: pa.Table, people: People, split: SplitRequest, embedder: str
         split.config,
         earlier=split.inputs.earlier,
         listed=split.listed,
-        reasons=split.reasons,
+        reasons={**split.reasons, **_lost_videos(summary, rejections)},
     )
     keys = summary["key"].to_pylist()
     placements = {
@@ -98,35 +113,35 @@ def assign(summary: pa.Table, people: People, split: SplitRequest, embedder: str
         for key, first, test in zip(keys, person.tolist(), held_out.test.tolist(), strict=True)
         if key not in rejections
     }
+    least, same_origin = thresholds(people)
     findings = PeopleFindings(
         embedder=embedder,
-        link_cosine=thresholds(people)[0],
+        link_cosine=least,
+        same_origin_cosine=same_origin,
         notes=held_out.notes,
         **near_threshold(summary, pairs, person, people, placements),
     )
     return Assignment(placements, rejections, findings)
 
 
-def _persons(summary: pa.Table, pairs: Pairs, people: People, duplicates: list[Duplicate]) -> Indices:
-    """(N,) the first row of each row's person. A duplicate is no evidence: it has the person of its original."""
-    original = np.arange(len(summary))
+def _originals(count: int, duplicates: list[Duplicate]) -> Indices:
+    """(N,) the row that is kept in place of each."""
+    original = np.arange(count)
     original[[duplicate.row for duplicate in duplicates]] = [duplicate.original for duplicate in duplicates]
-    rows = np.flatnonzero(original == np.arange(len(summary)))
     while (original[original] != original).any():  # the original of a copy may be left out for another one
         original = original[original]
-    person = np.arange(len(summary))
-    kept = summary.drop_columns(["fingerprint"]).take(pa.array(rows))
-    person[rows] = rows[link(kept, _among(pairs, rows, len(summary)), people)]
-    return person[original]
+    return original
 
 
-def _among(pairs: Pairs, rows: Indices, count: int) -> Pairs:
-    """The pairs of some rows, by their places among these."""
-    place = np.full(count, -1, np.int32)
-    place[rows] = np.arange(len(rows))
-    first, second = place[pairs.first], place[pairs.second]
-    chosen = (first >= 0) & (second >= 0)
-    return Pairs(first[chosen], second[chosen], pairs.cosine[chosen])
+def _lost_videos(summary: pa.Table, rejections: Mapping[str, Rejection]) -> dict[str, str]:
+    """The reasons of videos of which no identity is left, by id."""
+    videos, keys = summary["video_id"].to_pylist(), summary["key"].to_pylist()
+    kept = {video for video, key in zip(videos, keys, strict=True) if key not in rejections}
+    return {
+        video: str(rejections[key].reason)
+        for video, key in zip(videos, keys, strict=True)
+        if video not in kept
+    }
 
 
 def _person_id(first_key: str) -> str:

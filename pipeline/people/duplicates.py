@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.people.copies import copies
-from pipeline.people.near_duplicates import near_duplicates
+from pipeline.people.evidence import Indices
+from pipeline.people.near_duplicates import Match, near_duplicates
 from pipeline.people.search import Pairs
 from pipeline.rejection import Rejection
 from shards.schema import Reason
 
-PAIRS_AT_ONCE = 100_000
+PAIRS_AT_ONCE = 20_000
 """Pairs whose footage is compared at a time: each is a Python object meanwhile."""
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int, str], None]]]
+"""Shows the progress of some work, as `pipeline.progress.Reporter.bar` does."""
 
 
 @dataclass(frozen=True)
@@ -60,27 +65,36 @@ def same_content(summary: pa.Table) -> list[Duplicate]:
     return found
 
 
-def same_footage(summary: pa.Table, pairs: Pairs, left_out: Collection[int]) -> list[Duplicate]:
-    """Identities whose footage a better one shows: another encoding, size, crop or span of it.
+def same_footage(
+    summary: pa.Table, pairs: Pairs, person: Indices, left_out: Collection[int], bar: Bar
+) -> list[Duplicate]:
+    """Identities whose footage a better one of the same person shows: another encoding, size, crop or span of it.
 
     Args:
-        summary: of the identities.
-        pairs: of rows that may show one person; others are not compared.
+        summary: of N identities.
+        pairs: of rows that are alike; others are not compared.
+        person: (N,) of each row.
         left_out: rows that are duplicates already.
+        bar: shows progress.
     """
     is_left = np.ones(len(summary), bool)
     is_left[list(left_out)] = False
-    chosen = is_left[pairs.first] & is_left[pairs.second]
-    candidates = np.stack([pairs.first[chosen], pairs.second[chosen]], axis=1).astype(np.int64)
-    # Of those that are compared alone: the fingerprints of all are half a gigabyte.
-    rows, places = np.unique(candidates, return_inverse=True)
+    first, second = pairs.first, pairs.second
+    chosen = np.flatnonzero(is_left[first] & is_left[second] & (person[first] == person[second]))
+    # Person by person: the work on a fingerprint is shared by all pairs of a part.
+    chosen = chosen[np.argsort(person[first[chosen]], kind="stable")]
+    rows = np.unique([first[chosen], second[chosen]])
+    rows = rows[np.argsort(person[rows], kind="stable")]
     some = summary.select(["key", "image_bytes", "fingerprint"]).take(pa.array(rows))
-    fingerprints, compared = some["fingerprint"].to_pylist(), places.reshape(-1, 2)
-    matches = [
-        match
-        for start in range(0, len(compared), PAIRS_AT_ONCE)
-        for match in near_duplicates(fingerprints, compared[start : start + PAIRS_AT_ONCE])
-    ]
+    place = np.full(len(summary), -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    fingerprints = some["fingerprint"].to_pylist()
+    matches: list[Match] = []
+    with bar("footage", len(chosen)) as advance:
+        for start in range(0, len(chosen), PAIRS_AT_ONCE):
+            part = chosen[start : start + PAIRS_AT_ONCE]
+            matches += near_duplicates(fingerprints, place[np.stack([first[part], second[part]], axis=1)])
+            advance(start + len(part), "pairs")
     keys = some["key"].to_pylist()
     row_of = dict(zip(keys, rows.tolist(), strict=True))
     return [

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.people.groups import NO_UNIT
-from pipeline.people.search import Pairs, Vectors
+from pipeline.people.search import Rows
 from shards.schema import Box
 
 LEAST_OVERLAP = 0.5
@@ -32,18 +32,12 @@ def units(summary: pa.Table) -> Indices:
     return np.array(found, dtype=np.int64)
 
 
-def pairs_within(unit: Indices, vectors: Vectors, least_cosine: float) -> Pairs:
-    """All pairs of rows of one unit whose cosine reaches a threshold."""
+def rows_of_units(unit: Indices) -> list[Rows]:
+    """The rows of each unit with more than one, ascending."""
     order = np.argsort(unit, kind="stable")
     order = order[unit[order] != NO_UNIT]
     ends = np.flatnonzero(np.diff(unit[order], append=-2)) + 1
-    first, second = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    for rows in np.split(order, ends[:-1]):
-        cosines = vectors[rows] @ vectors[rows].T
-        a, b = np.nonzero(np.triu(cosines >= least_cosine - 1e-4, k=1))
-        first.append(rows[a].astype(np.int32))
-        second.append(rows[b].astype(np.int32))
-    return Pairs.of(vectors, np.concatenate(first), np.concatenate(second)).at_least(least_cosine)
+    return [rows.astype(np.int32) for rows in np.split(order, ends[:-1]) if len(rows) > 1]
 
 
 def seen_at_once(summary: pa.Table) -> Indices:
@@ -90,10 +84,10 @@ def _in_one_file(summary: pa.Table) -> list[tuple[int, int]]:
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes in one unit; 0 where they are in two."""
-    if (max(a) > 2) != (max(b) > 2):  # fractions and pixels
+    """Intersection over union of two boxes; 1 where they cannot be compared, being in fractions and in pixels."""
+    if (max(a) > 2) != (max(b) > 2):
         return 1.0
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return width * height / (sum(areas) - width * height)
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - width * height
+    return width * height / union if union > 0 else 1.0

@@ -14,35 +14,33 @@ from storage.path import AnyPath
 
 FILE = "people.json"
 SHOWN_PAIRS = 12
-"""Pairs that are kept on each side of the threshold."""
+"""Pairs that are kept of each kind."""
 
 
 class Pair(Record):
-    """Two identities of different videos, and how alike they are."""
+    """Two identities, and how alike they are."""
 
     first: str
     second: str
     cosine: float
+    least_cosine: float = Field(description="threshold of this pair: lower for two of one origin")
 
 
 class PeopleFindings(Record):
-    """What linking found.
-
-    A pair is listed once for two persons, or once for two parts of a person.
-    """
+    """What linking found. Of two persons, and of one person, one pair is listed at most."""
 
     embedder: str
     link_cosine: float = Field(description="threshold of linking")
+    same_origin_cosine: float = Field(description="threshold for two identities of one origin")
     linked: list[Pair] = Field(description="of one person and above the threshold, the least alike first")
     apart: list[Pair] = Field(description="of two persons and below the threshold, the most alike first")
-    refused: list[Pair] = Field(
-        default_factory=list,
-        description="of two persons although above it: their groups as wholes differ, or they were seen at once",
+    rejected: list[Pair] = Field(
+        description="of two persons although above it: their groups as wholes differ, or they were seen at once"
     )
     notes: list[str] = Field(description="sentences for the user, such as groups that do not fit the split")
 
 
-def keep(path: AnyPath, findings: PeopleFindings) -> None:
+def write_findings(path: AnyPath, findings: PeopleFindings) -> None:
     """Store the findings of a build.
 
     Raises:
@@ -51,7 +49,7 @@ def keep(path: AnyPath, findings: PeopleFindings) -> None:
     write_bytes(path, findings.model_dump_json(indent=1).encode())
 
 
-def kept(path: AnyPath) -> PeopleFindings | None:
+def read_findings(path: AnyPath) -> PeopleFindings | None:
     """The stored findings; None when there are none.
 
     Raises:

@@ -15,15 +15,18 @@ neighbours); Sumengen et al., "Scaling hierarchical agglomerative clustering to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from pipeline.people.search import Pairs, Rows, Vectors, dots
+from pipeline.people.search import Rows, Vectors, dots
 
 NO_UNIT = -1
+GROWTH = 1.1
+"""Growth of the largest group after which it is checked again."""
 CERTAINTY = 0.075
 """By how much the mean over very many pairs must exceed the threshold, as a part of the distance from there to 1.
 Over few pairs a mean can be low by chance. Over many it is that of the two persons, and where these are one, it is
@@ -45,23 +48,39 @@ class Evidence:
     apart: NDArray[np.int64]
 
 
-def group(vectors: Vectors, pairs: Pairs, least: float, evidence: Evidence) -> NDArray[np.int64]:
+def group(
+    vectors: Vectors,
+    first: Rows,
+    second: Rows,
+    least: float,
+    evidence: Evidence,
+    *,
+    check: Callable[[NDArray[np.int64]], None] = lambda _: None,
+) -> NDArray[np.int64]:
     """Average linkage.
 
     Args:
         vectors: (N, D), of length 1.
-        pairs: all whose score, the cosine and the bonus, reaches the threshold; others do no harm.
+        first: (P,) smaller rows of all pairs whose score, the cosine and the bonus, reaches the threshold, each
+            once. Others do no harm.
+        second: (P,) their larger rows.
         least: the threshold: least mean score over all pairs between two groups.
         evidence: on the rows.
+        check: is called with the result so far whenever the largest group has grown by a tenth; may raise. Around
+            a vector that is like all others, groups grow slowly: one row in each pass over all pairs.
 
     Returns:
         (N,) the first row of each row's group.
     """
     state = _Groups(vectors, evidence)
-    edges = state.scored(pairs.first, pairs.second)
+    edges = state.scored(first, second)
+    checked = 1.0
     while len(edges := state.allowed(edges, least)):
         joined, into = _reciprocal(edges, len(vectors))
         state.join(joined, into)
+        if state.largest > GROWTH * checked:
+            check(state.first)
+            checked = state.largest
         edges = state.renamed(edges, np.concatenate([joined, into]))
     return state.first
 
@@ -101,6 +120,11 @@ class _Groups:
         columns = evidence.unit[rows]
         shape = (count, int(columns.max(initial=-1)) + 1)
         self._in_unit = csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+
+    @property
+    def largest(self) -> float:
+        """Rows of the largest group."""
+        return float(self._size.max(initial=0))
 
     def scored(self, a: Rows, b: Rows) -> _Edges:
         """Pairs of groups with their mean scores."""

@@ -8,21 +8,20 @@ and a person that is in more videos than anyone should be stops the build.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.config import People
 from pipeline.errors import BuildError
-from pipeline.people.evidence import Indices, pairs_within, seen_at_once, units
-from pipeline.people.findings import SHOWN_PAIRS, Pair
-from pipeline.people.groups import Evidence, group
-from pipeline.people.search import Pairs, TooManyPairs, similar_pairs
+from pipeline.people.evidence import Indices, rows_of_units, seen_at_once, units
+from pipeline.people.groups import NO_UNIT, Evidence, group
+from pipeline.people.search import Pairs, TooManyPairs, pairs_among, similar_pairs
 from pipeline.people.summary import embeddings
 
 NEAR_MISS = 0.05
-"""How far below the threshold pairs are still found: for the report, and as they may show the same footage."""
+"""How far below the threshold pairs are still found, for the report."""
 
 
 def alike(summary: pa.Table, people: People) -> Pairs:
@@ -39,35 +38,76 @@ def alike(summary: pa.Table, people: People) -> Pairs:
     vectors = embeddings(summary)
     try:
         pairs = similar_pairs(vectors, least - NEAR_MISS)
+        others = pairs_among(rows_of_units(units(summary)), vectors, same_origin - NEAR_MISS)
     except TooManyPairs as error:
-        raise BuildError(f"people.link_cosine={least:g} links too much: {error}. Raise it") from error
-    others = pairs_within(units(summary), vectors, same_origin)
-    if not len(others):
-        return pairs
-    rows = np.stack([np.append(pairs.first, others.first), np.append(pairs.second, others.second)])
-    _, once = np.unique(rows, axis=1, return_index=True)
-    return Pairs(rows[0, once], rows[1, once], np.append(pairs.cosine, others.cosine)[once])
+        raise BuildError(
+            f"people.link_cosine={least:g} and people.same_origin_cosine={same_origin:g} link too much: {error}. "
+            "Raise them"
+        ) from error
+    # Those of one origin that are above the other threshold were found already.
+    new = others.cosine < np.float32(least - NEAR_MISS)
+    first, second = np.append(pairs.first, others.first[new]), np.append(pairs.second, others.second[new])
+    order = np.lexsort((second, first))
+    return Pairs(first[order], second[order], np.append(pairs.cosine, others.cosine[new])[order])
 
 
-def link(summary: pa.Table, pairs: Pairs, people: People) -> Indices:
+def evidence_of(summary: pa.Table, people: People) -> Evidence:
+    """What is known of the identities beside their faces."""
+    least, same_origin = thresholds(people)
+    return Evidence(units(summary), least - same_origin, seen_at_once(summary))
+
+
+def of_originals(evidence: Evidence, original: Indices) -> Evidence:
+    """The evidence on the rows that are kept, with that on their copies.
+
+    Args:
+        evidence: on N rows.
+        original: (N,) the row that is kept in place of each.
+    """
+    unit = np.where(original == np.arange(len(original)), evidence.unit, NO_UNIT)
+    for row in np.flatnonzero((original != np.arange(len(original))) & (evidence.unit != NO_UNIT)).tolist():
+        if unit[original[row]] == NO_UNIT:
+            unit[original[row]] = evidence.unit[row]
+    apart = original[evidence.apart.reshape(-1, 2)]
+    # Copies of one face in one frame, such as a picture in the picture, say nothing.
+    return replace(evidence, unit=unit, apart=apart[apart[:, 0] != apart[:, 1]])
+
+
+def link(
+    summary: pa.Table,
+    pairs: Pairs,
+    people: People,
+    *,
+    evidence: Evidence | None = None,
+    original: Indices | None = None,
+) -> Indices:
     """Persons.
 
     Args:
         summary: of N identities.
         pairs: those of `alike`.
         people: its thresholds are set.
+        evidence: that of `evidence_of`, where it is known already.
+        original: (N,) the row that each is a copy of, else its own. A copy's face is no evidence of a link: it
+            has the person of its original.
 
     Returns:
-        (N,) the first row of each row's person.
+        (N,) the first row of each row's person, among the originals.
 
     Raises:
         BuildError: a person is in more videos than `people.max_person_videos`.
     """
-    least, same_origin = thresholds(people)
-    evidence = Evidence(units(summary), max(0.0, least - same_origin), seen_at_once(summary))
-    person = group(embeddings(summary), pairs, least, evidence)
-    _check_size(summary, person, people)
-    return person
+    least, _ = thresholds(people)
+    evidence = evidence_of(summary, people) if evidence is None else evidence
+    rows = np.stack([pairs.first, pairs.second])
+    if original is not None:
+        evidence = of_originals(evidence, original)
+        rows = np.sort(original[rows], axis=0)
+        rows = np.unique(rows[:, rows[0] != rows[1]], axis=1)
+    vectors, alarm = embeddings(summary), _Alarm(summary, people)
+    person = group(vectors, rows[0].astype(np.int32), rows[1].astype(np.int32), least, evidence, check=alarm)
+    alarm(person)
+    return person if original is None else person[original]
 
 
 def thresholds(people: People) -> tuple[float, float]:
@@ -82,57 +122,49 @@ def thresholds(people: People) -> tuple[float, float]:
     return least, min(least, same_origin)
 
 
-def _check_size(summary: pa.Table, person: Indices, people: People) -> None:
-    names = zip(summary["origin"].to_pylist(), summary["video_id"].to_pylist(), strict=True)
-    _, place = np.unique(np.array([origin or video for origin, video in names], np.str_), return_inverse=True)
-    persons, counts = np.unique(np.unique(np.stack([person, place]), axis=1)[0], return_counts=True)
-    if counts.max(initial=0) <= people.max_person_videos:
-        return
-    rows = np.flatnonzero(person == persons[counts.argmax()])
-    keys = summary["key"].take(pa.array(rows[:: max(1, len(rows) // 3)][:3])).to_pylist()
-    more = int((counts > people.max_person_videos).sum()) - 1
-    raise BuildError(
-        f"people: one person would be in {counts.max():,} videos of different origin, with {len(rows):,} of "
-        f"{len(person):,} identities, such as {', '.join(keys)}; the most is people.max_person_videos="
-        f"{people.max_person_videos}{f' ({more:,} more exceed it)' if more else ''}. Probably different persons "
-        f"are linked: raise people.link_cosine={people.link_cosine:g}. If it is one person, raise "
-        "people.max_person_videos. The same command then continues with all finished videos"
-    )
-
-
-def near_threshold(
-    summary: pa.Table, pairs: Pairs, person: Indices, people: People, kept: Collection[str]
-) -> dict[str, list[Pair]]:
-    """The pairs nearest to the threshold, at most one of two persons, by their name in `PeopleFindings`.
+class _Alarm:
+    """Stops the build when a person is in too many videos; is called with the groups as they grow.
 
     Args:
-        summary: of N identities.
-        pairs: those of `alike`.
-        person: (N,) of each identity.
-        people: its thresholds are set.
-        kept: keys of the identities that the dataset holds.
+        summary: of the identities.
+        people: has the limit.
     """
-    least, _ = thresholds(people)
-    keys = summary["key"].to_pylist()
-    is_kept = np.array([key in kept for key in keys], bool)
-    a, b = person[pairs.first], person[pairs.second]
-    both = is_kept[pairs.first] & is_kept[pairs.second]
-    reaches = pairs.cosine >= np.float32(least)
-    kinds = {
-        "linked": (both & (a == b) & reaches, 1),
-        "apart": (both & (a != b) & ~reaches, -1),
-        "refused": (both & (a != b) & reaches, -1),
-    }
-    found: dict[str, list[Pair]] = {}
-    for kind, (chosen, sign) in kinds.items():
-        rows = np.flatnonzero(chosen)
-        rows = rows[np.lexsort((rows, sign * pairs.cosine[rows]))]
-        of_two: dict[tuple[int, int], Pair] = {}
-        for row in rows.tolist():
-            if len(of_two) == SHOWN_PAIRS:
-                break
-            first, second = keys[pairs.first[row]], keys[pairs.second[row]]
-            pair = Pair(first=first, second=second, cosine=round(float(pairs.cosine[row]), 4))
-            of_two.setdefault((min(a[row], b[row]), max(a[row], b[row])), pair)
-        found[kind] = list(of_two.values())
-    return found
+
+    def __init__(self, summary: pa.Table, people: People) -> None:
+        self._keys = summary["key"]
+        self._people = people
+        names = zip(summary["origin"].to_pylist(), summary["video_id"].to_pylist(), strict=True)
+        self._place = np.unique(
+            np.array([origin or video for origin, video in names], np.str_), return_inverse=True
+        )[1]
+
+    def __call__(self, person: Indices) -> None:
+        """Check the groups so far.
+
+        Args:
+            person: (N,) first row of each row's group.
+
+        Raises:
+            BuildError: one is too large.
+        """
+        most = self._people.max_person_videos
+        sizes = np.bincount(person, minlength=1)
+        if sizes.max(initial=0) <= most:
+            return
+        rows = np.flatnonzero(sizes[person] > most)
+        seen = np.unique(np.stack([person[rows], self._place[rows]]), axis=1)
+        persons, counts = np.unique(seen[0], return_counts=True)
+        if counts.max() > most:
+            raise BuildError(self._message(person, persons[counts.argmax()], int(counts.max())))
+
+    def _message(self, person: Indices, largest: int, videos: int) -> str:
+        rows = np.flatnonzero(person == largest)
+        keys = self._keys.take(pa.array(rows[:: max(1, len(rows) // 3)][:3])).to_pylist()
+        people = self._people
+        return (
+            f"people: one person would be in {videos:,} videos of different origin, with {len(rows):,} of "
+            f"{len(person):,} identities or more, such as {', '.join(keys)}; the most is "
+            f"people.max_person_videos={people.max_person_videos}. Probably different persons are linked: raise "
+            f"people.link_cosine={people.link_cosine:g}. If it is one person, raise people.max_person_videos. The "
+            "same command then continues with all finished videos"
+        )

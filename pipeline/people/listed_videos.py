@@ -65,7 +65,8 @@ class ListedVideos:
     """The videos that a list names.
 
     Attributes:
-        entries: entry -> ids of its videos, accepted or not; none where the sources have no such video.
+        entries: entry, as `printable` spells it -> ids of its videos, accepted or not; none where the sources
+            have no such video.
     """
 
     entries: dict[str, tuple[str, ...]]
@@ -105,7 +106,7 @@ def read_video_list(path: AnyPath) -> VideoList:
     if b"\0" in data:
         raise BuildError(f"split.test_list: {path} is not a text file. Give one with one video a line")
     # File names need not be UTF-8; `printable` shows their bytes as the ids of videos do.
-    lines = (line.strip() for line in data.decode("utf-8-sig", "surrogateescape").splitlines())
+    lines = (line.strip(" \t\r") for line in data.decode("utf-8-sig", "surrogateescape").split("\n"))
     entries = dict.fromkeys(line for line in lines if line and not line.startswith("#"))
     return VideoList(tuple(entries), sha256_hex(data))
 
@@ -152,11 +153,11 @@ def match_list(entries: Sequence[str], videos: Iterable[Named]) -> ListedVideos:
             files = by_name.get(name, {})
             if name not in by_origin and len(set(files.values())) > 1:
                 raise BuildError(
-                    f"split.test_list: {entry} is ambiguous: it names {such_as(sorted(files))}. Give the "
-                    "id of the video that is meant"
+                    f"split.test_list: {printable(entry)} is ambiguous: it names {such_as(sorted(files))}. Give "
+                    "the id of the video that is meant"
                 )
             videos_of_entry |= {*files, *by_origin.get(name, ())}
-        found[entry] = tuple(sorted(videos_of_entry))
+        found[printable(entry)] = tuple(sorted(videos_of_entry))
     return ListedVideos(found)
 
 

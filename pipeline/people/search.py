@@ -8,7 +8,7 @@ neither the machine nor the number of its cores decides on a pair.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,8 +24,10 @@ ROUNDING = 1e-4
 """Slack of the search in single precision; its error at 512 dimensions is below 1e-6."""
 DECIMALS = 6
 """To which cosines are rounded, far above the error of double precision: equal pairs tie on every machine."""
-MOST_PAIRS = 300_000_000
-"""Pairs that the search returns, 3.6 GB; more of them are a threshold that separates nothing."""
+MOST_PAIRS = 50_000_000
+"""Pairs that the search returns, for which it takes about 4 GB; more are a threshold that separates nothing."""
+MOST_WORKERS = 16
+"""Each holds a block and what it finds in it."""
 DOTS_AT_ONCE = 2**16
 
 Rows = NDArray[np.int32]
@@ -74,36 +76,59 @@ def similar_pairs(vectors: Vectors, least_cosine: float) -> Pairs:
     Raises:
         TooManyPairs: there are more than `MOST_PAIRS`.
     """
-    count = len(vectors)
-    blocks = [
-        (row, column)
-        for row in range(0, count, ROWS)
-        for column in range(row // COLUMNS * COLUMNS, count, COLUMNS)
-    ]
-    workers = len(os.sched_getaffinity(0))
+    return pairs_among([np.arange(len(vectors), dtype=np.int32)], vectors, least_cosine)
+
+
+def pairs_among(parts: Sequence[Rows], vectors: Vectors, least_cosine: float) -> Pairs:
+    """The pairs of rows of the same part whose cosine reaches a threshold.
+
+    Args:
+        parts: rows of each part, ascending; a row is in one part at most.
+        vectors: (N, D), of length 1.
+        least_cosine: the threshold.
+
+    Raises:
+        TooManyPairs: there are more than `MOST_PAIRS`.
+    """
+
+    def search(block: _Block) -> tuple[Rows, Rows]:
+        cosines = vectors[block.rows] @ vectors[block.columns].T
+        a, b = np.divmod(np.flatnonzero(cosines >= least_cosine - ROUNDING), cosines.shape[1])
+        first, second = block.rows[a], block.columns[b]
+        above = second > first
+        return first[above], second[above]
+
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     found: list[tuple[Rows, Rows]] = []
     total = 0
-
-    def search(block: tuple[int, int]) -> tuple[Rows, Rows]:
-        row, column = block
-        cosines = vectors[row : row + ROWS] @ vectors[column : column + COLUMNS].T
-        rows, columns = np.divmod(np.flatnonzero(cosines >= least_cosine - ROUNDING), cosines.shape[1])
-        above = columns + column > rows + row
-        return (rows[above] + row).astype(np.int32), (columns[above] + column).astype(np.int32)
-
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
-        for some in map_ahead(search, blocks, pool, 2 * workers):
+        for some in map_ahead(search, _blocks(parts), pool, 2 * workers):
             found.append(some)
             total += len(some[0])
             if total > MOST_PAIRS:
+                count = sum(len(rows) * (len(rows) - 1) // 2 for rows in parts)
                 raise TooManyPairs(
-                    f"more than {MOST_PAIRS:,} of {count * (count - 1) // 2:,} pairs have a cosine of "
-                    f"{least_cosine:g} or more"
+                    f"more than {MOST_PAIRS:,} of {count:,} pairs have a cosine of {least_cosine:g} or more"
                 )
     first = np.concatenate([np.zeros(0, np.int32), *(rows for rows, _ in found)])
     second = np.concatenate([np.zeros(0, np.int32), *(columns for _, columns in found)])
     order = np.lexsort((second, first))
     return Pairs.of(vectors, first[order], second[order]).at_least(least_cosine)
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Rows that are compared with others of the same part."""
+
+    rows: Rows
+    columns: Rows
+
+
+def _blocks(parts: Sequence[Rows]) -> Iterator[_Block]:
+    for part in parts:
+        for row in range(0, len(part), ROWS):
+            for column in range(row // COLUMNS * COLUMNS, len(part), COLUMNS):
+                yield _Block(part[row : row + ROWS], part[column : column + COLUMNS])
 
 
 def dots(vectors: Vectors, first: Rows, second: Rows) -> NDArray[np.float64]:

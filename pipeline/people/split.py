@@ -117,7 +117,7 @@ def _take_listed(
     is_listed = pc.is_in(videos, value_set=wanted).to_numpy(zero_copy_only=False)
     chosen = groups.any_of(is_listed)
     sentences = [
-        *notes.no_effect(listed, reasons, set(groups.values("video_id", is_listed))),
+        *notes.no_effect(listed, reasons, set(groups.values("video_id", is_listed)) - reasons.keys()),
         *notes.not_listed(groups, is_listed, chosen[groups.label]),
         *notes.list_against_past(groups, past, chosen),
     ]

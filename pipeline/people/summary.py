@@ -13,20 +13,17 @@ from pipeline.records import StagedSample
 from pipeline.sources.manifest import Video
 from shards.schema import VideoOutcome
 
+VIDEOS_AT_ONCE = 500
 _FLOATS = pa.list_(pa.float64())
 STAGED = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("track", pa.int32(), nullable=False),
-        # Of the track, in seconds.
-        pa.field("length_s", pa.float64(), nullable=False),
         # Tracks of the same video that are seen in one frame with this one.
         pa.field("seen_with", pa.list_(pa.int32()), nullable=False),
         pa.field("embedding", pa.list_(pa.float32()), nullable=False),
         # Mean over the images, turned so that higher is better.
         pa.field("quality", pa.float64(), nullable=False),
-        # Mean side of the head crops in source pixels.
-        pa.field("crop_px", pa.float64(), nullable=False),
         # Median bytes of the stored images of the track: how much detail they hold.
         pa.field("image_bytes", pa.float64(), nullable=False),
         pa.field("fingerprint", pa.binary(), nullable=False),
@@ -38,8 +35,6 @@ SUMMARY = pa.schema(
     [
         *STAGED,
         pa.field("video_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
         pa.field("origin", pa.string()),
         pa.field("source_person", pa.string()),
         # Equal for videos of the same bytes, span and box.
@@ -68,11 +63,9 @@ def staged_rows(samples: Iterable[StagedSample]) -> pa.Table:
             {
                 "key": identity.key,
                 "track": identity.track,
-                "length_s": identity.track_end_s - identity.track_start_s,
                 "seen_with": identity.seen_with,
                 "embedding": identity.embedding,
                 "quality": float(np.mean(scores)),
-                "crop_px": float(np.mean([image.crop_px[2] for image in identity.images])),
                 "image_bytes": identity.image_bytes,
                 "fingerprint": identity.fingerprint,
             }
@@ -85,8 +78,6 @@ def of_video(staged: pa.Table, video: Video, outcome: VideoOutcome) -> pa.Table:
     cut = video.cut
     facts: dict[str, Any] = {
         "video_id": video.video_id,
-        "source": video.source,
-        "uri": video.uri,
         "origin": video.origin,
         "source_person": video.source_person,
         "content": f"{outcome.sha256} {outcome.span_s} {outcome.annotated_box}",
@@ -107,9 +98,28 @@ def of_video(staged: pa.Table, video: Video, outcome: VideoOutcome) -> pa.Table:
     )
 
 
-def concat(parts: Iterable[pa.Table]) -> pa.Table:
-    """The summary of all videos, sorted by key."""
-    return pa.concat_tables([SUMMARY.empty_table(), *parts]).sort_by("key").combine_chunks()
+class Collector:
+    """Joins the rows of all videos; a table has some kilobytes of its own, more than the rows of a video."""
+
+    def __init__(self) -> None:
+        self._joined = [SUMMARY.empty_table()]
+        self._loose: list[pa.Table] = []
+
+    def add(self, rows: pa.Table) -> None:
+        """Take the rows of a video."""
+        self._loose.append(rows)
+        if len(self._loose) == VIDEOS_AT_ONCE:
+            self._join()
+
+    def summary(self) -> pa.Table:
+        """All rows, sorted by key."""
+        self._join()
+        return pa.concat_tables(self._joined).sort_by("key").combine_chunks()
+
+    def _join(self) -> None:
+        if self._loose:
+            self._joined.append(pa.concat_tables(self._loose).combine_chunks())
+            self._loose = []
 
 
 def embeddings(table: pa.Table) -> Vectors:

@@ -55,7 +55,7 @@ def write_report(root: AnyPath, seconds: Seconds | None = None, missing: Missing
     if seconds is not None:
         timings.keep(report / TIMINGS, seconds)
     counts = count(dataset, _times(dataset, report / TIMINGS))
-    found = findings.kept(report / findings.FILE)
+    found = findings.read_findings(report / findings.FILE)
     missing = _missing_in(report / NOT_ACCEPTED) if missing is None else missing
     write_not_accepted(report / NOT_ACCEPTED, dataset.batches(VIDEOS, COLUMNS), missing)
     samples = dataset.find(shown_keys(counts.images, found))

@@ -26,6 +26,10 @@ LONGEST_OUTLINE = 2000
 class Samples(Protocol):
     """What samples are read from."""
 
+    def __contains__(self, key: object) -> bool:
+        """Whether there is a sample of this key."""
+        ...
+
     def sample(self, key: str) -> Sample:
         """Read one sample.
 

@@ -119,7 +119,7 @@ def gather(
         "side": contact_sheet.SIDE,
         "random_rows": contact_sheet.sheet(samples, images.random_keys),
         "worst_rows": contact_sheet.sheet(samples, images.worst_keys),
-        "people": _people(images, findings, samples),
+        "people": _people(images, findings, samples, erased=metadata.generation > 0),
         "times": _times(counts),
         "networks": networks,
         "libraries": provenance.libraries(metadata.provenance),
@@ -190,7 +190,9 @@ def _gate_setting(metadata: DatasetMetadata) -> str:
     return " and ".join(f"faces.{key}={value:g}" for key, value in values.items() if value is not None)
 
 
-def _people(images: ImageCounts, findings: PeopleFindings | None, samples: FoundSamples) -> dict[str, Any]:
+def _people(
+    images: ImageCounts, findings: PeopleFindings | None, samples: FoundSamples, *, erased: bool
+) -> dict[str, Any]:
     splits, in_both = persons.by_split(images.persons)
     combinations = persons.combinations(images.persons)
     several = int((images.persons.identities > 1).sum())
@@ -206,7 +208,7 @@ def _people(images: ImageCounts, findings: PeopleFindings | None, samples: Found
         "combinations_left_out": len(combinations[LISTED_COMBINATIONS:]),
         "groups": person_sheets.group_sheets(samples, images),
         "shown_of_person": SHOWN_OF_PERSON,
-        "pairs": person_sheets.pair_sheets(samples, findings),
+        "pairs": person_sheets.pair_sheets(samples, findings, erased=erased),
         "threshold_key": THRESHOLD,
     }
 

@@ -48,7 +48,7 @@ def _of_shards(dataset: StreamedDataset) -> Iterator[str]:
 
 
 def _of_samples(dataset: StreamedDataset) -> Iterator[str]:
-    found = findings.kept(dataset.root / FOLDER / findings.FILE)
+    found = findings.read_findings(dataset.root / FOLDER / findings.FILE)
     counts = count_images(dataset, roll_weight=1.0)
     samples = dataset.find(shown_keys(counts, found))
     # A pair may name a sample that was erased since: only those of the images table must be there.

@@ -18,6 +18,7 @@ from shards.sample import Sample
 from shards.schema import IdentityRecord
 
 SHOWN_NOTES = 50
+LONGEST_NOTE = 1000
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ class GroupSheet:
 
 @dataclass(frozen=True)
 class PairSheet:
-    """Two identities side by side."""
+    """Two identities side by side; `least_cosine` is the threshold of this pair."""
 
     cosine: float
+    least_cosine: float
     portraits: tuple[Portrait, Portrait]
 
 
@@ -66,18 +68,20 @@ class PairSheets:
     Attributes:
         embedder: name of the network.
         threshold: least cosine of a link.
+        same_origin: the same for two identities of one origin.
         linked: pairs of one person, the least alike first.
         apart: pairs of two persons below the threshold, the most alike first.
-        refused: pairs of two persons above it, the most alike first.
+        rejected: pairs of two persons above it, the most alike first.
         notes: sentences for the user.
         notes_left_out: number of further ones.
     """
 
     embedder: str
     threshold: float
+    same_origin: float
     linked: list[PairSheet]
     apart: list[PairSheet]
-    refused: list[PairSheet]
+    rejected: list[PairSheet]
     notes: list[str]
     notes_left_out: int
 
@@ -85,7 +89,7 @@ class PairSheets:
 def shown_keys(counts: ImageCounts, findings: PeopleFindings | None) -> list[str]:
     """Keys of all samples that the sheets show, each once."""
     grouped = [key for key, _ in counts.named.values()]
-    kinds = [findings.linked, findings.apart, findings.refused] if findings is not None else []
+    kinds = [findings.linked, findings.apart, findings.rejected] if findings is not None else []
     pairs = [(pair.first, pair.second) for kind in kinds for pair in kind[:SHOWN_PAIRS]]
     return list(dict.fromkeys([*grouped, *(key for pair in pairs for key in pair)]))
 
@@ -102,18 +106,25 @@ def group_sheets(samples: Samples, counts: ImageCounts) -> list[GroupSheet]:
     ]
 
 
-def pair_sheets(samples: Samples, findings: PeopleFindings | None) -> PairSheets | None:
-    """The sheets of the pairs; None where linking left no findings."""
+def pair_sheets(samples: Samples, findings: PeopleFindings | None, *, erased: bool) -> PairSheets | None:
+    """The sheets of the pairs; None where linking left no findings.
+
+    Args:
+        samples: those of the pairs.
+        findings: of linking.
+        erased: whether samples were erased since: then nothing is shown that may name them.
+    """
     if findings is None:
         return None
     return PairSheets(
         embedder=findings.embedder,
         threshold=findings.link_cosine,
+        same_origin=findings.same_origin_cosine,
         linked=_pairs(samples, findings.linked),
         apart=_pairs(samples, findings.apart),
-        refused=_pairs(samples, findings.refused),
-        notes=findings.notes[:SHOWN_NOTES],
-        notes_left_out=max(0, len(findings.notes) - SHOWN_NOTES),
+        rejected=_pairs(samples, findings.rejected),
+        notes=[] if erased else [_shortened(note) for note in findings.notes[:SHOWN_NOTES]],
+        notes_left_out=0 if erased else max(0, len(findings.notes) - SHOWN_NOTES),
     )
 
 
@@ -122,9 +133,7 @@ def portrait(samples: Samples, key: str, images: int) -> Portrait:
     try:
         sample = samples.sample(key)
     except KeyError:
-        return Portrait(
-            key, None, [], "it is not in the dataset: it was erased, or its person has a better one"
-        )
+        return Portrait(key, None, [], "it is not in the dataset")
     except (DatasetError, OSError) as error:
         return Portrait(key, None, [], str(error))
     places = [frontal(sample)] if images == 1 else turned(sample)
@@ -151,8 +160,17 @@ def _turn(sample: Sample, place: int) -> float:
     return float(np.hypot(pose.yaw, pose.pitch))
 
 
+def _shortened(note: str) -> str:
+    return note if len(note) <= LONGEST_NOTE else note[:LONGEST_NOTE] + " …"
+
+
 def _pairs(samples: Samples, pairs: list[Pair]) -> list[PairSheet]:
     return [
-        PairSheet(pair.cosine, (portrait(samples, pair.first, 3), portrait(samples, pair.second, 3)))
+        PairSheet(
+            pair.cosine,
+            pair.least_cosine,
+            (portrait(samples, pair.first, 3), portrait(samples, pair.second, 3)),
+        )
         for pair in pairs[:SHOWN_PAIRS]
+        if pair.first in samples and pair.second in samples
     ]

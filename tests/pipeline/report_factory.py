@@ -63,15 +63,19 @@ def keep_findings(root: Path, notes: list[str] | None = None) -> PeopleFindings:
     found = PeopleFindings(
         embedder="arcface_r50",
         link_cosine=0.5,
-        linked=[Pair(first="key_001", second="key_002", cosine=0.5123)],
-        apart=[
-            Pair(first="key_003", second="key_004", cosine=0.4987),
-            Pair(first="key_005", second="key_gone", cosine=0.4),
+        same_origin_cosine=0.35,
+        linked=[
+            Pair(first="key_001", second="key_002", cosine=0.5123, least_cosine=0.5),
+            Pair(first="key_008", second="key_009", cosine=0.36, least_cosine=0.35),
         ],
-        refused=[Pair(first="key_006", second="key_007", cosine=0.61)],
+        apart=[
+            Pair(first="key_003", second="key_004", cosine=0.4987, least_cosine=0.5),
+            Pair(first="key_005", second="key_gone", cosine=0.4, least_cosine=0.5),
+        ],
+        rejected=[Pair(first="key_006", second="key_007", cosine=0.61, least_cosine=0.5)],
         notes=["vfhq: 3 groups do not fit the split."] if notes is None else notes,
     )
-    findings.keep(root / "report" / findings.FILE, found)
+    findings.write_findings(root / "report" / findings.FILE, found)
     return found
 
 

@@ -143,15 +143,19 @@ def test_pairs_stand_beside_the_threshold_that_they_are_to_judge(root: Path) -> 
     assert "cosine 0.610 key_006" in refused
     assert "cosine 0.512 key_001 celebv-hq · person_001 key_002 celebv-hq · person_001" in linked
     assert "cosine 0.499 key_003 vfhq · person_003 key_004 celebv-hq · person_004" in apart
-    assert "key_gone could not be read: it is not in the dataset: it was erased" in apart
+    assert "key_gone" not in text
+    assert "cosine 0.360 one origin: threshold 0.350 key_008" in linked
+    assert "Two of one origin need 0.350." in text
     assert "vfhq: 3 groups do not fit the split." in text
     assert damage(root) == [], "a pair whose sample is gone is no damage"
 
 
-def test_an_erased_identity_of_a_pair_is_named_and_the_other_is_shown(root: Path) -> None:
+def test_what_was_erased_is_not_named(root: Path) -> None:
+    factory.keep_findings(root, ["a note on key_002"])
     erase(root, {"key_002"}, "withdrawn")
     text = section(root)
-    assert "key_001 celebv-hq · person_001 key_002 could not be read: it is not in the dataset" in text
+    assert "key_002" not in text
+    assert "Linked as one person" in text
     assert "Every person has one identity." in text
 
 
@@ -169,11 +173,11 @@ def test_damaged_findings_are_an_error_that_says_what_to_do(root: Path) -> None:
 
 
 def test_many_notes_are_capped_and_hostile_ones_are_text(root: Path) -> None:
-    factory.keep_findings(root, [factory.HOSTILE, "a" * 1000, *(f"note {n}" for n in range(100))])
+    factory.keep_findings(root, [factory.HOSTILE, "a" * 1001, *(f"note {n}" for n in range(100))])
     text = section(root)
     assert factory.HOSTILE in text
-    assert "a" * 300 + " …" in text
-    assert "a" * 301 not in text
+    assert "a" * 1000 + " …" in text
+    assert "a" * 1001 not in text
     assert text.count("note ") == person_sheets.SHOWN_NOTES - 2
     assert "52 more notes are in report/people.json" in text
 
@@ -226,7 +230,7 @@ def test_persons_in_both_splits_are_a_warning(root: Path) -> None:
 
 
 def test_more_pairs_than_linking_keeps_are_not_shown(root: Path) -> None:
-    many = [Pair(first="key_003", second="key_004", cosine=0.4)] * 100
+    many = [Pair(first="key_003", second="key_004", cosine=0.4, least_cosine=0.5)] * 100
     found = factory.keep_findings(root).model_copy(update={"apart": many})
-    findings.keep(root / "report" / findings.FILE, found)
+    findings.write_findings(root / "report" / findings.FILE, found)
     assert section(root).count("cosine 0.400") == findings.SHOWN_PAIRS

@@ -106,8 +106,8 @@ def test_memory_does_not_grow_with_the_dataset(few: Path, many: Path) -> None:
     """
     counted(few)  # imports, caches
     small, large = peaks(few), peaks(many)
-    assert large[0] < small[0] + 8 * MB
-    assert large[1] < small[1] + 8 * MB
+    assert large[0] < small[0] + 6 * MB
+    assert large[1] < small[1] + 6 * MB
 
 
 def peaks(root: Path) -> tuple[int, int]:

@@ -8,12 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from footage import filmed, times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from identity_rows import PEOPLE, identity, table
 
 from pipeline.config import People, Split
+from pipeline.people import duplicates
 from pipeline.people.assign import Assignment, SplitRequest, assign
+from pipeline.people.listed_videos import ListedVideos
 from pipeline.people.outcomes import without
 from pipeline.people.split_inputs import SplitInputs
 from shards.record_checks import validate_video
@@ -32,8 +35,8 @@ def assigned(
 def outcomes(rows: list[dict[str, Any]]) -> dict[str, VideoOutcome]:
     """An outcome for each video, as curation leaves it; each has one more track, without an identity."""
     found = {}
-    for video in sorted({row["uri"] for row in rows}):
-        keys = sorted(row["key"] for row in rows if row["uri"] == video)
+    for video in sorted({row["video_id"].removeprefix("clips/") for row in rows}):
+        keys = sorted(row["key"] for row in rows if row["video_id"].removeprefix("clips/") == video)
         tracks = [
             TrackOutcome(track=number, start_s=0, end_s=1, frames=9, usable_frames=9, key=key)
             for number, key in enumerate(keys)
@@ -145,6 +148,61 @@ def test_the_findings_name_the_embedder_and_the_threshold() -> None:
     assert findings.notes
 
 
+def test_copies_keep_what_is_known_of_whom_they_show() -> None:
+    # Two persons, 20 degrees apart, in one frame; the other file has the better images of one of them.
+    first, second = (filmed(take, times(0, 8)) for take in (1, 2))
+    rows = [
+        identity("a", 0, 0, seen_with=[1], fingerprint=first, image_bytes=9.0),
+        identity("a", 1, 20, seen_with=[0], fingerprint=second, image_bytes=1.0),
+        identity("b", 0, 0, fingerprint=first, image_bytes=1.0),
+        identity("b", 1, 20, fingerprint=second, image_bytes=9.0),
+    ]
+    assignment = assigned(rows)
+    assert {key: rejection.reason for key, rejection in assignment.rejections.items()} == {
+        "a_01": Reason.NEAR_DUPLICATE,
+        "b_00": Reason.NEAR_DUPLICATE,
+    }
+    placements = assignment.placements
+    assert placements["a_00"].person_id != placements["b_01"].person_id
+    assert is_consistent(rows, assignment)
+
+
+def test_an_origin_is_not_lost_with_the_copy_that_had_it() -> None:
+    take = filmed(1, times(0, 8))
+    rows = [
+        identity("a", origin="x", fingerprint=take, image_bytes=1.0),
+        identity("c", fingerprint=take, image_bytes=9.0),
+        identity("d", degrees=65, origin="x", fingerprint=filmed(2, times(0, 8))),
+    ]
+    placements = assigned(rows).placements
+    assert placements.keys() == {"c_00", "d_00"}
+    assert placements["c_00"].person_id == placements["d_00"].person_id
+
+
+def test_footage_is_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        identity(
+            f"{person}{copy}", 0, 60.0 * person, fingerprint=filmed(person, times(0, 8)), image_bytes=copy
+        )
+        for person in range(4)
+        for copy in range(1, 4)
+    ]
+    whole = assigned(rows)
+    assert whole.placements.keys() == {f"{person}3_00" for person in range(4)}
+    monkeypatch.setattr(duplicates, "PAIRS_AT_ONCE", 2)
+    assert assigned(rows) == whole
+
+
+def test_a_listed_video_that_is_a_copy_is_named() -> None:
+    take = filmed(1, times(0, 8))
+    rows = [identity("a", fingerprint=take), identity("b", fingerprint=take, image_bytes=1.0)]
+    listed = ListedVideos({"b": ("clips/b",)})
+    split = SplitRequest(Split(), SplitInputs(), listed, {})
+    assignment = assign(table([*rows, identity("c", degrees=90)]), PEOPLE, split, "sface")
+    assert assignment.placements["a_00"].split is SplitName.TEST
+    assert any("b (near_duplicate)" in note for note in assignment.findings.notes), assignment.findings.notes
+
+
 @st.composite
 def summaries(draw: st.DrawFn) -> list[dict[str, Any]]:
     rows = []
@@ -176,12 +234,14 @@ def test_nothing_is_in_both_splits_and_all_records_agree(
     kept = [row for row in rows if row["key"] in assignment.placements]
     for shared in (
         lambda row: assignment.placements[row["key"]].person_id,
-        lambda row: row["uri"],
+        lambda row: row["video_id"].removeprefix("clips/"),
         lambda row: row["origin"] or row["key"],
     ):
         splits = {(shared(row), assignment.placements[row["key"]].split) for row in kept}
         assert max(Counter(name for name, _ in splits).values(), default=1) == 1
-    people_of_video = Counter((row["uri"], assignment.placements[row["key"]].person_id) for row in kept)
+    people_of_video = Counter(
+        (row["video_id"].removeprefix("clips/"), assignment.placements[row["key"]].person_id) for row in kept
+    )
     assert max(people_of_video.values(), default=1) == 1  # all are seen in one frame
     if keep == "best":
         assert len({placement.person_id for placement in assignment.placements.values()}) == len(kept)

@@ -40,7 +40,8 @@ def grouped(
 ) -> NDArray[np.int64]:
     nowhere = np.full(len(vectors), NO_UNIT)
     evidence = Evidence(nowhere if units is None else units, bonus, apart)
-    return group(vectors, similar_pairs(vectors, least - bonus), least, evidence)
+    pairs = similar_pairs(vectors, least - bonus)
+    return group(vectors, pairs.first, pairs.second, least, evidence)
 
 
 def together(labels: NDArray[np.integer]) -> NDArray[np.bool_]:

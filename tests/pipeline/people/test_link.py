@@ -5,23 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from identity_rows import PEOPLE, identity, table
+from pydantic import ValidationError
 
 from pipeline.config import People
 from pipeline.errors import BuildError
 from pipeline.people import search
-from pipeline.people.evidence import seen_at_once, units
-from pipeline.people.link import alike, link, near_threshold
-from pipeline.people.summary import concat, embeddings
+from pipeline.people.evidence import Indices, seen_at_once, units
+from pipeline.people.link import alike, link
+from pipeline.people.near_threshold import near_threshold
+from pipeline.people.search import Pairs
+from pipeline.people.summary import Collector, embeddings
 
 
 def persons(rows: list[dict[str, Any]], people: People = PEOPLE) -> dict[str, int]:
     """The person of each key."""
     summary = table(rows)
-    return dict(
-        zip(summary["key"].to_pylist(), link(summary, alike(summary, people), people).tolist(), strict=True)
-    )
+    return dict(zip(summary["key"].to_pylist(), linked(summary, people)[1].tolist(), strict=True))
+
+
+def linked(summary: pa.Table, people: People = PEOPLE) -> tuple[Pairs, Indices]:
+    """The alike pairs, and the person of each row."""
+    pairs = alike(summary, people)
+    return pairs, link(summary, pairs, people)
 
 
 def test_identities_that_are_alike_are_one_person_and_others_are_not() -> None:
@@ -39,8 +47,7 @@ def test_a_chain_is_not_followed() -> None:
 
 
 def test_no_identities_are_no_persons() -> None:
-    empty = concat([])
-    assert len(link(empty, alike(empty, PEOPLE), PEOPLE)) == 0
+    assert len(linked(Collector().summary())[1]) == 0
 
 
 def test_one_origin_needs_less_likeness_and_another_label_of_its_dataset_takes_that_away() -> None:
@@ -53,9 +60,9 @@ def test_one_origin_needs_less_likeness_and_another_label_of_its_dataset_takes_t
     assert len(set(persons(same).values())) == 1
 
 
-def test_a_threshold_for_one_origin_above_the_other_does_not_raise_it() -> None:
-    rows = [identity("a", origin="x"), identity("b", degrees=55, origin="x")]
-    assert len(set(persons(rows, People(link_cosine=0.5, same_origin_cosine=0.9)).values())) == 1
+def test_a_threshold_for_one_origin_above_the_other_is_an_error() -> None:
+    with pytest.raises(ValidationError, match=r"same_origin_cosine: 0\.9 is above link_cosine 0\.5"):
+        People(link_cosine=0.5, same_origin_cosine=0.9)
 
 
 def test_faces_in_one_frame_are_two_persons() -> None:
@@ -132,7 +139,9 @@ def test_a_person_in_too_many_videos_stops_the_build() -> None:
 
 def test_a_threshold_that_separates_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "MOST_PAIRS", 10)
-    with pytest.raises(BuildError, match=r"people\.link_cosine=-1 links too much: more than 10 of 15 pairs"):
+    with pytest.raises(
+        BuildError, match=r"people\.same_origin_cosine=-1 link too much: more than 10 of 15 pairs"
+    ):
         persons(
             [identity(f"v{n}", degrees=60.0 * n) for n in range(6)],
             People(link_cosine=-1, same_origin_cosine=-1),
@@ -147,17 +156,16 @@ def test_the_pairs_nearest_to_the_threshold_are_found_on_both_sides_once_for_two
         *(identity("f", 0, 200, seen_with=[1]), identity("f", 1, 230, seen_with=[0])),  # in one frame
     ]
     summary = table(rows)
-    pairs = alike(summary, PEOPLE)
-    person = link(summary, pairs, PEOPLE)
+    pairs, person = linked(summary)
     kept = set(summary["key"].to_pylist())
     found = near_threshold(summary, pairs, person, PEOPLE, kept)
-    linked, apart, refused = (
+    joined, apart, rejected = (
         [(pair.first, pair.second, pair.cosine) for pair in found[kind]]
-        for kind in ("linked", "apart", "refused")
+        for kind in ("linked", "apart", "rejected")
     )
-    assert linked == [("a_00", "b_00", 0.766), ("d_00", "e_00", 0.9998)]
+    assert joined == [("a_00", "b_00", 0.766), ("d_00", "e_00", 0.9998)]
     assert apart == [("b_00", "d_00", 0.4848)]
-    assert refused == [("f_00", "f_01", 0.866)]
+    assert rejected == [("f_00", "f_01", 0.866)]
     found = near_threshold(summary, pairs, person, PEOPLE, kept - {"d_00"})
     assert [(pair.first, pair.second) for pair in found["apart"]] == [("b_00", "e_00")]
 
@@ -167,3 +175,32 @@ def test_embeddings_of_two_networks_are_not_compared() -> None:
     with pytest.raises(ValueError, match=r"embeddings of \[2, 3\] dimensions"):
         embeddings(table(rows))
     assert np.allclose(np.linalg.norm(embeddings(table([identity("a", embedding=[3.0, 4.0])])), axis=1), 1)
+
+
+def test_pairs_of_one_origin_are_judged_by_their_own_threshold() -> None:
+    rows = [
+        identity("a", origin="x"),
+        identity("b", degrees=65, origin="x"),
+        identity("c", 0, 138, origin="x"),
+    ]
+    summary = table(rows)
+    pairs, person = linked(summary)
+    found = near_threshold(summary, pairs, person, PEOPLE, set(summary["key"].to_pylist()))
+    (pair,) = found["linked"]
+    assert (pair.first, pair.second, pair.cosine, pair.least_cosine) == ("a_00", "b_00", 0.4226, 0.3)
+    (pair,) = found["apart"]
+    assert (pair.first, pair.second, pair.cosine, pair.least_cosine) == ("b_00", "c_00", 0.2924, 0.3)
+
+
+def test_the_alarm_does_not_wait_for_a_hub_to_take_in_everyone() -> None:
+    # All are alike, the first ones most: a group takes in one more in each pass.
+    rng = np.random.default_rng(0)
+    strength = np.linspace(0.95, 0.83, 300)[:, None]
+    noise = rng.normal(size=(300, 64))
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    noise[:, 0] = 0
+    vectors = strength * np.eye(1, 64) + np.sqrt(1 - strength**2) * noise
+    rows = [identity(f"v{n:03d}", embedding=vector.tolist()) for n, vector in enumerate(vectors)]
+    people = PEOPLE.model_copy(update={"max_person_videos": 20, "link_cosine": 0.6})
+    with pytest.raises(BuildError, match=r"one person would be in (2[1-9]|3\d|4\d) videos"):
+        linked(table(rows), people)

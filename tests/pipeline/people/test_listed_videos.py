@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import BuildError
 from pipeline.people.listed_videos import match_list, read_video_list
+from pipeline.sources.manifest import printable
 from pipeline.stages.finalize import sample_key
 
 
@@ -54,7 +55,17 @@ VIDEOS = [TALK, NEWS, STRANGE, FIRST, SECOND, THIRD]
 )
 def test_each_way_to_name_a_video_finds_it(entry: str, expected: list[Listed]) -> None:
     found = match_list([entry], VIDEOS).entries
-    assert found == {entry: tuple(sorted(video.video_id for video in expected))}
+    assert found == {printable(entry): tuple(sorted(video.video_id for video in expected))}
+
+
+def test_names_are_what_stands_between_line_feeds_and_all_of_them_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes("\ufeffa\u2028b.mp4\r\n \n# no\n".encode() + b"caf\xe9.mp4\n")
+    entries = read_video_list(path).entries
+    assert entries == ("a\u2028b.mp4", "caf\udce9.mp4")
+    listed = match_list(entries, [TALK])
+    listed.messages()[0].encode()
+    assert set(listed.entries) == {r"a\u2028b.mp4", r"caf\xe9.mp4"}
 
 
 def test_a_name_of_several_files_is_an_error_that_names_them_and_an_id_is_not() -> None:
