@@ -52,6 +52,7 @@ def models_dir(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "file": "embedder.onnx",
             "normalisation": "imagenet",
             "same_person_cosine": 0.4,
+            "link_cosine": 0.6,
         },
         "topiq_nr-face": {"file": "topiq.pth"},
     }

@@ -115,8 +115,8 @@ def test_no_button_sends_a_figure_away(opened: Opened) -> None:
 
 def test_every_thumbnail_is_a_picture_and_outlines_can_be_shown(opened: Opened) -> None:
     sizes = opened.evaluate("[...document.images].map((image) => image.complete && image.naturalWidth)")
-    # Sample and worst; two identities of the largest person; three images of each in a pair, but one is gone.
-    assert sizes == [112] * (8 * 24 + 2 + 3 * 5)
+    # Sample and worst; two identities of the largest person; three images of each of the two in four pairs.
+    assert sizes == [112] * (8 * 24 + 2 + 4 * 6)
     visible = "getComputedStyle(document.querySelector('#sample .thumbs svg')).display"
     assert opened.evaluate(visible) == "none"
     opened.page.click("#sample .show-outlines")  # type: ignore[attr-defined]
