@@ -58,7 +58,7 @@ def _thresholds(model: ModelFile) -> str:
     if model.same_person_cosine is None:
         return ""
     link = "not set" if model.link_cosine is None else f"{model.link_cosine:g}"
-    return f"\n  cosine   {link} links identities, {model.same_person_cosine:g} of one origin"
+    return f"\n  cosine   people.link_cosine {link}, people.same_origin_cosine {model.same_person_cosine:g}"
 
 
 def _here(model: ModelFile, models_dir: Path | None) -> str:

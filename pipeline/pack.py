@@ -14,7 +14,7 @@ from faces.registry import Weights
 from pipeline.config import Config, digest
 from pipeline.errors import BuildError
 from pipeline.people import summary
-from pipeline.people.assign import Assignment, Placement, SplitRequest, assign
+from pipeline.people.assign import Assignment, Placement, Recognition, SplitRequest, assign
 from pipeline.people.findings import FILE, PeopleFindings
 from pipeline.people.outcomes import without
 from pipeline.plan import BuildPlan
@@ -140,7 +140,14 @@ def _pack(
             if len(staged):
                 rows.add(summary.of_video(staged, video, outcome))
         identities = rows.summary()
-        assignment = _assign(config, plan, identities, outcomes, reporter)
+        assignment = _assign(
+            config,
+            weights,
+            plan,
+            identities,
+            reasons={each.video_id: str(each.reason) for each in outcomes if each.reason is not None},
+            reporter=reporter,
+        )
         outcomes = [without(outcome, assignment.rejections) for outcome in outcomes]
         defining = config.defining(plan.split.digests)
         provenance = Provenance(
@@ -241,19 +248,34 @@ def _in_present_words(outcome: VideoOutcome, video: Video) -> VideoOutcome:
 
 
 def _assign(
-    config: Config, plan: BuildPlan, identities: pa.Table, outcomes: list[VideoOutcome], reporter: Reporter
+    config: Config,
+    weights: Weights,
+    plan: BuildPlan,
+    identities: pa.Table,
+    *,
+    reasons: Mapping[str, str],
+    reporter: Reporter,
 ) -> Assignment:
     split = SplitRequest(
         config=config.split,
         inputs=plan.split,
         listed=plan.listed,
-        reasons={outcome.video_id: str(outcome.reason) for outcome in outcomes if outcome.reason is not None},
+        reasons=reasons,
     )
     if len(identities):
         reporter.message(f"Linking {len(identities)} identities")
-    assignment = assign(identities, config.people, split, config.models.embedder, reporter.bar)
+    embedder = config.models.embedder
+    recognition = Recognition(embedder, weights[embedder].model.link_cosine)
+    assignment = assign(identities, config.people, split, recognition, reporter.bar)
+    if len(identities):
+        persons = len({placement.person_id for placement in assignment.placements.values()})
+        reporter.message(
+            f"{len(assignment.rejections)} are left out as duplicates; the other "
+            f"{len(assignment.placements)} show {persons} persons"
+        )
     for note in assignment.findings.notes:
-        reporter.message(note)
+        if note not in plan.messages:
+            reporter.message(note)
     return assignment
 
 

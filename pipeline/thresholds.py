@@ -34,6 +34,13 @@ def with_thresholds(config: AnyConfig, weights: Weights) -> AnyConfig:
             )
         update.setdefault(section, {})[key] = registered
     people = config.people
+    if people.link_cosine is None and people.same_origin_cosine is not None:
+        linked = update["people"]["link_cosine"]
+        if people.same_origin_cosine > linked:
+            raise BuildError(
+                f"people.same_origin_cosine={people.same_origin_cosine:g} is above people.link_cosine, which is "
+                f"{linked:g} with models.embedder={model.name}. Lower it, or set both"
+            )
     if people.link_cosine is not None and "same_origin_cosine" in update.get("people", {}):
         same_origin = update["people"]["same_origin_cosine"]
         update["people"]["same_origin_cosine"] = min(same_origin, people.link_cosine)

@@ -23,7 +23,6 @@ KEYS: dict[str, tuple[str, ...]] = {
     "no_face": ("faces.min_score", "faces.min_crop_px", "faces.detection_side"),
     "timeout": ("run.video_timeout_s",),
     "out_of_memory": ("run.video_memory_gb",),
-    "near_duplicate": ("people.link_cosine", "people.same_origin_cosine"),
     "duplicate_person": ("people.link_cosine", "people.same_origin_cosine", "people.keep"),
 }
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.config import People
 from pipeline.config import Split as SplitConfig
-from pipeline.people.duplicates import Bar, Duplicate, same_content, same_footage
+from pipeline.people.duplicates import Bar, Candidates, Duplicate, same_content, same_footage
 from pipeline.people.evidence import Indices
 from pipeline.people.findings import PeopleFindings
 from pipeline.people.link import alike, evidence_of, link, thresholds
@@ -64,6 +64,25 @@ class SplitRequest:
     reasons: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Recognition:
+    """Whose embeddings a summary holds.
+
+    Attributes:
+        embedder: its name.
+        link_cosine: its threshold in the registry of networks; None when it has none there.
+    """
+
+    embedder: str
+    link_cosine: float | None = None
+
+
+WITH_COPIES = 10
+"""Before copies are left out, a person may be in so many times more videos before the build stops."""
+DOUBTFUL = 0.1
+"""How far below the embedder's threshold another one is noted."""
+
+
 @contextmanager
 def no_bar(_title: str, _total: int) -> Iterator[Callable[[int, str], None]]:
     """Progress that is not shown."""
@@ -71,7 +90,7 @@ def no_bar(_title: str, _total: int) -> Iterator[Callable[[int, str], None]]:
 
 
 def assign(
-    summary: pa.Table, people: People, split: SplitRequest, embedder: str, bar: Bar = no_bar
+    summary: pa.Table, people: People, split: SplitRequest, recognition: Recognition, bar: Bar = no_bar
 ) -> Assignment:
     """Decide on all identities.
 
@@ -79,22 +98,23 @@ def assign(
         summary: of the identities (`pipeline.people.summary`); the order of its rows does not matter.
         people: when two identities are one person; its thresholds are set.
         split: which are held out.
-        embedder: whose embeddings the summary holds.
+        recognition: whose embeddings the summary holds.
         bar: shows progress.
 
     Raises:
         BuildError: different persons would be linked.
     """
     summary = summary.sort_by("key")
-    pairs, evidence = alike(summary, people), evidence_of(summary, people)
+    # Footage is compared whatever the threshold of linking: copies must not come into both splits.
+    surely, _ = thresholds(people)
+    surely = surely if recognition.link_cosine is None else min(surely, recognition.link_cosine)
+    pairs, evidence = alike(summary, people, surely), evidence_of(summary, people)
     duplicates = same_content(summary)
-    person = link(summary, pairs, people, evidence=evidence, original=_originals(len(summary), duplicates))
+    first = people.model_copy(update={"max_person_videos": WITH_COPIES * people.max_person_videos})
+    person = link(summary, pairs, first, evidence=evidence, original=_originals(len(summary), duplicates))
     left_out = [duplicate.row for duplicate in duplicates]
-    if found := same_footage(summary, pairs, person, left_out, bar):
-        duplicates += found
-        person = link(
-            summary, pairs, people, evidence=evidence, original=_originals(len(summary), duplicates)
-        )
+    duplicates += same_footage(summary, Candidates(pairs, person, surely), left_out, bar)
+    person = link(summary, pairs, people, evidence=evidence, original=_originals(len(summary), duplicates))
     rejections = {duplicate.key: duplicate.rejection for duplicate in duplicates}
     if people.keep == "best":
         rejections |= _not_the_best(summary, person, rejections)
@@ -106,6 +126,7 @@ def assign(
         earlier=split.inputs.earlier,
         listed=split.listed,
         reasons={**split.reasons, **_lost_videos(summary, rejections)},
+        left_out=rejections.keys(),
     )
     keys = summary["key"].to_pylist()
     placements = {
@@ -115,13 +136,23 @@ def assign(
     }
     least, same_origin = thresholds(people)
     findings = PeopleFindings(
-        embedder=embedder,
+        embedder=recognition.embedder,
         link_cosine=least,
         same_origin_cosine=same_origin,
-        notes=held_out.notes,
+        notes=[*_doubtful(people, recognition), *held_out.notes],
         **near_threshold(summary, pairs, person, people, placements),
     )
     return Assignment(placements, rejections, findings)
+
+
+def _doubtful(people: People, recognition: Recognition) -> Iterator[str]:
+    """A note on a threshold that is far below the calibrated one."""
+    least, calibrated = people.link_cosine, recognition.link_cosine
+    if least is not None and calibrated is not None and least < calibrated - DOUBTFUL:
+        yield (
+            f"people.link_cosine={least:g} is far below {calibrated:g}, the threshold of {recognition.embedder}: "
+            "different persons are probably linked. Look at the report's persons."
+        )
 
 
 def _originals(count: int, duplicates: list[Duplicate]) -> Indices:

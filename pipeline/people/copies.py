@@ -75,7 +75,17 @@ def copies(keys: Sequence[str], image_bytes: Sequence[float], matches: Sequence[
     return dict(sorted(dropped.items()))
 
 
+SAME_FOOTAGE = "same footage as "
+
+
+def original_in(detail: str | None) -> str | None:
+    """The key of the identity that a near-duplicate's detail names."""
+    if detail is None or not detail.startswith(SAME_FOOTAGE):
+        return None
+    return detail.removeprefix(SAME_FOOTAGE).partition(":")[0]
+
+
 def _detail(kept: str, of_s: float, match: Match) -> str:
     part = min(1.0, match.shared_s / of_s)
     shifted = f", shifted by {abs(match.offset_s):.1f} s" if abs(match.offset_s) >= 0.05 else ""
-    return f"same footage as {kept}: {part:.0%} of its {of_s:.1f} s{shifted}".replace("%", " %")
+    return f"{SAME_FOOTAGE}{kept}: {part:.0%} of its {of_s:.1f} s{shifted}".replace("%", " %")

@@ -65,22 +65,38 @@ def same_content(summary: pa.Table) -> list[Duplicate]:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Pairs whose footage is compared: those of one person, and those that are very alike.
+
+    Attributes:
+        pairs: of rows that are alike.
+        person: (N,) of each row.
+        least_cosine: pairs of two persons are compared from this on.
+    """
+
+    pairs: Pairs
+    person: Indices
+    least_cosine: float
+
+
 def same_footage(
-    summary: pa.Table, pairs: Pairs, person: Indices, left_out: Collection[int], bar: Bar
+    summary: pa.Table, candidates: Candidates, left_out: Collection[int], bar: Bar
 ) -> list[Duplicate]:
-    """Identities whose footage a better one of the same person shows: another encoding, size, crop or span of it.
+    """Identities whose footage a better one shows: another encoding, size, crop or span of it.
 
     Args:
         summary: of N identities.
-        pairs: of rows that are alike; others are not compared.
-        person: (N,) of each row.
+        candidates: the pairs that are compared.
         left_out: rows that are duplicates already.
         bar: shows progress.
     """
     is_left = np.ones(len(summary), bool)
     is_left[list(left_out)] = False
+    pairs, person = candidates.pairs, candidates.person
     first, second = pairs.first, pairs.second
-    chosen = np.flatnonzero(is_left[first] & is_left[second] & (person[first] == person[second]))
+    compared = (person[first] == person[second]) | (pairs.cosine >= np.float32(candidates.least_cosine))
+    chosen = np.flatnonzero(is_left[first] & is_left[second] & compared)
     # Person by person: the work on a fingerprint is shared by all pairs of a part.
     chosen = chosen[np.argsort(person[first[chosen]], kind="stable")]
     rows = np.unique([first[chosen], second[chosen]])
@@ -90,11 +106,11 @@ def same_footage(
     place[rows] = np.arange(len(rows))
     fingerprints = some["fingerprint"].to_pylist()
     matches: list[Match] = []
-    with bar("footage", len(chosen)) as advance:
+    with bar("compare footage of pairs", len(chosen)) as advance:
         for start in range(0, len(chosen), PAIRS_AT_ONCE):
             part = chosen[start : start + PAIRS_AT_ONCE]
             matches += near_duplicates(fingerprints, place[np.stack([first[part], second[part]], axis=1)])
-            advance(start + len(part), "pairs")
+            advance(start + len(part), "")
     keys = some["key"].to_pylist()
     row_of = dict(zip(keys, rows.tolist(), strict=True))
     return [

@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import BuildError
+from pipeline.people.copies import original_in
+from pipeline.people.summary import content_of
 from shards.canonical import sha256_hex
 from shards.layout import DATASET_JSON, IMAGES, VIDEOS
 from shards.metadata import DatasetError, UnsupportedVersion, decode_metadata
 from shards.reader import read_table
-from shards.schema import Split
+from shards.schema import Reason, Split
 from shards.tables import SCHEMAS
 from storage.path import AnyPath
 
@@ -31,7 +33,8 @@ class EarlierSplit:
 
     Attributes:
         name: of the dataset, for messages.
-        identities: one row each: key, video_id, origin (null where unknown) and test, whether it was held out.
+        identities: one row each: key, video_id, content (of the video), origin (null where unknown) and test,
+            whether it was held out. Its near-duplicates have rows of their own, without a key.
         sha256: of its dataset.json.
     """
 
@@ -42,24 +45,29 @@ class EarlierSplit:
     def states(self, identities: pa.Table) -> NDArray[np.int8]:
         """(N,) UNKNOWN, TRAIN or TEST: what the earlier dataset did with the identities of a new one.
 
-        An identity is recognised by its key, else by its video (a video can give other tracks when settings
-        change), else by its origin.
+        An identity is recognised by its key, else by its video's id (a video can give other tracks when settings
+        change), else by its video's content (a file can be renamed), else by its origin.
 
         Args:
-            identities: N rows with the columns key, video_id and origin.
+            identities: N rows with the columns key, video_id, content and origin.
         """
         found = np.full(len(identities), UNKNOWN, dtype=np.int8)
-        for column in ("origin", "video_id", "key"):  # the closest last, because it overwrites the others
+        for column in (
+            "origin",
+            "content",
+            "video_id",
+            "key",
+        ):  # the closest last: it overwrites the others
             found[_is_in(identities[column], self.identities[column])] = TRAIN
             found[_is_in(identities[column], self._held_out[column])] = TEST
         return found
 
     def missing(self, identities: pa.Table) -> list[str]:
-        """Keys of the held-out identities of which the new dataset has no key, no video and no origin; sorted."""
+        """Keys of the held-out identities of which the new dataset has no video and no origin; sorted."""
         gone = np.ones(len(self._held_out), dtype=np.bool_)
-        for column in ("origin", "video_id", "key"):
+        for column in ("origin", "content", "video_id", "key"):
             gone &= ~_is_in(self._held_out[column], identities[column])
-        return sorted(self._held_out["key"].filter(pa.array(gone)).to_pylist())
+        return sorted(self._held_out["key"].filter(pa.array(gone)).drop_null().to_pylist())
 
     @property
     def _held_out(self) -> pa.Table:
@@ -99,21 +107,53 @@ def _read(root: AnyPath) -> EarlierSplit:
     data = (root / DATASET_JSON).read_bytes()
     metadata = decode_metadata(data)
     images = _columns(root / metadata.table(IMAGES), IMAGES, "key", "index", "split", "video_id")
-    videos = _columns(root / metadata.table(VIDEOS), VIDEOS, "video_id", "origin")
+    videos = _columns(
+        root / metadata.table(VIDEOS),
+        VIDEOS,
+        *("video_id", "origin", "sha256", "span_s", "annotated_box", "tracks"),
+    )
+    content = pa.array(
+        [
+            None if sha256 is None else content_of(sha256, span, box)
+            for sha256, span, box in zip(
+                *(videos[name].to_pylist() for name in ("sha256", "span_s", "annotated_box")), strict=True
+            )
+        ],
+        pa.string(),
+    )
+    videos = videos.append_column("content", content)
     first = images.filter(pc.equal(images["index"], 0))
     row = pc.index_in(first["video_id"], value_set=videos["video_id"])
+    identities = pa.table(
+        {
+            "key": first["key"],
+            "video_id": first["video_id"],
+            "content": videos["content"].take(row),
+            "origin": videos["origin"].take(row),
+            "test": pc.equal(first["split"], Split.TEST.value),
+        }
+    )
     return EarlierSplit(
         name=f"{metadata.name} {metadata.version}",
-        identities=pa.table(
-            {
-                "key": first["key"],
-                "video_id": first["video_id"],
-                "origin": videos["origin"].take(row),
-                "test": pc.equal(first["split"], Split.TEST.value),
-            }
-        ),
+        identities=pa.concat_tables([identities, _near_duplicates(videos, identities)]),
         sha256=sha256_hex(data),
     )
+
+
+def _near_duplicates(videos: pa.Table, identities: pa.Table) -> pa.Table:
+    """Rows for what the dataset left out because an identity that it has shows the same footage."""
+    test = dict(zip(identities["key"].to_pylist(), identities["test"].to_pylist(), strict=True))
+    rows = []
+    names = ("video_id", "content", "origin", "tracks")
+    for video_id, content, origin, tracks in zip(*(videos[name].to_pylist() for name in names), strict=True):
+        originals = {
+            original_in(track["detail"]) for track in tracks if track["reason"] == Reason.NEAR_DUPLICATE
+        }
+        known = [test[key] for key in originals if key in test]
+        if known:
+            facts = {"key": None, "video_id": video_id, "content": content, "origin": origin}
+            rows.append(facts | {"test": any(known)})
+    return pa.Table.from_pylist(rows, identities.schema)
 
 
 def _columns(path: AnyPath, role: str, *names: str) -> pa.Table:

@@ -24,20 +24,22 @@ NEAR_MISS = 0.05
 """How far below the threshold pairs are still found, for the report."""
 
 
-def alike(summary: pa.Table, people: People) -> Pairs:
+def alike(summary: pa.Table, people: People, least_cosine: float | None = None) -> Pairs:
     """All pairs that may show one person: those near the threshold or above, and alike ones of one origin.
 
     Args:
         summary: of the identities.
         people: its thresholds are set.
+        least_cosine: find pairs down to this as well.
 
     Raises:
         BuildError: the threshold separates nothing.
     """
     least, same_origin = thresholds(people)
     vectors = embeddings(summary)
+    lowest = min(least - NEAR_MISS, least if least_cosine is None else least_cosine)
     try:
-        pairs = similar_pairs(vectors, least - NEAR_MISS)
+        pairs = similar_pairs(vectors, lowest)
         others = pairs_among(rows_of_units(units(summary)), vectors, same_origin - NEAR_MISS)
     except TooManyPairs as error:
         raise BuildError(
@@ -45,7 +47,7 @@ def alike(summary: pa.Table, people: People) -> Pairs:
             "Raise them"
         ) from error
     # Those of one origin that are above the other threshold were found already.
-    new = others.cosine < np.float32(least - NEAR_MISS)
+    new = others.cosine < np.float32(lowest)
     first, second = np.append(pairs.first, others.first[new]), np.append(pairs.second, others.second[new])
     order = np.lexsort((second, first))
     return Pairs(first[order], second[order], np.append(pairs.cosine, others.cosine[new])[order])
@@ -160,11 +162,11 @@ class _Alarm:
     def _message(self, person: Indices, largest: int, videos: int) -> str:
         rows = np.flatnonzero(person == largest)
         keys = self._keys.take(pa.array(rows[:: max(1, len(rows) // 3)][:3])).to_pylist()
-        people = self._people
+        people, most = self._people, self._people.max_person_videos
         return (
-            f"people: one person would be in {videos:,} videos of different origin, with {len(rows):,} of "
-            f"{len(person):,} identities or more, such as {', '.join(keys)}; the most is "
-            f"people.max_person_videos={people.max_person_videos}. Probably different persons are linked: raise "
+            f"people: one person would be in {videos:,} videos (those of one origin count as one), with "
+            f"{len(rows):,} of {len(person):,} identities, such as {', '.join(keys)}; the most is {most}. "
+            "Probably different persons are linked: raise "
             f"people.link_cosine={people.link_cosine:g}. If it is one person, raise people.max_person_videos. The "
             "same command then continues with all finished videos"
         )

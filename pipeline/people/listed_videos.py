@@ -86,8 +86,12 @@ class ListedVideos:
         unknown = self.unknown
         if not unknown:
             return []
-        count = f"{len(unknown)} of {len(self.entries)} entries"
-        return [f"split.test_list: the sources have no video for {count}: {such_as(unknown)}."]
+        text = (
+            f"split.test_list: the sources have no video for {len(unknown)} of {len(self.entries)} entries: "
+            f"{such_as(unknown)}. These hold nobody out. Names are compared exactly; paths are relative to the "
+            "source's path."
+        )
+        return [text]
 
 
 def read_video_list(path: AnyPath) -> VideoList:
@@ -130,7 +134,10 @@ def match_list(entries: Sequence[str], videos: Iterable[Named]) -> ListedVideos:
     exact: dict[str, str] = {}
     by_origin: dict[str, list[str]] = defaultdict(list)
     by_name: dict[str, dict[str, str]] = defaultdict(dict)
+    by_path: dict[str, dict[str, str]] = defaultdict(dict)
     for video in videos:
+        if video.uri in wanted:
+            by_path[video.uri][video.video_id] = f"{video.source}/{video.uri}"
         if video.video_id in wanted:
             exact[video.video_id] = video.video_id
         if keys and (key := SAMPLE_KEY.fullmatch(sample_key(video, 0))) and key[1] in keys:
@@ -150,7 +157,7 @@ def match_list(entries: Sequence[str], videos: Iterable[Named]) -> ListedVideos:
             if one is not None:
                 videos_of_entry = {one}
                 break
-            files = by_name.get(name, {})
+            files = by_path.get(name) or by_name.get(name, {})
             if name not in by_origin and len(set(files.values())) > 1:
                 raise BuildError(
                     f"split.test_list: {printable(entry)} is ambiguous: it names {such_as(sorted(files))}. Give "

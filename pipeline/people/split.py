@@ -18,7 +18,7 @@ small ones: one of n units with a probability of 1 - (1 - test_fraction)^n.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,21 +55,27 @@ def hold_out(
     earlier: EarlierSplit | None = None,
     listed: ListedVideos | None = None,
     reasons: Mapping[str, str] | None = None,
+    left_out: Collection[str] = (),
 ) -> HoldOut:
     """Decide which identities are held out.
 
     The order of the rows does not matter.
 
     Args:
-        identities: N rows with the columns key, video_id and origin (null where unknown); keys are unique.
+        identities: N rows with the columns key (unique), video_id, content and origin (null where unknown).
         persons: (N,) label of each row's person.
         config: how much to hold out.
         earlier: the split to continue.
         listed: the only videos to hold out; with it, nothing is drawn.
         reasons: why other videos are not accepted, by video id.
+        left_out: keys of rows that the dataset does not hold. They tie groups together, and are not counted.
     """
     order = pc.sort_indices(identities["key"]).to_numpy()
-    groups = find_groups(identities.select(["key", "video_id", "origin"]).take(order), persons[order])
+    rows = identities.select(["key", "video_id", "content", "origin"]).take(order)
+    is_kept = ~pc.is_in(rows["key"], value_set=pa.array(sorted(left_out), pa.string())).to_numpy(
+        zero_copy_only=False
+    )
+    groups = find_groups(rows, persons[order], is_kept)
     past = _past(groups, earlier)
     if listed is None:
         chosen, sentences = _draw(groups, config, past)
@@ -117,7 +123,7 @@ def _take_listed(
     is_listed = pc.is_in(videos, value_set=wanted).to_numpy(zero_copy_only=False)
     chosen = groups.any_of(is_listed)
     sentences = [
-        *notes.no_effect(listed, reasons, set(groups.values("video_id", is_listed)) - reasons.keys()),
+        *notes.no_effect(listed, reasons, groups, is_listed),
         *notes.not_listed(groups, is_listed, chosen[groups.label]),
         *notes.list_against_past(groups, past, chosen),
     ]

@@ -26,14 +26,16 @@ class Groups:
     """N identities, sorted by key, in G groups, numbered in the order of their first keys.
 
     Attributes:
-        identities: the rows, with the columns key, video_id and origin.
+        identities: the rows, with the columns key, video_id, content and origin.
         label: (N,) number of each row's group.
-        videos: (G,) number of videos.
+        videos: (G,) number of videos that the dataset holds.
+        is_kept: (N,) rows that the dataset holds.
     """
 
     identities: pa.Table
     label: NDArray[np.int64]
     videos: NDArray[np.int64]
+    is_kept: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -50,21 +52,22 @@ class Groups:
         return sorted(found.to_pylist())
 
     def of(self, group: int) -> NDArray[np.bool_]:
-        """(N,) the rows of a group."""
-        mask: NDArray[np.bool_] = self.label == group
+        """(N,) the rows of a group that the dataset holds."""
+        mask: NDArray[np.bool_] = (self.label == group) & self.is_kept
         return mask
 
 
-def find_groups(identities: pa.Table, persons: NDArray[np.int64]) -> Groups:
+def find_groups(identities: pa.Table, persons: NDArray[np.int64], is_kept: NDArray[np.bool_]) -> Groups:
     """Connected components through person, video and origin.
 
     Args:
-        identities: N rows sorted by key, with the columns key, video_id and origin (null where unknown).
+        identities: N rows sorted by key, with the columns key, video_id, content and origin (null where unknown).
         persons: (N,) label of each row's person.
+        is_kept: (N,) rows that the dataset holds.
     """
     count = len(identities)
     if not count:
-        return Groups(identities, np.zeros(0, np.int64), np.zeros(0, np.int64))
+        return Groups(identities, np.zeros(0, np.int64), np.zeros(0, np.int64), is_kept)
     rows = np.arange(count)
     videos = codes(identities["video_id"])
     first, second, nodes = [], [], count
@@ -81,8 +84,10 @@ def find_groups(identities: pa.Table, persons: NDArray[np.int64]) -> Groups:
     number = np.empty(len(first_row), dtype=np.int64)
     number[np.argsort(first_row)] = np.arange(len(first_row))
     label = number[inverse]
-    first_of_video = np.unique(videos, return_index=True)[1]
-    return Groups(identities, label, np.bincount(label[first_of_video], minlength=len(number)))
+    kept_rows = np.flatnonzero(is_kept)
+    first_of_video = kept_rows[np.unique(videos[kept_rows], return_index=True)[1]]
+    sizes = np.bincount(label[first_of_video], minlength=len(number))
+    return Groups(identities, label, sizes, is_kept)
 
 
 def least_draws(groups: Groups, seed: int) -> NDArray[np.float64]:

@@ -85,16 +85,35 @@ def unmatched(groups: Groups, earlier: EarlierSplit, past: Past) -> Iterator[str
         )
 
 
-def no_effect(listed: ListedVideos, reasons: Mapping[str, str], accepted: set[str]) -> Iterator[str]:
-    """Entries of the list that hold nobody out, with why."""
+def no_effect(
+    listed: ListedVideos, reasons: Mapping[str, str], groups: Groups, is_listed: Mask
+) -> Iterator[str]:
+    """Entries of the list whose videos are not in the dataset, with why.
+
+    Args:
+        listed: the list.
+        reasons: of the videos that are not accepted, by id.
+        groups: of N identities.
+        is_listed: (N,) whether the list names the row's video.
+    """
     yield from listed.messages()
-    rejected = {
-        entry: videos[0] for entry, videos in listed.entries.items() if videos and accepted.isdisjoint(videos)
+    held = set(groups.values("video_id", is_listed & groups.is_kept))
+    copies = set(groups.values("video_id", is_listed & ~groups.is_kept)) - held
+    out = {entry: videos for entry, videos in listed.entries.items() if videos and held.isdisjoint(videos)}
+    copied = {
+        entry: next(v for v in videos if v in copies) for entry, videos in out.items() if copies & {*videos}
     }
-    if rejected:
-        why = [f"{entry} ({reasons.get(video, 'no identity')})" for entry, video in rejected.items()]
+    lost = {entry: videos[0] for entry, videos in out.items() if entry not in copied}
+    if copied:
+        why = [f"{entry} ({reasons.get(video, 'left out')})" for entry, video in copied.items()]
         yield (
-            f"split.test_list: the videos of {len(rejected):,} of {counted(len(listed.entries), 'entry')} are not "
+            f"split.test_list: the videos of {counted(len(copied), 'entry')} are left out, because other videos "
+            f"show the same person; these are held out in their place: {such_as(why)}."
+        )
+    if lost:
+        why = [f"{entry} ({reasons.get(video, 'no identity')})" for entry, video in lost.items()]
+        yield (
+            f"split.test_list: the videos of {len(lost):,} of {counted(len(listed.entries), 'entry')} are not "
             f"accepted, so they are in no split: {such_as(why)}."
         )
 
@@ -107,13 +126,13 @@ def not_listed(groups: Groups, is_listed: Mask, held_out: Mask) -> Iterator[str]
         is_listed: (N,) whether the list names the row's video.
         held_out: (N,) whether the row is held out.
     """
-    videos = groups.values("video_id", held_out & ~is_listed)
+    videos = groups.values("video_id", held_out & ~is_listed & groups.is_kept)
     if not videos:
         return
     examples = []
     for video in videos[:MOST_NAMED]:
         row = pc.index(groups.identities["video_id"], video).as_py()
-        beside = groups.values("video_id", groups.of(int(groups.label[row])) & is_listed)
+        beside = groups.values("video_id", (groups.label == groups.label[row]) & is_listed)
         examples.append(f"{video} (linked to {beside[0]})")
     are = "is" if len(videos) == 1 else "are"
     yield (
@@ -157,7 +176,7 @@ def nobody_drawn(groups: Groups, config: Split, draws: NDArray[np.float64], fits
         fits: (G,) whether a group is small enough.
         past: what the earlier dataset did with the groups.
     """
-    whole = f"{counted(len(groups.identities), 'identity')} in {counted(len(groups), 'group')}"
+    whole = f"{counted(int(groups.is_kept.sum()), 'identity')} in {counted(len(groups), 'group')}"
     candidates = fits & ~past.trained
     if len(groups) == 1:
         cause = f"all videos share {TIES}, so nothing would be left to train on"
@@ -171,7 +190,7 @@ def nobody_drawn(groups: Groups, config: Split, draws: NDArray[np.float64], fits
     else:
         cause = f"of {whole}, none is drawn with split.test_fraction={config.test_fraction:g}"
         fraction, first = _least_fraction(np.where(candidates, draws, np.inf))
-        count = counted(int(np.count_nonzero(groups.label == first)), "identity")
+        count = counted(int(np.count_nonzero(groups.of(first))), "identity")
         remedy = f"split.test_fraction={fraction} holds out {count}: the group of {_described(groups, first)}"
     return f"Nobody is held out: {cause}. {remedy}."
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,11 @@ def staged_rows(samples: Iterable[StagedSample]) -> pa.Table:
     return pa.Table.from_pylist(rows, STAGED)
 
 
+def content_of(sha256: str | None, span_s: Sequence[float] | None, box: Sequence[float] | None) -> str:
+    """What is equal for two videos of the same bytes, span and box."""
+    return json.dumps([sha256, span_s and list(span_s), box and list(box)])
+
+
 def of_video(staged: pa.Table, video: Video, outcome: VideoOutcome) -> pa.Table:
     """The rows of a video's identities with what is known of the video; what its source says counts as of now."""
     cut = video.cut
@@ -80,7 +86,7 @@ def of_video(staged: pa.Table, video: Video, outcome: VideoOutcome) -> pa.Table:
         "video_id": video.video_id,
         "origin": video.origin,
         "source_person": video.source_person,
-        "content": f"{outcome.sha256} {outcome.span_s} {outcome.annotated_box}",
+        "content": content_of(outcome.sha256, outcome.span_s, outcome.annotated_box),
         "cut_file": cut and cut.file,
         "cut_unit": cut and cut.unit,
         "cut_start": cut and cut.start,

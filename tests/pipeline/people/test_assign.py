@@ -15,7 +15,7 @@ from identity_rows import PEOPLE, identity, table
 
 from pipeline.config import People, Split
 from pipeline.people import duplicates
-from pipeline.people.assign import Assignment, SplitRequest, assign
+from pipeline.people.assign import Assignment, Recognition, SplitRequest, assign
 from pipeline.people.listed_videos import ListedVideos
 from pipeline.people.outcomes import without
 from pipeline.people.split_inputs import SplitInputs
@@ -29,7 +29,7 @@ def assigned(
 ) -> Assignment:
     summary = table(rows) if isinstance(rows, list) else rows
     split = SplitRequest(Split(test_fraction=test_fraction), SplitInputs(), None, {})
-    return assign(summary, people, split, "sface")
+    return assign(summary, people, split, Recognition("sface", 0.5))
 
 
 def outcomes(rows: list[dict[str, Any]]) -> dict[str, VideoOutcome]:
@@ -198,7 +198,7 @@ def test_a_listed_video_that_is_a_copy_is_named() -> None:
     rows = [identity("a", fingerprint=take), identity("b", fingerprint=take, image_bytes=1.0)]
     listed = ListedVideos({"b": ("clips/b",)})
     split = SplitRequest(Split(), SplitInputs(), listed, {})
-    assignment = assign(table([*rows, identity("c", degrees=90)]), PEOPLE, split, "sface")
+    assignment = assign(table([*rows, identity("c", degrees=90)]), PEOPLE, split, Recognition("sface", 0.5))
     assert assignment.placements["a_00"].split is SplitName.TEST
     assert any("b (near_duplicate)" in note for note in assignment.findings.notes), assignment.findings.notes
 

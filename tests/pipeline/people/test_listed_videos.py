@@ -69,12 +69,12 @@ def test_names_are_what_stands_between_line_feeds_and_all_of_them_can_be_written
 
 
 def test_a_name_of_several_files_is_an_error_that_names_them_and_an_id_is_not() -> None:
-    other = Listed("theirs/talk.mp4", "theirs", "talk.mp4")
+    other = Listed("theirs/b/talk.mp4", "theirs", "b/talk.mp4")
     for entry in ("talk.mp4", "talk"):
         with pytest.raises(BuildError) as error:
             match_list([entry], [*VIDEOS, other])
         assert str(error.value) == (
-            f"split.test_list: {entry} is ambiguous: it names ours/sub/talk.mp4, theirs/talk.mp4. Give the "
+            f"split.test_list: {entry} is ambiguous: it names ours/sub/talk.mp4, theirs/b/talk.mp4. Give the "
             "id of the video that is meant"
         )
     # An id is exact, also where it is the path of a file in another source.
@@ -92,7 +92,10 @@ def test_entries_without_a_video_are_named_before_the_build() -> None:
     found = match_list(["talk", *(f"gone-{number}" for number in range(5))], VIDEOS)
     assert found.unknown == [f"gone-{number}" for number in range(5)]
     assert found.messages() == [
-        "split.test_list: the sources have no video for 5 of 6 entries: gone-0, gone-1, gone-2 and 2 more."
+        (
+            "split.test_list: the sources have no video for 5 of 6 entries: gone-0, gone-1, gone-2 and 2 more. These "
+            "hold nobody out. Names are compared exactly; paths are relative to the source's path."
+        )
     ]
     assert match_list(["talk"], VIDEOS).messages() == []
 
@@ -114,3 +117,8 @@ def test_a_list_that_can_not_be_read_is_an_error_with_the_key(tmp_path: Path, co
         read_video_list(path)
     with pytest.raises(BuildError, match=r"split\.test_list: .* cannot be read: Is a directory"):
         read_video_list(tmp_path)
+
+
+def test_a_whole_path_is_not_ambiguous_when_a_file_below_has_its_name() -> None:
+    top = Listed("ours/talk.mp4", "ours", "talk.mp4")
+    assert match_list(["talk.mp4"], [TALK, top]).video_ids == {top.video_id}

@@ -29,6 +29,7 @@ class Row:
     person: int
     origin: str | None = None
     track: int = 0
+    content: str | None = None
 
     @property
     def key(self) -> str:
@@ -40,6 +41,7 @@ def table(rows: Sequence[Row]) -> pa.Table:
         {
             "key": pa.array([row.key for row in rows], pa.string()),
             "video_id": pa.array([row.video for row in rows], pa.string()),
+            "content": pa.array([row.content or row.video for row in rows], pa.string()),
             "origin": pa.array([row.origin for row in rows], pa.string()),
         }
     )
@@ -230,6 +232,7 @@ def many(count: int) -> tuple[pa.Table, NDArray[np.int64]]:
         {
             "key": pa.array([f"k{n:07d}" for n in number]),
             "video_id": pa.array([f"v{n:07d}" for n in videos]),
+            "content": pa.array([f"c{n:07d}" for n in videos]),
             "origin": pa.array([f"o{n}" if n % 3 else None for n in origins]),
         }
     )
@@ -423,7 +426,10 @@ def test_entries_of_a_list_without_effect_are_named_with_why() -> None:
     found = split(rows, Split(), listed=entries, reasons={"s/r.mp4": "no_face"})
     assert held_out_keys(rows, found) == {"s/a.mp4_00"}
     assert found.notes == [
-        "split.test_list: the sources have no video for 2 of 4 entries: x, y.",
+        (
+            "split.test_list: the sources have no video for 2 of 4 entries: x, y. These hold nobody out. Names are "
+            "compared exactly; paths are relative to the source's path."
+        ),
         "split.test_list: the videos of 1 of 4 entries are not accepted, so they are in no split: r (no_face).",
     ]
 
@@ -475,3 +481,31 @@ def test_a_list_wins_over_an_earlier_dataset_and_who_moves_is_named() -> None:
             "of b_00 (1 video)."
         ),
     ]
+
+
+def test_a_renamed_file_keeps_its_side() -> None:
+    before = [Row("a", 1, content="x"), Row("b", 2, content="y"), Row("c", 3)]
+    earlier = EarlierSplit("mfhq 1.0.0", table(before).append_column("test", pa.array([True, False, False])))
+    after = [Row("d", 1, content="x"), Row("e", 2, content="y"), Row("f", 4)]
+    found = split(after, Split(test_fraction=0.0), earlier=earlier)
+    assert held_out_keys(after, found) == {"d_00"}
+    assert found.notes == []
+    found = split(after, Split(test_fraction=1.0), earlier=earlier)
+    assert held_out_keys(after, found) == {"d_00", "f_00"}
+
+
+def test_what_is_left_out_ties_groups_and_is_not_counted() -> None:
+    rows = [Row("a", 1), Row("b", 1), Row("c", 2, origin="o"), Row("d", 3, origin="o"), Row("e", 4)]
+    found = split(rows, Split(test_fraction=0.0), left_out={"a_00", "d_00"})
+    (note,) = found.notes
+    assert "of 3 identities in 3 groups" in note
+    assert "a_00" not in note
+    assert "d_00" not in note
+    found = split(
+        rows, Split(), listed=ListedVideos({"a": ("a",)}), left_out={"a_00"}, reasons={"a": "duplicate_video"}
+    )
+    assert held_out_keys(rows, found) == {"a_00", "b_00"}
+    assert found.notes[0] == (
+        "split.test_list: the videos of 1 entry are left out, because other videos show the same person; these "
+        "are held out in their place: a (duplicate_video)."
+    )
