@@ -427,8 +427,8 @@ def test_entries_of_a_list_without_effect_are_named_with_why() -> None:
     assert held_out_keys(rows, found) == {"s/a.mp4_00"}
     assert found.notes == [
         (
-            "split.test_list: the sources have no video for 2 of 4 entries: x, y. These hold nobody out. Names are "
-            "compared exactly; paths are relative to the source's path."
+            "split.test_list: the sources have no video for 2 of 4 entries: x, y. These hold nobody out. Names "
+            "are compared exactly; paths are relative to the source's path."
         ),
         "split.test_list: the videos of 1 of 4 entries are not accepted, so they are in no split: r (no_face).",
     ]
