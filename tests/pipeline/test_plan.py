@@ -308,7 +308,7 @@ def test_the_files_of_the_split_are_read_before_any_work(source: Path, output: P
     assert planned.listed is not None
     assert planned.listed.entries == {"a.mp4": ("demo/a.mp4",), "nobody.mp4": ()}
     (message,) = planned.messages
-    assert message.startswith("split.test_list: the sources have no video for 1 of 2 entries: nobody.mp4. These hold")
+    assert message.startswith("split.test_list: the sources have no video for 1 of 2 entries: nobody.mp4.")
     names.write_text("b.mp4\n")
     assert "split.test_list: sha256:" in rejection(source, output, f"split.test_list={names}")
     moved = names.rename(tmp_path / "moved.txt")
