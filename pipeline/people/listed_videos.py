@@ -15,6 +15,7 @@ from typing import Protocol
 from pipeline.errors import BuildError
 from pipeline.people.sentences import such_as
 from pipeline.sources.manifest import printable
+from pipeline.stages.finalize import Named as NamedFile
 from pipeline.stages.finalize import sample_key
 from shards.canonical import sha256_hex
 from storage.path import AnyPath
@@ -23,23 +24,8 @@ SAMPLE_KEY = re.compile(r"(.*_[0-9a-f]{16})_[0-9]{2,}")
 """The key of a sample: all but the number of the track belongs to its video."""
 
 
-class Named(Protocol):
+class Named(NamedFile, Protocol):
     """A video with the names that the list may use."""
-
-    @property
-    def video_id(self) -> str:
-        """Unique within the build."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """Name of the source dataset."""
-        ...
-
-    @property
-    def uri(self) -> str:
-        """Path relative to the source's root."""
-        ...
 
     @property
     def origin(self) -> str | None:
