@@ -89,7 +89,7 @@ def usable(faces: LabelledFaces, wrong: set[str], collection: str | None) -> Lab
 
 
 def images_found(faces: LabelledFaces) -> list[str]:
-    """What became of the images of each collection."""
+    """How many images of each collection have a face, and their poses."""
     rows = []
     for name in COLLECTIONS:
         some = faces.collection == name

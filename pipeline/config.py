@@ -258,7 +258,7 @@ class Split(Section):
     hundred videos, or people linked by mistake, and would outweigh the rest of the test split. A group that grows
     beyond it leaves the test split, unless `from` holds it out. No limit when null."""
     earlier: Annotated[Location | None, Field(alias="from")] = None
-    """An earlier dataset whose split is continued: nobody whom it has changes sides."""
+    """An earlier dataset whose split is continued: its identities stay in their split."""
     test_list: Location | None = None
     """Text file with the videos to hold out, one a line: file name, video id, sample key or origin. With it,
     nothing is drawn."""

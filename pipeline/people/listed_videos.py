@@ -74,8 +74,8 @@ class ListedVideos:
             return []
         text = (
             f"split.test_list: the sources have no video for {len(unknown)} of {len(self.entries)} entries: "
-            f"{such_as(unknown)}. These hold nobody out. Names are compared exactly; paths are relative to the "
-            "source's path."
+            f"{such_as(unknown)}. They do not change the split. Names are compared exactly; paths are relative to "
+            "the source's path."
         )
         return [text]
 

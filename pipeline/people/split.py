@@ -110,7 +110,7 @@ def _draw(groups: Groups, config: Split, past: Past) -> tuple[NDArray[np.bool_],
         *notes.too_large(groups, config, drawn & ~fits),
     ]
     if len(groups) and not chosen.any():
-        sentences.append(notes.nobody_drawn(groups, config, draws, fits, past))
+        sentences.append(notes.empty_by_draw(groups, config, draws, fits, past))
     return chosen, sentences
 
 
@@ -128,5 +128,5 @@ def _take_listed(
         *notes.list_against_past(groups, past, chosen),
     ]
     if len(groups) and not chosen.any():
-        sentences.append(notes.nobody_listed(listed))
+        sentences.append(notes.empty_by_list(listed))
     return chosen, sentences

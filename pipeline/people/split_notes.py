@@ -156,18 +156,18 @@ def list_against_past(groups: Groups, past: Past, chosen: Mask) -> Iterator[str]
         )
 
 
-def nobody_listed(listed: ListedVideos) -> str:
-    """Why a list holds nobody out."""
+def empty_by_list(listed: ListedVideos) -> str:
+    """Why the test split of a list is empty."""
     if not listed.entries:
-        return "Nobody is held out: split.test_list has no entries. Add some, or leave the key out."
+        return "The test split is empty: split.test_list has no entries. Add some, or leave the key out."
     return (
-        f"Nobody is held out: no video of the {counted(len(listed.entries), 'entry')} of split.test_list is "
+        f"The test split is empty: no video of the {counted(len(listed.entries), 'entry')} of split.test_list is "
         "accepted. Correct the list, or leave the key out."
     )
 
 
-def nobody_drawn(groups: Groups, config: Split, draws: NDArray[np.float64], fits: Mask, past: Past) -> str:
-    """Why the draw holds nobody out, and the value that changes it.
+def empty_by_draw(groups: Groups, config: Split, draws: NDArray[np.float64], fits: Mask, past: Past) -> str:
+    """Why the test split of a draw is empty, and the value that changes it.
 
     Args:
         groups: of the identities.
@@ -192,7 +192,7 @@ def nobody_drawn(groups: Groups, config: Split, draws: NDArray[np.float64], fits
         fraction, first = _least_fraction(np.where(candidates, draws, np.inf))
         count = counted(int(np.count_nonzero(groups.of(first))), "identity")
         remedy = f"split.test_fraction={fraction} holds out {count}: the group of {_described(groups, first)}"
-    return f"Nobody is held out: {cause}. {remedy}."
+    return f"The test split is empty: {cause}. {remedy}."
 
 
 def nothing_left(groups: Groups, config: Split, past: Past, listed: ListedVideos | None) -> str:

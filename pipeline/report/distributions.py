@@ -142,22 +142,6 @@ class HistogramCounter:
         return Histogram(self._edges, self._counts, (five[0], five[1], five[2], five[3], five[4]))
 
 
-def histogram(values: Values, *, step: float | None = None) -> Histogram | None:
-    """Bins of round width over all values; None when there are none.
-
-    Args:
-        values: (N,), finite.
-        step: width of a bin; chosen from the values when not given.
-    """
-    if len(values) == 0:
-        return None
-    extent = Extent()
-    extent.add(values)
-    counter = HistogramCounter(extent, step)
-    counter.add(values)
-    return counter.histogram()
-
-
 class PoseCounter:
     """Counts images in squares over a symmetrical map that holds all images up to 90 degrees."""
 
@@ -183,16 +167,6 @@ class PoseCounter:
         return PoseMap(
             self._yaw_edges, self._pitch_edges, self._counts, self._images - int(self._counts.sum())
         )
-
-
-def pose_map(yaw: Values, pitch: Values) -> PoseMap:
-    """The map of images that are all in memory: (N,) yaw and pitch in degrees."""
-    extents = Extent(), Extent()
-    extents[0].add(yaw)
-    extents[1].add(pitch)
-    counter = PoseCounter(*extents)
-    counter.add(yaw, pitch)
-    return counter.map()
 
 
 def _map_edges(extent: Extent) -> Values:

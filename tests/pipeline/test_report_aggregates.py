@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import report_factory as factory
+from histograms import histogram, pose_map
 
 from pipeline.report import outcomes, timings
-from pipeline.report.distributions import histogram, identities, pose_map
+from pipeline.report.distributions import identities
 from pipeline.report.gate_table import annotated_sizes, gate_table
 from pipeline.report.hashed import hashes
 from pipeline.report.image_counts import Worst, count_images

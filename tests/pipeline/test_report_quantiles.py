@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from histograms import histogram
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.report import quantiles
-from pipeline.report.distributions import Extent, HistogramCounter, histogram
+from pipeline.report.distributions import Extent, HistogramCounter
 from pipeline.report.quantiles import EXACT, Quantiles
 
 SHARES = (0, 0.05, 0.5, 0.95, 1)

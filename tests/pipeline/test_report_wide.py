@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from histograms import histogram
 from test_report_page import Elements, figures
 
 from pipeline.not_accepted import COLUMNS, write_not_accepted
 from pipeline.report import timings
 from pipeline.report.build import write_report
 from pipeline.report.content import Counts, count
-from pipeline.report.distributions import column, histogram
+from pipeline.report.distributions import column
 from pipeline.report.hashed import hashes
 from pipeline.report.image_counts import RANDOM_IDENTITIES, SEED
 from pipeline.report.video_counts import UNACCEPTED_ROWS, video_ids

@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.people.copies import copies
+from pipeline.people.copies import copies, original_in
 from pipeline.people.near_duplicates import Match
 
 
@@ -87,3 +87,9 @@ def test_the_order_of_identities_and_matches_changes_nothing(seed: int) -> None:
     for key, copy in first.items():
         assert copy.kept not in first  # type: ignore[attr-defined]
         assert key != copy.kept  # type: ignore[attr-defined]
+        assert original_in(copy.detail) == copy.kept  # type: ignore[attr-defined]
+
+
+def test_other_details_name_no_original() -> None:
+    assert original_in(None) is None
+    assert original_in("same content as clips/a.mp4") is None

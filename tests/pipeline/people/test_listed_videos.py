@@ -94,7 +94,7 @@ def test_entries_without_a_video_are_named_before_the_build() -> None:
     assert found.messages() == [
         (
             "split.test_list: the sources have no video for 5 of 6 entries: gone-0, gone-1, gone-2 and 2 more. "
-            "These hold nobody out. Names are compared exactly; paths are relative to the source's path."
+            "They do not change the split. Names are compared exactly; paths are relative to the source's path."
         )
     ]
     assert match_list(["talk"], VIDEOS).messages() == []

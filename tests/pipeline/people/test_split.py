@@ -168,7 +168,7 @@ def test_a_held_out_group_leaves_only_when_it_outgrows_the_limit_and_is_named(
 
 @PROPERTY
 @given(growing_worlds(), unlimited, configs)
-def test_with_an_earlier_dataset_nobody_moves_but_in_groups_of_both_splits(
+def test_with_an_earlier_dataset_no_identity_moves_but_in_groups_of_both_splits(
     worlds: tuple[list[Row], list[Row]], first: Split, second: Split
 ) -> None:
     before, after = worlds
@@ -220,7 +220,7 @@ def test_notes_are_few(
         assert len(found.notes) <= 6
         assert len(set(found.notes)) == len(found.notes)
         if after:
-            assert any(note.startswith("Nobody is held out") for note in found.notes) != found.test.any()
+            assert any(note.startswith("The test split is empty") for note in found.notes) != found.test.any()
             assert any(note.startswith("Everybody is held out") for note in found.notes) == found.test.all()
 
 
@@ -284,11 +284,11 @@ def test_no_identities_are_no_split_and_no_notes() -> None:
     assert (len(found.test), found.notes) == (0, [])
 
 
-def test_a_small_dataset_that_holds_nobody_out_says_why_and_the_value_that_does() -> None:
+def test_a_small_dataset_with_an_empty_test_split_says_why_and_the_value_that_does() -> None:
     rows = [Row(f"v{number}", number) for number in range(5)]
     (note,) = split(rows, Split()).notes
     assert note.startswith(
-        "Nobody is held out: of 5 identities in 5 groups, none is drawn with split.test_fraction=0.01. "
+        "The test split is empty: of 5 identities in 5 groups, none is drawn with split.test_fraction=0.01. "
         "split.test_fraction=0."
     )
     assert note.endswith("(1 video).")
@@ -312,7 +312,7 @@ def test_one_group_can_not_be_divided() -> None:
     rows = [Row("a", 1), Row("b", 1), Row("c", 2, "o"), Row("b", 2, None, 1)]
     (note,) = split(rows, Split()).notes
     assert note == (
-        "Nobody is held out: all videos share a person, a video or an origin, so nothing would be left to "
+        "The test split is empty: all videos share a person, a video or an origin, so nothing would be left to "
         "train on. Add videos of other people."
     )
     (note,) = split(rows, Split(test_fraction=1)).notes
@@ -333,7 +333,7 @@ def test_groups_that_do_not_fit_are_named_with_size_key_and_origins() -> None:
     found = split(only_large, Split(test_fraction=1, max_group_videos=2))
     assert found.notes[0].startswith("3 groups are drawn")
     assert found.notes[1] == (
-        "Nobody is held out: the groups are larger than split.max_group_videos=2. Raise the key, or pin "
+        "The test split is empty: the groups are larger than split.max_group_videos=2. Raise the key, or pin "
         "the held-out videos by split.test_list."
     )
 
@@ -411,11 +411,11 @@ def test_held_out_people_who_are_gone_and_a_dataset_of_others_are_named() -> Non
     )
 
 
-def test_an_earlier_dataset_that_held_nobody_out_says_why_there_is_no_test_split() -> None:
+def test_an_earlier_dataset_without_a_test_split_says_why_this_one_is_empty() -> None:
     known = earlier((Row("a", 1), False), (Row("b", 2), False))
     (note,) = split([Row("a", 1), Row("b", 2)], Split(test_fraction=1), earlier=known).notes
     assert note == (
-        "Nobody is held out: mfhq 1.0.0 trained on someone of every group. Pin the held-out videos by "
+        "The test split is empty: mfhq 1.0.0 trained on someone of every group. Pin the held-out videos by "
         "split.test_list, or leave split.from out."
     )
 
@@ -427,8 +427,8 @@ def test_entries_of_a_list_without_effect_are_named_with_why() -> None:
     assert held_out_keys(rows, found) == {"s/a.mp4_00"}
     assert found.notes == [
         (
-            "split.test_list: the sources have no video for 2 of 4 entries: x, y. These hold nobody out. Names "
-            "are compared exactly; paths are relative to the source's path."
+            "split.test_list: the sources have no video for 2 of 4 entries: x, y. They do not change the split. "
+            "Names are compared exactly; paths are relative to the source's path."
         ),
         "split.test_list: the videos of 1 of 4 entries are not accepted, so they are in no split: r (no_face).",
     ]
@@ -450,17 +450,17 @@ def test_videos_that_are_held_out_with_listed_ones_are_named() -> None:
 @pytest.mark.parametrize(
     ("entries", "note"),
     [
-        ({}, "Nobody is held out: split.test_list has no entries. Add some, or leave the key out."),
+        ({}, "The test split is empty: split.test_list has no entries. Add some, or leave the key out."),
         (
             {"r": ("r",)},
             (
-                "Nobody is held out: no video of the 1 entry of split.test_list is accepted. Correct the list, "
-                "or leave the key out."
+                "The test split is empty: no video of the 1 entry of split.test_list is accepted. Correct the "
+                "list, or leave the key out."
             ),
         ),
     ],
 )
-def test_a_list_that_holds_nobody_out_says_why(entries: dict[str, tuple[str, ...]], note: str) -> None:
+def test_a_list_with_an_empty_test_split_says_why(entries: dict[str, tuple[str, ...]], note: str) -> None:
     found = split([Row("a", 1), Row("b", 2)], Split(test_fraction=1), listed=ListedVideos(entries))
     assert not found.test.any()
     assert found.notes[-1] == note
@@ -509,3 +509,13 @@ def test_what_is_left_out_ties_groups_and_is_not_counted() -> None:
         "split.test_list: the videos of 1 entry are left out, because other videos show the same person; these "
         "are held out in their place: a (duplicate_video)."
     )
+
+
+def test_a_copy_that_the_earlier_dataset_left_out_keeps_its_persons_side() -> None:
+    kept = table([Row("a", 1), Row("b", 2)]).append_column("test", pa.array([True, False]))
+    copies = table([Row("c", 1), Row("d", 2)]).append_column("test", pa.array([True, False]))
+    copies = copies.set_column(0, "key", pa.nulls(2, pa.string()))
+    earlier = EarlierSplit("mfhq 1.0.0", pa.concat_tables([kept, copies]))
+    after = [Row("c", 1), Row("d", 2)]
+    assert held_out_keys(after, split(after, Split(test_fraction=0.0), earlier=earlier)) == {"c_00"}
+    assert held_out_keys(after, split(after, Split(test_fraction=1.0), earlier=earlier)) == {"c_00"}
