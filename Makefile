@@ -2,10 +2,12 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+GPU_CHECK_ARGS ?=
+GPU_PYTHON ?= 3.12
 DEMO ?= demo
 BIN := .venv/bin
 
-.PHONY: help setup demo demo-steps clean-demo test test-slow lint format lock bench-loader clean
+.PHONY: help setup demo demo-steps clean-demo test test-slow lint format lock bench-loader gpu-check gpu-wheels clean
 
 help:
 	@echo "make demo    make clips, build a dataset from them, train on it for a minute"
@@ -14,6 +16,8 @@ help:
 	@echo "make test-slow   run those that take longer: builds and trainings that are killed, and the like"
 	@echo "make setup   set up .venv with the locked dependencies"
 	@echo "make bench-loader   the stream beside other loaders (BENCH_ARGS='--root MFHQ')"
+	@echo "make gpu-check    everything that needs a GPU, in under 9 minutes (GPU_CHECK_ARGS='--device cpu --tiny' without one)"
+	@echo "make gpu-wheels   download the wheels that gpu-check needs on a machine without a network (docs/gpu-check.md)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make lock    resolve the dependencies of pyproject.toml anew"
 
@@ -39,7 +43,7 @@ demo-steps:
 	$(BIN)/python pipeline/build_mfhq.py workflows/curate_demo.yaml source.path=$(DEMO)/clips output=$(DEMO)/mfhq
 	$(BIN)/omniid train workflows/train_mtd_tiny.yaml data.root=$(DEMO)/mfhq output=$(DEMO)/run
 	$(BIN)/omniid train workflows/train_flow_tiny.yaml data.root=$(DEMO)/mfhq output=$(DEMO)/flow steps=20 \
-		flow.encoder=$(DEMO)/run/encoder model.clip=encoder
+		representation.weights=$(DEMO)/run/encoder
 
 clean-demo:
 	rm -rf $(DEMO)
@@ -60,10 +64,19 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Parts of the lock, for nodes that curate or train: x86-64 Linux alone, in the versions of the whole.
+IMAGE_LOCK := pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --no-header --constraints requirements.lock
+
 # Hashes but no addresses: every site uses its own index.
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-annotate --no-header --extra pipeline --extra training --extra embedded --extra dev pyproject.toml --output-file requirements.lock
+		--no-annotate --no-header --extra pipeline --extra training --extra tracking --extra embedded --extra dev \
+		pyproject.toml --output-file requirements.lock
+	$(BIN)/uv $(IMAGE_LOCK) --extra pipeline --extra embedded pyproject.toml --output-file workflows/curate/requirements.lock
+	$(BIN)/uv $(IMAGE_LOCK) --extra pipeline --extra embedded --overrides workflows/curate/gpu-overrides.in \
+		pyproject.toml workflows/curate/gpu-requirements.in --output-file workflows/curate/requirements-gpu.lock
+	$(BIN)/uv $(IMAGE_LOCK) --extra training --extra faces pyproject.toml --output-file workflows/train/requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --extra training --overrides benchmarks/loader-overrides.in \
 		pyproject.toml benchmarks/loader-requirements.in --output-file benchmarks/loader-requirements.lock
@@ -76,6 +89,12 @@ lock:
 
 bench-loader: .venv-loader/.installed
 	PYTHONPATH=. .venv-loader/bin/python benchmarks/loader.py $(BENCH_ARGS)
+
+gpu-check: setup
+	$(BIN)/python benchmarks/gpu_check.py $(GPU_CHECK_ARGS)
+
+gpu-wheels: setup
+	PIP=$(BIN)/pip scripts/gpu_wheels dist/gpu-wheels $(GPU_PYTHON)
 
 clean:
 	rm -rf .venv .venv-loader $(DEMO)

@@ -347,7 +347,7 @@ def main() -> int:
     # The reference above uses nothing of this project; the pipeline is imported where it runs.
     import whole_build
     from curation import Curation, cpu_seconds
-    from kernels import KernelTimes, decoding_s
+    from kernel_times import KernelTimes, decoding_s
     from truth import figures, measure
 
     parser = argparse.ArgumentParser(

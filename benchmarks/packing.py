@@ -2,7 +2,7 @@
 
     python benchmarks/packing.py CLIPS [--identities 2000] [--repeats 5] [--folder DIR]
 
-A few clips are curated once; their results are then staged as if many videos had given them. Four measurements are
+A few clips are curated once; their results are then staged as if many videos had given them. The measurements are
 interleaved, on the same bytes:
 
 | row | what |
@@ -11,23 +11,28 @@ interleaved, on the same bytes:
 | pack | `pipeline.pack`: read the staged files, check, link, write shards, tables and dataset.json |
 | decode | every JPEG and every mask decoded from memory as `verify` decodes them, a thread for each CPU |
 | verify | `shards.verify`: read the dataset back, check and decode everything |
+| pack+ | pack by a process for each CPU, which stay for all repeats, as those of a cluster do |
+| verify+ | verify by the same processes |
 
-The last lines are the medians of pack / disk and verify / decode.
+The last lines are the medians of pack / disk, verify / decode, and of each by processes. A process takes seconds
+to start, which the first repeat shows and the medians do not.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -37,6 +42,7 @@ from rich.console import Console
 
 from faces.profiles import required_files
 from faces.registry import Weights, load_weights
+from pipeline.cluster.workers import Processes, Workers
 from pipeline.config import Config
 from pipeline.pack import pack
 from pipeline.plan import BuildPlan
@@ -44,11 +50,13 @@ from pipeline.progress import Reporter
 from pipeline.sources.manifest import Manifest, Video
 from pipeline.stages.finalize import FinalizedVideo, sample_key
 from pipeline.staging import Staging
+from pipeline.thresholds import with_thresholds
 from shards.canonical import sha256_hex
 from shards.layout import DATASET_JSON
 from shards.metadata import DatasetMetadata
 from shards.reader import Dataset
 from shards.verify import verify
+from storage.ahead import map_ahead
 
 ENOUGH_CLIPS = 8
 """So many different ones are copied."""
@@ -75,8 +83,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         output = Path(folder) / "mfhq"
         curation = Curation(options.clips, f"output={output}", "faces.min_crop_px=220", "people.keep=all")
-        config = curation.config
-        weights = load_weights(required_files(config.models.names, None), None)
+        weights = load_weights(required_files(curation.config.models.names, None), None)
+        config = with_thresholds(curation.config, weights)
         plan = staged_copies(
             curated(curation, options.clips), options.identities, Staging.of(output, "0" * 64)
         )
@@ -94,12 +102,16 @@ def main() -> int:
             "pack": lambda: packed_anew(config, weights, plan),
             "decode": lambda: decoded(jpegs, masks),
             "verify": lambda: verify(output),
+            "pack+": lambda: packed_anew(config, weights, plan, workers),
+            "verify+": lambda: verify(output, run=workers.run),
         }
-        seconds = interleaved(rows, options.repeats)
+        with StayingProcesses() as workers:
+            seconds = interleaved(rows, options.repeats)
     for name, row in seconds.items():
         median = statistics.median(row)
         print(f"{name:<7} {median:7.2f} s  {size / 1e6 / median:8,.0f} MB/s")
-    for name, of in (("pack", "disk"), ("verify", "decode")):
+    compared = (("pack", "disk"), ("verify", "decode"), ("pack+", "disk"), ("verify+", "decode"))
+    for name, of in (*compared, ("pack+", "pack"), ("verify+", "verify")):
         ratio = statistics.median(other / own for own, other in zip(seconds[name], seconds[of], strict=True))
         print(f"{name} runs at {ratio:.2f} of {of}")
     return 0
@@ -156,10 +168,31 @@ def _as_of(video: Video, result: FinalizedVideo, random: np.random.Generator) ->
     return replace(result, outcome=outcome.model_copy(update={"tracks": tracks}), samples=samples)
 
 
-def packed_anew(config: Config, weights: Weights, plan: BuildPlan) -> DatasetMetadata:
+class StayingProcesses(Processes):
+    """Processes that stay until the end of the `with` block, so that imports are not measured again and again."""
+
+    def __enter__(self) -> StayingProcesses:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(self._count, context)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def run(
+        self, function: Callable[[Any], Any], items: Iterable[Any], check: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[int, Any]]:
+        """As `Workers.run`."""
+        del check
+        yield from enumerate(map_ahead(function, items, self._pool, 2 * self._count))
+
+
+def packed_anew(
+    config: Config, weights: Weights, plan: BuildPlan, workers: Workers | None = None
+) -> DatasetMetadata:
     """Pack, whether the dataset is there or not."""
     (config.output / DATASET_JSON).unlink(missing_ok=True)
-    return pack(config, weights, plan, Reporter(Console(quiet=True))).metadata
+    return pack(config, weights, plan, Reporter(Console(quiet=True)), workers=workers).metadata
 
 
 def members(root: Path) -> tuple[list[bytes], list[bytes]]:

@@ -2,7 +2,7 @@
 
     python benchmarks/planning.py [--rows 60000 600000] [--folder DIR]
 
-Makes two sources of each size in a temporary directory, of sparse files, and plans each in a process of its own:
+Makes two sources of each size in a temporary directory, of sparse files, and plans each in its own process:
 
 | row | what |
 |---|---|

@@ -43,7 +43,7 @@ from settings.loading import load_workflow
 ROOT = Path(__file__).parents[1]
 SETTINGS = ("faces.min_crop_px=220", "people.keep=all")
 ALONE = 8
-"""One of so many videos is curated alone."""
+"""One of this number of videos is also curated by itself."""
 SAMPLE_S = 0.25
 LARGEST_BYTES = 2_500_000
 WARM_UP = 0.1
@@ -285,9 +285,8 @@ def _kind(process: int) -> str | None:
         title = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    for part, kind in (("Curate", "analysers"), ("Analyse", "analysers"), ("Choose", "scorers")):
-        if title.startswith("ray::") and part in title:
-            return kind
+    if title.startswith("ray::") and "Curate" in title:
+        return "analysers"
     ours = "\0-c\0" in title  # a decoder
     return "Ray" if title.startswith("ray::") or ("/ray/" in title and not ours) else None
 

@@ -23,6 +23,9 @@ ARCFACE_112 = np.array(
 )
 """Keypoints of ArcFace's and SFace's 112 x 112 training faces. Source: insightface, `utils/face_align.py`."""
 
+LANDMARKS = (468, 473, 1, 61, 291)
+"""Those of the 478 landmarks that are the five keypoints: pupils, tip of the nose, corners of the mouth."""
+
 FFHQ_512 = np.array(
     [
         [192.98138, 239.94708],

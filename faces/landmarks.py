@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,6 +145,19 @@ def _unreporting_options(model: bytes) -> Any:
 
 
 def _release(landmarker: Any) -> None:
+    """Close the library's object in a thread of its own, because this runs wherever Python collects garbage.
+
+    Closing waits for a thread pool. A collection can start inside of a pool's code, while this thread holds the
+    lock that all pools share, and closing here would wait for ever. At exit there are neither collections nor
+    threads.
+    """
+    if threading.main_thread().is_alive():
+        threading.Thread(target=_close, args=(landmarker,), name="close a landmarker").start()
+    else:
+        _close(landmarker)
+
+
+def _close(landmarker: Any) -> None:
     try:
         landmarker.close()
     except RuntimeError:

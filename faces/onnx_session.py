@@ -55,8 +55,10 @@ def open_session(network: Path | bytes, device: str = "cpu") -> Any:
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise RuntimeError(
                 "device 'cuda' needs onnxruntime's CUDA provider, which is not installed: "
-                "replace the package onnxruntime by onnxruntime-gpu, or set the device to 'cpu'"
+                "replace the package onnxruntime by onnxruntime-gpu[cuda,cudnn], or set the device to 'cpu'"
             )
+        # CUDA's libraries of torch's wheels, which the system's loader does not find.
+        onnxruntime.preload_dlls()
         providers = [
             # The heuristic search picks the same kernels in every process; the exhaustive default may not.
             # TF32 keeps 10 bits of each factor: another embedding than a CPU's in the third digit.

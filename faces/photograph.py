@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from enum import Enum, auto
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,8 +47,34 @@ _UPRIGHT = {
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
+class Fault(Enum):
+    """What kind of error a photograph has."""
+
+    INACCESSIBLE = auto()
+    """The file is missing, a directory, or cannot be read."""
+    EMPTY = auto()
+    NOT_A_PHOTOGRAPH = auto()
+    TOO_LARGE = auto()
+    DAMAGED = auto()
+
+
 class PhotographError(ValueError):
-    """A file cannot be used as a photograph; the message names the file, the error and the remedy."""
+    """A file cannot be used as a photograph; the message names the file, the error and the remedy.
+
+    Args:
+        name: of the file.
+        fault: the kind of error.
+        text: the message without the name.
+
+    Attributes:
+        fault: the kind of error.
+        text: the message without the name.
+    """
+
+    def __init__(self, name: Path | str, fault: Fault, text: str) -> None:
+        super().__init__(f"{name} {text}")
+        self.fault = fault
+        self.text = text
 
 
 def read_photograph(path: Path) -> Image:
@@ -64,43 +91,60 @@ def read_photograph(path: Path) -> Image:
     """
     try:
         if path.is_dir():
-            raise PhotographError(f"{path} is a directory. Name the photographs in it")
+            raise PhotographError(path, Fault.INACCESSIBLE, "is a directory. Name the photographs in it")
         if not path.is_file():
-            raise PhotographError(f"{path} does not exist. Check the name")
-        with path.open("rb") as stream, warnings.catch_warnings():
-            # Pillow warns of large pictures, which are checked here, and of invalid metadata, which is harmless.
-            warnings.simplefilter("ignore")
-            with _header(path, stream) as picture:
-                return _pixels(path, picture)
+            raise PhotographError(path, Fault.INACCESSIBLE, "does not exist. Check the name")
+        with path.open("rb") as stream:
+            return decode_photograph(stream, path)
     except OSError as error:
-        raise PhotographError(f"{path} cannot be read: {error.strerror or error}") from error
+        text = f"cannot be read: {error.strerror or error}"
+        raise PhotographError(path, Fault.INACCESSIBLE, text) from error
 
 
-def _header(path: Path, stream: BinaryIO) -> Pillow.Image:
+def decode_photograph(stream: BinaryIO, name: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
+    """As `read_photograph`, of an open file.
+
+    Args:
+        stream: the file, at its start.
+        name: of the file, for messages.
+        max_pixels: most pixels that are decoded.
+
+    Raises:
+        PhotographError: no photograph, damaged, or larger than `max_pixels` or `MAX_SIDE`.
+        OSError: the file cannot be read.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns of large pictures, which are checked here, and of invalid metadata, which is harmless.
+        warnings.simplefilter("ignore")
+        with _header(name, stream, max_pixels) as picture:
+            return _pixels(name, picture)
+
+
+def _header(name: Path | str, stream: BinaryIO, max_pixels: int) -> Pillow.Image:
     """The picture, not yet decoded, when its size is within the limits."""
     Pillow.init()
     try:
         picture = Pillow.open(stream, formats=FORMATS)
     except Pillow.DecompressionBombError as error:
-        raise _too_large(path, "has more than 178 megapixels") from error
+        raise _too_large(name, "has more than 178 megapixels", max_pixels) from error
     except UnidentifiedImageError as error:
-        raise PhotographError(f"{path} {_what_it_is(stream)}") from error
+        raise PhotographError(name, *_what_it_is(stream)) from error
     except _DAMAGE as error:
-        raise _undecodable(path, error) from error
+        raise _undecodable(name, error) from error
     width, height = picture.size
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise _too_large(path, f"has {width} x {height} pixels")
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise _too_large(name, f"has {width} x {height} pixels", max_pixels)
     return picture
 
 
-def _pixels(path: Path, picture: Pillow.Image) -> Image:
+def _pixels(name: Path | str, picture: Pillow.Image) -> Image:
     try:
         picture.load()
         if picture.mode in {"I", "F"}:
             raise ValueError("it has 32 bits a channel")
         return np.array(_in_srgb(_eight_bits(_upright(picture))))
     except _DAMAGE as error:
-        raise _undecodable(path, error) from error
+        raise _undecodable(name, error) from error
 
 
 def _upright(picture: Pillow.Image) -> Pillow.Image:
@@ -147,25 +191,33 @@ def _converted(picture: Pillow.Image, profile: bytes) -> Pillow.Image:
     return converted
 
 
-def _what_it_is(stream: BinaryIO) -> str:
+def _what_it_is(stream: BinaryIO) -> tuple[Fault, str]:
     stream.seek(0)
     head = stream.read(12)
     if not head:
-        return "is empty; copy it anew"
+        return Fault.EMPTY, "is empty; copy it anew"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        return "is a HEIC photograph, which cannot be read here; export it as JPEG"
-    return "is no JPEG, PNG, WebP, AVIF, TIFF or BMP, or its beginning is damaged; save it as one of these"
+        text = "is a HEIC photograph, which cannot be read here; export it as JPEG"
+    else:
+        text = (
+            "is no JPEG, PNG, WebP, AVIF, TIFF or BMP, or its beginning is damaged; save it as one of these"
+        )
+    return Fault.NOT_A_PHOTOGRAPH, text
 
 
-def _undecodable(path: Path, error: Exception) -> PhotographError:
+def _undecodable(name: Path | str, error: Exception) -> PhotographError:
     return PhotographError(
-        f"{path} cannot be decoded ({error}): it is damaged, cut short or of a rare kind; open it in a viewer "
-        "and save it as JPEG or PNG"
+        name,
+        Fault.DAMAGED,
+        f"cannot be decoded ({error}): it is damaged, cut short or of a rare kind; open it in a viewer and save "
+        "it as JPEG or PNG",
     )
 
 
-def _too_large(path: Path, size: str) -> PhotographError:
+def _too_large(name: Path | str, size: str, max_pixels: int) -> PhotographError:
     return PhotographError(
-        f"{path} {size}; a photograph may have {MAX_PIXELS // 1_000_000} megapixels and sides of {MAX_SIDE} "
-        "pixels: save it in a smaller size"
+        name,
+        Fault.TOO_LARGE,
+        f"{size}; a photograph may have {max_pixels / 1_000_000:g} megapixels and sides of {MAX_SIDE} pixels: "
+        "save it in a smaller size",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from faces.align import align_112
+from faces.align import LANDMARKS, align_112
 from faces.crop import CROP_SCALE, CROP_SIDE, Square, cut, shows_whole_face, square_for
 from faces.landmarks import FaceLandmarker
 from faces.mask import face_mask
@@ -56,6 +56,8 @@ class Portrait:
     """(512, 512, 3) RGB: the square, as a dataset stores it, but without JPEG compression."""
     mask: NDArray[np.uint8]
     """(512, 512): 255 on the face, 0 elsewhere."""
+    crop_scale: float
+    """Side of `square` as a multiple of the landmarks' longer side, as it was asked for."""
     whole: bool
     """Whether all of the face's outline is in the photograph and in the square."""
     embedding: Floats | None = None
@@ -65,6 +67,16 @@ class Portrait:
     def box(self) -> Floats:
         """(4,) x0, y0, x1, y1 of the face, in pixels of the photograph."""
         return self.detection.box
+
+    @property
+    def keypoints(self) -> Floats:
+        """(5, 2) x and y of the keypoints of `faces.align` as parts of the side of `image`, 0 at its edge.
+
+        From the landmarks, as the trainer takes them from a dataset; the detector's keypoints are less exact.
+        """
+        return ((self.square.to_crop(self.landmarks.points)[list(LANDMARKS)] + 0.5) / CROP_SIDE).astype(
+            np.float32
+        )
 
     @property
     def face_px(self) -> float:
@@ -127,6 +139,7 @@ def _portrait(
         square=square,
         image=cut(image, square),
         mask=face_mask(square.to_crop(landmarks.points), CROP_SIDE),
+        crop_scale=crop_scale,
         whole=shows_whole_face(landmarks.points, square, width, height),
         embedding=embedder.embed([align_112(image, detection.keypoints)])[0] if embedder else None,
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -9,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from pipeline.errors import BuildError
-from pipeline.progress import Reporter
+from pipeline.monitor.job import submission_id
+from pipeline.progress import LogFormat, Reporter
 from pipeline.user_errors import user_errors
 
 if TYPE_CHECKING:
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from pipeline.summary import Build
 
 STOPPED = "stopped; the same command continues"
+SUBMIT = "workflows/curate/submit.sh"
+"""Submits a build as a job."""
 
 Workflow = Annotated[Path, typer.Argument(help="YAML file, such as workflows/curate_embedded.yaml")]
 Overrides = Annotated[
@@ -47,6 +54,14 @@ def build_command(run: RunBuild) -> Callable[..., None]:
         workflow: Workflow,
         overrides: Overrides = None,
         *,
+        dry_run: Annotated[
+            bool,
+            typer.Option(
+                "--dry-run",
+                help="Check the sources, the networks, the output and every node of the cluster, print how many "
+                "analysers each node holds, and write nothing.",
+            ),
+        ] = False,
         replace: Annotated[
             bool,
             typer.Option(
@@ -79,6 +94,10 @@ def build_command(run: RunBuild) -> Callable[..., None]:
             ),
         ] = False,
         redo: Annotated[bool, typer.Option("--redo", help="Curate those videos again.")] = False,
+        log_format: Annotated[
+            LogFormat,
+            typer.Option(help="Of progress and messages: text, or JSON with one object a line."),
+        ] = LogFormat.TEXT,
     ) -> None:
         """Build a dataset from face videos or the clips of face datasets.
 
@@ -103,10 +122,12 @@ def build_command(run: RunBuild) -> Callable[..., None]:
         What failed for a passing cause: the same with --retry-reason timeout. The list of all failed and rejected
         videos is OUTPUT/report/not_accepted.tsv; --retry takes it, or a part of it.
 
+        Before days of work: the same with --dry-run, on the cluster that is to run it.
+
         Runs on the Ray cluster that RAY_ADDRESS or `ray job submit` names; otherwise starts Ray on this machine.
 
-        Progress and messages go to standard error, the summary to standard output. Ctrl-C keeps all finished
-        videos.
+        Progress and messages go to standard error, the summary to standard output. mfhq status OUTPUT tells how
+        far the build is, also from another machine. Ctrl-C keeps all finished videos.
 
         Exit code 0: the dataset is complete and verified. A warning is printed when no video gives an identity.
 
@@ -119,16 +140,36 @@ def build_command(run: RunBuild) -> Callable[..., None]:
         from settings.loading import load_workflow
         from storage.path import path_of
 
-        with user_errors(STOPPED):
+        reporter = Reporter(log_format=log_format, command=_command())
+        with user_errors(STOPPED, reporter.ending):
             staged = _choice(keep_staged=keep_staged, redo=redo)
             config = load_workflow(workflow, overrides or [], Config)
             again = Retry(retry_failed, tuple(retry_reason or ()), path_of(retry) if retry else None)
-            made = run(config, Reporter(), replace=replace, retry=again, staged=staged)
+            if dry_run:
+                from pipeline.dry_run import dry_run as check
+
+                for line in check(config, reporter, replace=replace, retry=again, staged=staged).lines():
+                    typer.echo(line)
+                return
+            made = run(config, reporter, replace=replace, retry=again, staged=staged)
+            counts = made.metadata.counts.model_dump(mode="json")
+            reporter.event("finished", "the dataset is complete and verified", **counts)
             typer.echo(summary(config.output, made))
             if text := warning(made.metadata):
-                typer.echo(text, err=True)
+                reporter.message(text, "warning", logging.WARNING)
 
     return build
+
+
+def _command() -> str:
+    """The command that does the same again, as a shell takes it."""
+    program, *arguments = sys.argv
+    name = Path(program).name
+    if submission_id() and name.endswith(".py"):
+        return shlex.join([SUBMIT, *arguments])
+    words = ["python", program] if name.endswith(".py") else [name]
+    cluster = f"RAY_ADDRESS={shlex.quote(address)} " if (address := os.environ.get("RAY_ADDRESS")) else ""
+    return cluster + shlex.join([*words, *arguments])
 
 
 def _choice(*, keep_staged: bool, redo: bool) -> Choice | None:

@@ -8,27 +8,32 @@ the same command continues it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import typer
 
 from faces.profiles import check_roles
 from faces.registry import Weights, WeightsUnavailable
-from pipeline import cluster
-from pipeline.actors import Analyse, Choose, Curate
 from pipeline.build_command import build_command
+from pipeline.cluster import session as cluster
+from pipeline.cluster.actors import Curate, Row
+from pipeline.cluster.passes import Passes
+from pipeline.cluster.sizing import Pools, memory_bytes
+from pipeline.cluster.workers import Workers
 from pipeline.config import Config
 from pipeline.devices import check_device
 from pipeline.errors import BuildError
 from pipeline.lock import output_lock
 from pipeline.model_files import load_models
+from pipeline.monitor.monitor import BuildFacts
+from pipeline.monitor.writer import read_state, writing
 from pipeline.ownership import confirm
 from pipeline.pack import check_nothing_erased, pack
 from pipeline.people import findings
-from pipeline.plan import BuildPlan, plan_build, unstaged
-from pipeline.progress import Reporter
+from pipeline.plan import BuildPlan, plan_build
+from pipeline.progress import Reporter, counted
 from pipeline.report.build import FOLDER as REPORT
 from pipeline.report.build import write_report
 from pipeline.report.rates import write_rates
@@ -38,7 +43,6 @@ from pipeline.summary import Build
 from pipeline.thresholds import with_thresholds
 from shards.layout import DATASET_JSON
 from shards.metadata import DatasetMetadata
-from shards.schema import Status
 from shards.verify import verify
 from storage.errors import StorageError
 from storage.path import AnyPath
@@ -75,7 +79,12 @@ def run(
             check_nothing_erased(config.output)
         # The work: the source's videos, less those that an earlier run has finished.
         plan = plan_build(config, weights, replace=replace, retry=retry, staged=staged)
-        return _run(config, weights, plan, reporter, check_lock)
+        facts = BuildFacts(config.name, plan.staging.folder.name, reporter.command)
+        before = None if retry else read_state(config.output)
+        reporter.monitor.begin_build(facts, len(plan.manifest.videos), plan.finished, before)
+        # What `mfhq status` shows.
+        with writing(reporter.monitor, config.output, check_lock):
+            return _run(config, weights, plan, reporter, check_lock)
 
 
 def _run(
@@ -85,28 +94,36 @@ def _run(
     for message in (*plan.messages, *plan.manifest.messages()):
         reporter.message(message)
 
-    # One outcome for each video, in the staging area.
-    if plan.todo:
-        check_nothing_erased(config.output)
-        reporter.message("Starting Ray, and loading the networks in every process, takes some seconds")
-        try:
-            curate(config, weights, plan, reporter, check_lock)
-        except KeyboardInterrupt:
-            done = len(plan.staging.finished(plan.manifest.videos))
-            reporter.message(f"{done} of {len(plan.manifest.videos)} videos are finished")
-            raise
+    with ExitStack() as held:
+        # One outcome for each video, in the staging area.
+        if plan.todo:
+            check_nothing_erased(config.output)
+            begin = f"Joining the Ray cluster at {cluster.address()}" if cluster.joined() else "Starting Ray"
+            reporter.message(f"{begin}, and loading the networks in every process, takes some seconds")
+            try:
+                with reporter.operator("start", None, ""):
+                    held.enter_context(cluster.session())
+                held.callback(reporter.monitor.publish)
+                curate(config, weights, plan, reporter, check_lock)
+            except KeyboardInterrupt:
+                done = len(plan.staging.finished(plan.manifest.videos))
+                reporter.monitor.finished(done)
+                reporter.message(f"{done} of {len(plan.manifest.videos)} videos are finished")
+                raise
 
-    # All outcomes together decide on persons and splits; then the shards, in canonical order.
-    packed = pack(config, weights, plan, reporter, check_lock)
-    confirm(config.output)
+        # All outcomes together decide on persons and splits; then the shards, by tasks in any order.
+        workers = held.enter_context(cluster.workers(config, len(plan.manifest.videos), reporter))
+        packed = pack(config, weights, plan, reporter, check_lock=check_lock, workers=workers)
+        confirm(config.output)
 
-    # The build is complete only after a reader has checked every byte.
-    check(config.output, packed.metadata, reporter)
+        # The build is complete only after a reader has checked every byte.
+        check(config.output, packed.metadata, reporter, workers)
 
     missing = plan.manifest.without_file
     findings.write_findings(config.output / REPORT / findings.FILE, packed.findings)
-    report = write_report(config.output, plan.seconds(), missing)
-    write_rates(config, plan)
+    with reporter.bar("report", len(plan.manifest.videos), "videos") as advance:
+        report = write_report(config.output, counted(plan.seconds(), advance), missing)
+        write_rates(config, plan)
     finish_retry(plan.staging)
     return Build(packed.metadata, report, sum(map(len, missing.values())))
 
@@ -139,7 +156,7 @@ def load_build_weights(config: Config) -> Weights:
 def curate(
     config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, check_lock: Callable[[], None]
 ) -> None:
-    """Curate the unfinished videos on the cluster, largest first.
+    """Curate the unfinished videos on the cluster that is joined, largest first.
 
     Args:
         config: of the build.
@@ -149,82 +166,59 @@ def curate(
         check_lock: raises BuildError once another build has the output.
 
     Raises:
-        BuildError: the cluster cannot run the build, or a step failed that is no single video's fault.
+        BuildError: the cluster cannot run the build, too many nodes fail, or videos stay unfinished.
     """
-    with cluster.session():
-        _curate(config, weights, plan, reporter, check_lock)
-    if lost := unstaged(plan):
-        raise BuildError(
-            f"{len(lost)} videos, such as {lost[0].video_id}, were curated, but {config.output} does not contain "
-            "their results. Check that output is the same directory on every node, then run the same command "
-            "again."
-        )
+    if address := cluster.dashboard():
+        reporter.message(f"Ray's dashboard: {address}")
+    passes = Passes(config, plan, reporter, check_lock)
+    passes.run(lambda left, pools: _outcomes(config, weights, left, pools, passes.build))
 
 
-def _curate(
-    config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, check_lock: Callable[[], None]
-) -> None:
+def _outcomes(config: Config, weights: Weights, plan: BuildPlan, pools: Pools, build: str) -> Iterator[Row]:
+    """One pass over the unfinished videos of a plan: the results of `Curate`."""
     import ray.data  # after cluster.session() began, which sets how Ray starts
     from ray.data import ActorPoolStrategy
 
     run = config.run
-    at_first, most = cluster.analysers(run, len(plan.files))
-    steps = (config, weights, plan.staging)
-
-    # A block is one file (a few, in a very large source), so that a lost worker costs little.
+    # A block is a few files: many, and Ray's own work would cost more than theirs.
+    shares = plan.shares(run.analysers or pools.at_first)
     files = ray.data.from_items(
-        [{"videos": [video.model_dump_json() for video in videos]} for videos in plan.interleaved()],
-        override_num_blocks=plan.blocks,
+        [{"files": [[video.model_dump_json() for video in file] for file in share]} for share in shares],
+        override_num_blocks=len(shares),
     )
     outcomes = files.flat_map(
-        # Decode, detect, track, measure, pick candidates by pose; without scorers, also score and choose eight.
-        Analyse if run.scorers else Curate,
-        fn_constructor_args=steps,
-        compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first),
+        # Decode, detect, track, measure, pick candidates by pose, score, choose eight images.
+        Curate,
+        fn_constructor_args=(config, weights, plan.staging, build),
+        # As many as have room now; Ray Data adds more on nodes that join. One block each, so none queues.
+        compute=ActorPoolStrategy(
+            min_size=1, max_size=pools.most, initial_size=pools.at_first, max_tasks_in_flight_per_actor=1
+        ),
         num_cpus=run.analyser_cpus,
         num_gpus=run.analyser_gpus,
-        memory=cluster.analyser_memory(run),
+        memory=memory_bytes(run),
         **cluster.RESTARTS,
     )
-    if run.scorers:
-        outcomes = outcomes.map(
-            Choose,
-            fn_constructor_args=steps,
-            compute=ActorPoolStrategy(size=run.scorers),
-            num_cpus=run.scorer_cpus,
-            num_gpus=run.scorer_gpus,
-            memory=cluster.SCORER_MEMORY,
-            **cluster.RESTARTS,
-        )
-    with reporter.bar("curate", len(plan.todo)) as advance:
-        counts: Counter[str] = Counter()
-        unenforced = {""}
-        for outcome in outcomes.iter_rows():
-            check_lock()
-            if outcome["fault"]:
-                raise BuildError(outcome["fault"])
-            if outcome["unenforced"] not in unenforced:
-                unenforced.add(outcome["unenforced"])
-                reporter.message(
-                    f"The decoder's sandbox is incomplete on a node: {outcome['unenforced']}. "
-                    "run.sandbox=required makes this an error"
-                )
-            if outcome["message"]:
-                reporter.message(outcome["message"])
-            counts[outcome["status"]] += 1
-            advance(counts.total(), "  ".join(f"{counts[status]} {status.value}" for status in Status))
+    for row in outcomes.iter_rows():
+        yield from row["results"]
 
 
-def check(output: AnyPath, metadata: DatasetMetadata, reporter: Reporter) -> None:
+def check(output: AnyPath, metadata: DatasetMetadata, reporter: Reporter, workers: Workers) -> None:
     """Read the whole dataset back.
+
+    Args:
+        output: contains the dataset.
+        metadata: of the dataset.
+        reporter: shows progress.
+        workers: read the shards.
 
     Raises:
         BuildError: the dataset is not sound.
     """
     identities = sum(metadata.counts.identities.values())
     try:
-        with reporter.bar("verify", identities) as advance:
-            findings = verify(output, lambda done: advance(done, ""))
+        with reporter.bar("verify", identities, "identities") as advance:
+            findings = verify(output, lambda done: advance(done, ""), None if workers.alone else workers.run)
     except OSError as error:
         raise BuildError(
             f"cannot read the dataset back: {error}. The same command again continues"

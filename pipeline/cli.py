@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.build_command import Overrides, Workflow, build_command
+from pipeline.photos.command import photos
 from pipeline.progress import Advance, Reporter
 from pipeline.user_errors import user_errors
 from settings.version import add_version
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.retry import Retry
     from pipeline.reuse import Choice
     from pipeline.summary import Build
+    from shards.verify import RunTasks
     from storage.path import AnyPath
 
 app = typer.Typer(
@@ -47,6 +49,7 @@ def _run_build(
 
 
 app.command("build")(build_command(_run_build))
+app.command("photos")(photos)
 
 
 @app.command()
@@ -105,7 +108,7 @@ def verify(root: Root) -> None:
         path = path_of(root)
         _check_is_dataset(path)
         with Reporter().bar("verify", _identities(path)) as advance:
-            findings = verifier.verify(path, lambda done: advance(done, ""))
+            findings = verifier.verify(path, lambda done: advance(done, ""), _processes(path))
     _exit_if_any(root, [str(finding) for finding in findings])
     typer.echo(f"{root}: valid, no errors")
 
@@ -128,6 +131,31 @@ def report(root: Root) -> None:
         _check_is_dataset(path)
         typer.echo(write_report(path))
         _exit_if_any(root, damage(path))
+
+
+@app.command()
+def status(
+    output: Annotated[str, typer.Argument(help="Output of a build, finished or not: a directory or a URL")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Print it again until the build ends")] = False,
+) -> None:
+    """Show how far a build is: progress, time left, counts and reasons, stages, nodes and their faults.
+
+    Works while the build runs, on any machine that sees OUTPUT, and after it; of a build that did not end well it
+    prints the command that continues it. Reads a few small files and needs no Ray.
+
+    Exit code 0: the status is printed. 1: OUTPUT is not the output of a build; with --watch also when the build
+    ended without a dataset.
+
+    Example: mfhq status s3://datasets/mfhq --watch
+    """
+    from pipeline.monitor.status_command import show_status
+    from storage.path import path_of
+
+    with user_errors():
+        if not show_status(path_of(output), as_json=as_json, watch=watch):
+            raise typer.Exit(1)
 
 
 # A clip's key may begin with a hyphen.
@@ -261,6 +289,19 @@ def _identities(root: AnyPath) -> int | None:
         return sum(read_metadata(root).counts.identities.values())
     except (DatasetError, OSError):
         return None
+
+
+def _processes(root: AnyPath) -> RunTasks | None:
+    """Runs the checks of many shards in processes of this machine; None where threads of this one are enough."""
+    from pipeline.cluster.workers import MANY_SHARDS, Processes
+    from shards.metadata import DatasetError
+    from shards.reader import read_metadata
+
+    try:
+        many = len(read_metadata(root).shards) >= MANY_SHARDS
+    except (DatasetError, OSError):
+        return None
+    return Processes().run if many else None
 
 
 def main() -> None:

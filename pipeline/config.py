@@ -282,14 +282,14 @@ class Run(Section):
     """Directory of weights, for models that do not ship in a wheel."""
     device: Literal["cpu", "cuda"] = "cpu"
     analysers: Annotated[int, Field(ge=1)] | None = None
-    """Processes that decode and analyse videos; one for every CPU of the cluster when not set."""
-    analyser_cpus: Positive = 0.9
+    """Most processes that analyse videos and choose their images. When not set, as many as have room, now and on
+    nodes that join later."""
+    analyser_cpus: Positive = 1.0
     analyser_gpus: Annotated[float, Field(ge=0)] = 0.0
-    scorers: Annotated[int, Field(ge=0)] = 0
-    """Processes of their own for the quality network and the choice of images, such as one a GPU. With 0, each
-    analyser does both for its own videos, which is fastest on CPUs."""
-    scorer_cpus: Positive = 0.1
-    scorer_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """A fraction of one GPU, or a whole number of them."""
+    analyser_memory_gb: Positive = 1.5
+    """Memory that an analyser takes in ordinary work, in GiB, so that Ray does not crowd a node with them. 1.5 is
+    for the embedded networks; docs/clusters.md has the measurements."""
     sandbox: Literal["best_effort", "required"] = "best_effort"
     """`required` is an error on machines whose kernel cannot enforce all of the decoder's sandbox; `best_effort`
     decodes there too, under what the kernel can enforce, and logs what is missing."""
@@ -299,12 +299,20 @@ class Run(Section):
     """A video whose decoder allocates more is one failed row."""
     crash_retries: Annotated[int, Field(ge=0)] = 1
     """How often a video is tried again after its decoder crashed: the machine may be at fault."""
+    storage_timeout_s: Positive = 120.0
+    """A directory that does not answer a read or a write for so long is a fault of its node."""
+    node_faults: Annotated[int, Field(ge=1)] = 3
+    """A node where so many videos in a row meet a fault of the machine (a lost mount, a broken GPU, a full disk)
+    is failing. One fault may pass."""
+    failing_nodes: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The build ends when more than this share of its nodes is failing. Until then, their videos are tried again
+    elsewhere. When most of them fail, the cause is one that they share."""
 
     @model_validator(mode="after")
-    def _scorers_have_their_gpus(self) -> Run:
-        if self.scorer_gpus and not self.scorers:
+    def _gpus_can_be_had(self) -> Run:
+        if self.analyser_gpus > 1 and self.analyser_gpus % 1:
             raise ValueError(
-                f"run.scorer_gpus={self.scorer_gpus:g} without scorers. Give run.scorers, such as one a GPU"
+                f"run.analyser_gpus={self.analyser_gpus:g}: give a fraction of one GPU, or a whole number of them"
             )
         return self
 

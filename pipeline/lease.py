@@ -128,7 +128,7 @@ def _taken(path: ObjectPath, output: ObjectPath, notify: Callable[[str], None]) 
         found = bucket.version(key)
         if found is not None:
             notify(
-                f"{_owner(path)} holds {output}. Waiting {DEAD_AFTER_S:.0f} s to see whether it still runs"
+                f"{owner_of(path)} holds {output}. Waiting {DEAD_AFTER_S:.0f} s to see whether it still runs"
             )
             found = _unchanged(bucket, path, found, output)
         version = bucket.create(key, data) if found is None else bucket.replace(key, data, found)
@@ -151,10 +151,11 @@ def _unchanged(bucket: Bucket, path: ObjectPath, version: str, output: ObjectPat
 
 
 def _busy(path: ObjectPath, output: ObjectPath) -> str:
-    return f"Another build is writing to {output}: {_owner(path)}. Wait for it, or end it."
+    return f"Another build is writing to {output}: {owner_of(path)}. Wait for it, or end it."
 
 
-def _owner(path: ObjectPath) -> str:
+def owner_of(path: ObjectPath) -> str:
+    """The process that a lease names."""
     try:
         found = json.loads(path.read_bytes())
         return str(found["owner"])[:200]

@@ -2,7 +2,8 @@
 
 The lock is inside, because the output may be a mount point with a parent that cannot be written to:
 
-    <output>/.staging/lock         locked by the system, which releases it when the process ends for any reason
+    <output>/.staging/lock         locked by the system, which releases it when the process ends for any reason;
+                                   names the process
     <output>/.staging/lock-owner   on file systems without locks: exists while a build runs, and names its process
 
 Only its own build removes a `lock-owner`: a process on another host cannot be checked from here.
@@ -14,17 +15,19 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from pipeline.errors import BuildError
+from pipeline.layout import STAGING as FOLDER
 from pipeline.lease import lease
-from pipeline.staging import FOLDER
 from storage.path import AnyPath, ObjectPath
 
 LOCK = "lock"
+AGAIN_S = 0.3
 OWNER = "lock-owner"
 UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 """Errors of a file system that has no locks."""
@@ -66,9 +69,10 @@ def output_lock(
 
 def _make(directory: Path, held: ExitStack) -> None:
     """Make a directory; remove it at the end if it is still empty, so that a failed start leaves no directory."""
-    if not directory.is_dir():
-        directory.mkdir(parents=True)
-        held.callback(_remove_if_empty, directory)
+    missing = [each for each in (directory, *directory.parents) if not each.is_dir()]
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        held.callback(_remove_if_empty, each)
 
 
 def _remove_if_empty(directory: Path) -> None:
@@ -78,12 +82,12 @@ def _remove_if_empty(directory: Path) -> None:
 
 def _hold(folder: Path, output: Path, held: ExitStack, notify: Callable[[str], None]) -> None:
     path = folder / LOCK
-    file = held.enter_context(path.open("w"))
+    file = held.enter_context(path.open("a"))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
     except OSError as error:
         if error.errno in {errno.EAGAIN, errno.EACCES}:
-            raise BuildError(_busy(output)) from error
+            raise BuildError(_busy(output, path)) from error
         if error.errno not in UNSUPPORTED:
             raise OSError(error.errno, error.strerror, str(path)) from error
         path.unlink(missing_ok=True)
@@ -95,7 +99,10 @@ def _hold(folder: Path, output: Path, held: ExitStack, notify: Callable[[str], N
         return
     # A build that has just ended may have removed this file between opening and locking it.
     if not _is_still(path, file):
-        raise BuildError(_busy(output))
+        raise BuildError(_busy(output, path))
+    file.truncate(0)
+    file.write(_process())
+    file.flush()
     held.callback(path.unlink, missing_ok=True)
     # Left by a build that was killed when the file system had no locks, or running where it has none.
     if (folder / OWNER).exists():
@@ -117,11 +124,44 @@ def _own(path: Path, output: Path, held: ExitStack) -> None:
         raise BuildError(_owned(path, output)) from error
     held.callback(path.unlink, missing_ok=True)
     with os.fdopen(descriptor, "w") as file:
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.write(_process())
 
 
-def _busy(output: Path) -> str:
-    return f"Another build is writing to {output}. Wait for it, or end it."
+def _lock(file: IO[str]) -> None:
+    """Lock a file; `mfhq status` holds such a lock for a moment, so it is tried again once."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(AGAIN_S)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_locked(output: Path) -> bool:
+    """Whether a build holds the lock of an output directory, on this machine or another one.
+
+    Raises:
+        OSError: the file cannot be opened, or its file system has no locks.
+    """
+    try:
+        with (output / FOLDER / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+
+
+def _process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _busy(output: Path, lock: Path) -> str:
+    try:
+        owner = lock.read_text(errors="replace")[:200]
+    except OSError:
+        owner = ""
+    return f"Another build is writing to {output}{f': {owner}' if owner else ''}. Wait for it, or end it."
 
 
 def _owned(path: Path, output: Path) -> str:

@@ -35,6 +35,7 @@ def claim(
     *,
     replace: bool,
     lost: Callable[[], tuple[int, int]],
+    dry_run: bool = False,
 ) -> None:
     """Make the output directory this build's.
 
@@ -44,25 +45,56 @@ def claim(
         contents: sha256 of the files that the split depends on; see `PlanConfig.defining`.
         replace: take the directory over when it holds another build, or foreign files.
         lost: how many videos are finished there, and how many of those this build would curate again.
+        dry_run: only check that it can be.
 
     Raises:
         BuildError: the directory holds another build or foreign files.
         OSError: it cannot be used.
     """
-    directory = config.output
+    claim_output(
+        config.output,
+        _identity(config, weights, contents),
+        replace=replace,
+        cost=lambda: _cost(*lost()),
+        dry_run=dry_run,
+    )
+
+
+def claim_output(
+    directory: AnyPath,
+    ours: dict[str, Any],
+    *,
+    replace: bool,
+    cost: Callable[[], str],
+    dry_run: bool = False,
+) -> None:
+    """Make a directory the output of what a configuration makes.
+
+    Args:
+        directory: the output.
+        ours: everything that shapes what is made, as a JSON object.
+        replace: take the directory over when it holds something else.
+        cost: a sentence on the work that is lost when it is taken over.
+        dry_run: only check that it can be.
+
+    Raises:
+        BuildError: the directory holds another build or foreign files.
+        OSError: it cannot be used.
+    """
     if directory.exists() and not directory.is_dir():
         raise BuildError(
             f"output {directory} cannot be used: it is a file. Give a directory that can be written to."
         )
     settings, replacing = directory / FOLDER / SETTINGS, directory / FOLDER / REPLACING
-    ours = _identity(config, weights, contents)
     owner = _read(settings)
     if settings.exists():
         if not replace and ours not in (owner, _read(replacing)):
-            raise BuildError(_another_build(directory, settings, owner, ours, lost))
+            raise BuildError(_another_build(directory, settings, owner, ours, cost()))
     elif not replace and (names := _names(directory)):
         raise BuildError(_files_of_others(directory, names))
     _check_shard_directories(directory)
+    if dry_run:
+        return
     if owner is not None and owner != ours:
         write_bytes(replacing, indented_json(ours))
     else:
@@ -117,11 +149,7 @@ def _check_shard_directories(directory: AnyPath) -> None:
 
 
 def _another_build(
-    directory: AnyPath,
-    settings: AnyPath,
-    owner: dict[str, Any] | None,
-    ours: dict[str, Any],
-    lost: Callable[[], tuple[int, int]],
+    directory: AnyPath, settings: AnyPath, owner: dict[str, Any] | None, ours: dict[str, Any], cost: str
 ) -> str:
     if owner is None:
         facts = f"{settings} is damaged, so it is not known which build {directory} holds."
@@ -129,16 +157,17 @@ def _another_build(
         facts = f"{directory} holds a build of another configuration:\n  " + "\n  ".join(
             differences(owner, ours)
         )
-    finished, again = lost()
-    if not finished:
-        cost = "no video of this build is finished there yet."
-    elif not again:
-        cost = f"all {finished} finished videos are then used."
-    else:
-        cost = f"{again} of {finished} finished videos are then curated again."
     if (directory / DATASET_JSON).exists():
         cost = f"the dataset that is there is then overwritten, and {cost}"
     return f"{facts}\nGive another output, or --replace to build over it: {cost}"
+
+
+def _cost(finished: int, again: int) -> str:
+    if not finished:
+        return "no video of this build is finished there yet."
+    if not again:
+        return f"all {finished} finished videos are then used."
+    return f"{again} of {finished} finished videos are then curated again."
 
 
 def _files_of_others(directory: AnyPath, names: list[str]) -> str:

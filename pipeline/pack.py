@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
+import secrets
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from faces.registry import Weights
+from pipeline.cluster.task_nodes import FailedOnNodes
+from pipeline.cluster.workers import InProcess, Workers
 from pipeline.config import Config, digest
 from pipeline.errors import BuildError
-from pipeline.people import summary
-from pipeline.people.assign import Assignment, Placement, Recognition, SplitRequest, assign
+from pipeline.packing.collect import Collected, SpooledVideos, collect
+from pipeline.packing.plan import ShardPlan, plan_shards, tasks
+from pipeline.packing.shard import OWNER, ShardWriter, part_name, parts_there
+from pipeline.people.assign import Assignment, Recognition, SplitRequest, assign
 from pipeline.people.findings import FILE, PeopleFindings
-from pipeline.people.outcomes import without
 from pipeline.plan import BuildPlan
 from pipeline.progress import Reporter
 from pipeline.provenance import code_version
-from pipeline.records import StagedSample
+from pipeline.rejection import Rejection
 from pipeline.report.build import FOLDER
-from pipeline.sources.manifest import Video
-from pipeline.staging import DamagedStagedFile, Staging
-from shards.atomic import OutOfSpace
+from pipeline.staging import DamagedStagedFile
+from shards.assemble import Description, Tally, assemble, clear
+from shards.atomic import OutOfSpace, remove_files, remove_temporaries, write_bytes
 from shards.canonical import sha256_hex
 from shards.heap import frozen_heap
-from shards.layout import TOMBSTONES
+from shards.layout import INDEX, TOMBSTONES, VIDEOS
 from shards.metadata import DatasetError, DatasetMetadata, Provenance, ShardLimits
 from shards.reader import Dataset
-from shards.sample import Sample
-from shards.schema import FromSource, IdentityRecord, VideoOutcome
-from shards.writer import write_dataset
+from shards.schema import VideoOutcome
+from shards.streamed import StreamedDataset
+from shards.tables import regrouped, video_outcome
+from shards.write_shard import ShardPart, read_part
 from storage.ahead import map_ahead
 from storage.errors import StorageError
 from storage.path import AnyPath
+
+PARTS_AHEAD = 8
+"""Parts of shards, of about a megabyte each, that are read ahead of the tables."""
+Rejections = Mapping[str, Rejection]
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,9 @@ def pack(
     weights: Weights,
     plan: BuildPlan,
     reporter: Reporter,
+    *,
     check_lock: Callable[[], None] = lambda: None,
+    workers: Workers | None = None,
 ) -> Packed:
     """Write the dataset from the staging area.
 
@@ -67,21 +80,20 @@ def pack(
         plan: all of its videos finished.
         reporter: shows progress.
         check_lock: raises BuildError once another build has the output.
+        workers: read staged files and write shards; this process when None.
 
     Raises:
         BuildError: finished videos cannot be read back, and were dropped; or the output cannot be written.
         OutOfSpace: the disk is full.
     """
     try:
-        return _pack(config, weights, plan, reporter, check_lock)
+        return _pack(config, weights, plan, reporter, check_lock=check_lock, workers=workers or InProcess())
     except DamagedStagedFile as error:
-        damaged = [video for video in plan.manifest.videos if not plan.staging.is_readable(video)]
-        plan.staging.forget(damaged)
-        raise BuildError(
-            f"the staged files of {len(damaged)} finished videos cannot be read back, such as "
-            f"{error.video.video_id} ({error.why}). The disk may be damaged. The files were dropped: the same "
-            "command again curates these videos again"
-        ) from error
+        raise _damaged(plan, error, []) from error
+    except FailedOnNodes as error:
+        if not isinstance(error.error, DamagedStagedFile):
+            raise
+        raise _damaged(plan, error.error, error.nodes) from error.error
     except OutOfSpace:
         raise
     except StorageError as error:
@@ -93,6 +105,30 @@ def pack(
             f"cannot write the dataset: {error.filename or config.output}: {error.strerror or error}. The "
             "same command again continues with all finished videos"
         ) from error
+
+
+def _damaged(plan: BuildPlan, error: DamagedStagedFile, nodes: list[str]) -> BuildError:
+    """Drop the videos that this process cannot read back either.
+
+    Args:
+        plan: all of its videos finished.
+        error: of one of them.
+        nodes: names of those where it could not be read; none when it was this process.
+    """
+    damaged = [video for video in plan.manifest.videos if not plan.staging.is_readable(video)]
+    where = f" on node {' and '.join(nodes)}" if nodes else ""
+    if not damaged:
+        return BuildError(
+            f"the staged file of {error.video.video_id} cannot be read back{where} ({error.why}), but this "
+            "process can read it now. Nothing was dropped. Check the memory, the disk and the network"
+            f"{where}, then run the same command again; it continues"
+        )
+    plan.staging.forget(damaged)
+    return BuildError(
+        f"the staged files of {len(damaged)} finished videos cannot be read back, such as "
+        f"{error.video.video_id} ({error.why}). The disk may be damaged. The files were dropped: the same "
+        "command again curates these videos again"
+    )
 
 
 def check_nothing_erased(output: AnyPath) -> None:
@@ -110,7 +146,7 @@ def check_nothing_erased(output: AnyPath) -> None:
         raise _erased(output, generation)
 
 
-def _check_no_tombstones(output: AnyPath, error: DatasetError) -> None:
+def _check_no_tombstones(output: AnyPath, error: ValueError) -> None:
     if any(output.glob(f"{TOMBSTONES}-*.parquet")):
         raise BuildError(
             f"{output} holds a damaged dataset ({error}) from which samples were erased, and this build could "
@@ -126,29 +162,32 @@ def _erased(output: AnyPath, generation: int) -> BuildError:
 
 
 def _pack(
-    config: Config, weights: Weights, plan: BuildPlan, reporter: Reporter, check_lock: Callable[[], None]
+    config: Config,
+    weights: Weights,
+    plan: BuildPlan,
+    reporter: Reporter,
+    *,
+    check_lock: Callable[[], None],
+    workers: Workers,
 ) -> Packed:
-    with ThreadPoolExecutor(plan.staging.readers) as pool:
-        outcomes: list[VideoOutcome] = []
-        rows = summary.Collector()
-        for video, (outcome, staged) in zip(
-            plan.manifest.videos,
-            map_ahead(plan.staging.summary, plan.manifest.videos, pool, 4 * plan.staging.readers),
-            strict=True,
-        ):
-            outcomes.append(_in_present_words(outcome, video))
-            if len(staged):
-                rows.add(summary.of_video(staged, video, outcome))
-        identities = rows.summary()
-        assignment = _assign(
-            config,
-            weights,
-            plan,
-            identities,
-            reasons={each.video_id: str(each.reason) for each in outcomes if each.reason is not None},
-            reporter=reporter,
-        )
-        outcomes = [without(outcome, assignment.rejections) for outcome in outcomes]
+    staging, videos = plan.staging, plan.manifest.videos
+    with SpooledVideos() as spool:
+        # What is known of all videos, as columns; then who is who.
+        with reporter.bar("collect", len(videos), "videos") as advance:
+            collected = collect(
+                videos,
+                staging,
+                workers,
+                spool,
+                check_lock=check_lock,
+                progress=lambda done: advance(done, ""),
+            )
+        if reporter.monitor.lacks_counts:
+            reporter.monitor.outcomes(_outcomes(spool))
+        with reporter.operator("link", len(collected.identities), "identities") as linking:
+            assignment = _assign(config, weights, plan, collected, reporter)
+            linking.done = len(collected.identities)
+        placements, rejections = assignment.placements, assignment.rejections
         defining = config.defining(plan.split.digests)
         provenance = Provenance(
             config=defining,
@@ -157,41 +196,87 @@ def _pack(
             code_version=code_version(),
             libraries=plan.libraries(),
         )
-        videos = {video.video_id: video for video in plan.manifest.videos}
-        id_of_video = dict(
-            zip(identities["key"].to_pylist(), identities["video_id"].to_pylist(), strict=True)
-        )
-        order = sorted(assignment.placements, key=lambda key: (assignment.placements[key].split, key))
-        by_video = (
-            (videos[video_id], list(keys)) for video_id, keys in groupby(order, key=id_of_video.__getitem__)
-        )
-        samples = _samples(by_video, outcomes, assignment.placements, plan.staging, pool)
-        if not config.shards.store_embeddings:
-            samples = map(_without_embedding, samples)
         limits = ShardLimits(max_samples=config.shards.max_samples, max_bytes=config.shards.max_bytes)
-        there = _what_is_there(config.output, provenance, limits, outcomes)
+        description = Description(provenance, limits, config.name, config.version)
+        there = _what_is_there(config.output, description, spool, rejections)
         if there is not None:
             reporter.message("the dataset is packed already")
             return Packed(there, assignment.findings)
+
         # Those of another dataset; the build writes its own beside the report.
         (config.output / FOLDER / FILE).unlink(missing_ok=True)
-        with reporter.bar("pack", len(order)) as advance:
-            metadata = write_dataset(
-                config.output,
-                samples,
-                outcomes,
-                provenance,
-                limits,
-                name=config.name,
-                version=config.version,
-                progress=lambda done: advance(done, ""),
-                check_lock=check_lock,
-            )
+
+        # Which samples are in which shard, and which shards an earlier run has written.
+        embeddings = config.shards.store_embeddings
+        shards = plan_shards(collected.sizes, placements, limits, embeddings=embeddings)
+        threads = staging.threads(alone=workers.alone)
+        writer = ShardWriter(config.output, staging, embeddings, secrets.token_hex(8), threads)
+        check_lock()
+        _begin(writer, shards)
+
+        # The shards, in any order; then the tables and dataset.json.
+        with reporter.bar("pack", len(placements), "identities") as advance:
+            done = 0
+            todo = tasks(shards, collected.sizes, placements, videos)
+            for _, samples in workers.run(writer, todo, check_lock):
+                done += samples
+                advance(done, "")
+        metadata = _assembled(writer, shards, spool.tables(rejections), description, check_lock)
         return Packed(metadata, assignment.findings)
 
 
+def _outcomes(spool: SpooledVideos) -> Counter[tuple[str, str]]:
+    """How many videos have each status and reason; the reason of accepted ones is empty."""
+    found: Counter[tuple[str, str]] = Counter()
+    for table in spool.tables({}):
+        groups = (
+            table.select(["status", "reason"]).group_by(["status", "reason"]).aggregate([([], "count_all")])
+        )
+        for row in groups.to_pylist():
+            found[row["status"], row["reason"] or ""] += row["count_all"]
+    return found
+
+
+def _begin(writer: ShardWriter, shards: list[ShardPlan]) -> None:
+    """Take the output; remove what is not of this dataset: dataset.json first, other shards and parts.
+
+    The owner is written first: from then on a task of an earlier driver, which was killed, writes nothing.
+    """
+    write_bytes(writer.folder / OWNER, writer.token.encode())
+    wanted = {part_name(shard): shard.name for shard in shards}
+    found = parts_there(writer.folder) - {OWNER}
+    kept = {name for part, name in wanted.items() if part in found}
+    clear(writer.root, keep=kept)
+    remove_temporaries(writer.folder)
+    remove_files(writer.folder, sorted(found - wanted.keys()))
+
+
+def _assembled(
+    writer: ShardWriter,
+    shards: list[ShardPlan],
+    videos: Iterable[pa.Table],
+    description: Description,
+    check_lock: Callable[[], None],
+) -> DatasetMetadata:
+    """Make the dataset of the shards that are written, and remove what was kept of them."""
+    tally = Tally()
+    # What a task of an earlier driver wrote that had looked at the owner just before it changed.
+    clear(writer.root, keep={shard.name for shard in shards})
+
+    def parts(pool: Executor) -> Iterator[ShardPart]:
+        for part in map_ahead(read_part, map(writer.part, shards), pool, PARTS_AHEAD):
+            check_lock()
+            tally.admit_part(part)
+            yield part
+
+    with ThreadPoolExecutor(PARTS_AHEAD) as pool:
+        metadata = assemble(writer.root, parts(pool), videos, tally, description, check_lock=check_lock)
+    remove_files(writer.folder, [OWNER, *map(part_name, shards)])
+    return metadata
+
+
 def _what_is_there(
-    output: AnyPath, provenance: Provenance, limits: ShardLimits, outcomes: list[VideoOutcome]
+    output: AnyPath, description: Description, videos: SpooledVideos, rejections: Rejections
 ) -> DatasetMetadata | None:
     """The dataset in the output directory, if it equals the one to write: readers may be using it.
 
@@ -199,18 +284,29 @@ def _what_is_there(
         BuildError: samples were erased from it, so a new dataset in its place could bring them back.
     """
     try:
-        dataset = Dataset.open(output)
-        videos = list(dataset.videos())
-    except DatasetError as error:
+        dataset = StreamedDataset.open(output)
+        deque(dataset.batches(INDEX, ["key"]), 0)  # raises where the index cannot be read
+        metadata = dataset.metadata
+        same = (metadata.provenance, metadata.limits) == (description.provenance, description.limits)
+        if metadata.generation == 0:
+            there = same and _equal(dataset.batches(VIDEOS), videos.tables(rejections))
+            return dataset.metadata if there else None
+        erased = {key for table in dataset.batches(TOMBSTONES) for key in table["key_sha256"].to_pylist()}
+        stored = [video_outcome(row) for table in dataset.batches(VIDEOS) for row in table.to_pylist()]
+    except (DatasetError, ValidationError) as error:
         _check_no_tombstones(output, error)
         return None
-    same = (dataset.metadata.provenance, dataset.metadata.limits) == (provenance, limits)
-    if dataset.metadata.generation == 0:
-        return dataset.metadata if same and videos == outcomes else None
-    erased = set(dataset.tombstones()["key_sha256"].to_pylist())
-    if same and _without_erased(outcomes, videos, erased) == videos:
+    if same and _without_erased(list(videos.outcomes(rejections)), stored, erased) == stored:
         return dataset.metadata
     raise _erased(output, dataset.metadata.generation)
+
+
+def _equal(some: Iterable[pa.Table], others: Iterable[pa.Table]) -> bool:
+    """Whether two tables in parts have the same rows; one group of each is in memory."""
+    return all(
+        one is not None and other is not None and one.equals(other)
+        for one, other in zip_longest(regrouped(some), regrouped(others))
+    )
 
 
 def _without_erased(
@@ -235,33 +331,13 @@ def _without_erased(
     return found
 
 
-def _in_present_words(outcome: VideoOutcome, video: Video) -> VideoOutcome:
-    """The outcome with what the source says of the video now; it changes no image, so nothing is curated again."""
-    update = {
-        "uri": video.uri,
-        "license": video.license,
-        "origin": video.origin,
-        "attributes": list(video.attributes),
-        "source_person": video.source_person,
-    }
-    return outcome.model_copy(update=update)
-
-
 def _assign(
-    config: Config,
-    weights: Weights,
-    plan: BuildPlan,
-    identities: pa.Table,
-    *,
-    reasons: Mapping[str, str],
-    reporter: Reporter,
+    config: Config, weights: Weights, plan: BuildPlan, collected: Collected, reporter: Reporter
 ) -> Assignment:
     split = SplitRequest(
-        config=config.split,
-        inputs=plan.split,
-        listed=plan.listed,
-        reasons=reasons,
+        config=config.split, inputs=plan.split, listed=plan.listed, reasons=collected.reasons
     )
+    identities = collected.identities
     if len(identities):
         reporter.message(f"Linking {len(identities)} identities")
     embedder = config.models.embedder
@@ -277,39 +353,3 @@ def _assign(
         if note not in plan.messages:
             reporter.message(note)
     return assignment
-
-
-def _samples(
-    by_video: Iterable[tuple[Video, list[str]]],
-    outcomes: list[VideoOutcome],
-    placements: Mapping[str, Placement],
-    staging: Staging,
-    pool: Executor,
-) -> Iterator[Sample]:
-    by_id = {outcome.video_id: outcome for outcome in outcomes}
-
-    def of_one_video(some: tuple[Video, list[str]]) -> list[Sample]:
-        video, keys = some
-        staged = {sample.identity.key: sample for sample in staging.samples(video)}
-        return [_sample(staged[key], by_id[video.video_id], placements[key]) for key in keys]
-
-    for samples in map_ahead(of_one_video, by_video, pool, 4 * staging.readers):
-        yield from samples
-
-
-def _sample(staged: StagedSample, outcome: VideoOutcome, placement: Placement) -> Sample:
-    record = IdentityRecord(
-        **{name: value for name, value in staged.identity if name in IdentityRecord.model_fields},
-        **{name: getattr(outcome, name) for name in FromSource.model_fields},
-        split=placement.split,
-        person_id=placement.person_id,
-        video_id=outcome.video_id,
-    )
-    return Sample(record, staged.jpegs, staged.masks, staged.landmarks)
-
-
-def _without_embedding(sample: Sample) -> Sample:
-    """The sample as it is stored without embeddings."""
-    images = [image.model_copy(update={"identity_cosine": None}) for image in sample.record.images]
-    update = {"embedder": None, "embedding": None, "images": images}
-    return replace(sample, record=sample.record.model_copy(update=update))

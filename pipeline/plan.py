@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 from faces.registry import Weights
 from pipeline.config import Config, digest
@@ -23,8 +23,11 @@ from shards.atomic import OutOfSpace
 from storage.ahead import map_ahead
 from storage.errors import StorageError
 
-MOST_BLOCKS = 20_000
-"""Ray's scheduler slows down with many more blocks; beyond this, a block holds several videos."""
+FILES_A_TASK, TASKS_AN_ANALYSER = 8, 16
+"""A task of Ray Data costs 15 ms of processor time beside the analysis, so it takes several files; but so few that
+every analyser has many tasks, and all end at about the same time."""
+MOST_TASKS = 20_000
+"""Ray Data keeps facts of each task, and its scheduler slows down with many more. Then a task takes more files."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,16 @@ class BuildPlan:
             by_path.setdefault(video.path, []).append(video)
         return list(by_path.values())
 
-    @property
-    def blocks(self) -> int:
-        """How many blocks the work has."""
-        return min(len(self.files), MOST_BLOCKS)
+    def shares(self, analysers: int) -> list[list[list[Video]]]:
+        """The files in shares, one for each task, with large and small files spread evenly among them.
 
-    def interleaved(self) -> list[list[Video]]:
-        """The files in the order of their blocks, with large and small ones spread evenly among them."""
-        return [file for block in range(self.blocks) for file in self.files[block :: self.blocks]]
+        Args:
+            analysers: that take the tasks.
+        """
+        each = max(1, min(FILES_A_TASK, len(self.files) // (TASKS_AN_ANALYSER * analysers)))
+        each = max(each, -(-len(self.files) // MOST_TASKS))
+        count = -(-len(self.files) // each)
+        return [self.files[share::count] for share in range(count)]
 
     @property
     def finished(self) -> int:
@@ -89,6 +94,7 @@ def plan_build(
     replace: bool,
     retry: Retry | None = None,
     staged: Choice | None = None,
+    dry_run: bool = False,
 ) -> BuildPlan:
     """Plan the work.
 
@@ -99,6 +105,7 @@ def plan_build(
         retry: videos of an earlier run to count as unfinished.
         staged: keep or redo videos that other library versions or another device have finished; with None, such
             videos are an error.
+        dry_run: leave the output as it is.
 
     Raises:
         BuildError: the source cannot be listed, the output directory belongs to another build or cannot be used,
@@ -119,10 +126,14 @@ def plan_build(
     staging = Staging.of(config.output, digest(curation))
     videos = manifest.videos
     try:
-        claim(config, digests, split.digests, replace=replace, lost=lambda: count_lost(staging, videos))
-        staging = take_up(staging, curation, videos, staged)
-        staging.remove_temporary_files()
-        messages = forget_again(retry, again, staging, videos) if retry else []
+        lost = partial(count_lost, staging, videos)
+        claim(config, digests, split.digests, replace=replace, lost=lost, dry_run=dry_run)
+        staging = take_up(staging, curation, videos, staged, dry_run=dry_run)
+        if not dry_run:
+            staging.remove_temporary_files()
+        messages, dropped = (
+            forget_again(retry, again, staging, videos, dry_run=dry_run) if retry else ([], [])
+        )
         messages += [] if listed is None else listed.messages()
         finished = staging.finished(videos)
     except OutOfSpace:
@@ -134,7 +145,7 @@ def plan_build(
             f"output {config.output} cannot be used: {error.filename}: {error.strerror}. Give a directory that "
             "can be written to."
         ) from error
-    done = {video.video_id for video in finished}
+    done = {video.video_id for video in finished} - {video.video_id for video in dropped}
     todo = [video for video in manifest.videos if video.video_id not in done]
     todo.sort(key=lambda video: (-video.bytes, video.video_id))
     return BuildPlan(manifest, staging, todo, messages, split, listed)

@@ -98,7 +98,9 @@ def _advice(unknown: str, known: Iterable[str]) -> str:
     return "Remove their lines, or check source.path"
 
 
-def forget_again(retry: Retry, listed: Listed, staging: Staging, videos: list[Video]) -> list[str]:
+def forget_again(
+    retry: Retry, listed: Listed, staging: Staging, videos: list[Video], *, dry_run: bool = False
+) -> tuple[list[str], list[Video]]:
     """Drop the outcomes of the videos to curate again, unless an interrupted build has done so.
 
     Args:
@@ -106,9 +108,10 @@ def forget_again(retry: Retry, listed: Listed, staging: Staging, videos: list[Vi
         listed: its list.
         staging: the finished videos.
         videos: all of the build.
+        dry_run: drop nothing.
 
     Returns:
-        Messages for the user.
+        Messages for the user, and the videos to curate again.
 
     Raises:
         BuildError: no finished video has one of the reasons.
@@ -129,14 +132,15 @@ def forget_again(retry: Retry, listed: Listed, staging: Staging, videos: list[Vi
         return [
             *messages,
             "Continuing the retry that was interrupted: what it has curated again is kept.",
-        ]
+        ], []
     again = _again(retry, listed, staging, staging.finished(videos))
-    staging.forget(again)
-    write_bytes(staging.folder / RETRY_JSON, asked)
+    if not dry_run:
+        staging.forget(again)
+        write_bytes(staging.folder / RETRY_JSON, asked)
     return [
         *messages,
         f"{len(again)} finished {'video is' if len(again) == 1 else 'videos are'} curated again.",
-    ]
+    ], again
 
 
 def finish_retry(staging: Staging) -> None:

@@ -68,7 +68,12 @@ class _Other:
 
 
 def take_up(
-    staging: Staging, curation: dict[str, Any], videos: list[Video], choice: Choice | None
+    staging: Staging,
+    curation: dict[str, Any],
+    videos: list[Video],
+    choice: Choice | None,
+    *,
+    dry_run: bool = False,
 ) -> Staging:
     """Decide which finished videos the build uses, and record it.
 
@@ -78,6 +83,7 @@ def take_up(
         videos: all of the build.
         choice: what to do with the finished videos of other library versions or another device; None stops the
             build, unless an earlier run of this curation recorded a choice.
+        dry_run: record nothing.
 
     Returns:
         The staging area, with the folders whose results are kept.
@@ -103,7 +109,8 @@ def take_up(
     redoes = [other.folder.name for other in others if other.folder.name not in keeps]
     if choice is not None:
         ours = ours.model_copy(update={"keeps": [*ours.keeps, *keeps], "redoes": redoes})
-    write_bytes(staging.folder / CURATION_JSON, indented_json(ours.model_dump()))
+    if not dry_run:
+        write_bytes(staging.folder / CURATION_JSON, indented_json(ours.model_dump()))
     return replace(staging, kept=_existing(staging, ours.keeps))
 
 

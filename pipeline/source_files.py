@@ -42,7 +42,7 @@ def local_file(video: Video) -> Iterator[Path]:
             copied = _copied(video, path, stack)
         except NoSuchFile as error:
             detail = f"{error.message}, but it was listed"
-            raise DecodeFailed(Rejection(Reason.UNREADABLE, detail)) from error
+            raise DecodeFailed(Rejection(Reason.INACCESSIBLE, detail)) from error
         except StorageError as error:
             raise _refused(path, error) from error
         except OSError as error:
@@ -96,7 +96,7 @@ def _refused(path: ObjectPath, error: StorageError) -> DecodeFailed | MachineFau
             path.parent.is_dir()
         except StorageError:
             return MachineFault(str(error))
-        return DecodeFailed(Rejection(Reason.UNREADABLE, error.message))
+        return DecodeFailed(Rejection(Reason.INACCESSIBLE, error.message))
     return MachineFault(str(error))
 
 

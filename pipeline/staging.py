@@ -24,18 +24,24 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from pipeline.errors import BuildError
+from pipeline.layout import STAGING
+from pipeline.packing.measures import MEASURES, measured
 from pipeline.people.summary import STAGED, staged_rows
 from pipeline.records import StagedIdentity, StagedSample, Timeline
 from pipeline.sources.manifest import Video
 from pipeline.stages.finalize import FinalizedVideo
-from shards.atomic import remove_temporaries, write_parquet
+from shards.atomic import named_when_full, remove_temporaries, write_bytes, write_parquet
 from shards.schema import VideoOutcome
 from storage.path import AnyPath, ObjectPath
 from storage.store import PARALLEL
 
-FOLDER = ".staging"
+FOLDER = STAGING
 STARTS = "starts"
-"""Beside the finished videos: a byte for each start of an analysis that has not ended yet."""
+"""Beside the finished videos: a line for each start of an analysis that has not ended yet, with its node."""
+CANCELLED = "-"
+"""Before the name of a node: a start there does not count."""
+MEMORY = "memory"
+"""Such a line instead: the memory ran out."""
 ABANDONED_AFTER_S = 3600.0
 """A temporary file this old has no writer any more: a part is written within seconds."""
 
@@ -46,12 +52,15 @@ _SCHEMA = pa.schema(
         pa.field("seconds", pa.string(), nullable=False),
         pa.field("identities", pa.list_(pa.string()), nullable=False),
         pa.field("summary", pa.list_(pa.struct(list(STAGED))), nullable=False),
+        pa.field("measures", pa.list_(pa.struct(list(MEASURES))), nullable=False),
         pa.field("jpegs", _IMAGES, nullable=False),
         pa.field("masks", _IMAGES, nullable=False),
         pa.field("landmarks", pa.list_(pa.binary()), nullable=False),
         pa.field("timeline", pa.string(), nullable=False),
     ]
 )
+LATER_COLUMNS = frozenset({"measures", "timeline"})
+"""Columns that files of older versions lack."""
 LARGE_COLUMNS = frozenset({"jpegs", "masks", "landmarks", "timeline"})
 SMALL_READ, LARGE_READ = 2**16, 2**22
 """Bytes that are read at a time where only records are wanted, and where nearly all of the file is."""
@@ -72,7 +81,11 @@ class DamagedStagedFile(BuildError):  # noqa: N818 - names the fault
             "damaged. Remove the file, then run the same command again: only this video is curated again"
         )
         self.video = video
+        self.path = path
         self.why = why
+
+    def __reduce__(self) -> tuple[type[DamagedStagedFile], tuple[Video, AnyPath, str]]:
+        return DamagedStagedFile, (self.video, self.path, self.why)
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,7 @@ class Staging:
                 "seconds": [_SECONDS.dump_json(finalized.seconds).decode()],
                 "identities": [[identity.model_dump_json() for identity in finalized.identities]],
                 "summary": [staged_rows(finalized.samples).to_pylist()],
+                "measures": [measured(finalized.samples).to_pylist()],
                 "jpegs": [[sample.jpegs for sample in finalized.samples]],
                 "masks": [[sample.masks for sample in finalized.samples]],
                 "landmarks": [[sample.landmarks for sample in finalized.samples]],
@@ -121,25 +135,77 @@ class Staging:
         )
         write_parquet(self.folder / _name(video), table)
 
-    def count_start(self, video: Video) -> int:
-        """Count a start of a video's analysis, in a file that outlives the process.
+    def begin(self, build: str) -> None:
+        """Leave a mark of a build, by which its workers know that they see the same directory.
+
+        Raises:
+            OutOfSpace: the disk is full.
+            OSError: the directory cannot be written to.
+        """
+        write_bytes(self._mark(build), b"", durable=False)
+
+    def has_begun(self, build: str) -> bool:
+        """Whether this is the directory in which the driver has begun a build."""
+        return self._mark(build).is_file()
+
+    def _mark(self, build: str) -> AnyPath:
+        return self.folder / STARTS / f"build-{build}"
+
+    def count_start(self, video: Video, node: str = "") -> list[str]:
+        """Record a start of a video's analysis, in a file that outlives the process and the node.
+
+        Args:
+            video: the video.
+            node: Ray's id of the node; one line.
 
         Returns:
-            The number of starts, this one included, since `forget_starts` or `remove_temporary_files`.
+            The nodes of the starts, this one included, since `forget_starts` or `remove_temporary_files`, without
+            those that were cancelled.
 
         Raises:
             OSError: the output cannot be written to.
         """
+        nodes: list[str] = []
+        for line in self._note_start(video, node):
+            if not line.startswith(CANCELLED):
+                nodes.append(line)
+            elif line.removeprefix(CANCELLED) in nodes:
+                nodes.remove(line.removeprefix(CANCELLED))
+        return [line for line in nodes if line != MEMORY]
+
+    def cancel_start(self, video: Video, node: str = "") -> None:
+        """Record that a start ended in a fault of the machine: the video is not to blame.
+
+        Raises:
+            OSError: the output cannot be written to.
+        """
+        self._note_start(video, f"{CANCELLED}{node}")
+
+    def note_memory(self, video: Video) -> None:
+        """Record that the memory runs out while a video is analysed.
+
+        Raises:
+            OSError: the output cannot be written to.
+        """
+        self._note_start(video, MEMORY)
+
+    def ran_out_of_memory(self, video: Video) -> bool:
+        """Whether that was recorded since `forget_starts`."""
+        path = self._starts(video)
+        return path.is_file() and MEMORY in path.read_bytes().decode().splitlines()
+
+    def _note_start(self, video: Video, line: str) -> list[str]:
+        """Append a line to the starts of a video; all of them."""
         path = self._starts(video)
         if isinstance(path, ObjectPath):
-            starts = (path.bucket.size(path.key) or 0) + 1
-            path.write_bytes(b"." * starts)
-            return starts
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.write(b".")
-            file.flush()
-            return file.tell()
+            before = path.read_bytes() if path.is_file() else b""
+            path.write_bytes(before + f"{line}\n".encode())
+        else:
+            with named_when_full(path.parent.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("ab") as file:
+                    file.write(f"{line}\n".encode())
+        return path.read_bytes().decode().splitlines()
 
     def forget_starts(self, video: Video) -> None:
         """Reset the count: the analysis of the video has ended."""
@@ -170,6 +236,14 @@ class Staging:
     def readers(self) -> int:
         """How many files are worth reading at a time: from an object store, each waits for its answers."""
         return PARALLEL if isinstance(self.folder, ObjectPath) else len(os.sched_getaffinity(0))
+
+    def threads(self, *, alone: bool) -> int:
+        """How many threads of a process read files.
+
+        Args:
+            alone: whether the process has all CPUs; else one reads while another computes.
+        """
+        return self.readers if alone or isinstance(self.folder, ObjectPath) else 2
 
     def folders_of(self, videos: list[Video]) -> list[AnyPath]:
         """The directories that hold at least one of the finished `videos`, this one first."""
@@ -204,17 +278,22 @@ class Staging:
         with _damage_named(video, self.path(video)):
             return [StagedIdentity.model_validate_json(text) for text in texts]
 
-    def summary(self, video: Video) -> tuple[VideoOutcome, pa.Table]:
-        """The outcome of a finished video, and the rows of its identities (`STAGED`), by one read."""
-        text, rows = self._read(video, "outcome", "summary")
+    def summary(self, video: Video) -> tuple[VideoOutcome, pa.Table, pa.Table]:
+        """The outcome of a finished video, and of its identities the rows (`STAGED`) and the `MEASURES`."""
+        row = self._row(video, "outcome", "summary", "measures")
         with _damage_named(video, self.path(video)):
-            return VideoOutcome.model_validate_json(text), pa.Table.from_pylist(rows, STAGED)
+            outcome = VideoOutcome.model_validate_json(row["outcome"])
+            rows = pa.Table.from_pylist(row["summary"], STAGED)
+            if "measures" in row:
+                return outcome, rows, pa.Table.from_pylist(row["measures"], MEASURES)
+        # A file of an older version.
+        return outcome, rows, measured(self.samples(video)[1])
 
-    def samples(self, video: Video) -> list[StagedSample]:
-        """The identities of a finished video with their images."""
-        columns = self._read(video, "identities", "jpegs", "masks", "landmarks")
+    def samples(self, video: Video) -> tuple[VideoOutcome, list[StagedSample]]:
+        """The outcome of a finished video, and its identities with their images."""
+        text, *columns = self._read(video, "outcome", "identities", "jpegs", "masks", "landmarks")
         with _damage_named(video, self.path(video)):
-            return [
+            return VideoOutcome.model_validate_json(text), [
                 StagedSample(StagedIdentity.model_validate_json(text), tuple(jpegs), tuple(masks), landmarks)
                 for text, jpegs, masks, landmarks in zip(*columns, strict=True)
             ]
@@ -228,7 +307,9 @@ class Staging:
     def is_readable(self, video: Video) -> bool:
         """Whether the whole file of a finished video can be read back."""
         try:
-            self._read(video, *(name for name in _SCHEMA.names if name != "timeline"))
+            row = self._row(video, *(name for name in _SCHEMA.names if name != "timeline"))
+            if set(_SCHEMA.names) - LATER_COLUMNS - row.keys():
+                return False
             self.outcome(video)
             self.identities(video)
         except DamagedStagedFile:
@@ -253,10 +334,15 @@ class Staging:
 
     def _read(self, video: Video, *columns: str) -> list[Any]:
         """The given columns of a part's only row."""
+        row = self._row(video, *columns)
+        with _damage_named(video, self.path(video)):
+            return [row[column] for column in columns]
+
+    def _row(self, video: Video, *columns: str) -> dict[str, Any]:
+        """Those of the given columns that a part has, of its only row."""
         path = self.path(video)
         with _damage_named(video, path):
-            row = _columns(path, list(columns))
-            return [row[column] for column in columns]
+            return _columns(path, list(columns))
 
 
 def _name(video: Video) -> str:

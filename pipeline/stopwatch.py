@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from pipeline.monitor import logs
+
 Item = TypeVar("Item")
 
 
@@ -21,9 +23,11 @@ class Stopwatch:
     def step(self, name: str) -> Iterator[None]:
         """Count the time inside the `with` block."""
         start = time.perf_counter()
+        before = logs.enter_stage(name)
         try:
             yield
         finally:
+            logs.leave_stage(before)
             self.seconds[name] += time.perf_counter() - start
 
     def each(self, name: str, items: Iterable[Item]) -> Iterator[Item]:

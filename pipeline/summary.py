@@ -38,7 +38,7 @@ def summary(output: AnyPath, build: Build) -> str:
     videos = "  ".join(f"{counts.videos[status]} {status.value}" for status in Status)
     identities = "  ".join(f"{counts.identities[split]} {split.value}" for split in (Split.TRAIN, Split.TEST))
     size = sum(shard.bytes for shard in metadata.shards) / 1e6
-    reasons = _reasons(output)
+    reasons = reasons_of(output)
     persons = "1 person" if counts.persons == 1 else f"{counts.persons} persons"
     return "\n".join(
         (
@@ -80,7 +80,7 @@ def warning(metadata: DatasetMetadata) -> str | None:
     )
 
 
-def _reasons(output: AnyPath) -> dict[Status, Counter[str]]:
+def reasons_of(output: AnyPath) -> dict[Status, Counter[str]]:
     """How many videos have each reason, by their status."""
     found: dict[Status, Counter[str]] = {status: Counter() for status in Status}
     for batch in StreamedDataset.open(output).batches(VIDEOS, ("status", "reason")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -17,10 +18,12 @@ class user_errors:  # noqa: N801 - reads as a statement
 
     Args:
         stopped: the message after Ctrl-C, which exits with 130, or SIGTERM, with 143.
+        write: writes an event, `stopped` or `error`, and its message; to standard error when None.
     """
 
-    def __init__(self, stopped: str = "stopped") -> None:
+    def __init__(self, stopped: str = "stopped", write: Callable[[str, str], None] | None = None) -> None:
         self._stopped = stopped
+        self._write = write or _write
 
     def __enter__(self) -> None:
         return None
@@ -36,7 +39,7 @@ class user_errors:  # noqa: N801 - reads as a statement
         if isinstance(error, KeyboardInterrupt):
             # Libraries clean up when the interpreter exits; a second Ctrl-C must not print their tracebacks.
             signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-            typer.echo(self._stopped, err=True)
+            self._write("stopped", self._stopped)
             sys.exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED)
         known = (
             ConfigError,
@@ -48,5 +51,9 @@ class user_errors:  # noqa: N801 - reads as a statement
             StorageError,
         )
         if isinstance(error, known):
-            typer.echo(f"error: {error}", err=True)
+            self._write("error", str(error))
             sys.exit(1)
+
+
+def _write(event: str, message: str) -> None:
+    typer.echo(f"error: {message}" if event == "error" else message, err=True)

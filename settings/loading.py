@@ -21,19 +21,21 @@ from settings.section import ConfigError, Section
 Config = TypeVar("Config", bound=Section)
 
 
-def load_workflow(workflow: Path, overrides: list[str], kind: type[Config]) -> Config:
+def load_workflow(workflow: Path | None, overrides: list[str], kind: type[Config]) -> Config:
     """Read a workflow file and apply `section.key=value` overrides.
 
     Args:
-        workflow: a YAML file.
+        workflow: a YAML file; None for the defaults of the class.
         overrides: applied in order.
         kind: the class of the configuration.
 
     Raises:
         ConfigError: the file cannot be read, or keys or values are invalid; all of them are listed.
     """
-    tree = read_workflow(workflow)
-    _check_is_for_this_command(tree, workflow, kind)
+    tree: dict[str, Any] = {}
+    if workflow is not None:
+        tree = read_workflow(workflow)
+        _check_is_for_this_command(tree, workflow, kind)
     for override in overrides:
         _apply(tree, override, kind)
     try:
@@ -119,7 +121,9 @@ def _name_of(entry: Any, number: int) -> str:
     return str(named.get("name") or named.get("kind") or number)
 
 
-def _readable(error: ValidationError, tree: dict[str, Any], workflow: Path, kind: type[Section]) -> str:
+def _readable(
+    error: ValidationError, tree: dict[str, Any], workflow: Path | None, kind: type[Section]
+) -> str:
     messages: dict[str, str] = {}
     for fault in error.errors():
         section, key = _place(kind, _by_name(fault["loc"], tree))
@@ -140,7 +144,8 @@ def _readable(error: ValidationError, tree: dict[str, Any], workflow: Path, kind
         # A key with a union type has one error per member, all with this text.
         messages.setdefault(key, what)
     lines = [f"  {key + ': ' if key else ''}{what}" for key, what in messages.items()]
-    return "\n".join([f"the configuration ({workflow} and the overrides) is invalid:", *lines])
+    given = "the overrides" if workflow is None else f"{workflow} and the overrides"
+    return "\n".join([f"the configuration ({given}) is invalid:", *lines])
 
 
 def _our_own(message: str, key: str, section: type[BaseModel]) -> tuple[str, str]:

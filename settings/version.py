@@ -1,11 +1,25 @@
-"""`--version`, for both commands."""
+"""The project's version, and `--version` for both commands."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import tomllib
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+PROJECT = "omniid"
+CHECKOUT = Path(__file__).parents[1]
+
+
+def project_version() -> str:
+    """The version of this project, also where its code was copied and not installed, as `ray job submit` does."""
+    try:
+        return importlib.metadata.version(PROJECT)
+    except importlib.metadata.PackageNotFoundError:
+        text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+        return str(tomllib.loads(text)["project"]["version"])
 
 
 def add_version(app: typer.Typer) -> None:
@@ -15,7 +29,7 @@ def add_version(app: typer.Typer) -> None:
 
 def _print_version(context: typer.Context, requested: bool) -> None:
     if requested:
-        typer.echo(f"{context.find_root().info_name} {importlib.metadata.version('omniid')}")
+        typer.echo(f"{context.find_root().info_name} {project_version()}")
         raise typer.Exit
 
 

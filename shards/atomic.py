@@ -81,7 +81,7 @@ def open_atomic(path: AnyPath, *, durable: bool = True) -> Iterator[IO[bytes]]:
         StorageError: the object store does not take it.
     """
     if isinstance(path, ObjectPath):
-        with _named_when_full(Path(tempfile.gettempdir())), open_upload(path) as file:
+        with named_when_full(Path(tempfile.gettempdir())), open_upload(path) as file:
             yield file
         return
     path = Path(path)
@@ -184,7 +184,12 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _named_when_full(folder: Path) -> Iterator[None]:
+def named_when_full(folder: Path) -> Iterator[None]:
+    """Turn the error of a full disk into one that says so.
+
+    Raises:
+        OutOfSpace: the disk or the quota of `folder` is full.
+    """
     try:
         yield
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -17,18 +18,29 @@ def directory_sha256(directory: Path) -> str:
         ValueError: there is no image file, or the name of one contains a line feed.
         OSError: the directory or an image file cannot be read.
     """
-    total = hashlib.sha256()
     names = sorted(os.fsencode(entry.name) for entry in os.scandir(directory) if is_frame(entry))
     if not names:
         raise ValueError(
             f"{directory} has no image files. Pass a directory that contains the frames of a video"
         )
+    digests = []
     for name in names:
         if b"\n" in name:
             raise ValueError(f"{directory} has a file whose name contains a line feed: {name!r}. Rename it")
         with (directory / os.fsdecode(name)).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(digest.encode() + b"  " + name + b"\n")
+            digests.append((name, hashlib.file_digest(file, "sha256").hexdigest()))
+    return digest_of(digests)
+
+
+def digest_of(files: Iterable[tuple[bytes, str]]) -> str:
+    """The digest of a directory, from those of its image files.
+
+    Args:
+        files: name and sha256 of each, sorted by name; no name contains a line feed.
+    """
+    total = hashlib.sha256()
+    for name, sha256 in files:
+        total.update(sha256.encode() + b"  " + name + b"\n")
     return total.hexdigest()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shards.assemble import table_entry
 from shards.atomic import open_atomic, remove_temporaries, sync_folder, write_bytes
 from shards.canonical import sha256_hex
 from shards.layout import (
@@ -44,7 +45,6 @@ from shards.schema import (
 )
 from shards.shard_file import ShardFile
 from shards.tables import SCHEMAS, Row, open_rows, rows_of, video_row
-from shards.writer import table_entry
 
 
 def erase(root: Path, keys: Collection[str], reason: str) -> DatasetMetadata:

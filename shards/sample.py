@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from shards.canonical import model_json, sha256_hex
 from shards.landmarks import decode_landmarks, validate_landmarks
@@ -134,6 +134,8 @@ def validate_mask(data: bytes, *, decode: bool = True) -> str | None:
                 image.load()
                 if image.mode == "L" and any(image.histogram()[1:FACE]):
                     return f"holds values other than 0 and {FACE}"
+    except UnidentifiedImageError:  # its message has an address in memory
+        return "cannot be decoded as PNG: it does not begin as one"
     except Exception as error:  # Pillow raises almost any type on damaged files
         return f"cannot be decoded as PNG: {error}"
     return None

@@ -24,7 +24,7 @@ from shards.reader import decode_record_strictly
 from shards.record_checks import validate_record, validate_sample
 from shards.sample import member_digests, validate_member
 from shards.schema import IdentityRecord, Split
-from shards.stored_tables import StoredTables
+from shards.shard_tables import KnownTables
 from shards.tables import Row, image_rows
 from shards.tar import BLOCK, Member, padded
 
@@ -76,7 +76,7 @@ class CheckedSample:
 
 
 def check_sample(
-    found: FoundSample, stored: StoredTables, findings: Findings, pool: Executor
+    found: FoundSample, stored: KnownTables, findings: Findings, pool: Executor
 ) -> CheckedSample:
     """Check one sample against the format, its own record and the tables.
 
@@ -206,9 +206,9 @@ def _compare_rows(record: IdentityRecord, rows: Sequence[Row], name: str, findin
             findings.add(Check.IMAGES_DISAGREE, where, message)
 
 
-def _check_video(record: IdentityRecord, stored: StoredTables, findings: Findings) -> None:
+def _check_video(record: IdentityRecord, stored: KnownTables, findings: Findings) -> None:
     where = f"{stored.names[VIDEOS]}:{record.video_id}"
-    video = (stored.videos or {}).get(record.video_id)
+    video = None if stored.videos is None else stored.videos.get(record.video_id)
     if video is None:
         message = f"has no readable row, but sample {record.key} was cut from it"
         findings.add(Check.VIDEOS_DISAGREE, where, message)

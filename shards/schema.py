@@ -50,6 +50,7 @@ class Reason(StrEnum):
     # failed: the file or the machine
     EMPTY_FILE = "empty_file"
     NOT_A_REGULAR_FILE = "not_a_regular_file"
+    INACCESSIBLE = "inaccessible"
     UNSUPPORTED_CONTAINER = "unsupported_container"
     UNREADABLE = "unreadable"
     TRUNCATED_FILE = "truncated_file"
@@ -85,6 +86,11 @@ class Reason(StrEnum):
     LOW_QUALITY = "low_quality"
     NEAR_DUPLICATE = "near_duplicate"
     DUPLICATE_PERSON = "duplicate_person"
+    # rejected: photographs, where they stand in place of videos
+    DUPLICATE_PHOTOGRAPH = "duplicate_photograph"
+    SEVERAL_FACES = "several_faces"
+    BYSTANDER = "bystander"
+    TOO_FEW_PHOTOGRAPHS = "too_few_photographs"
 
 
 REASON_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
@@ -96,6 +102,7 @@ FAILURES = frozenset(
     {
         Reason.EMPTY_FILE,
         Reason.NOT_A_REGULAR_FILE,
+        Reason.INACCESSIBLE,
         Reason.UNSUPPORTED_CONTAINER,
         Reason.UNREADABLE,
         Reason.TRUNCATED_FILE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -177,6 +177,21 @@ def rows_of(table: pa.Table) -> Iterator[Row]:
         yield from batch.to_pylist()
 
 
+def regrouped(tables: Iterable[pa.Table], rows: int = ROW_GROUP) -> Iterator[pa.Table]:
+    """The same rows in tables of `rows` rows and one chunk, the last one shorter."""
+    held: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        held.append(table)
+        count += len(table)
+        while count >= rows:
+            whole = pa.concat_tables(held)
+            yield whole.slice(0, rows).combine_chunks()
+            held, count = [whole.slice(rows)], count - rows
+    if count:
+        yield pa.concat_tables(held).combine_chunks()
+
+
 def video_row(video: VideoOutcome) -> Row:
     """The row of the videos table for a video."""
     row = video.model_dump(mode="json")
@@ -199,26 +214,60 @@ def video_outcome(row: Row, *, ignore_unknown: bool = False) -> VideoOutcome:
 
 
 class RowWriter:
-    """Writes rows to a Parquet file in groups of fixed size, so that memory stays at one group."""
+    """Writes rows to a Parquet file in groups of fixed size, so that memory stays at one group.
+
+    The bytes of the file depend on the rows alone, not on the tables in which they came.
+    """
 
     def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         self._writer = writer
         self._schema = schema
         self._pending: list[Row] = []
+        self._tables: list[pa.Table] = []
+        self._held = 0
         self.rows = 0
 
     def add(self, row: Row) -> None:
         """Append one row."""
         self._pending.append(row)
-        self.rows += 1
-        if len(self._pending) == ROW_GROUP:
-            self.flush()
+        if self._held + len(self._pending) == ROW_GROUP:
+            self._take_pending()
+
+    def add_table(self, table: pa.Table) -> None:
+        """Append the rows of a table.
+
+        Raises:
+            ValueError: it has other columns or types than the file.
+        """
+        if not table.schema.equals(self._schema):
+            raise ValueError("the rows have other columns or types than the file")
+        self._take_pending()
+        self._take(table)
 
     def flush(self) -> None:
         """Write what is pending as one row group."""
+        self._take_pending()
+        if self._held:
+            self._write(self._held)
+
+    def _take_pending(self) -> None:
         if self._pending:
-            self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
-            self._pending.clear()
+            rows, self._pending = self._pending, []
+            self._take(pa.Table.from_pylist(rows, schema=self._schema))
+
+    def _take(self, table: pa.Table) -> None:
+        self._tables.append(table)
+        self._held += len(table)
+        self.rows += len(table)
+        while self._held >= ROW_GROUP:
+            self._write(ROW_GROUP)
+
+    def _write(self, count: int) -> None:
+        table = pa.concat_tables(self._tables)
+        # One chunk: Arrow begins a page at the border of a chunk.
+        self._writer.write_table(table.slice(0, count).combine_chunks())
+        rest = table.slice(count)
+        self._tables, self._held = ([rest] if len(rest) else []), len(rest)
 
 
 @contextmanager

@@ -6,12 +6,11 @@ digests in their records, records match the index, tables match dataset.json, an
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import BinaryIO
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from shards.atomic import TEMPORARY
 from shards.findings import Check, Finding, Findings
@@ -22,11 +21,9 @@ from shards.layout import (
     INDEX,
     VIDEOS,
     generation_of,
-    is_member_name,
     is_shard_name,
     number_of,
     shard_name,
-    split_member,
     split_of,
 )
 from shards.metadata import (
@@ -37,20 +34,32 @@ from shards.metadata import (
     check_version,
 )
 from shards.reader import read_metadata
-from shards.sample_checks import CheckedSample, FoundSample, check_sample
-from shards.schema import IMAGES_PER_IDENTITY, IdentityRecord, Split
+from shards.schema import IMAGES_PER_IDENTITY, Split
+from shards.shard_check import (
+    SeenShard,
+    ShardCheck,
+    check_shard,
+    check_shard_alone,
+    file_digest,
+    threads,
+)
 from shards.stored_tables import StoredTables
-from shards.tar import Fault, Member, members
 from storage.errors import is_of_storage
-from storage.path import AnyPath, local_copy
+from storage.path import AnyPath
+from storage.scratch import scratch_folder
 
-AHEAD = 32
-AHEAD_BYTES = 2**28
-"""Samples, and bytes of them, that are read and wait to be decoded, at most."""
+RunTasks = Callable[[Callable[[ShardCheck], SeenShard | None], Iterable[ShardCheck]], "Results"]
+"""Runs a function on each of some items, wherever; gives the results as they come, each with its item's number."""
+Results = Iterator[tuple[int, SeenShard | None]]
+
+OF_ITS_MACHINE = frozenset({Check.UNREADABLE_FILE, Check.FILE_DIGEST})
+"""What a lost mount or a bad disk of the machine that reads looks like, so this process reads as well."""
 
 
 @frozen_heap()
-def verify(root: AnyPath, progress: Callable[[int], None] | None = None) -> list[Finding]:
+def verify(
+    root: AnyPath, progress: Callable[[int], None] | None = None, run: RunTasks | None = None
+) -> list[Finding]:
     """All errors in the dataset in `root`; empty when it is sound.
 
     Damaged data never raises: it is reported. When dataset.json itself is damaged, tables and samples are
@@ -58,7 +67,8 @@ def verify(root: AnyPath, progress: Callable[[int], None] | None = None) -> list
 
     Args:
         root: directory of the dataset.
-        progress: called after each sample with the number checked so far.
+        progress: called after each sample, or each shard, with the number of samples checked so far.
+        run: checks shards elsewhere; in threads of this process when None.
 
     Raises:
         StorageError: the object store cannot be read, or the temporary directory is full.
@@ -73,140 +83,130 @@ def verify(root: AnyPath, progress: Callable[[int], None] | None = None) -> list
         if is_of_storage(error):
             raise
         findings.add(Check.BAD_METADATA, DATASET_JSON, str(error))
-    newer_minor = metadata is not None and check_version(metadata.format_version)
-    stored = StoredTables(root, metadata, findings, newer_minor=newer_minor)
-    entries = {entry.name: entry for entry in metadata.shards} if metadata else {}
-    shards = _shards(root, metadata, findings)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        walker = _Walker(root, stored, findings, pool, progress=progress)
-        for name in shards:
-            walker.check(name, entries.get(name))
-    walker.check_across()
-    if metadata is not None:
-        _check_tables(root, metadata, stored, findings)
-        _check_counts(metadata, walker, stored, findings)
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as scratch:
+        newer_minor = metadata is not None and check_version(metadata.format_version)
+        stored = StoredTables(root, metadata, findings, newer_minor=newer_minor, scratch=Path(scratch))
+        _check_all(root, metadata, stored, findings, progress=progress or (lambda _: None), run=run)
     return findings.found
 
 
-class _Walker:
-    """Reads the shards in order and collects what must agree across them."""
+def _check_all(
+    root: AnyPath,
+    metadata: DatasetMetadata | None,
+    stored: StoredTables,
+    findings: Findings,
+    *,
+    progress: Callable[[int], None],
+    run: RunTasks | None,
+) -> None:
+    entries = {entry.name: entry for entry in metadata.shards} if metadata else {}
+    shards = _shards(root, metadata, findings)
+    across = _Across(stored, findings)
+    here = _Here(root, stored, entries, progress)
+    seen = here.seen(shards) if run is None or stored.index is None else _seen_elsewhere(shards, here, run)
+    for name, shard in zip(shards, seen, strict=True):
+        across.add(name, shard)
+    across.check()
+    if metadata is not None:
+        _check_tables(root, metadata, stored, findings)
+        _check_counts(metadata, across, stored, findings)
+
+
+class _Here:
+    """Checks shards in threads of this process.
+
+    Args:
+        root: of the dataset.
+        stored: its tables.
+        entries: of dataset.json, by name of the shard.
+        progress: called with the number of samples checked so far.
+    """
 
     def __init__(
         self,
         root: AnyPath,
         stored: StoredTables,
-        findings: Findings,
-        pool: Executor,
-        *,
-        progress: Callable[[int], None] | None,
+        entries: Mapping[str, ShardEntry],
+        progress: Callable[[int], None],
     ) -> None:
-        self._root = root
+        self._root, self._stored, self._entries, self._progress = root, stored, entries, progress
+        self._done = 0
+
+    def seen(self, shards: Iterable[str]) -> Iterator[SeenShard]:
+        """Check shards one after another."""
+        with ThreadPoolExecutor(threads()) as pool:
+            for name in shards:
+                entry = self._entries.get(name)
+                yield check_shard(
+                    self._root, name, self._stored, pool, entry=entry, settled=lambda: self.count(1)
+                )
+
+    def count(self, samples: int) -> None:
+        """Note that samples are checked."""
+        self._done += samples
+        self._progress(self._done)
+
+    def tasks(self, shards: Iterable[str]) -> Iterator[ShardCheck]:
+        """What checks the shards elsewhere, made one after another."""
+        for name in shards:
+            yield ShardCheck(self._root, name, self._entries.get(name), self._stored.of_shard(name))
+
+
+def _seen_elsewhere(shards: list[str], here: _Here, run: RunTasks) -> Iterator[SeenShard]:
+    """Check shards by tasks, in any order; the results in the order of `shards`."""
+    waiting: dict[int, SeenShard] = {}
+    following = 0
+    for number, found in run(check_shard_alone, here.tasks(shards)):
+        if found is None or any(finding.check in OF_ITS_MACHINE for finding in found.findings):
+            # Rows that belong elsewhere are needed, and all of them are here; or only one machine reads badly.
+            waiting[number] = next(here.seen([shards[number]]))
+        else:
+            here.count(len(found.samples))
+            waiting[number] = found
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+
+
+class _Across:
+    """Collects what must agree across shards, which come in their order."""
+
+    def __init__(self, stored: StoredTables, findings: Findings) -> None:
         self._stored = stored
         self._findings = findings
-        self._pool = pool
-        self._found_here = Findings()
-        self._decoding: deque[CheckedSample] = deque()
-        self._progress = progress
         self._last: dict[Split, str] = {}
         self._at: dict[str, str] = {}
-        self._of_video: dict[str, set[str]] = {}
+        self._videos: dict[str, tuple[str, ...]] = {}
         self.identities: Counter[Split] = Counter()
-        self.splits_of_person: dict[str, set[Split]] = {}
+        self.persons: dict[str, Split] = {}
+        self._in_both: set[str] = set()
 
-    def check(self, name: str, entry: ShardEntry | None) -> None:
-        """Check one shard from its first byte to its last."""
-        try:
-            with local_copy(self._root / name) as path:
-                digest = self._pool.submit(_digest, path)
-                try:
-                    with path.open("rb") as file:
-                        samples = self._check_members(name, file)
-                finally:
-                    self._settle(most=0)
-                sha256, size = digest.result()
-        except OSError as error:
-            if is_of_storage(error):
-                raise
-            self._findings.add(Check.UNREADABLE_FILE, name, str(error))
-            return
-        if entry is None:
-            return
-        if (sha256, size) != (entry.sha256, entry.bytes):
-            message = f"{size:,} bytes, sha256 {sha256}; {DATASET_JSON} lists {entry.bytes:,}, {entry.sha256}"
-            self._findings.add(Check.FILE_DIGEST, name, message)
-        if samples != entry.samples:
-            self._findings.add(
-                Check.WRONG_COUNT, name, f"holds {samples} samples, {DATASET_JSON} lists {entry.samples}"
-            )
-
-    def _check_members(self, shard: str, file: BinaryIO) -> int:
-        samples = 0
-        key, group = "", list[Member]()
-        for item in self._members(shard, file):
-            item_key, _ = split_member(item.name)
-            if group and item_key != key:
-                self._check_sample(shard, key, group)
-                samples, group = samples + 1, []
-            key = item_key
-            group.append(item)
-        if group:
-            self._check_sample(shard, key, group)
-            samples += 1
-        return samples
-
-    def _members(self, shard: str, file: BinaryIO) -> Iterator[Member]:
-        for item in members(file, self._stored.members_of(shard)):
-            if isinstance(item, Fault):
-                where = f"{shard}:{item.name}" if item.name else shard
-                self._found_here.add(item.check, where, f"{item.message} (byte {item.offset:,})")
-            elif not is_member_name(item.name):
-                message = "is not a member of a sample"
-                self._found_here.add(Check.EXTRA_MEMBER, f"{shard}:{item.name}", message)
-            else:
-                yield item
-
-    def _check_sample(self, shard: str, key: str, group: list[Member]) -> None:
+    def add(self, shard: str, seen: SeenShard) -> None:
+        """Add a shard, with what was found in it."""
         split = split_of(shard)
-        where = f"{shard}:{key}"
-        findings, self._found_here = self._found_here, Findings()
-        if key in self._at:
-            findings.add(Check.DUPLICATE_KEY, where, f"is a second sample of the key in {self._at[key]}")
-        if key <= self._last.get(split, ""):
-            findings.add(Check.SAMPLE_ORDER, where, f"comes after {self._last[split]}: not sorted by key")
-        self._last[split] = key
-        self._at.setdefault(key, shard)
-        found = FoundSample(shard, split, key, group)
-        checked = check_sample(found, self._stored, findings, self._pool)
-        self.identities[split] += 1
-        self._note(key, split, checked.record)
-        self._decoding.append(checked)
-        self._settle(most=AHEAD)
+        for sample in seen.samples:
+            key, where = sample.key, f"{shard}:{sample.key}"
+            self._findings.found += sample.faults
+            if key in self._at:
+                message = f"is a second sample of the key in {self._at[key]}"
+                self._findings.add(Check.DUPLICATE_KEY, where, message)
+            if key <= self._last.get(split, ""):
+                message = f"comes after {self._last[split]}: not sorted by key"
+                self._findings.add(Check.SAMPLE_ORDER, where, message)
+            self._findings.found += sample.findings
+            self._last[split] = key
+            self._at.setdefault(key, shard)
+            self.identities[split] += 1
+            if sample.person_id is not None and sample.video_id is not None:
+                if self.persons.setdefault(sample.person_id, split) is not split:
+                    self._in_both.add(sample.person_id)
+                self._videos[key] = (*self._videos.get(key, ()), sample.video_id)
+        self._findings.found += seen.findings
 
-    def _settle(self, most: int) -> None:
-        """Report on the first samples, until at most so many wait for their images; with 0, on the whole shard."""
-        while len(self._decoding) > most or sum(sample.size for sample in self._decoding) > AHEAD_BYTES:
-            self._findings.found += self._decoding.popleft().settled()
-            if self._progress is not None:
-                self._progress(self.identities.total() - len(self._decoding))
-        if most == 0:
-            self._findings.found += self._found_here.found
-            self._found_here = Findings()
-
-    def _note(self, key: str, split: Split, record: IdentityRecord | None) -> None:
-        if record is not None:
-            person, video = record.person_id, record.video_id
-        elif self._stored.images is not None and (rows := self._stored.images.rows(key)):
-            person, video = rows[0]["person_id"], rows[0]["video_id"]
-        else:
-            return
-        self.splits_of_person.setdefault(person, set()).add(split)
-        self._of_video.setdefault(video, set()).add(key)
-
-    def check_across(self) -> None:
+    def check(self) -> None:
         """Report the errors that need all samples."""
-        for person, splits in sorted(self.splits_of_person.items()):
-            if len(splits) > 1:
-                self._findings.add(Check.SPLIT_LEAKAGE, f"person:{person}", "has samples in both splits")
+        for person in sorted(self._in_both):
+            self._findings.add(Check.SPLIT_LEAKAGE, f"person:{person}", "has samples in both splits")
         for table, kind, name in (
             (self._stored.index, Check.INDEX_DISAGREES, self._stored.names[INDEX]),
             (self._stored.images, Check.IMAGES_DISAGREE, self._stored.names[IMAGES]),
@@ -214,18 +214,14 @@ class _Walker:
             for key in table.keys() if table is not None else ():
                 if key not in self._at:
                     self._findings.add(kind, f"{name}:{key}", "is a sample that no shard has")
-        for video_id, video in (self._stored.videos or {}).items():
-            missing = {track.key for track in video.tracks if track.key} - self._of_video.get(video_id, set())
-            for key in sorted(missing):
+        videos = self._stored.videos
+        for video_id, keys in videos.samples() if videos is not None else ():
+            for key in sorted(keys):
+                if video_id in self._videos.get(key, ()):
+                    continue
                 message = f"names sample {key}, which no shard has for it"
                 where = f"{self._stored.names[VIDEOS]}:{video_id}"
                 self._findings.add(Check.VIDEOS_DISAGREE, where, message)
-
-
-def _digest(path: AnyPath) -> tuple[str, int]:
-    """The sha256 and the size of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
 
 
 def _shards(root: AnyPath, metadata: DatasetMetadata | None, findings: Findings) -> list[str]:
@@ -271,7 +267,7 @@ def _check_tables(root: AnyPath, metadata: DatasetMetadata, stored: StoredTables
         if not path.is_file():
             continue
         try:
-            sha256, size = _digest(path)
+            sha256, size = file_digest(path)
         except OSError as error:
             if is_of_storage(error):
                 raise
@@ -285,17 +281,17 @@ def _check_tables(root: AnyPath, metadata: DatasetMetadata, stored: StoredTables
 
 
 def _check_counts(
-    metadata: DatasetMetadata, walker: _Walker, stored: StoredTables, findings: Findings
+    metadata: DatasetMetadata, across: _Across, stored: StoredTables, findings: Findings
 ) -> None:
     counts = metadata.counts
-    identities = {split: walker.identities[split] for split in Split}
+    identities = {split: across.identities[split] for split in Split}
     pairs: list[tuple[str, object, object]] = [
         ("identities", counts.identities, identities),
         ("images", counts.images, IMAGES_PER_IDENTITY * sum(identities.values())),
-        ("persons", counts.persons, len(walker.splits_of_person)),
+        ("persons", counts.persons, len(across.persons)),
     ]
     if stored.videos is not None:
-        pairs.append(("videos", counts.videos, stored.videos_by_status()))
+        pairs.append(("videos", counts.videos, stored.videos.by_status()))
     for name, stated, counted in pairs:
         if stated != counted:
             findings.add(

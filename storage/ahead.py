@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
+from storage.heartbeat import beat
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -26,10 +28,16 @@ def map_ahead(
     try:
         for item in items:
             if len(waiting) >= ahead:
-                yield waiting.popleft().result()
+                yield _due(waiting)
             waiting.append(pool.submit(function, item))
         while waiting:
-            yield waiting.popleft().result()
+            yield _due(waiting)
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _due(waiting: deque[Future[Result]]) -> Result:
+    result = waiting.popleft().result()
+    beat()
+    return result

@@ -1,5 +1,7 @@
 """Temporary files of this process, in a directory that the next process removes if this one is killed.
 
+Large arrays are mapped files here: the system writes them out where memory runs short.
+
 <TMPDIR>/mfhq-scratch-<random>/lock   locked by the system for as long as its process runs
 """
 
@@ -12,7 +14,12 @@ import shutil
 import tempfile
 from contextlib import suppress
 from functools import lru_cache
+from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 PREFIX = "mfhq-scratch-"
 _LOCK = "lock"
@@ -37,6 +44,23 @@ def _folder(parent: str, process: int) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(file.close)
     return folder
+
+
+def mapped_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array of zeros in a temporary file that is gone with the array.
+
+    Raises:
+        OSError: the disk of the temporary directory has no room for it.
+    """
+    import numpy as np  # only here: `mfhq status` and `mfhq plan` start without it
+
+    length = prod(shape) * np.dtype(dtype).itemsize
+    if not length:
+        return np.zeros(shape, dtype)
+    with tempfile.TemporaryFile(dir=scratch_folder()) as file:
+        # Without room, writing to a mapped file ends the process.
+        os.posix_fallocate(file.fileno(), 0, length)
+        return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
 
 
 def remove_abandoned(parent: Path) -> list[Path]:

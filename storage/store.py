@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from storage.backends import Backend, endpoint_hint, open_backend
 from storage.errors import NoSuchFile, Stopped, StorageError
+from storage.heartbeat import beat_for_retry
 from storage.retryable import Transient, classified, reason_of
 from storage.urls import check_url, credentials_of
 
@@ -82,14 +83,18 @@ class Store:
 
         return self._retried(path, read, stopped=stopped)
 
-    def whole(self, path: str) -> bytes:
+    def whole(self, path: str, stopped: threading.Event | None = None) -> bytes:
         """A small file as a whole.
+
+        Args:
+            path: relative to the root.
+            stopped: once it is set, waits between tries end, and there are no more tries.
 
         Raises:
             NoSuchFile: there is no such file.
             StorageError: it cannot be read.
         """
-        return self._retried(path, lambda: self._backend.whole(path))
+        return self._retried(path, lambda: self._backend.whole(path), stopped=stopped)
 
     def large(self, path: str, size: int) -> bytes:
         """A large file of known size as a whole.
@@ -185,6 +190,7 @@ class Store:
         )
 
         def tell(state: RetryCallState) -> None:
+            beat_for_retry()
             now, tried_s = time.monotonic(), state.seconds_since_start or 0.0
             if tried_s < _SILENT_S or now < self._quiet_until or state.outcome is None:
                 return

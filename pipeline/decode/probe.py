@@ -176,7 +176,7 @@ def _not_a_file(path: Path) -> Rejection | None:
     except OSError as error:
         if is_lost_share(error) or not path.parent.is_dir():
             raise lost_share(error, path) from error
-        return Rejection(Reason.UNREADABLE, error.strerror)
+        return Rejection(Reason.INACCESSIBLE, error.strerror)
 
 
 def _look_at(path: Path) -> Probe | Rejection:

@@ -20,11 +20,12 @@ from pipeline.people.listed_videos import ListedVideos
 from pipeline.people.near_threshold import near_threshold
 from pipeline.people.split import hold_out
 from pipeline.people.split_inputs import SplitInputs
+from pipeline.people.summary import embeddings, sorted_by_key
 from pipeline.rejection import Rejection
 from shards.schema import Reason, Split
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Placement:
     """The person and the split of an identity."""
 
@@ -104,17 +105,20 @@ def assign(
     Raises:
         BuildError: different persons would be linked.
     """
-    summary = summary.sort_by("key")
+    summary = sorted_by_key(summary)
     # Footage is compared whatever the threshold of linking: copies must not come into both splits.
     surely, _ = thresholds(people)
     surely = surely if recognition.link_cosine is None else min(surely, recognition.link_cosine)
-    pairs, evidence = alike(summary, people, surely), evidence_of(summary, people)
+    vectors = embeddings(summary)
+    pairs, evidence = alike(summary, vectors, people, surely), evidence_of(summary, people)
     duplicates = same_content(summary)
     first = people.model_copy(update={"max_person_videos": WITH_COPIES * people.max_person_videos})
-    person = link(summary, pairs, first, evidence=evidence, original=_originals(len(summary), duplicates))
+    originals = _originals(len(summary), duplicates)
+    person = link(summary, vectors, pairs, first, evidence=evidence, original=originals)
     left_out = [duplicate.row for duplicate in duplicates]
     duplicates += same_footage(summary, Candidates(pairs, person, surely), left_out, bar)
-    person = link(summary, pairs, people, evidence=evidence, original=_originals(len(summary), duplicates))
+    originals = _originals(len(summary), duplicates)
+    person = link(summary, vectors, pairs, people, evidence=evidence, original=originals)
     rejections = {duplicate.key: duplicate.rejection for duplicate in duplicates}
     if people.keep == "best":
         rejections |= _not_the_best(summary, person, rejections)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from pipeline.people.search import Rows, Vectors, dots
+from storage.scratch import mapped_array
 
 NO_UNIT = -1
 GROWTH = 1.1
@@ -113,7 +114,8 @@ class _Groups:
         count = len(vectors)
         self.first = np.arange(count, dtype=np.int64)
         self._size = np.ones(count, np.float64)
-        self._sum = vectors.copy()
+        self._sum = mapped_array(vectors.shape, vectors.dtype)
+        self._sum[:] = vectors
         self._bonus = evidence.bonus
         self._apart = np.sort(evidence.apart.reshape(-1, 2), axis=1)
         rows = np.flatnonzero(evidence.unit != NO_UNIT) if evidence.bonus else np.zeros(0, np.int64)

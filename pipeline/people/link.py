@@ -17,18 +17,18 @@ from pipeline.config import People
 from pipeline.errors import BuildError
 from pipeline.people.evidence import Indices, rows_of_units, seen_at_once, units
 from pipeline.people.groups import NO_UNIT, Evidence, group
-from pipeline.people.search import Pairs, TooManyPairs, pairs_among, similar_pairs
-from pipeline.people.summary import embeddings
+from pipeline.people.search import Pairs, TooManyPairs, Vectors, pairs_among, similar_pairs
 
 NEAR_MISS = 0.05
 """How far below the threshold pairs are still found, for the report."""
 
 
-def alike(summary: pa.Table, people: People, least_cosine: float | None = None) -> Pairs:
+def alike(summary: pa.Table, vectors: Vectors, people: People, least_cosine: float | None = None) -> Pairs:
     """All pairs that may show one person: those near the threshold or above, and alike ones of one origin.
 
     Args:
         summary: of the identities.
+        vectors: their `embeddings`.
         people: its thresholds are set.
         least_cosine: find pairs down to this as well.
 
@@ -36,7 +36,6 @@ def alike(summary: pa.Table, people: People, least_cosine: float | None = None) 
         BuildError: the threshold separates nothing.
     """
     least, same_origin = thresholds(people)
-    vectors = embeddings(summary)
     lowest = min(least - NEAR_MISS, least if least_cosine is None else least_cosine)
     try:
         pairs = similar_pairs(vectors, lowest)
@@ -77,6 +76,7 @@ def of_originals(evidence: Evidence, original: Indices) -> Evidence:
 
 def link(
     summary: pa.Table,
+    vectors: Vectors,
     pairs: Pairs,
     people: People,
     *,
@@ -87,6 +87,7 @@ def link(
 
     Args:
         summary: of N identities.
+        vectors: their `embeddings`.
         pairs: those of `alike`.
         people: its thresholds are set.
         evidence: that of `evidence_of`, where it is known already.
@@ -106,7 +107,7 @@ def link(
         evidence = of_originals(evidence, original)
         rows = np.sort(original[rows], axis=0)
         rows = np.unique(rows[:, rows[0] != rows[1]], axis=1)
-    vectors, alarm = embeddings(summary), _Alarm(summary, people)
+    alarm = _Alarm(summary, people)
     person = group(vectors, rows[0].astype(np.int32), rows[1].astype(np.int32), least, evidence, check=alarm)
     alarm(person)
     return person if original is None else person[original]

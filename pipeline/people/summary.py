@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.people.search import Vectors
 from pipeline.records import StagedSample
 from pipeline.sources.manifest import Video
 from shards.schema import VideoOutcome
+from storage.scratch import mapped_array, scratch_folder
 
-VIDEOS_AT_ONCE = 500
+ROWS_AT_ONCE = 4096
+"""About ten megabytes."""
+NORMED_AT_ONCE = 4096
 _FLOATS = pa.list_(pa.float64())
 STAGED = pa.schema(
     [
@@ -105,31 +111,72 @@ def of_video(staged: pa.Table, video: Video, outcome: VideoOutcome) -> pa.Table:
 
 
 class Collector:
-    """Joins the rows of all videos; a table has some kilobytes of its own, more than the rows of a video."""
+    """Joins the rows of all videos; a table has some kilobytes of its own, more than the rows of a video.
+
+    What is joined lies in mapped files: the vectors of a hundred thousand identities are hundreds of megabytes.
+    """
 
     def __init__(self) -> None:
         self._joined = [SUMMARY.empty_table()]
         self._loose: list[pa.Table] = []
+        self._rows = 0
 
     def add(self, rows: pa.Table) -> None:
-        """Take the rows of a video."""
+        """Take the rows of one or more videos."""
         self._loose.append(rows)
-        if len(self._loose) == VIDEOS_AT_ONCE:
-            self._join()
+        self._rows += len(rows)
+        if self._rows >= ROWS_AT_ONCE:
+            self._joined.append(_mapped(pa.concat_tables(self._loose)))
+            self._loose, self._rows = [], 0
 
     def summary(self) -> pa.Table:
-        """All rows, sorted by key."""
-        self._join()
-        return pa.concat_tables(self._joined).sort_by("key").combine_chunks()
+        """All rows, sorted by key; the collector is empty afterwards."""
+        table = pa.concat_tables([*self._joined, *self._loose])
+        self._joined, self._loose, self._rows = [SUMMARY.empty_table()], [], 0
+        order = pc.sort_indices(table["key"]).to_numpy()
+        others = [name for name in SUMMARY.names if name != "embedding"]
+        rest = table.select(others).take(pa.array(order)).combine_chunks()
+        place = SUMMARY.get_field_index("embedding")
+        return rest.add_column(place, SUMMARY.field(place), _reordered(table["embedding"], order))
 
-    def _join(self) -> None:
-        if self._loose:
-            self._joined.append(pa.concat_tables(self._loose).combine_chunks())
-            self._loose = []
+
+def _mapped(table: pa.Table) -> pa.Table:
+    """The table in a temporary file that is gone with the table."""
+    with tempfile.NamedTemporaryFile(dir=scratch_folder()) as file:
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        file.flush()
+        with pa.memory_map(file.name) as source, pa.ipc.open_file(source) as reader:
+            return reader.read_all()
+
+
+def _reordered(lists: pa.ChunkedArray, order: NDArray[np.integer[Any]]) -> pa.Array:
+    """The vectors in another order, with one copy: they are most of a summary, and `take` makes several."""
+    lengths = {length for chunk in lists.chunks for length in pc.unique(chunk.value_lengths()).to_pylist()}
+    if len(lengths) != 1:
+        return lists.take(pa.array(order)).combine_chunks()
+    moved = mapped_array((len(order), *lengths), np.float32)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    start = 0
+    for chunk in lists.chunks:
+        moved[place[start : start + len(chunk)]] = (
+            chunk.flatten().to_numpy().reshape(len(chunk), moved.shape[1])
+        )
+        start += len(chunk)
+    offsets = np.arange(len(order) + 1, dtype=np.int32) * moved.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(moved.reshape(-1)))
+
+
+def sorted_by_key(table: pa.Table) -> pa.Table:
+    """The rows sorted by key; the same table when they are, because a copy doubles the driver's memory."""
+    keys = table["key"].combine_chunks()
+    in_order = len(keys) < 2 or pc.all(pc.less_equal(keys[:-1], keys[1:])).as_py()
+    return table if in_order else table.sort_by("key")
 
 
 def embeddings(table: pa.Table) -> Vectors:
-    """(N, D) unit vectors of the identities of a summary.
+    """(N, D) unit vectors of the identities of a summary, in a mapped file.
 
     Raises:
         ValueError: not all have the same number of dimensions.
@@ -141,5 +188,8 @@ def embeddings(table: pa.Table) -> Vectors:
     if len(lengths) != 1:
         raise ValueError(f"embeddings of {sorted(lengths)} dimensions cannot be compared")
     vectors = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
-    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Vectors = mapped_array(vectors.shape, np.float32)
+    for start in range(0, len(vectors), NORMED_AT_ONCE):
+        part = vectors[start : start + NORMED_AT_ONCE]
+        unit[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
     return unit

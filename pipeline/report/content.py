@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.layout import PHOTOGRAPHS
 from pipeline.not_accepted import NOT_ACCEPTED, Missing
 from pipeline.people.findings import PeopleFindings
 from pipeline.report import contact_sheet, outcomes, person_sheets, persons, provenance
@@ -92,6 +93,8 @@ def gather(
     return {
         "name": metadata.name,
         "metadata": metadata,
+        "of_photographs": metadata.provenance.config.get("kind") == "photographs",
+        "photographs_list": PHOTOGRAPHS,
         "per_identity": IMAGES_PER_IDENTITY,
         "key_figures": _key_figures(metadata, images.persons),
         "sections": SECTIONS,

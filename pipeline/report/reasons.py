@@ -39,7 +39,8 @@ FUNNEL_STEPS = (
         (
             *(Reason.FACE_TOO_SMALL, Reason.CROP_TOO_SMALL, Reason.FACE_CUT_OFF, Reason.NO_LANDMARKS),
             *(Reason.EXTREME_POSE, Reason.TOO_DARK, Reason.NOISY, Reason.BLURRED, Reason.POSE_OUTLIER),
-            *(Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT),
+            *(Reason.OTHER_IDENTITY, Reason.TRACK_TOO_SHORT, Reason.SEVERAL_FACES, Reason.BYSTANDER),
+            Reason.TOO_FEW_PHOTOGRAPHS,
         ),
     ),
     FunnelStep(
@@ -48,7 +49,10 @@ FUNNEL_STEPS = (
     FunnelStep(
         "accepted",
         "No duplicate: accepted",
-        (Reason.DUPLICATE_VIDEO, Reason.NEAR_DUPLICATE, Reason.DUPLICATE_PERSON),
+        (
+            *(Reason.DUPLICATE_VIDEO, Reason.NEAR_DUPLICATE, Reason.DUPLICATE_PERSON),
+            Reason.DUPLICATE_PHOTOGRAPH,
+        ),
     ),
 )
 """The gates in the order of the pipeline; every reason belongs to exactly one."""
@@ -57,7 +61,8 @@ MEANING = {
     Reason.EMPTY_FILE: "the file holds no bytes",
     Reason.NOT_A_REGULAR_FILE: "a named pipe, a device or a directory, and no file",
     Reason.UNSUPPORTED_CONTAINER: "the container is not one of those that are opened",
-    Reason.UNREADABLE: "the file cannot be opened as a video",
+    Reason.INACCESSIBLE: "the file is gone, or may not be read",
+    Reason.UNREADABLE: "the file is no video that can be opened",
     Reason.TRUNCATED_FILE: "the file ends early",
     Reason.DECODE_ERROR: "the decoder reported an error",
     Reason.DECODER_CRASHED: "the process that decoded it died",
@@ -89,6 +94,10 @@ MEANING = {
     Reason.LOW_QUALITY: "too few images of sufficient quality",
     Reason.NEAR_DUPLICATE: "another identity shows the same footage",
     Reason.DUPLICATE_PERSON: "another identity shows the same person better",
+    Reason.DUPLICATE_PHOTOGRAPH: "same bytes as another photograph of the person",
+    Reason.SEVERAL_FACES: "several faces of about one size in a photograph",
+    Reason.BYSTANDER: "not the face of the photograph's person",
+    Reason.TOO_FEW_PHOTOGRAPHS: "too few usable photographs of the person",
 }
 
 _ORDER = {

@@ -16,12 +16,12 @@ from pipeline.sandbox.attempts import Attempts, DecodeFailed
 from pipeline.sandbox.confine import Enforced, Mode, Policy
 from pipeline.sandbox.ring import create_memory
 from pipeline.sandbox.server import START_TIMEOUT_S, Child, ChildEnded, ForkServer, ServerDied
-from pipeline.sandbox.source import open_source
+from pipeline.sandbox.source import STORAGE_TIMEOUT_S, open_source
 from pipeline.sandbox.video import EXIT_WAIT_S, SandboxedVideo
 
 FRAME_PIXELS = 8192 * 4352
 """Pixels of the largest frame that is decoded: 8K in any shape."""
-DECODER_ENTRY = "pipeline.sandbox.child:serve"
+DECODER_ENTRY = f"{__package__}.child:serve"
 
 
 class SandboxedDecoder:
@@ -34,6 +34,7 @@ class SandboxedDecoder:
         frame_pixels: of the largest frame that is decoded.
         threads: let decoders start threads; decord needs them.
         entry: the function that the processes run.
+        storage_timeout_s: seconds that the storage of a video may take for one answer.
 
     Raises:
         RuntimeError: the decoders cannot be started, or the mode is `required` and the kernel lacks something.
@@ -48,12 +49,14 @@ class SandboxedDecoder:
         frame_pixels: int = FRAME_PIXELS,
         threads: bool = False,
         entry: str = DECODER_ENTRY,
+        storage_timeout_s: float = STORAGE_TIMEOUT_S,
     ) -> None:
         self._memory_gb = memory_gb
         self._crash_retries = crash_retries
         self._frame_pixels = frame_pixels
         self._threads = threads
         self._entry = entry
+        self.storage_timeout_s = storage_timeout_s
         self._server: ForkServer | None = None
         self.enforced = self._try_out()
         if mode == "required" and self.enforced.missing:
@@ -76,7 +79,7 @@ class SandboxedDecoder:
             DecodeFailed: it is not a regular file, or it is empty.
             MachineFault: the storage is lost.
         """
-        source = open_source(path)
+        source = open_source(path, self.storage_timeout_s)
         if isinstance(source, Rejection):
             raise DecodeFailed(source)
         video = SandboxedVideo(self, source, timeout_s, parts)

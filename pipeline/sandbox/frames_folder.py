@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from pipeline.sandbox.client import SandboxedDecoder
 from pipeline.sandbox.decoding import LOST_SHARE, CorruptFrame, Frame, Probe
 from pipeline.sandbox.source import Source
 from pipeline.sandbox.video import SandboxedVideo
+from pipeline.time_limit import within
 from shards.digests import directory_sha256, is_frame
 from shards.schema import Reason
 from storage.scratch import scratch_folder
@@ -115,13 +117,14 @@ def open_frames_folder(
     """
     with ExitStack() as stack:
         try:
-            names = frame_names(folder)
+            limit_s = decoder.storage_timeout_s
+            names = within(limit_s, str(folder), partial(frame_names, folder))
             codec = _codec(names)
             times_s = np.arange(len(names)) / frame_rate
             planned = plan(times_s)
             made = tempfile.NamedTemporaryFile(suffix=".mov", dir=scratch_folder())  # noqa: SIM115
             path = Path(stack.enter_context(made).name)
-            _write(path, [folder / names[index] for index in planned], codec)
+            _write(path, [folder / names[index] for index in planned], codec, limit_s)
             source = Source(folder, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
             raise _unreadable(folder, error) from error
@@ -155,13 +158,13 @@ def _codec(names: list[str]) -> str:
     return str(codecs.pop())
 
 
-def _write(path: Path, files: list[Path], codec: str) -> None:
+def _write(path: Path, files: list[Path], codec: str, limit_s: float) -> None:
     import av
 
     with av.open(str(path), "w", format="mov") as container:
         stream = container.add_mux_stream(codec, rate=1, width=_SIDE, height=_SIDE)
         for number, file in enumerate(files):
-            packet = av.Packet(file.read_bytes())
+            packet = av.Packet(within(limit_s, str(file), file.read_bytes))
             packet.stream = stream
             packet.time_base = Fraction(1)
             packet.pts = packet.dts = number
@@ -182,4 +185,4 @@ def _unreadable(folder: Path, error: OSError) -> MachineFault | DecodeFailed:
             f"{folder} cannot be read ({error.strerror}). Check that the source is mounted on every node, then "
             "run the same command again; it continues"
         )
-    return DecodeFailed(Rejection(Reason.UNREADABLE, str(error.strerror or error)))
+    return DecodeFailed(Rejection(Reason.INACCESSIBLE, str(error.strerror or error)))

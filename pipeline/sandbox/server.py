@@ -197,7 +197,7 @@ def _start_code(descriptor: int, entry: str) -> str:
     path = [str(Path(entry_of_path).absolute()) for entry_of_path in sys.path]
     return (
         f"import sys; sys.path[:] = {path!r}; "
-        f"from pipeline.sandbox.zygote import main; main({descriptor}, {entry!r})"
+        f"from {__package__}.zygote import main; main({descriptor}, {entry!r})"
     )
 
 

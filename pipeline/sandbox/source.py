@@ -6,13 +6,18 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pipeline.errors import MachineFault
 from pipeline.rejection import Rejection
 from pipeline.sandbox.decoding import LOST_SHARE
+from pipeline.time_limit import within
 from shards.schema import Reason
 
+STORAGE_TIMEOUT_S = 120.0
+CLOSE_S = 5.0
 _BLOCK = 1 << 20
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -29,10 +34,12 @@ class Source:
     Args:
         path: for messages.
         descriptor: open for reading; closed by `close`.
+        timeout_s: seconds that the storage may take for one answer.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, timeout_s: float = STORAGE_TIMEOUT_S) -> None:
         self.path = path
+        self._timeout_s = timeout_s
         self._state = _state(os.fstat(descriptor))
         self.descriptor = descriptor
 
@@ -46,6 +53,19 @@ class Source:
         for block in self._blocks():
             digest.update(block)
         return digest.hexdigest()
+
+    def read(self) -> bytes:
+        """The content.
+
+        Raises:
+            MachineFault: the storage is lost.
+        """
+        return b"".join(self._blocks())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file when it was opened."""
+        return self._state[0]
 
     def check(self) -> Rejection | None:
         """Read the file once more, to find out whether the file or the storage is at fault.
@@ -68,23 +88,34 @@ class Source:
     def _blocks(self) -> Iterator[bytes]:
         position = 0
         try:
-            while block := os.pread(self.descriptor, _BLOCK, position):
+            while block := within(
+                self._timeout_s, str(self.path), partial(os.pread, self.descriptor, _BLOCK, position)
+            ):
                 position += len(block)
                 yield block
         except OSError as error:
             raise _unreachable(self.path, error) from error
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self.descriptor)
+        """Close the file. Where the storage does not answer, that is left behind as well."""
+        with suppress(MachineFault):
+            within(min(CLOSE_S, self._timeout_s), str(self.path), partial(os.close, self.descriptor))
 
 
-def open_source(path: Path) -> Source | Rejection:
+def open_source(path: Path, timeout_s: float = STORAGE_TIMEOUT_S) -> Source | Rejection:
     """Open a file for decoding; a pipe, a device or a directory of that name is a rejection and blocks nothing.
 
+    Args:
+        path: of the file.
+        timeout_s: seconds that the storage may take for one answer.
+
     Raises:
-        MachineFault: the storage or the directory of the file is lost.
+        MachineFault: the storage or the directory of the file is lost, or it does not answer.
     """
+    return within(timeout_s, str(path), partial(_open_source, path, timeout_s))
+
+
+def _open_source(path: Path, timeout_s: float) -> Source | Rejection:
     try:
         # Without opening the content: opening a pipe waits for a writer, opening a device may set it going.
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -100,11 +131,19 @@ def open_source(path: Path) -> Source | Rejection:
             descriptor = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(handle)
-        return Source(path, descriptor)
+        return Source(path, descriptor, timeout_s)
     except OSError as error:
-        if error.errno in LOST_SHARE or not path.parent.is_dir():
+        if error.errno in LOST_SHARE or not _has_files(path.parent):
             raise _unreachable(path, error) from error
-        return Rejection(Reason.UNREADABLE, error.strerror)
+        return Rejection(Reason.INACCESSIBLE, error.strerror)
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether a directory is there with anything in it; a share that is not mounted leaves an empty one."""
+    try:
+        return next(folder.iterdir(), None) is not None
+    except OSError:
+        return False
 
 
 def _state(found: os.stat_result) -> tuple[int, int]:

@@ -71,6 +71,9 @@ def test_a_build_between_buckets_with_spoiled_requests_gives_the_same_bytes(
     assert (verified.returncode, verified.stdout) == (0, f"{output}: valid, no errors\n")
     reported = mfhq(cluster, "report", output)
     assert (reported.returncode, reported.stdout) == (0, f"{output}/report/index.html\n"), reported.stderr
+    told = mfhq(cluster, "status", output)
+    assert told.stdout.startswith(f"{output}: finished "), told.stderr
+    assert "videos      15: 9 accepted  4 rejected  2 failed" in told.stdout
     explained = mfhq(cluster, "explain", output, "two-people.webm")
     assert "demo/two-people.webm" in explained.stdout, explained.stderr
 

@@ -11,19 +11,24 @@ import socket
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from builds import Cluster, build, canonical_files, staged, start_build, wait_until_staged
+from builds import Cluster, build, canonical_files, mfhq, staged, start_build, wait_until_staged
 
+from pipeline.monitor.writer import read_state
 from shards.reader import Dataset
 from shards.schema import Reason, Status
 from shards.verify import verify
+from tests.processes import command_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-STARTING = "Starting Ray, and loading the networks in every process, takes some seconds"
+STARTING = (
+    r"Joining the Ray cluster at [\d.:]+, and loading the networks in every process, takes some seconds"
+)
 
 ODD_NAME = "-größer als $(5 €).mp4"
 
@@ -59,7 +64,7 @@ def test_a_killed_build_continues_and_ends_with_the_same_bytes(
     assert not (output / "dataset.json").exists()
     assert "SIGABRT" not in (tmp_path / "first.log").read_text()
 
-    second = build(cluster, demo_clips, output, "run.scorers=1")  # how work is divided changes no byte
+    second = build(cluster, demo_clips, output, "run.analysers=1")  # how work is divided changes no byte
     assert second.returncode == 0, second.stderr
     assert f"{finished} finished by an earlier run" in second.stderr
     assert canonical_files(output) == canonical_files(undisturbed)
@@ -107,14 +112,20 @@ def test_a_build_that_is_asked_to_stop_says_how_far_it_is(
     stopped.send_signal(number)
 
     assert stopped.wait(120) == exit_code
-    first, second, third, fourth, *progress, done, last = log.read_text().splitlines()
+    first, second, third, dashboard, fourth, *progress, done, last = log.read_text().splitlines()
     assert first == "15 videos, 0 finished by an earlier run"
     assert second == "Ignored 1 file that is not a video (.json: 1)."
-    assert third == STARTING
+    assert re.fullmatch(STARTING, third)
+    assert dashboard == f"Ray's dashboard: {cluster.environment['RAY_API_SERVER_ADDRESS']}"
     assert fourth == "curate: 0/15"
     assert all(re.fullmatch(r"curate: \d+/15 after .* failed", line) for line in progress)
     assert re.fullmatch(r"\d+ of 15 videos are finished", done)
     assert last == "stopped; the same command continues"
+    told = mfhq(cluster, "status", str(tmp_path / "mfhq")).stdout.splitlines()
+    assert told[0].startswith(f"{tmp_path / 'mfhq'}: stopped ")
+    assert re.match(r"curate +\d+ of 15 videos", told[1])
+    again = f"  RAY_ADDRESS={cluster.environment['RAY_ADDRESS']} mfhq build workflows/curate_demo.yaml "
+    assert told[-1].startswith(f"{again}source.path={demo_clips} output=")
 
 
 def test_a_full_disk_ends_the_build_in_one_message_and_loses_nothing(
@@ -124,8 +135,12 @@ def test_a_full_disk_ends_the_build_in_one_message_and_loses_nothing(
     full = build(cluster, few_clips, output)
     assert full.returncode == 1
     messages = [line for line in full.stderr.splitlines() if not line.startswith("curate: ")]
-    assert messages[:-1] == ["4 videos, 0 finished by an earlier run", STARTING]
-    assert re.match(r"error: cannot write .*: the disk is full .* Free space", messages[-1])
+    first, second, _, named, *_, error = messages
+    assert first == "4 videos, 0 finished by an earlier run"
+    assert re.fullmatch(STARTING, second)
+    assert re.match(r"Node .* failed, its videos are tried again: cannot write .*: the disk is full", named)
+    assert re.match(r"error: cannot write .*: the disk is full .*Free space", error)
+    assert error.endswith("Finished videos are kept: the same command continues.")
     assert not (output / "dataset.json").exists()
 
     small_disk(100 * 2**20)
@@ -147,6 +162,30 @@ def test_what_is_no_regular_file_is_one_failed_row_at_once(
     for name in ("pipe.mp4", "socket.mp4"):
         assert (videos[name].status, videos[name].reason) == (Status.FAILED, Reason.NOT_A_REGULAR_FILE)
     assert sum(video.status is Status.ACCEPTED for video in videos.values()) == 3
+
+
+def test_files_that_are_no_videos_are_failed_rows_whatever_happens_to_their_workers(
+    cluster: Cluster, few_clips: Path, tmp_path: Path
+) -> None:
+    for number in range(320):  # so many that each task of a worker has eight of them
+        (few_clips / f"garbage-{number:03}.mp4").write_bytes(b"no video %d" % number)
+    output, log = tmp_path / "mfhq", tmp_path / "log"
+    running = start_build(cluster, few_clips, output, log=log)
+    for count in (20, 120):
+        wait_until_staged(output, count, running)
+        for process in actors(cluster):
+            process.kill()
+    assert running.wait(300) == 0, log.read_text()
+    text = log.read_text()
+    assert " failed, its videos are tried again" not in text
+    statuses = Counter((video.status, video.reason) for video in Dataset.open(output).videos())
+    assert statuses[Status.FAILED, Reason.UNREADABLE] + statuses[Status.FAILED, Reason.WORKER_CRASHED] == 320
+    assert statuses[Status.ACCEPTED, None] == 3
+    # The last line of progress has all of them, also those whose results Ray has dropped.
+    assert re.findall(r"^curate: (\d+)/324 ", text, re.MULTILINE)[-1] == "324"
+    state = read_state(output)
+    assert state is not None
+    assert sum(state.videos.statuses.values()) == 324
 
 
 def end_workers(cluster: Cluster) -> None:
@@ -188,13 +227,6 @@ def parent_of(process: psutil.Process) -> int | None:
 def actors(cluster: Cluster) -> list[psutil.Process]:
     """One of the Ray workers that own them; empty when there is none."""
     return [p for p in descendants(cluster) if "MapWorker(FlatMap(Curate))" in command_of(p)][:1]
-
-
-def command_of(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 class signalled:  # noqa: N801 - reads as a statement

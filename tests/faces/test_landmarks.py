@@ -169,6 +169,33 @@ def test_a_process_that_uses_the_landmarker_prints_nothing_but_what_others_print
     assert done.stdout == ""
 
 
+def test_a_landmarker_that_is_collected_inside_of_a_thread_pool_does_not_hang_the_process() -> None:
+    """Closing waits for the library's pool; a collection can start while the lock of all pools is held."""
+    code = """if True:
+        import gc, time
+        from concurrent.futures.thread import _global_shutdown_lock
+        from faces.landmarks import FaceLandmarker
+        from pipeline.demo.photographs import packaged_landmarker
+
+        packaged_landmarker()  # a failed import of the library's keeps the frame that makes the first one
+        lost = packaged_landmarker()
+        library = lost._landmarker
+        lost.itself = lost  # only a collection frees it
+        del lost
+        with _global_shutdown_lock:
+            gc.collect()
+        until = time.monotonic() + 60
+        while library._handle is not None and time.monotonic() < until:
+            time.sleep(0.01)
+        print(library._handle)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True
+    )
+    assert done.stdout == "None\n"
+    assert not done.stderr
+
+
 def test_usage_reports_cannot_be_sent_for_want_of_a_server_to_trust() -> None:
     assert _unreporting_options(b"model").to_ctypes().ca_bundle_path == os.devnull.encode()
 

@@ -17,9 +17,9 @@ from skimage import data
 
 from faces.onnx_session import BATCH
 from faces.registry import Weights, load_weights
-from pipeline.actors import MOST_STARTS, Analyse, Curate
 from pipeline.config import Config
-from pipeline.records import AnalysedFrame, Analysis
+from pipeline.curator import MOST_STARTS, VideoCurator
+from pipeline.records import AnalysedFrame
 from pipeline.sandbox import SandboxedDecoder
 from pipeline.sandbox.source import Source
 from pipeline.sources.folder import list_folder
@@ -266,13 +266,15 @@ def test_a_file_is_hashed_and_probed_once_for_all_of_its_parts(
         method = getattr(kind, name)
         monkeypatch.setattr(kind, name, partialmethod(_counted, name, method, calls))
     staging = Staging(tmp_path / "staging")
-    analyse = Analyse(config, weights, staging)
+    curator = VideoCurator(config, weights, staging)
     calls.clear()
-    rows = list(analyse({"videos": [part.model_dump_json() for part in parts]}))
-    found = [Analysis.model_validate_json(row["analysis"]).outcome for row in rows]
-    assert {outcome.video_id: outcome for outcome in found} == alone
-    assert [row["fault"] for row in rows] == ["", "", ""]
+    for made in curator.curate(parts):
+        part, outcome = made.video, made.outcome
+        assert outcome.analysed_frames == alone[part.video_id].analysed_frames
+        assert outcome.sha256 == alone[part.video_id].sha256
+        assert staging.outcome(part) == outcome
     assert sorted(calls) == ["sha256", "start"]
+    assert staging.finished(parts) == parts
 
 
 def _counted(self: object, name: str, method: Any, calls: list[str], *given: Any, **named: Any) -> object:
@@ -288,25 +290,45 @@ def test_a_part_that_fails_leaves_the_others_their_chance(
         for n in (9.0, 0.0)
     ]
     staging = Staging(tmp_path / "staging")
-    rows = list(Curate(config, weights, staging)({"videos": [part.model_dump_json() for part in parts]}))
+    found = [made.video.video_id for made in VideoCurator(config, weights, staging).curate(parts)]
     assert staging.outcome(parts[0]).reason is Reason.TOO_SHORT
     assert staging.outcome(parts[1]).analysed_frames == 12
-    assert [(row["video_id"], row["fault"]) for row in rows] == [("face/9.0", ""), ("face/0.0", "")]
+    assert found == ["face/9.0", "face/0.0"]
 
 
-def test_parts_that_were_analysed_are_not_blamed_for_the_end_of_the_process(
-    tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
+class Ended(BaseException):
+    """Stands in for the end of the process, which nothing in it can catch."""
+
+
+def _end(*_: object) -> list[float]:
+    raise Ended
+
+
+def test_parts_that_were_staged_are_done_and_not_blamed_for_the_end_of_the_process(
+    tmp_path: Path,
+    config: Config,
+    weights: Weights,
+    videos: dict[str, Video],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parts = [
         videos["face"].model_copy(update={"video_id": f"face/{n}", "span_s": (n, n + 2.0)})
         for n in (0.0, 1.0)
     ]
     staging = Staging(tmp_path / "staging")
-    rows = Analyse(config, weights, staging)({"videos": [part.model_dump_json() for part in parts]})
-    next(rows)
-    next(rows)
-    rows.close()  # type: ignore[attr-defined]  # the process ends while the second is at work
-    assert [staging.count_start(part) for part in parts] == [1, 2]
+    curator = VideoCurator(config, weights, staging)
+    found = curator.curate(parts)
+    first = next(found)
+    monkeypatch.setattr(curator._analyser, "_analyse", _end)
+    with pytest.raises(Ended):
+        next(found)  # the process ends while the second is at work
+    staged = staging.path(parts[0]).read_bytes()
+    again = list(VideoCurator(config, weights, staging).curate(parts))
+    assert (again[0].outcome, again[0].attempt) == (first.outcome, 0)
+    assert (first.attempt, again[1].attempt) == (1, 2)
+    assert [made.video.video_id for made in again] == ["face/0.0", "face/1.0"]
+    assert staging.path(parts[0]).read_bytes() == staged
+    assert [staging.count_start(part, "n") for part in parts] == [["n"], ["n"]]
 
 
 def test_a_part_that_the_file_does_not_hold_says_so(
@@ -336,20 +358,46 @@ def test_a_video_whose_analysis_ends_its_process_again_and_again_is_one_failed_r
     staging = Staging(tmp_path / "staging")
     for _ in range(MOST_STARTS):
         staging.count_start(videos["face"])  # what is left of a process that a network has ended
-    (row,) = Analyse(config, weights, staging)({"videos": [videos["face"].model_dump_json()]})
-    outcome = Analysis.model_validate_json(row["analysis"]).outcome
+    (made,) = VideoCurator(config, weights, staging).curate([videos["face"]])
+    outcome = made.outcome
     assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.WORKER_CRASHED)
     staging.remove_temporary_files()
-    assert staging.count_start(videos["face"]) == 1
+    assert staging.count_start(videos["face"]) == [""]
+
+
+def test_a_video_on_which_memory_runs_out_again_and_again_is_one_failed_row_that_says_so(
+    tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
+) -> None:
+    staging = Staging(tmp_path / "staging")
+    for _ in range(MOST_STARTS):
+        staging.count_start(videos["face"])
+        staging.note_memory(videos["face"])
+    (made,) = VideoCurator(config, weights, staging).curate([videos["face"]])
+    outcome = made.outcome
+    assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.OUT_OF_MEMORY)
+    assert not staging.ran_out_of_memory(videos["face"])
+
+
+def test_a_video_whose_nodes_were_lost_is_not_blamed(
+    tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
+) -> None:
+    staging = Staging(tmp_path / "staging")
+    for node in ("a", "b", "a", "c", "here"):
+        staging.count_start(videos["face"], node)
+    curator = VideoCurator(config, weights, staging, "here", lambda: {"here", "c"})
+    (made,) = curator.curate([videos["face"]])
+    outcome = made.outcome
+    assert outcome.status is not Status.FAILED
 
 
 def test_a_finished_video_leaves_no_count_behind(
     tmp_path: Path, config: Config, weights: Weights, videos: dict[str, Video]
 ) -> None:
     staging = Staging(tmp_path / "staging")
-    (row,) = Curate(config, weights, staging)({"videos": [videos["empty"].model_dump_json()]})
-    assert (row["status"], row["fault"]) == ("failed", "")
-    assert staging.count_start(videos["empty"]) == 1
+    (made,) = VideoCurator(config, weights, staging).curate([videos["empty"]])
+    outcome = made.outcome
+    assert outcome.status is Status.FAILED
+    assert staging.count_start(videos["empty"], "n") == ["n"]
 
 
 def test_a_video_on_which_the_quality_network_ends_its_process_is_one_failed_row(
@@ -359,15 +407,13 @@ def test_a_video_on_which_the_quality_network_ends_its_process_is_one_failed_row
     videos: dict[str, Video],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Ended(BaseException):
-        """Stands in for the end of the process, which nothing in it can catch."""
-
     staging = Staging(tmp_path / "staging")
-    curate = Curate(config, weights, staging)
-    monkeypatch.setattr(curate._choose._scorer._metric, "score", lambda _: (_ for _ in ()).throw(Ended))
-    row = {"videos": [videos["face"].model_dump_json()]}
+    curator = VideoCurator(config, weights, staging)
+    monkeypatch.setattr(curator._scorer._metric, "score", _end)
     for _ in range(MOST_STARTS):
         with pytest.raises(Ended):
-            next(curate(row))
-    assert next(curate(row))["status"] == "failed"
-    assert staging.outcome(videos["face"]).reason is Reason.WORKER_CRASHED
+            next(curator.curate([videos["face"]]))
+    (made,) = curator.curate([videos["face"]])
+    outcome = made.outcome
+    assert (outcome.status, outcome.reason) == (Status.FAILED, Reason.WORKER_CRASHED)
+    assert staging.outcome(videos["face"]) == outcome

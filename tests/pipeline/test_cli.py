@@ -63,7 +63,7 @@ finally:
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ((), ["build", "plan", "verify", "report", "demo-clips", "models", "WebDataset shards"]),
+        ((), ["build", "photos", "plan", "verify", "report", "demo-clips", "models", "WebDataset shards"]),
         (
             ("build",),
             [
@@ -71,6 +71,7 @@ finally:
                 "pipeline/config.py",
                 "--retry-failed",
                 "--retry-reason",
+                "--log-format",
                 "--retry ",
                 "OUTPUT/report/not_accepted.tsv",
                 "source.include",
@@ -78,9 +79,14 @@ finally:
                 "130",
             ],
         ),
+        (
+            ("photos",),
+            ["Example: mfhq photos", "--aligned", "OUTPUT/report/photographs.tsv", "people.fill_from", "130"],
+        ),
         (("plan",), ["Opens no video and needs no weights", "--rates", "--json", "Example: mfhq plan"]),
         (("verify",), ["Exit code 0: no errors", "Example: mfhq verify /data/mfhq"]),
         (("explain",), ["mfhq explain /data/mfhq -2KGPYEFnsU_8"]),
+        (("status",), ["the command that continues it", "--watch", "Example: mfhq status s3://"]),
         (("report",), ["opens without a network", "Example: mfhq report /data/mfhq"]),
         (("demo-clips",), ["truth.json", "Example: mfhq demo-clips /tmp/clips"]),
         (("models", "pull"), ["sha256", "Example: mfhq models pull"]),

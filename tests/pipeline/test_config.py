@@ -120,8 +120,8 @@ def test_a_wrong_key_or_value_is_named_with_what_was_expected(override: str, mes
 
 
 def test_all_faults_are_named_at_once() -> None:
-    message = rejection("faces.min_crop_px=-1", "frames.fps=3", "run.scorers=-1")
-    assert all(key in message for key in ("faces.min_crop_px:", "frames.fps:", "run.scorers:"))
+    message = rejection("faces.min_crop_px=-1", "frames.fps=3", "run.analysers=-1")
+    assert all(key in message for key in ("faces.min_crop_px:", "frames.fps:", "run.analysers:"))
     assert str(EMBEDDED) in message
 
 
@@ -142,7 +142,7 @@ def test_a_key_without_a_value_comes_with_what_it_takes() -> None:
 
 def test_a_workflow_of_the_trainer_is_reported_as_one_of_another_command() -> None:
     with pytest.raises(
-        ConfigError, match="is for another command: unknown sections stage, data, model"
+        ConfigError, match="is for another command: unknown sections data, representation, decoders"
     ) as caught:
         load_workflow(WORKFLOWS / "train_mtd_tiny.yaml", SET, Config)
     assert "workflows/curate_*.yaml" in str(caught.value)
@@ -306,23 +306,23 @@ def other_value(name: str) -> object:
         case str():
             return next(choice for choice in choices if choice != field.default)
         case int() | float():
-            return field.default + 1
+            return field.default / 2 if name == "failing_nodes" else field.default + 1
         case _:
             return "/models" if name.endswith("_dir") else 3
 
 
 @pytest.mark.parametrize("name", sorted(Run.model_fields))
 def test_of_the_keys_of_run_only_the_device_changes_the_curation(name: str) -> None:
-    with_scorers = "run.scorers=2"  # so that they can be given a share of a GPU
-    tuned = load(with_scorers, f"run.{name}={other_value(name)}")
-    assert tuned.run != load(with_scorers).run
+    tuned = load(f"run.{name}={other_value(name)}")
+    assert tuned.run != load().run
     same = digest(tuned.curation(WEIGHTS, LIBRARIES)) == curation()
     assert same == (name not in SHAPING_KEYS_OF_RUN)
 
 
-def test_a_share_of_a_gpu_for_scorers_that_are_not_there_is_an_error() -> None:
-    message = rejection("run.device=cuda", "run.scorer_gpus=0.5")
-    assert "run.scorer_gpus=0.5 without scorers. Give run.scorers, such as one a GPU" in message
+def test_more_than_one_gpu_but_no_whole_number_of_them_is_an_error() -> None:
+    message = rejection("run.device=cuda", "run.analyser_gpus=1.5")
+    assert "run.analyser_gpus=1.5: give a fraction of one GPU, or a whole number of them" in message
+    assert load("run.analyser_gpus=2").run.analyser_gpus == 2
 
 
 def test_other_libraries_change_the_digest() -> None:
@@ -342,7 +342,7 @@ def test_other_weights_of_the_same_name_change_the_digest() -> None:
 
 
 def test_how_the_machine_runs_is_not_part_of_what_defines_the_dataset() -> None:
-    assert load("run.scorers=2", "output=/elsewhere").defining() == load().defining()
+    assert load("run.analysers=2", "output=/elsewhere").defining() == load().defining()
     assert load("split.seed=1").defining() != load().defining()
 
 

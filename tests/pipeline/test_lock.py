@@ -7,13 +7,14 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import BuildError
-from pipeline.lock import output_lock
+from pipeline.lock import is_locked, output_lock
 
 HOLDER = """
 import sys
@@ -159,3 +160,30 @@ def test_an_error_of_the_disk_is_no_other_build(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(fcntl, "flock", broken)
     assert "cannot be used" in rejection(tmp_path / "mfhq")
+
+
+def test_the_message_names_the_process_that_holds_the_output(tmp_path: Path) -> None:
+    with output_lock(tmp_path):
+        assert f"Another build is writing to {tmp_path}: process {os.getpid()} on " in rejection(tmp_path)
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+
+
+def test_who_looks_whether_a_build_runs_does_not_keep_one_from_starting(tmp_path: Path) -> None:
+    lock = tmp_path / ".staging/lock"
+    lock.parent.mkdir()
+    lock.touch()
+    with lock.open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        timer = threading.Timer(0.1, looking.close)
+        timer.start()
+        with output_lock(tmp_path):
+            assert is_locked(tmp_path)
+        timer.join()
+
+
+def test_a_build_that_is_refused_leaves_the_name_of_the_holder(tmp_path: Path) -> None:
+    with output_lock(tmp_path):
+        before = (tmp_path / ".staging/lock").read_bytes()
+        rejection(tmp_path)
+        assert (tmp_path / ".staging/lock").read_bytes() == before != b""

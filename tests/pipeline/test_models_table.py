@@ -185,7 +185,10 @@ def test_what_could_not_be_fetched_is_named_with_address_and_remedy(
     [
         (
             None,
-            "is neither a workflow file nor a network; known networks are arcface_r50, face_landmarker, piqe",
+            (
+                "is neither a workflow file nor a network; known networks are arcface_r50, face_landmarker, "
+                "mobilefacenet"
+            ),
         ),
         ("models: [1", "is not YAML"),
         ("faces: {min_crop_px: 3}", "has no section models"),

@@ -16,7 +16,7 @@ from faces.registry import WeightsFile
 from pipeline.build_mfhq import load_build_weights, run
 from pipeline.errors import BuildError
 from pipeline.ownership import confirm
-from pipeline.plan import BuildPlan, plan_build, unstaged
+from pipeline.plan import TASKS_AN_ANALYSER, BuildPlan, plan_build, unstaged
 from pipeline.progress import Reporter
 from pipeline.retry import Retry
 from pipeline.reuse import Choice
@@ -68,7 +68,26 @@ def finish(planned: BuildPlan, **reasons: Reason) -> None:
 def test_the_largest_videos_come_first_and_equal_ones_by_name(source: Path, output: Path) -> None:
     planned = plan(source, output)
     assert names(planned) == ["b.mp4", "c.mp4", "d.mp4", "a.mp4"]
-    assert (planned.blocks, planned.finished) == (4, 0)
+    assert (len(planned.shares(1)), planned.finished) == (4, 0)
+
+
+def test_shares_hold_each_file_once_and_leave_every_analyser_many(tmp_path: Path) -> None:
+    sizes = {f"{number:03}.mp4": 1000 - number for number in range(300)}
+    planned = plan(make_source(tmp_path / "many", sizes), tmp_path / "out")
+    for analysers, most in ((1, 8), (4, 4), (300, 1)):
+        shares = planned.shares(analysers)
+        assert max(map(len, shares)) == most
+        assert len(shares) >= min(300, TASKS_AN_ANALYSER * analysers)
+        files = [file[0].uri for share in shares for file in share]
+        assert sorted(files) == sorted(sizes)
+        assert all(share[0][0].bytes > share[-1][0].bytes for share in shares if most > 1)
+
+
+def test_there_is_a_limit_to_the_number_of_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.plan.MOST_TASKS", 20)
+    sizes = {f"{number:03}.mp4": 1000 - number for number in range(300)}
+    planned = plan(make_source(tmp_path / "many", sizes), tmp_path / "out")
+    assert [len(share) for share in planned.shares(10_000)] == [15] * 20
 
 
 def test_what_is_finished_is_not_done_again(source: Path, output: Path) -> None:
@@ -78,7 +97,7 @@ def test_what_is_finished_is_not_done_again(source: Path, output: Path) -> None:
 
     again = plan(source, output)
     assert names(again) == ["a.mp4"]
-    assert (again.blocks, again.finished) == (1, 3)
+    assert (len(again.shares(1)), again.finished) == (1, 3)
     finish(again)
     assert unstaged(again) == []
     assert names(plan(source, output)) == []
@@ -189,7 +208,7 @@ def test_going_back_to_an_earlier_configuration_finds_its_videos(source: Path, o
 
 def test_how_the_machine_runs_may_change_between_runs(source: Path, output: Path) -> None:
     finish(plan(source, output))
-    assert names(plan(source, output, "run.scorers=2", "run.video_timeout_s=5")) == []
+    assert names(plan(source, output, "run.analysers=2", "run.video_timeout_s=5")) == []
 
 
 @pytest.mark.parametrize(

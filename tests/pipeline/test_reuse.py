@@ -101,7 +101,7 @@ def test_kept_videos_are_used_and_all_versions_are_listed(source: Path, output: 
         "b.mp4",
         "c.mp4",
     ]
-    assert len(again.staging.samples(again.manifest.videos[1])) == 1
+    assert len(again.staging.samples(again.manifest.videos[1])[1]) == 1
     assert again.libraries() == library_versions() | {"av": f"15.0.0, {NOW}"}
 
 
@@ -177,7 +177,7 @@ def test_tuning_how_the_machines_run_asks_nothing_and_curates_nothing_again(
     source: Path, output: Path
 ) -> None:
     finish(plan(source, output))
-    tuned = ("run.analysers=7", "run.scorers=3", "run.scorer_cpus=2", "run.video_timeout_s=9")
+    tuned = ("run.analysers=7", "run.node_faults=4", "run.analyser_cpus=2", "run.video_timeout_s=9")
     assert names(plan(source, output, *tuned, "run.video_memory_gb=2", "run.crash_retries=0")) == []
 
 

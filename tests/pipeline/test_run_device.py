@@ -17,12 +17,8 @@ def rejection(run: Run) -> str:
 
 def test_processes_without_a_share_of_a_gpu_are_named_with_their_key() -> None:
     assert "Set run.analyser_gpus=0.1, or" in rejection(Run(device="cuda"))
-    assert "run.analyser_gpus=0.1 and run.scorer_gpus=0.5" in rejection(Run(device="cuda", scorers=1))
-    assert "run.scorer_gpus" not in rejection(Run(device="cuda", scorers=1, scorer_gpus=0.5))
-    assert "run.analyser_gpus" not in rejection(Run(device="cuda", scorers=1, analyser_gpus=0.2))
 
 
 def test_what_can_run_is_not_rejected() -> None:
     check_device(Run(device="cuda", analyser_gpus=0.1))
-    check_device(Run(device="cuda", analyser_gpus=0.1, scorers=1, scorer_gpus=0.5))
     check_device(Run(device="cpu"))

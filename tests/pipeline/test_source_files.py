@@ -84,13 +84,13 @@ def test_an_object_that_is_gone_or_changed_has_a_reason(bucket: str, scratch: Pa
     video = listed("folder", bucket)[0]
     gone = video.model_copy(update={"path": f"{bucket}/gone.mp4"})
     changed = video.model_copy(update={"bytes": 3})
-    for other, detail in (
-        (gone, "but it was listed"),
-        (changed, "it has 8 bytes, and had 3 when it was listed"),
+    for other, reason, detail in (
+        (gone, Reason.INACCESSIBLE, "but it was listed"),
+        (changed, Reason.UNREADABLE, "it has 8 bytes, and had 3 when it was listed"),
     ):
         with pytest.raises(DecodeFailed) as caught, local_file(other):
             pass
-        assert caught.value.rejection.reason is Reason.UNREADABLE
+        assert caught.value.rejection.reason is reason
         assert detail in str(caught.value.rejection.detail)
     assert copies(scratch) == []
 
@@ -155,7 +155,7 @@ def test_an_object_that_alone_is_refused_is_one_failed_video(
         monkeypatch.setattr("storage.object_path._bucket", Bucket)
         with pytest.raises(DecodeFailed) as caught, local_file(video):
             pass
-    assert caught.value.rejection.reason is Reason.UNREADABLE
+    assert caught.value.rejection.reason is Reason.INACCESSIBLE
     assert "HTTP 403, InvalidObjectState" in str(caught.value.rejection.detail)
 
 

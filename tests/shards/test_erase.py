@@ -192,7 +192,6 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import webdataset.writer  # what an import renames is no file of the dataset
 from shards.erase import erase, remove_superseded
 base, event, number = Path(sys.argv[2]), sys.argv[3], 0
 while True:

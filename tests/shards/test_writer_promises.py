@@ -79,6 +79,21 @@ def test_shards_are_those_that_the_standard_library_writes(pristine: Path, tmp_p
         assert shard.bytes % 10_240 == 0
 
 
+def test_shards_are_those_that_webdataset_writes(pristine: Path, tmp_path: Path) -> None:
+    from webdataset.writer import TarWriter
+
+    for shard in Dataset.open(pristine).metadata.shards:
+        taken = factory.Shard.take_apart(pristine / shard.name)
+        with (tmp_path / "again.tar").open("wb") as file:
+            settings = {"user": "", "group": "", "mode": 0o644, "mtime": 0}
+            tar = TarWriter(file, encoder=False, **settings)
+            for name, data in taken.members:
+                key, field = name.split(".", 1)
+                tar.write({"__key__": key, field: data})
+            tar.close()
+        assert (tmp_path / "again.tar").read_bytes() == (pristine / shard.name).read_bytes()
+
+
 def test_only_so_many_samples_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shards.writer.AHEAD", 2)
     written = [0]
@@ -214,7 +229,6 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import shards_factory as factory
 base, renames = Path(sys.argv[2]), int(sys.argv[3])
-import webdataset.writer  # what an import renames is no file of the dataset
 samples, videos = factory.samples(), factory.videos()
 for number in range(renames):
     child = os.fork()

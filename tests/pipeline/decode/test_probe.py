@@ -171,7 +171,7 @@ def pipe(folder: Path) -> Path:
         (text, Reason.UNREADABLE, "Invalid data found"),
         (without_index, Reason.TRUNCATED_FILE, "the file ends before its index of frames"),
         (folder_named_like_a_video, Reason.NOT_A_REGULAR_FILE, "a directory is not a file"),
-        (dangling_link, Reason.UNREADABLE, "No such file"),
+        (dangling_link, Reason.INACCESSIBLE, "No such file"),
         (sound_only, Reason.NO_VIDEO_STREAM, "streams: audio"),
         (picture(".png"), Reason.STILL_IMAGE, "container png_pipe"),
         (picture(".jpg"), Reason.STILL_IMAGE, "container jpeg_pipe"),

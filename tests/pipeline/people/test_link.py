@@ -28,8 +28,9 @@ def persons(rows: list[dict[str, Any]], people: People = PEOPLE) -> dict[str, in
 
 def linked(summary: pa.Table, people: People = PEOPLE) -> tuple[Pairs, Indices]:
     """The alike pairs, and the person of each row."""
-    pairs = alike(summary, people)
-    return pairs, link(summary, pairs, people)
+    vectors = embeddings(summary)
+    pairs = alike(summary, vectors, people)
+    return pairs, link(summary, vectors, pairs, people)
 
 
 def test_identities_that_are_alike_are_one_person_and_others_are_not() -> None:

@@ -121,4 +121,4 @@ def test_a_directory_that_is_no_video_has_a_reason(
 def test_a_directory_that_is_gone_has_a_reason(decoder: SandboxedDecoder, tmp_path: Path) -> None:
     with pytest.raises(DecodeFailed) as caught, opened(decoder, tmp_path / "gone"):
         pass
-    assert caught.value.rejection.reason is Reason.UNREADABLE
+    assert caught.value.rejection.reason is Reason.INACCESSIBLE

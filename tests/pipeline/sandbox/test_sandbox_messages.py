@@ -11,6 +11,7 @@ from sandboxed_videos import TIMEOUT_S, Attack, write_attack
 from pipeline.decode.frames import CorruptFrame, Frame
 from pipeline.sandbox import SandboxedDecoder
 from shards.schema import Reason
+from tests.processes import left_open, open_descriptors
 
 BROKEN = {
     "send_too_much": "a message is too long",
@@ -57,9 +58,9 @@ def test_control_characters_do_not_reach_a_terminal(attack: Attack) -> None:
 
 
 def test_descriptors_that_a_decoder_sends_are_closed(attack: Attack) -> None:
-    before = sorted(Path("/proc/self/fd").iterdir())
+    before = open_descriptors()
     assert attack("send_descriptors").detail == "sent"
-    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    assert left_open(before) == set()
 
 
 def test_pixels_cannot_change_after_they_were_read(hostile: SandboxedDecoder, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_what_is_no_file_is_rejected_at_once(
 def test_a_link_to_itself_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "x.mp4"
     path.symlink_to(path)
-    assert open_source(path) == Rejection(Reason.UNREADABLE, "Too many levels of symbolic links")
+    assert open_source(path) == Rejection(Reason.INACCESSIBLE, "Too many levels of symbolic links")
 
 
 def test_an_empty_file_is_rejected(tmp_path: Path) -> None:
@@ -56,9 +56,15 @@ def test_an_empty_file_is_rejected(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_gone_is_rejected_but_a_directory_that_is_gone_is_the_machine(tmp_path: Path) -> None:
-    assert open_source(tmp_path / "x.mp4") == Rejection(Reason.UNREADABLE, "No such file or directory")
+    (tmp_path / "another.mp4").touch()
+    assert open_source(tmp_path / "x.mp4") == Rejection(Reason.INACCESSIBLE, "No such file or directory")
     with pytest.raises(MachineFault, match=r"cannot be read \(No such file or directory\)"):
         open_source(tmp_path / "gone" / "x.mp4")
+
+
+def test_a_directory_without_any_file_is_a_share_that_is_not_mounted(tmp_path: Path) -> None:
+    with pytest.raises(MachineFault, match="Check that the source is mounted on every node"):
+        open_source(tmp_path / "x.mp4")
 
 
 def test_a_read_error_is_the_machine() -> None:

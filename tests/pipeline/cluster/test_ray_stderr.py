@@ -16,7 +16,7 @@ ALARM = (
 OTHER = "[2026-11-24 16:41:59,000 E 31331 31331] core_worker.cc:2466: Something else broke."
 SCRIPT = f"""
 import os, sys
-from pipeline.ray_stderr import without_false_alarms
+from pipeline.cluster.ray_stderr import without_false_alarms
 os.write(2, b"before\\n")
 with without_false_alarms():
     os.write(2, {ALARM!r}.encode() + b"\\n")
@@ -54,7 +54,7 @@ def test_python_still_writes_to_the_terminal() -> None:
 def test_an_error_inside_leaves_standard_error_as_it_was() -> None:
     script = """
 import os, sys
-from pipeline.ray_stderr import without_false_alarms
+from pipeline.cluster.ray_stderr import without_false_alarms
 try:
     with without_false_alarms():
         raise KeyboardInterrupt
