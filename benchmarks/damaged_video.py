@@ -5,7 +5,7 @@
 Short cuts of real clips (stream copies), and encodes of one of them for the codecs that no clip has, are
 damaged at random (seeded). Every frame of every damaged file that still is a video goes through the decoder. A
 frame that comes out is sound when some frame of the original gives a PSNR of 28 dB or more at 128 px, for the full
-frame and for its centre. Two kinds of unsound frames are told apart: known ones, which come out behind a corrupt
+frame and for its centre. Two kinds of unsound frames are counted: known ones, which come out behind a corrupt
 frame with neither a sound nor a key frame in between (there must be none), and silent ones (at most 1 percent: bit
 flips that decode without complaint).
 
@@ -163,7 +163,7 @@ Job = tuple[Source, Views, str, int]
 
 
 def run_all(jobs: list[Job], decoder: str, folder: Path, processes: int) -> list[Outcome]:
-    """`examine` every job in a process of its own, which a damaged file may crash or stall."""
+    """`examine` every job in its own process, which a damaged file may crash or stall."""
     waiting, outcomes = list(reversed(jobs)), []
     running: dict[int, tuple[Job, int, float]] = {}
     while waiting or running:

@@ -7,7 +7,7 @@
 | limit | FFmpeg by PyAV decodes every frame and converts none |
 | sound | this project's decoder: PyAV, damage followed, all frames as RGB |
 | pyav | PyAV without any check, all frames as RGB |
-| decord | decord, which tells nothing of damage |
+| decord | decord, which does not report damage |
 | torchcodec | torchcodec, where it is installed and finds FFmpeg's libraries |
 
 Repeats are interleaved, so that a noisy machine disturbs all alike. Seconds are of the processor, not the clock,

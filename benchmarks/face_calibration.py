@@ -75,11 +75,11 @@ def _bootstrap(others: Cosines, people: int) -> list[Tail]:
     for _ in range(BOOTSTRAPS):
         count = np.zeros(people)
         np.add.at(count, random.choice(present, len(present)), 1.0)
-        drawn = base * count[first] * count[second]
-        # Of the drawn pairs, those of a person with himself do not exist.
+        sampled = base * count[first] * count[second]
+        # The pairs that are sampled exclude those of a person with themselves.
         total = (count.sum() ** 2 - (count**2).sum()) / pairs
-        tail = fit_tail(values, drawn, min(0.9, TAIL * total / drawn.sum()))
-        tails.append(dataclasses.replace(tail, share=tail.share * drawn.sum() / total))
+        tail = fit_tail(values, sampled, min(0.9, TAIL * total / sampled.sum()))
+        tails.append(dataclasses.replace(tail, share=tail.share * sampled.sum() / total))
     return tails
 
 

@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 
 from curation import WORKFLOW, Curation
-from kernels import KernelTimes
+from kernel_times import KernelTimes
 
 
 def main() -> int:

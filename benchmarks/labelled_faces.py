@@ -2,7 +2,7 @@
 
 A collection is a directory with one directory of images for each person. Of several faces in an image, the
 labelled person's is taken to be the one nearest to the centre, of those at least half as large as the largest.
-What the networks find is kept in parts of PART images, so that a run that was stopped goes on where it was.
+What the networks find is kept in parts of PART images, so that a stopped run resumes.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def load(
         detector: its name and the network.
         landmarker: gives the pose.
         embedders: by name.
-        report: is told how far the work is.
+        report: receives the progress.
 
     Raises:
         FileNotFoundError: a collection is not there.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from faces.types import Floats
 from pipeline.config import People
 from pipeline.people.link import alike, link
-from pipeline.people.summary import SUMMARY
+from pipeline.people.summary import SUMMARY, embeddings
 
 Labels = NDArray[np.int64]
 
@@ -50,7 +50,7 @@ def agreement(found: Labels, wanted: Labels) -> Agreement:
 
 
 def linked(groups: Groups, vectors: Floats, link_cosine: float) -> Labels:
-    """(G,) the person that the pipeline gives to each group, as if each were from a video of its own.
+    """(G,) the person that the pipeline gives to each group, as if each were from another video.
 
     Args:
         groups: of images.
@@ -72,7 +72,8 @@ def linked(groups: Groups, vectors: Floats, link_cosine: float) -> Labels:
     ]
     people = People(link_cosine=link_cosine, same_origin_cosine=link_cosine)
     summary = pa.table(columns, schema=SUMMARY)
-    return link(summary, alike(summary, people), people)
+    vectors = embeddings(summary)
+    return link(summary, vectors, alike(summary, vectors, people), people)
 
 
 def joined_cosines(groups: Groups, person: Labels, vectors: Floats) -> Floats:

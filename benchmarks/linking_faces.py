@@ -12,7 +12,7 @@ detected, posed, aligned and embedded as the pipeline does. Groups of images of 
 | random | eight at random |
 | pose | eight in the order of yaw: each group shows one direction, so genuine pairs cross poses |
 | turned | eight of 30 degrees of yaw and more, against eight of 15 and less |
-| four, two, one | so many at random |
+| four, two, one | four, two or one at random |
 | turned two | as turned, but two |
 
 For each: genuine and impostor cosines, and the threshold at a false-accept rate with the true-accept rate
@@ -57,7 +57,7 @@ VERIFIER_FILE = "MobileFaceNet_foamliu.onnx"
 VERIFIER_SAME = 0.36
 """MobileFaceNet takes two groups for one person's at this cosine: of groups of two images, 1e-3 falsely."""
 MOST_GROUPS = 8
-"""Of a person, where groups are small; more hardly tell more of the same person."""
+"""Most groups of a person, for small groups; more add little about the same person."""
 
 
 def groupings(faces: LabelledFaces) -> dict[str, Groups]:

@@ -85,7 +85,7 @@ def identities_of(random: np.random.Generator, real: list[Vectors], sizes: Label
 def add_look_alikes(
     random: np.random.Generator, vectors: Vectors, person: Labels, pairs: int, cosine: float
 ) -> None:
-    """Move groups of persons towards each other until so many of their pairs reach a cosine.
+    """Move groups of persons towards each other until a number of their pairs reach a cosine.
 
     How alike the persons of a group are on average has the tail of single pairs, from .1 below the cosine on.
     """
@@ -106,10 +106,10 @@ def add_look_alikes(
 
 
 def add_hubs(random: np.random.Generator, vectors: Vectors, pairs: int, cosine: float) -> None:
-    """Move identities towards one direction, more or less, until about so many of their pairs reach a cosine."""
+    """Move identities towards one direction, more or less, until about a number of their pairs reach a cosine."""
     far, near = 0.5 * np.sqrt(cosine), 1.1 * np.sqrt(cosine)
-    drawn = random.uniform(far, near, (2, 100_000))
-    share = float((drawn[0] * drawn[1] >= cosine).mean())
+    sampled = random.uniform(far, near, (2, 100_000))
+    share = float((sampled[0] * sampled[1] >= cosine).mean())
     count = int(np.sqrt(2 * pairs / share))
     rows = random.choice(len(vectors), count, replace=False)
     weight = random.uniform(far, near, (count, 1))
@@ -177,12 +177,12 @@ def report(vectors: Vectors, person: Labels, cosine: float) -> str:
     of_group = np.unique(both, return_counts=True)
     most = np.zeros(count, np.int64)
     np.maximum.at(most, of_group[0] // (person.max() + 1), of_group[1])
-    strangers = count - int(most.sum())
+    mixed = count - int(most.sum())
     return (
         f"false pairs {false:,} (rate {false / (count * (count - 1) / 2):.1e})  largest person {largest(person)}: "
         f"single linkage {largest(chains(pairs, count)):,}, groups {largest(labels)}  "
         f"precision {right / max(1, pairs_within(labels)):.4f}  recall {right / pairs_within(person):.4f}  "
-        f"identities with strangers {strangers / count:.2%}  "
+        f"identities with other persons {mixed / count:.2%}  "
         f"search {found - start:.0f} s, groups {end - found:.0f} s, "
         f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
     )

@@ -13,7 +13,7 @@ S3 is SeaweedFS on this machine. Object stores are other machines, so it gets ha
 loaders and the limit have the rest. It fetches whole chunks of a file for any range of it, which object stores do
 not, so its chunks are made small.
 
-It needs packages of its own, in an environment of its own, which `make bench-loader` sets up.
+Its packages are in a separate environment, which `make bench-loader` sets up.
 """
 
 from __future__ import annotations
@@ -49,37 +49,39 @@ GOALS = {"disk": 0.9, "s3": 0.8}
 
 
 def main() -> None:
-    """Make the data sets, check that all loaders give the same, measure and print two tables."""
+    """Make the datasets, check that all loaders yield the same, measure and print two tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--root", type=Path, help="a finished MFHQ folder; without it, one is made of a photograph"
+        "--root", type=Path, help="directory of a finished MFHQ; without it, one is made of a photograph"
     )
-    parser.add_argument("--identities", type=int, default=800, help="of the data set that is made")
+    parser.add_argument("--identities", type=int, default=800, help="of the dataset that is made")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4, help="of a repeat from disk; from S3 it is one")
-    parser.add_argument("--cores", type=int, help="the first so many instead of all")
+    parser.add_argument("--cores", type=int, help="number of cores (all)")
     parser.add_argument("--side", type=int, default=224, help="of the model's input, in pixels")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--only", nargs="*", help="measure these loaders alone, besides the limit")
-    parser.add_argument("--places", nargs="*", choices=GOALS, default=list(GOALS))
-    parser.add_argument("--work", type=Path, help="folder for data sets, kept; a temporary one without it")
+    parser.add_argument("--only", nargs="*", help="measure only these loaders and the limit")
+    parser.add_argument("--from", dest="sources", nargs="*", choices=GOALS, default=list(GOALS))
+    parser.add_argument(
+        "--work", type=Path, help="directory for the datasets, which are kept; a temporary one without it"
+    )
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))[: options.cores]
-    if "s3" in options.places and len(cores) < 2:
-        parser.error("the S3 server needs a core of its own: give --cores 2 or more, or --places disk")
+    if "s3" in options.sources and len(cores) < 2:
+        parser.error("the S3 server needs its own core. Give --cores 2 or more, or --from disk")
     with tempfile.TemporaryDirectory(prefix="loader-") as temporary:
         work = options.work or Path(temporary)
         root = options.root or work / "mfhq"
         _make(work, root, options.identities)
         print(f"images of {options.side} px, batches of {options.batch}, {options.repeats} repeats")
-        if "disk" in options.places:
+        if "disk" in options.sources:
             os.sched_setaffinity(0, cores)
             setting = Setting(options.side, options.batch, len(cores), options.epochs)
             rivals = _chosen(_from_disk(work, root, setting), options.only)
             _compare("disk", {**_limits(root, setting), **rivals}, options.repeats)
-        if "s3" in options.places:
+        if "s3" in options.sources:
             served, cores = cores[: len(cores) // 2], cores[len(cores) // 2 :]
             setting = Setting(options.side, options.batch, len(cores))
             with _s3_server(Path(temporary), served) as server:
@@ -90,7 +92,7 @@ def main() -> None:
 
 def _make(work: Path, root: Path, identities: int) -> None:
     if not (root / "dataset.json").exists():
-        print(f"making a data set of {identities} identities", flush=True)
+        print(f"making a dataset of {identities} identities", flush=True)
         make_mfhq(root, identities)
     for name, make in (("mds", make_mds), ("litdata", make_litdata)):
         if not (work / name).exists():
@@ -117,7 +119,7 @@ def _from_disk(work: Path, root: Path, setting: Setting) -> dict[str, Make]:
 def _from_s3(work: Path, root: Path, temporary: Path, server: S3Server, setting: Setting) -> dict[str, Make]:
     import obstore
 
-    print("copying the data sets to S3", flush=True)
+    print("copying the datasets to S3", flush=True)
     mfhq = server.upload(root, "bench", "mfhq")
     litdata = server.upload(work / "litdata", "bench", "litdata")
     mds = server.upload(work / "mds", "bench", "mds")
@@ -125,9 +127,7 @@ def _from_s3(work: Path, root: Path, temporary: Path, server: S3Server, setting:
     signed = obstore.sign(server.store("bench"), "GET", tars, timedelta(days=1))
     return {
         "ours": partial(contenders.ours, mfhq, setting),
-        "webdataset": partial(
-            contenders.webdataset, [f"pipe:curl -s '{address}'" for address in signed], setting
-        ),
+        "webdataset": partial(contenders.webdataset, [f"pipe:curl -s '{url}'" for url in signed], setting),
         "litdata": partial(contenders.litdata, litdata, setting, temporary / "litdata-cache"),
         "mosaicml-streaming": partial(contenders.mosaic, mds, setting, temporary / "mds-cache"),
     }
@@ -148,20 +148,22 @@ def _chosen(found: dict[str, Make], only: list[str] | None) -> dict[str, Make]:
     return {name: run for name, run in found.items() if only is None or name in only}
 
 
-def _compare(place: str, runs: dict[str, Make], repeats: int) -> None:
+def _compare(source: str, runs: dict[str, Make], repeats: int) -> None:
     expected = _alone(_sums, runs[LIMIT])
     for name in [name for name in runs if name not in (LIMIT, IMAGES_LIMIT)]:
         found = _alone(_sums, runs[name])
         # Ours stops at the last whole batch of an epoch.
-        wrong = [key for key, value in found.items() if expected[key] != value]
-        if wrong or len(found) < 0.9 * len(expected):
-            raise SystemExit(f"{name} from {place}: {len(found)} identities, {len(wrong)} of them differ")
+        different = [key for key, value in found.items() if expected[key] != value]
+        if different or len(found) < 0.9 * len(expected):
+            raise SystemExit(
+                f"{name} from {source}: {len(found)} identities, {len(different)} of them differ"
+            )
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, make in runs.items():
             speeds[name].append(_alone(_speed, make))
     print(
-        f"\nfrom {place:<14} {len(os.sched_getaffinity(0))} core(s) identities/s   images/s   of the limit"
+        f"\nfrom {source:<14} {len(os.sched_getaffinity(0))} core(s) identities/s   images/s   of the limit"
         "   of the limit of images"
     )
     for name, values in speeds.items():
@@ -174,7 +176,7 @@ def _compare(place: str, runs: dict[str, Make], repeats: int) -> None:
             f"{name:<27} {median:>12.1f} {8 * median:>10.0f} {ratios[0]:>14.2f} {ratios[1]:>24.2f}",
             flush=True,
         )
-    print(f"goal for ours: {GOALS[place]:.1f} of the limit")
+    print(f"goal for ours: {GOALS[source]:.1f} of the limit")
 
 
 def _alone(measure: Callable[[Make], T], make: Make) -> T:

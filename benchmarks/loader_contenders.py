@@ -25,6 +25,7 @@ from training.config import Config
 from training.data.dataset import open_dataset
 from training.data.decode import BatchBuffer, decode_image, decoded_side
 from training.data.draws import Draw
+from training.data.needs import Needs
 from training.data.stream import IdentityStream
 
 Batch = tuple[Sequence[str], torch.Tensor, torch.Tensor]
@@ -50,12 +51,19 @@ class Setting:
 class _Pictures:
     images: Sequence[bytes]
     masks: Sequence[bytes]
+    landmarks: bytes = b""
+    """Not read here."""
+
+
+def needs(side: int) -> Needs:
+    """What MTD reads: targets and their masks."""
+    return Needs(side, targets=True, masks=True)
 
 
 def decode(samples: Sequence[Files], side: int) -> Batch:
     """A batch from the files of samples."""
     keys = [sample["key"] for sample in samples]
-    buffer = BatchBuffer(keys, [ALL] * len(keys), side)
+    buffer = BatchBuffer(keys, [ALL] * len(keys), needs(side))
     for row, sample in enumerate(samples):
         buffer.fill(row, _Pictures(sample["images"], sample["masks"]))
     batch = buffer.batch()
@@ -103,10 +111,10 @@ def ours(root: str, setting: Setting) -> Contender:
     """The stream of the trainer, checks and all."""
     config = Config.model_validate(
         {
-            "stage": "mtd",
             "output": "unused",
             "data": {"root": root},
-            "model": {"size": "tiny", "clip": "random"},
+            "representation": {"size": "tiny"},
+            "decoders": {"mtd": {}},
             "batch": setting.batch,
             "run": {"per_process": setting.batch, "decode_threads": setting.cores},
         }
@@ -114,7 +122,7 @@ def ours(root: str, setting: Setting) -> Contender:
 
     def run() -> Iterator[Batch]:
         dataset = open_dataset(root, retry_s=60.0)
-        with closing(IdentityStream(dataset, config, setting.side, rank=0, world_size=1)) as stream:
+        with closing(IdentityStream(dataset, config, needs(setting.side), rank=0, world_size=1)) as stream:
             for _ in range(setting.epochs * stream.identities // setting.batch):
                 batch = next(stream)
                 yield batch.keys, batch.images_BKSSC, batch.masks_BKSS
@@ -123,7 +131,7 @@ def ours(root: str, setting: Setting) -> Contender:
 
 
 def webdataset(urls: Sequence[str], setting: Setting) -> Contender:
-    """Plain webdataset on our tars; from S3 through signed addresses and curl, for it has no S3 of its own."""
+    """Plain webdataset on our tars; from S3 through signed URLs and curl, because it has no S3 client."""
     import webdataset as wds
 
     def run() -> Iterator[Batch]:

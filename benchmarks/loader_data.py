@@ -1,9 +1,10 @@
-"""The data sets of `loader.py`: the same files in the shape that each loader reads."""
+"""The datasets of `loader.py`: the same files in each loader's format."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,20 @@ NUMBERS = range(IMAGES_PER_IDENTITY)
 Files = dict[str, Any]
 
 
-def make_mfhq(root: Path, identities: int) -> None:
-    """A data set of photographs: crops of one portrait that differ in place, size and light."""
+def make_mfhq(root: Path, identities: int, pool: Executor | None = None) -> None:
+    """Write a dataset of photographs: crops of one portrait that differ in place, size and light.
+
+    Args:
+        root: where to.
+        identities: how many.
+        pool: of processes that encode the images; without it, this one does.
+    """
     from skimage import data
 
     portrait = Image.fromarray(data.astronaut())
-    samples = [_sample(f"photo-{number:05}_0", portrait, number) for number in range(identities)]
+    keys = [f"photo-{number:05}_0" for number in range(identities)]
+    spread = pool.map if pool is not None else map
+    samples = list(spread(_sample, keys, [portrait] * identities, range(identities)))
     videos = [_video(sample.record) for sample in samples]
     provenance = Provenance(config={}, config_digest="benchmark", models={}, code_version="benchmark")
     limits = ShardLimits(max_bytes=SHARD_BYTES)

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from training.config import Config
-from training.models.flow import FlowStage, Flux
+from training.decoders.flow import FlowDecoder, Flux
+from training.model import IdentityModel
 from training.models.flux_folder import open_flux
 from training.models.flux_latents import VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt
-from training.models.sizes import SIZES
+from training.representations.build import build_representation
 
 # config.json of the parts of black-forest-labs/FLUX.1-dev, as far as they say how large it is.
 _SIZES = {
@@ -47,10 +48,38 @@ _SIZES = {
     "text_encoder_2": {"architectures": ["T5EncoderModel"], "d_model": 4096},
 }
 
+_TINY = {
+    "transformer": {
+        "in_channels": 16,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 24,
+        "pooled_projection_dim": 20,
+        "axes_dims_rope": [4, 6, 6],
+    },
+    "vae": {
+        "block_out_channels": [4, 4, 8, 8],
+        "layers_per_block": 1,
+        "latent_channels": 4,
+        "norm_num_groups": 2,
+    },
+    "text_encoder": {"hidden_size": 20},
+    "text_encoder_2": {"d_model": 24},
+}
+"""What is smaller in a FLUX that a CPU can train."""
 
-def write_sizes(folder: Path) -> Path:
-    """A folder of FLUX.1-dev that says how large everything is, and holds no weights."""
-    for part, config in _SIZES.items():
+
+def write_sizes(folder: Path, *, tiny: bool = False) -> Path:
+    """Write the directory of a FLUX without weights: the configurations, which say how large its parts are.
+
+    Args:
+        folder: created where it is missing.
+        tiny: the same parts with a few thousand parameters, instead of FLUX.1-dev's sizes.
+    """
+    for part, real in _SIZES.items():
+        config = real | _TINY[part] if tiny else real
         (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / part / "config.json").write_text(json.dumps(config))
     (folder / "scheduler").mkdir(exist_ok=True)
@@ -60,19 +89,20 @@ def write_sizes(folder: Path) -> Path:
     return folder
 
 
-def noise_stage(config: Config, device: torch.device) -> FlowStage:
-    """The flow stage of a configuration on a device, all of its weights random.
+def noise_model(config: Config, device: torch.device) -> IdentityModel:
+    """The model of a configuration with a flow decoder on a device, all of its weights random.
 
     Args:
-        config: whose `flow.base` is what `write_sizes` wrote.
-        device: where it is made; 12 billion numbers are drawn much sooner on a GPU.
+        config: whose `decoders.flow.base` is what `write_sizes` wrote.
+        device: where it is made; 12 billion random numbers take much less time on a GPU.
     """
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-    if config.flow is None:
-        raise ValueError("this configuration is not of the flow stage")
+    flow = config.decoders.flow
+    if flow is None:
+        raise ValueError("this configuration has no decoders.flow")
     dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
-    configs = open_flux(config.flow).configs
+    configs = open_flux(flow).configs
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -83,9 +113,10 @@ def noise_stage(config: Config, device: torch.device) -> FlowStage:
         torch.set_default_dtype(usual)
     with torch.device(device):
         prompt = Prompt(
-            torch.randn(1, config.flow.text_tokens, configs["transformer"]["joint_attention_dim"]),
+            torch.randn(1, flow.text_tokens, configs["transformer"]["joint_attention_dim"]),
             torch.randn(1, configs["transformer"]["pooled_projection_dim"]),
         )
         frozen = [network.requires_grad_(False).eval() for network in (transformer, vae)]
         flux = Flux(frozen[0], VaeCodec(frozen[1], "noise"), prompt, Schedule())
-        return FlowStage(SIZES[config.model.size], config.flow, flux)
+        representation = build_representation(config.representation, lambda: None, config.data.most_inputs)
+        return IdentityModel(representation, {"flow": FlowDecoder(representation.width, flow, flux)})

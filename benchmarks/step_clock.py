@@ -16,7 +16,7 @@ from training.data.decode import decoded_side
 from training.data.stream import IdentityStream
 from training.engine.learner import Learner
 from training.engine.processes import World
-from training.models.build import images_side
+from training.model import meta_model
 
 MATRIX_SIDE = {"cuda": 8192, "cpu": 1024}
 LIMIT_S = 0.3
@@ -34,27 +34,33 @@ class Clock:
     world: World
     learner: Learner
     batches: list[Batch]
-    parts: int
+    targets: int
     steps: int
     stream: IdentityStream | None
+    most_streamed: int | None = None
+    """The stream is timed over no more steps than these."""
     taken: int = 0
-    loss: torch.Tensor | None = None
+    losses_R: torch.Tensor | None = None
+
+    def first(self) -> float:
+        """Seconds of a single step: of the first one, in which blocks are compiled and memory is taken."""
+        return self._timed(lambda: self._learn(self.batches), times=1)
 
     def step(self) -> float:
         """Seconds of a step on batches that are there."""
         return self._timed(lambda: self._learn(self.batches))
 
     def halves(self) -> tuple[float, float]:
-        """Seconds of forward and backward pass, and of what the optimiser and the average do with the gradient."""
+        """Seconds of forward and backward pass, and of what the optimiser and the EMA do with the gradient."""
         learner, seconds = self.learner, [0.0, 0.0]
 
         def backward() -> None:
-            self.loss = learner.parallel.backward(self.batches, self.parts)
+            self.losses_R = learner.parallel.backward(self.batches, self.targets)
 
         def update() -> None:
-            learner.updates.apply(self.taken, self.loss)
-            if learner.average is not None:
-                learner.average.update(self.taken)
+            learner.updates.apply(self.taken, learner.parallel.weighted(self.losses_R))
+            if learner.ema is not None:
+                learner.ema.update(self.taken)
 
         for _ in range(self.steps):
             for half, run in enumerate((backward, update)):
@@ -83,7 +89,8 @@ class Clock:
     def streamed_steps(self) -> int:
         """How many steps are timed on what the stream delivers."""
         accumulation = self.stream.accumulation if self.stream else 1
-        return max(self.steps, math.ceil(STREAMED * self._read_ahead / accumulation))
+        steps = max(self.steps, math.ceil(STREAMED * self._read_ahead / accumulation))
+        return steps if self.most_streamed is None else min(steps, self.most_streamed)
 
     @property
     def _read_ahead(self) -> int:
@@ -106,7 +113,7 @@ class Clock:
         return done * 2 * side**3 / (time.perf_counter() - began_s)
 
     def _learn(self, batches: list[Batch]) -> None:
-        self.learner.learn(self.taken, batches, self.parts)
+        self.learner.learn(self.taken, batches, self.targets)
         self.taken += 1
 
     def _timed(self, run: Callable[[], None], times: int | None = None) -> float:
@@ -127,16 +134,20 @@ def noise(config: Config, seed: int) -> Batch:
     """A micro-batch of random images whose middle is face, as the stream would hand it over."""
     generator = torch.Generator().manual_seed(seed)
     people, stored = config.run.per_process, IMAGES_PER_IDENTITY
-    side = decoded_side(images_side(config))
-    masks = torch.zeros(people, stored, side, side, dtype=torch.uint8)
-    masks[..., side // 4 : -side // 4, side // 4 : -side // 4] = 255
+    needs = meta_model(config).needs
+    side = decoded_side(needs.side)
+    masks = None
+    if needs.masks:
+        masks = torch.zeros(people, stored, side, side, dtype=torch.uint8)
+        masks[..., side // 4 : -side // 4, side // 4 : -side // 4] = 255
     batch = Batch(
         images_BKSSC=torch.randint(
             0, 256, (people, stored, side, side, 3), dtype=torch.uint8, generator=generator
         ),
         masks_BKSS=masks,
+        keypoints_BKP2=torch.rand(people, stored, 5, 2, generator=generator) if needs.keypoints else None,
         inputs_BM=torch.arange(config.data.most_inputs).repeat(people, 1),
-        input_valid_BM=torch.ones(people, config.data.most_inputs, dtype=torch.bool),
+        input_valid_BM=None,
         targets_BN=torch.arange(config.data.targets).repeat(people, 1),
         valid_B=torch.ones(people, dtype=torch.bool),
         seeds_B=torch.randint(-(2**63), 2**63 - 1, (people,), generator=generator),

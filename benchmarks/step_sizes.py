@@ -1,4 +1,4 @@
-"""How large is a step of the second stage around FLUX.1-dev? Counted without weights, on any machine, in a minute.
+"""How large is a flow step on FLUX.1-dev? Counted without weights, on any machine, in a minute.
 
     python benchmarks/step_sizes.py --text-tokens 512 --targets 8
 
@@ -26,10 +26,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from settings.loading import load_workflow
 from training.config import Config
 from training.engine.flops import step_flops
-from training.models.flow_build import meta_flow_stage
+from training.model import meta_model
 
 WORKFLOW = Path(__file__).parent.parent / "workflows" / "train_flow_paper.yaml"
-COPIES = {"weights": 1, "gradients": 1, "optimiser": 2, "average": 1}
+COPIES = {"weights": 1, "gradients": 1, "optimiser": 2, "EMA": 1}
 """Of what is trained, in float32."""
 
 
@@ -37,9 +37,9 @@ def main() -> None:
     """Count and print a table."""
     options = parse()
     config = configured(options.text_tokens, options.targets)
-    stage = meta_flow_stage(config)
-    trained = sum(weight.numel() for weight in stage.parameters() if weight.requires_grad)
-    frozen = sum(weight.numel() for weight in stage.parameters() if not weight.requires_grad)
+    model = meta_model(config)
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    frozen = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
     held = sum(COPIES.values()) * trained * 4 + frozen * 2
     print(
         f"images of an identity            {config.data.most_inputs} inputs, {options.targets} targets of 512 px"
@@ -49,7 +49,7 @@ def main() -> None:
     print(f"frozen                           {frozen:,} parameters, in bfloat16")
     print(f"held by one process              {gb(held)}: {', '.join(COPIES)}, frozen weights")
     print(f"FLOPs of an identity             {step_flops(config) / 1e12:.2f} TFLOP (exact)")
-    flux = stage.transformer
+    flux = model.decoder("flow").transformer
     kept, inputs = (kept_bytes(flux, options, twice=twice) for twice in (False, True))
     block = kept / (len(flux.transformer_blocks) + len(flux.single_transformer_blocks))
     print("run.activation_checkpointing     kept by FLUX's blocks   together   FLUX's work")
@@ -76,7 +76,7 @@ def kept_bytes(transformer: Any, options: argparse.Namespace, *, twice: bool) ->
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         if storage(tensor) not in own:
-            found[storage(tensor)] = tensor  # held, so that no other can get its place
+            found[storage(tensor)] = tensor  # referenced, so that its memory is not reused
         return tensor
 
     images, width = options.targets, transformer.config.joint_attention_dim
@@ -134,9 +134,9 @@ def configured(text_tokens: int, targets: int) -> Config:
     """The paper's workflow, one identity a step, around a folder that holds FLUX.1-dev's sizes only."""
     base = write_sizes(Path(tempfile.gettempdir()) / "flux-sizes")
     changes = [
-        *("data.root=none", "output=none", "model.clip=random", "flow.encoder=null"),
+        *("data.root=none", "output=none", "representation.clip=random", "representation.weights=null"),
         *("batch=1", "run.per_process=1", f"data.targets={targets}"),
-        *(f"flow.base={base}", f"flow.text_tokens={text_tokens}"),
+        *(f"decoders.flow.base={base}", f"decoders.flow.text_tokens={text_tokens}"),
     ]
     return load_workflow(WORKFLOW, changes, Config)
 
@@ -157,7 +157,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--text-tokens", type=int, default=512, help="that FLUX reads (512)")
-    parser.add_argument("--targets", type=int, default=8, help="images of an identity that are drawn (8)")
+    parser.add_argument("--targets", type=int, default=8, help="targets of an identity (8)")
     return parser.parse_args()
 
 

@@ -17,34 +17,16 @@ data sheet, and is not printed where that is not known.
 from __future__ import annotations
 
 import argparse
-import gc
-import platform
 import statistics
-import tempfile
-from contextlib import closing, nullcontext
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
-from noise_flux import noise_stage, write_sizes
-from step_clock import Clock, noise
+from step_figures import Figures, configured, largest_batch, measure
 
-from settings.loading import load_workflow
 from training.config import Config
-from training.data.dataset import open_dataset
-from training.data.stream import IdentityStream
 from training.engine.devices import peak_flops
-from training.engine.flops import step_flops
-from training.engine.learner import Learner
-from training.engine.meter import peak_memory
 from training.engine.processes import World, processes
-from training.models.build import build_stage, images_side
 from training.models.sizes import SIZES
-from training.models.stage import Stage
-
-WORKFLOWS = Path(__file__).parent.parent / "workflows"
-USUAL_PROCESSES = 8
-"""GPUs of a machine: on so many the workflows' batches are cut up, and so is a step here."""
-WARM_UP = 3
 
 
 def main() -> None:
@@ -56,66 +38,54 @@ def main() -> None:
         config = configured(options, world, per_process=1 if options.batch == "auto" else int(options.batch))
         if options.batch == "auto":
             config = configured(options, world, largest_batch(config, world))
-        measure(config, world, options)
+        found = measure(
+            config, world, streaming=bool(options.root), steps=options.steps, repeats=options.repeats
+        )
+        if world.is_main:
+            show(found, config, world, options.root)
 
 
-def measure(config: Config, world: World, options: argparse.Namespace) -> None:
-    """Measure a configuration."""
-    learner = Learner(built(config, world), config, world)
-    parameters = sum(parameter.numel() for parameter in learner.parallel.parameters.values())
-    accumulation = config.batch // (config.run.per_process * world.world_size)
-    batches = [noise(config, seed) for seed in range(accumulation)]
-    clock = Clock(config, world, learner, batches, config.batch * config.data.targets, options.steps, None)
-    for _ in range(WARM_UP):
-        clock.step()
-    limits, steps, halves, streams = [], [], [], []
-    with closing(open_stream(config, world)) if options.root else nullcontext() as clock.stream:
-        for _ in range(options.repeats):
-            limits.append(clock.limit())
-            steps.append(clock.step())
-            halves.append(clock.halves())
-            if clock.stream is not None:
-                streams.append(clock.streamed())
-    if not world.leads:
-        return
-    device = device_name(world.device)
-    flops = step_flops(config) / world.world_size
-    step_s, limit = statistics.median(steps), statistics.median(limits)
-    peak = peak_flops(device, config.run.precision)
+def show(found: Figures, config: Config, world: World, root: str | None) -> None:
+    """Print the figures as a table."""
     run = config.run
     checkpointing = f"activations of {float(run.activation_checkpointing):.0%} of the blocks computed twice"
+    peak = peak_flops(found.device, run.precision)
+    decoders = ", ".join(name for name, _ in config.decoders.chosen())
     rows = [
-        ("device", f"{device}, {world.world_size} process(es), torch {torch.__version__}"),
-        ("model", f"{config.model.size} {config.stage}, {parameters / 1e6:,.1f} M parameters"),
+        ("device", f"{found.device}, {world.world_size} rank(s), torch {torch.__version__}"),
+        ("model", f"{config.representation.size} {decoders}, {found.parameters / 1e6:,.1f} M parameters"),
         ("run", f"{run.strategy}, {run.precision}, compile {run.compile}, {checkpointing}"),
         (
             "batch",
-            f"{config.batch}: {accumulation} micro-batch(es) of {run.per_process} identities each process",
+            f"{config.batch}: {found.accumulation} micro-batch(es) of {run.per_process} identities each process",
         ),
         ("images of an identity", f"{config.data.most_inputs} inputs, {config.data.targets} targets"),
-        ("FLOPs of a step, each process", f"{flops / 1e12:,.4f} TFLOP (exact)"),
-        ("step", f"{milliseconds(steps)}   without waiting for data"),
-        ("  forward and backward", milliseconds([both[0] for both in halves])),
-        ("  optimiser and average", milliseconds([both[1] for both in halves])),
-        ("images/s (targets)", f"{config.batch * config.data.targets / step_s:10.1f}"),
-        ("peak memory of process 0", f"{peak_memory(world.device) / 1e9:10.2f} GB"),
-        ("FLOP/s in a step", f"{flops / step_s / 1e12:10.3f} T"),
-        ("FLOP/s of a large matrix product", f"{limit / 1e12:10.3f} T   the practical limit, measured"),
-        ("share of the practical limit", f"{flops / step_s / limit:10.1%}"),
-        ("MFU", mfu(flops / step_s, peak, device, run.precision)),
+        ("FLOPs of a step, each process", f"{found.flop / 1e12:,.4f} TFLOP (exact)"),
+        ("first step", milliseconds([found.first_step_s])),
+        ("step", f"{milliseconds(found.steps_s)}   without waiting for data"),
+        ("  forward and backward", milliseconds(found.backward_s)),
+        ("  optimiser and EMA", milliseconds(found.optimiser_s)),
+        ("targets/s", f"{config.batch * config.data.targets / found.step_s:10.1f}"),
+        ("peak memory of rank 0", f"{found.peak_bytes / 1e9:10.2f} GB"),
+        ("FLOP/s in a step", f"{found.flop_per_s / 1e12:10.3f} T"),
+        ("FLOP/s of a large matrix product", f"{found.limit / 1e12:10.3f} T   the practical limit, measured"),
+        ("share of the practical limit", f"{found.flop_per_s / found.limit:10.1%}"),
+        ("MFU", mfu(found.flop_per_s, peak, found.device, run.precision)),
     ]
-    if streams:
-        seconds, waited = ([pair[index] for pair in streams] for index in range(2))
-        share = statistics.median(waits / took for took, waits in streams)
+    if found.streamed_s:
+        seconds, waited = ([pair[index] for pair in found.streamed_s] for index in range(2))
+        share = statistics.median(waits / took for took, waits in found.streamed_s)
         rows += [
-            ("step with the stream", f"{milliseconds(seconds)}   from {options.root}"),
-            ("  steps timed, each time", f"{clock.streamed_steps:10}   after using up what was read ahead"),
+            ("step with the stream", f"{milliseconds(seconds)}   from {root}"),
+            ("  steps timed, each time", f"{found.streamed_steps:10}   after using up what was read ahead"),
             ("  waiting for data", milliseconds(waited)),
             ("  share", f"{share:10.2%}"),
-            ("  MFU", mfu(flops / statistics.median(seconds), peak, device, run.precision)),
+            ("  MFU", mfu(found.flop / statistics.median(seconds), peak, found.device, run.precision)),
         ]
     else:
-        rows.append(("waiting for data", "not measured: give --root to read a data set"))
+        rows.append(("waiting for data", "not measured: give --root to read a dataset"))
+    if found.skipped:
+        rows.append(("steps that are not finite", f"{found.skipped:10}   loss of the last step {found.loss}"))
     for name, value in rows:
         print(f"{name:<34} {value}")
 
@@ -135,92 +105,8 @@ def milliseconds(seconds: list[float]) -> str:
     return f"{middle:10.2f} ms ({least:.2f} to {most:.2f})"
 
 
-def configured(options: argparse.Namespace, world: World, per_process: int) -> Config:
-    """The workflow of a size, as the options and the number of processes change it."""
-    workflow = WORKFLOWS / f"train_{options.stage}_{options.size}.yaml"
-    if not workflow.exists():
-        raise SystemExit(f"there is no {workflow.name}")
-    places = [f"data.root={options.root or 'none'}", f"output={tempfile.gettempdir()}", "model.clip=random"]
-    if options.stage == "flow":
-        places.append("flow.encoder=null")
-        if options.size == "paper":
-            places.append(f"flow.base={write_sizes(Path(tempfile.gettempdir()) / 'flux-sizes')}")
-        if options.text_tokens:
-            places.append(f"flow.text_tokens={options.text_tokens}")
-    usual = load_workflow(workflow, places, Config)
-    per_process = per_process or usual.run.per_process
-    accumulation = options.accumulation or max(1, usual.batch // (USUAL_PROCESSES * per_process))
-    # fsdp on one process shares nothing out and gathers all the same.
-    alone = "ddp" if world.world_size == 1 else usual.run.strategy
-    changes = {
-        "batch": per_process * accumulation * world.world_size,
-        "data.inputs": options.inputs or usual.data.most_inputs,
-        "run.per_process": per_process,
-        "run.strategy": options.strategy or alone,
-        "run.precision": options.precision or usual.run.precision,
-        "run.compile": usual.run.compile if options.compile is None else options.compile,
-        "run.activation_checkpointing": (
-            usual.run.activation_checkpointing if options.checkpointing is None else options.checkpointing
-        ),
-    }
-    overrides = [f"{key}={str(value).lower()}" for key, value in changes.items()]
-    return load_workflow(workflow, [*places, *overrides], Config)
-
-
-def built(config: Config, world: World) -> Stage:
-    """The stage with random weights; FLUX at its full size, which has no other, is made on the device."""
-    if config.flow is not None and config.flow.base is not None:
-        return noise_stage(config, world.device)
-    return build_stage(config)
-
-
-def largest_batch(config: Config, world: World) -> int:
-    """The largest power of two of identities that a process can hold, found by doubling.
-
-    Found without torch.compile, which would compile anew for every size and needs no more memory.
-    """
-    fitting, per_process = 0, 1
-    eager = config.model_copy(update={"run": config.run.model_copy(update={"compile": False})})
-    learner = Learner(built(eager, world), eager, world)
-    while True:
-        changed = eager.model_copy(
-            update={"run": eager.run.model_copy(update={"per_process": per_process}), "batch": per_process}
-        )
-        try:
-            learner.learn(0, [noise(changed, 0)], per_process * config.data.targets)
-        except torch.OutOfMemoryError:
-            break
-        fitting, per_process = per_process, 2 * per_process
-    del learner
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    if not fitting:
-        raise SystemExit("not even one identity fits into the memory; try --checkpointing or --strategy fsdp")
-    return fitting
-
-
-def open_stream(config: Config, world: World) -> IdentityStream:
-    """The trainer's stream of this process."""
-    dataset = open_dataset(config.data.root, config.run.retry_s, None)
-    side = images_side(config)
-    return IdentityStream(dataset, config, side, rank=world.rank, world_size=world.world_size, start_step=0)
-
-
-def device_name(device: torch.device) -> str:
-    """What the maker calls it."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line, or arguments like those of one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -231,7 +117,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--text-tokens", type=int, help="length of the prompt that FLUX reads (the workflow's)"
     )
-    parser.add_argument("--root", help="data set to read; without it, images are noise and nothing is read")
+    parser.add_argument("--root", help="dataset to read; without it, images are noise and nothing is read")
     parser.add_argument(
         "--batch", default="0", help="identities of a micro-batch, or auto: what fits (the workflow's)"
     )
@@ -251,7 +137,13 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=5, help="steps of a measurement (5)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements (5)")
-    options = parser.parse_args()
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="config keys to override, such as mtd.mask_ratio=0.9",
+    )
+    options = parser.parse_args(arguments)
     if options.batch != "auto" and not options.batch.isdigit():
         parser.error(f"--batch {options.batch}: expected a number or auto")
     return options

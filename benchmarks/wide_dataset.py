@@ -25,6 +25,7 @@ from pipeline.report import timings
 from pipeline.report.build import FOLDER, TIMINGS
 from pipeline.report.content import shown_keys
 from pipeline.report.image_counts import count_images
+from shards.assemble import table_entry
 from shards.atomic import PARQUET_SETTINGS, open_atomic, write_bytes
 from shards.landmarks import SHAPE, encode_landmarks
 from shards.layout import DATASET_JSON, FIELDS, IMAGES, INDEX, VIDEOS, shard_name, table_name
@@ -53,7 +54,6 @@ from shards.schema import (
 from shards.shard_file import ShardFile
 from shards.streamed import StreamedDataset
 from shards.tables import ROW_GROUP, SCHEMAS, VIDEOS_SCHEMA, Row, open_rows
-from shards.writer import table_entry
 
 SOURCES = ("vfhq", "celebv-hq", "celebv-text", "talkinghead-1kh", "hdtf")
 METRIC = "topiq_nr-face"
@@ -79,7 +79,7 @@ class WideDataset:
             np.arange(identities), np.minimum(rng.zipf(2.2, identities), LARGEST_PERSON).astype(int)
         )
         train = rng.permutation(persons[: max(0, identities - TEST)])
-        # Held-out identities come first, and show persons of their own.
+        # Held-out identities come first, and show other persons.
         self.person = np.concatenate([identities + np.arange(min(TEST, identities)), train])
         at_home = rng.random(identities) < 0.9
         anywhere = rng.integers(0, len(SOURCES), identities)

@@ -1,10 +1,9 @@
-"""Draw a person with stock diffusers and the Omni-ID encoder, from what `omniid export` wrote.
+"""Generate images of a person with stock diffusers, from what `omniid export` wrote of any representation.
 
-    python examples/flux_pipeline.py EXPORT CROP [CROP ...] [--flux black-forest-labs/FLUX.1-dev]
+    pip install "omniid[encoder,faces,embedded]" diffusers transformers sentencepiece protobuf
+    python examples/flux_pipeline.py EXPORT PHOTO [PHOTO ...] [--flux black-forest-labs/FLUX.1-dev]
 
-A CROP is a square photograph of the person, cut out as the data set's images are (shards/README.md, `crop_px`);
-`omniid sample` cuts it out itself. For a FluxControlNetPipeline, load the adapter and hand in the identity in the
-same way. One call draws one person.
+For a FluxControlNetPipeline, load the adapter and pass the identity in the same way. One call is for one person.
 """
 
 from __future__ import annotations
@@ -13,28 +12,31 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import FluxPipeline
-from PIL import Image
 
-from training.models.encoder import OmniIDEncoder
+from omniid import find_portraits, image_embeds, load_representation
 
 
 def main() -> None:
-    """Encode, load, draw."""
+    """Encode, load, generate."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("export", type=Path, help="folder that `omniid export` wrote")
-    parser.add_argument("crops", type=Path, nargs="+", help="square photographs of the face, one or more")
-    parser.add_argument("--flux", default="black-forest-labs/FLUX.1-dev", help="hub name or folder")
-    parser.add_argument("--prompt", help="what to draw (what the adapter was trained with)")
+    parser.add_argument("export", type=Path, help="directory that `omniid export` wrote")
+    parser.add_argument("photos", type=Path, nargs="+", help="photos of one person, one or more")
+    parser.add_argument("--flux", default="black-forest-labs/FLUX.1-dev", help="hub name or directory")
+    parser.add_argument("--prompt", help="what to generate (what the adapter was trained with)")
     parser.add_argument("--scale", type=float, default=1.0, help="how much of the identity is added")
     parser.add_argument(
         "--identity-guidance",
         type=float,
-        help="above 1: exaggerate who it is, for an adapter that was trained with flow.identity_dropout",
+        help="above 1: exaggerate the identity, for an adapter trained with decoders.flow.identity_dropout",
+    )
+    parser.add_argument(
+        "--models-dir",
+        type=Path,
+        help="directory with the representation's face recognition network, if it has one",
     )
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--size", type=int, default=512)
@@ -48,7 +50,8 @@ def main() -> None:
     facts = options.export / "omniid.json"
     if not facts.is_file():
         parser.error(f"{options.export} is no export: it has no {facts.name}")
-    trained = json.loads(facts.read_bytes())["flow"]
+    export = json.loads(facts.read_bytes())
+    trained = export["flow"]
     if trained is None or trained["scratch"]:
         parser.error(
             f"{options.export} holds no adapter for FLUX: its run trained none, or beside another network"
@@ -59,24 +62,25 @@ def main() -> None:
         guidance = options.identity_guidance
         if not trained.get("identity_dropout"):
             parser.error(
-                "--identity-guidance: this adapter was trained without flow.identity_dropout; leave it out"
+                "--identity-guidance: this adapter was trained without decoders.flow.identity_dropout; leave "
+                "it out"
             )
     if guidance < 1:
         parser.error("--identity-guidance: diffusers guides from 1 upwards")
+    fixed_inputs = export.get("fixed_inputs")
+    if fixed_inputs not in {None, len(options.photos)}:
+        parser.error(f"this representation takes exactly {fixed_inputs} photos of a person")
 
-    # The identity: any number of crops of one person become 256 tokens.
-    encoder = OmniIDEncoder.from_pretrained(options.export / "encoder").eval().to(device)
-    side = encoder.size.side
-    crops = [
-        Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-        for path in options.crops
-    ]
-    pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float().to(device) / 255
-    with torch.no_grad():
-        tokens = encoder(pixels[None])  # (1, 256, 1280)
-
-    # diffusers makes four text tokens of a vector: four identity tokens, end to end, are one.
-    identity = tokens.unflatten(1, (-1, 4)).flatten(2).to(dtype)
+    # Photos of one person become identity tokens. Of several faces, the largest counts.
+    encoder = load_representation(options.export / "encoder", options.models_dir).eval().to(device)
+    portraits = []
+    for path in options.photos:
+        found = find_portraits(path, crop_scale=encoder.crop_scale)
+        if not found:
+            parser.error(f"{path} shows no face")
+        portraits.append(found[0])
+    tokens = encoder.encode_portraits(portraits)  # (256, 1280) of the paper's encoder
+    identity = image_embeds(tokens).to(dtype)
 
     pipeline = FluxPipeline.from_pretrained(options.flux, torch_dtype=dtype).to(device)
     pipeline.load_ip_adapter(
@@ -87,7 +91,7 @@ def main() -> None:
         prompt,
         max_sequence_length=trained["text_tokens"],
         ip_adapter_image_embeds=[identity],
-        # Nobody's identity, which guidance leads away from.
+        # The unconditional identity, which guidance leads away from.
         negative_ip_adapter_image_embeds=[torch.zeros_like(identity)],
         negative_prompt=prompt,
         true_cfg_scale=guidance,

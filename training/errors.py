@@ -1,4 +1,4 @@
-"""The errors that end a training run, in words for the person who started it."""
+"""The user-facing errors that end a training run."""
 
 import torch
 
@@ -8,19 +8,19 @@ __all__ = ["BadSample", "RunEnded", "Stopped", "TrainingError", "out_of_memory"]
 
 
 class TrainingError(RuntimeError):
-    """The run cannot go on; the message says what is wrong and what to do."""
+    """The run cannot start or continue; the message states the cause and the remedy."""
 
 
 class RunEnded(TrainingError):  # noqa: N818 - names what happened, on all processes
-    """The processes agreed that the run cannot go on: each of them raises it, with the same message."""
+    """The run ends on all ranks: each rank raises this error with the same message."""
 
 
 class BadSample(ValueError):  # noqa: N818 - names the thing, which the stream skips and counts
-    """A sample that stays damaged however often it is read; the message names key, shard and what is wrong."""
+    """A sample that is damaged each time it is read; the message names key, shard and error."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had no memory left: torch has a class for one of the ways to say so."""
+    """Whether a device or the machine ran out of memory; torch has a class for only some of these errors."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     signs = ("DefaultCPUAllocator: can't allocate memory", "out of memory", "_ALLOC_FAILED")

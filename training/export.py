@@ -1,91 +1,114 @@
-"""What others need of a run: the encoder, and the identity adapter as diffusers' `load_ip_adapter` reads it.
+"""What others need of a run: the representation, and the identity adapter for diffusers' `load_ip_adapter`.
 
-    <export>/encoder/                   OmniIDEncoder.from_pretrained
+    <export>/encoder/                   omniid.load_representation; of kind omniid, OmniIDEncoder.from_pretrained
     <export>/ip_adapter.safetensors     FluxPipeline.load_ip_adapter, and that of FluxControlNetPipeline
     <export>/transformer/               FluxTransformer2DModel.from_pretrained; only where it was trained too
-    <export>/vae/                       AutoencoderKL.from_pretrained; only where that drew its latents
+    <export>/vae/                       AutoencoderKL.from_pretrained; only where its latents are generated
+    <export>/controlnet/                FluxControlNetModel.from_pretrained; of the control decoder
     <export>/omniid.json                what it is, written last
 
 diffusers' adapter makes four text tokens of one vector. Ours makes one of each identity token, so the file holds
-the projection four times, as blocks along a diagonal: four identity tokens, laid end to end, are the vector. A
-caller hands in identity tokens (B, L, D) as (B, L / 4, 4 D): `tokens.unflatten(1, (-1, 4)).flatten(2)`.
+the projection four times, as blocks along a diagonal: four identity tokens, end to end, are the vector.
+`omniid.image_embeds` makes such vectors of any number of identity tokens.
 
 Letters in names give the shape:
-    B  people    L  identity tokens    D  channels of one    T  channels of FLUX's text tokens
+    D  channels of an identity token    T  channels of FLUX's text tokens
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from shards.atomic import remove_file, write_bytes
+from training.decoders.control_networks import write_controlnet
+from training.decoders.flow_networks import scratch_transformer
 from training.engine.output import RUN_FILE
 from training.errors import TrainingError
 from training.folders import make_folder
-from training.models.encoder import OmniIDEncoder
-from training.models.flow_build import scratch_transformer
-from training.models.flux_adapter import name_in_file, name_in_transformer
-from training.trained import ENCODER, EXPORT_FILE, ExportFacts, Trained, read_facts, read_run
+from training.models.digest import weights_digest
+from training.models.flux_adapter import TOKENS_OF_A_VECTOR, name_in_file, name_in_transformer
+from training.models.pretrained import CONFIG, read_config
+from training.representations.build import kind_of, load_representation
+from training.trained import EXPORT_FILE, REPRESENTATION, ExportFacts, Trained, read_facts, read_run
 
 ENCODER_FOLDER = "encoder"
 ADAPTER_FILE = "ip_adapter.safetensors"
 TRANSFORMER_FOLDER = "transformer"
 VAE_FOLDER = "vae"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
-TOGETHER = 4
-"""Tokens that diffusers makes of one vector."""
-PROJECTION, TRANSFORMER = "projection.", "transformer."
-"""Parts of the stage."""
+CONTROLNET_FOLDER = "controlnet"
+PROJECTION, TRANSFORMER, CONTROLNET = "projection.", "transformer.", "controlnet."
+"""Parts of the decoder that generates images."""
 
 
-def export(run: Path, output: Path) -> ExportFacts:
-    """Write what a run has learned so far, from its newest checkpoint.
+def export(run: Path, output: Path, step: int | None = None, models_dir: Path | None = None) -> ExportFacts:
+    """Write what a run has learned.
 
     Args:
-        run: its output folder. Of a run of the first stage, only the encoder is written.
+        run: its output directory. Without a decoder that generates images, only the representation is written.
         output: made when missing; what an earlier export left there is replaced.
+        step: of the checkpoint; the newest when None.
+        models_dir: directory with the file of its recognition network; that of the run when None.
 
     Raises:
+        ConfigError: the recognition network's file is missing or another one.
         TrainingError: the run cannot be read, or the output holds something else or cannot be written to.
         OutOfSpace: the disk or the quota is full.
     """
     from safetensors.torch import save
 
-    trained = read_run(run)
-    _check_place(output)
+    trained = read_run(run, step, models_dir)
+    _check_output(output)
     remove_file(output / EXPORT_FILE)
     with torch.device("meta"):
-        encoder = OmniIDEncoder(trained.facts.size)
-    encoder.save_pretrained(output / ENCODER_FOLDER, trained.of(ENCODER))
-    if trained.facts.flow is not None:
+        representation = trained.representation()
+    representation.crop_scale = trained.facts.crop_scale
+    representation.save_pretrained(output / ENCODER_FOLDER, trained.of(REPRESENTATION))
+    if trained.facts.control is not None and trained.facts.control.scratch is not None:
+        trained = replace(trained, weights={**trained.weights, **_frozen_transformer(trained)})
+    if trained.facts.generator is not None:
         write_bytes(output / ADAPTER_FILE, save(ip_adapter(trained), {"format": "pt"}))
-        if trained.facts.flow.scratch is not None:
+        if trained.facts.generator.scratch is not None:
             _write_transformer(trained, output / TRANSFORMER_FOLDER)
             _copy_vae(trained, output / VAE_FOLDER)
+    if trained.facts.control is not None:
+        write_controlnet(_part(trained, CONTROLNET), trained.facts.control, output / CONTROLNET_FOLDER)
     facts = _with_vae(trained.facts, VAE_FOLDER)
     write_bytes(output / EXPORT_FILE, (facts.model_dump_json(indent=2) + "\n").encode())
     return facts
 
 
-def _check_place(output: Path) -> None:
-    """Refuse to write among the files of a data set or a run."""
+def _check_output(output: Path) -> None:
+    """Check that nothing is written among the files of a dataset or a run."""
     make_folder(output)
-    own = {ENCODER_FOLDER, ADAPTER_FILE, TRANSFORMER_FOLDER, VAE_FOLDER, EXPORT_FILE}
+    own = {
+        ENCODER_FOLDER,
+        ADAPTER_FILE,
+        TRANSFORMER_FOLDER,
+        VAE_FOLDER,
+        CONTROLNET_FOLDER,
+        EXPORT_FILE,
+    }
     others = sorted(path.name for path in output.iterdir() if path.name not in own and path.name[0] != ".")
     if others:
         raise TrainingError(
-            f"{output} holds something else than an export ({', '.join(others[:3])}); give a folder of its own"
+            f"{output} holds other files than those of an export ({', '.join(others[:3])}). Pass a directory that "
+            "is empty or does not exist"
         )
 
 
 def exported_files(export: Path, facts: ExportFacts) -> list[Path]:
     """The files of an export, and not those that an earlier one of another kind may have left beside them."""
     folders = [ENCODER_FOLDER]
-    files = [ADAPTER_FILE] if facts.flow is not None else []
-    if facts.flow is not None and facts.flow.scratch is not None:
-        folders += [TRANSFORMER_FOLDER, *([VAE_FOLDER] if facts.flow.own_vae else [])]
+    generator = facts.generator
+    files = [ADAPTER_FILE] if generator is not None else []
+    if generator is not None and generator.scratch is not None:
+        folders += [TRANSFORMER_FOLDER, *([VAE_FOLDER] if generator.own_vae else [])]
+    if facts.control is not None:
+        folders.append(CONTROLNET_FOLDER)
     return [
         *(path for folder in folders for path in sorted((export / folder).iterdir()) if path.is_file()),
         *(export / name for name in (*files, EXPORT_FILE)),
@@ -94,57 +117,100 @@ def exported_files(export: Path, facts: ExportFacts) -> list[Path]:
 
 def ip_adapter(trained: Trained) -> dict[str, torch.Tensor]:
     """The tensors of an adapter file of diffusers."""
-    weight_TD, bias_T = trained.weights[f"{PROJECTION}proj.weight"], trained.weights[f"{PROJECTION}proj.bias"]
-    if trained.facts.size.queries % TOGETHER:
-        raise TrainingError(
-            f"{trained.facts.size.queries} identity tokens cannot be handed to diffusers, which takes them in "
-            f"multiples of {TOGETHER}: train with another size"
-        )
+    own = _part(trained, PROJECTION)
+    weight_TD, bias_T = own["proj.weight"], own["proj.bias"]
     projection = {
-        "image_proj.proj.weight": torch.block_diag(*[weight_TD] * TOGETHER),
-        "image_proj.proj.bias": bias_T.repeat(TOGETHER),
-        "image_proj.norm.weight": trained.weights[f"{PROJECTION}norm.weight"],
-        "image_proj.norm.bias": trained.weights[f"{PROJECTION}norm.bias"],
+        "image_proj.proj.weight": torch.block_diag(*[weight_TD] * TOKENS_OF_A_VECTOR),
+        "image_proj.proj.bias": bias_T.repeat(TOKENS_OF_A_VECTOR),
+        "image_proj.norm.weight": own["norm.weight"],
+        "image_proj.norm.bias": own["norm.bias"],
     }
     attention = {
         f"ip_adapter.{found}": value
-        for name, value in trained.of(TRANSFORMER).items()
+        for name, value in _part(trained, TRANSFORMER).items()
         if (found := name_in_file(name))
     }
     return projection | attention
 
 
-def read_export(export: Path) -> Trained:
-    """What `export` wrote, by its names in the stage.
+def read_export(export: Path, models_dir: Path | None = None) -> Trained:
+    """What `export` wrote, by the names in the model.
+
+    Args:
+        export: its directory.
+        models_dir: directory with the file of its recognition network; None for wheels alone.
 
     Raises:
+        ConfigError: the recognition network's file is missing or another one.
         TrainingError: it is none, or something of it is missing or damaged.
     """
     facts = _with_vae(read_facts(export), str(export / VAE_FOLDER))
-    encoder = OmniIDEncoder.from_pretrained(export / ENCODER_FOLDER)
-    weights = {f"{ENCODER}{name}": value for name, value in encoder.state_dict().items()}
-    if facts.flow is not None:
-        weights |= _from_adapter_file(export / ADAPTER_FILE)
-        if facts.flow.scratch is not None:
+    folder = export / ENCODER_FOLDER
+    kind = kind_of(read_config(folder))
+    if kind != facts.representation:
+        raise TrainingError(
+            f"{folder / CONFIG} is that of a representation of kind {kind}, but {export / EXPORT_FILE} says "
+            f"{facts.representation}: they are of two exports. Export the run again"
+        )
+    representation = load_representation(folder, models_dir)
+    weights = {f"{REPRESENTATION}{name}": value for name, value in representation.state_dict().items()}
+    if facts.generator is not None:
+        parts = _from_adapter_file(export / ADAPTER_FILE)
+        if facts.generator.scratch is not None:
             transformer = _read(export / TRANSFORMER_FOLDER / WEIGHTS_FILE)
-            weights |= {f"{TRANSFORMER}{name}": value for name, value in transformer.items()}
-    return Trained(facts, weights, export)
+            parts |= {f"{TRANSFORMER}{name}": value for name, value in transformer.items()}
+        if facts.control is not None:
+            controlnet = _read(export / CONTROLNET_FOLDER / WEIGHTS_FILE)
+            parts |= {f"{CONTROLNET}{name}": value for name, value in controlnet.items()}
+        prefix = f"decoders.{facts.generator.name}."
+        weights |= {f"{prefix}{name}": value for name, value in parts.items()}
+    return Trained(facts, weights, export, lambda: representation)
 
 
-def read_trained(source: Path) -> Trained:
-    """What was learned, from a run or an export, whichever a folder is.
+def read_trained(source: Path, models_dir: Path | None = None) -> Trained:
+    """What was learned, from a run or an export, whichever a directory is.
+
+    Args:
+        source: the directory.
+        models_dir: see `read_run` and `read_export`.
 
     Raises:
+        ConfigError: the recognition network's file is missing or another one.
         TrainingError: it is neither, or cannot be read.
     """
-    return read_run(source) if (source / RUN_FILE).exists() else read_export(source)
+    if (source / RUN_FILE).exists():
+        return read_run(source, models_dir=models_dir)
+    return read_export(source, models_dir)
+
+
+def _frozen_transformer(trained: Trained) -> dict[str, torch.Tensor]:
+    """The small transformer that a control run froze, by its names in the model: no checkpoint of it holds it.
+
+    Raises:
+        TrainingError: it cannot be read, or it has been trained further since.
+    """
+    config = trained.facts.control
+    source = (config.adapter or config.transformer) if config else None
+    if source is None:
+        return {}
+    weights = {
+        name: value
+        for name, value in read_trained(source).of("decoders.flow.transformer.").items()
+        if name_in_file(name) is None
+    }
+    if not trained.facts.flow_digest.startswith(weights_digest(weights)):
+        raise TrainingError(
+            f"the transformer of {source} has other weights than when {trained.source} was trained on it. Put the "
+            "weights of then back"
+        )
+    return {f"decoders.control.transformer.{name}": value for name, value in weights.items()}
 
 
 def _from_adapter_file(path: Path) -> dict[str, torch.Tensor]:
     found = _read(path)
     try:
         weight = found["image_proj.proj.weight"]
-        rows, columns = (length // TOGETHER for length in weight.shape)
+        rows, columns = (length // TOKENS_OF_A_VECTOR for length in weight.shape)
         projection = {
             f"{PROJECTION}proj.weight": weight[:rows, :columns].contiguous(),
             f"{PROJECTION}proj.bias": found["image_proj.proj.bias"][:rows].contiguous(),
@@ -153,7 +219,7 @@ def _from_adapter_file(path: Path) -> dict[str, torch.Tensor]:
         }
     except KeyError as error:
         raise TrainingError(
-            f"{path} is no adapter of omniid: it has no {error}; export the run again"
+            f"{path} is no adapter of omniid: it has no {error}. Export the run again"
         ) from error
     attention = {
         f"{TRANSFORMER}{name_in_transformer(name.removeprefix('ip_adapter.'))}": value
@@ -170,16 +236,16 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise TrainingError(f"{path} cannot be read: {error}; export the run again") from error
+        raise TrainingError(f"{path} cannot be read: {error}. Export the run again") from error
     return tensors
 
 
 def _write_transformer(trained: Trained, folder: Path) -> None:
     from safetensors.torch import save
 
-    weights = {name: value for name, value in trained.of(TRANSFORMER).items() if not name_in_file(name)}
+    weights = {name: value for name, value in _part(trained, TRANSFORMER).items() if not name_in_file(name)}
     write_bytes(folder / WEIGHTS_FILE, save(weights, {"format": "pt"}))
-    flow = trained.facts.flow
+    flow = trained.facts.generator
     if flow is not None and flow.scratch is not None:
         in_channels = weights["x_embedder.weight"].shape[1]
         with torch.device("meta"):
@@ -187,8 +253,8 @@ def _write_transformer(trained: Trained, folder: Path) -> None:
 
 
 def _copy_vae(trained: Trained, folder: Path) -> None:
-    """The autoencoder of a transformer of its own: small, and of use to nobody else."""
-    flow = trained.facts.flow
+    """Copy the autoencoder of a scratch transformer: it is small, and no hub has it."""
+    flow = trained.facts.generator
     if flow is None or flow.own_vae is None:
         return
     source = Path(flow.own_vae)
@@ -197,13 +263,18 @@ def _copy_vae(trained: Trained, folder: Path) -> None:
             write_bytes(folder / name, (source / name).read_bytes())
     except FileNotFoundError as error:
         raise TrainingError(
-            f"{trained.source} draws latents of the autoencoder in {source}, where {Path(error.filename).name} is "
-            "missing; put it back"
+            f"{trained.source} generates latents of the autoencoder in {source}, where "
+            f"{Path(error.filename).name} is missing. Put it back"
         ) from error
 
 
 def _with_vae(facts: ExportFacts, folder: str) -> ExportFacts:
     """The same facts, with the autoencoder elsewhere if there is one."""
-    if facts.flow is None or facts.flow.own_vae is None:
+    if facts.generator is None or facts.generator.own_vae is None:
         return facts
-    return facts.model_copy(update={"flow": facts.flow.with_own_vae(folder)})
+    return facts.with_generator(facts.generator.with_own_vae(folder))
+
+
+def _part(trained: Trained, part: str) -> dict[str, torch.Tensor]:
+    """The weights of a part of the generator, without their prefix."""
+    return trained.of(f"{trained.prefix}{part}")

@@ -1,4 +1,4 @@
-"""Places for what a command will write."""
+"""Output directories of commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from training.errors import TrainingError
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for what is about to be computed, so that the work is not lost for want of a place.
+    """Create the output directory and check that it is writable, before anything is computed.
 
     Raises:
         TrainingError: it cannot be made or written to.
@@ -20,5 +20,5 @@ def make_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise TrainingError(
-            f"{folder} cannot be written to: {error.strerror}; give another folder for the output"
+            f"{folder} cannot be written to: {error.strerror}. Give another output directory"
         ) from error

@@ -1,192 +1,289 @@
-r"""Train the Omni-ID encoder, on one process or, through torchrun, on any number of them.
+r"""Train a representation with its decoders, on one rank or, with torchrun, on any number of them.
 
     torchrun --standalone --nproc-per-node=8 training/train.py workflows/train_mtd_paper.yaml \
         data.root=s3://bucket/mfhq output=/shared/runs/mtd
 
-`run` is the whole run, in order; every part is a module of its own. The same command goes on with a run that was
-stopped or killed, from its newest checkpoint, and gives what an undisturbed run gives.
+`run` is the whole run, in order; every part is a module of its own. The same command resumes a run that was
+stopped or killed from its newest checkpoint, with the result of an uninterrupted one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from shards.schema import Split
+from storage.urls import is_local
 from training.config import Config
+from training.crop_scale import crop_scale_warning
 from training.data.cache import SampleCache
 from training.data.dataset import open_dataset
 from training.data.order import Share, check_enough
 from training.data.stream import IdentityStream
-from training.engine.checkpoint import Checkpoints, SavedState, check_alike, check_same_run
-from training.engine.consensus import Consensus
+from training.engine.checkpoint import Checkpoints, SavedState
+from training.engine.collectives import Collectives
+from training.engine.dry_run import describe, take_steps
 from training.engine.feed import Feed
 from training.engine.learner import Learner
 from training.engine.loop import Loop
 from training.engine.meter import Meter
 from training.engine.metrics import MetricsWriter
-from training.engine.output import ENCODER_FOLDER, SAMPLES_FOLDER, alone, check_unfinished, write_run_file
+from training.engine.output import (
+    ENCODER_FOLDER,
+    SAMPLES_FOLDER,
+    check_unfinished,
+    lock_output,
+    write_run_file,
+)
 from training.engine.processes import World, processes
-from training.engine.rehearsal import announce, rehearse
+from training.engine.profiling import Profiler
+from training.engine.same_run import check_same_run, check_same_weights
 from training.engine.signals import StopRequest
+from training.engine.tracking import WandbTracker, load_wandb
 from training.engine.validation import Validator
-from training.models.build import build_stage, images_side
+from training.latents import check_complete, latents_of
+from training.model import build_model, meta_model
 
 
-def run(config: Config, *, dry_run: bool = False) -> None:
-    """Train, on this process as one of those that torchrun started.
+def run(config: Config, *, dry_run: bool = False, arguments: Sequence[str] = ("WORKFLOW",)) -> None:
+    """Train, as one of the ranks that torchrun started.
 
     Args:
         config: of the run.
-        dry_run: build everything, say how large it is, take two steps, write nothing into the output.
+        dry_run: build everything, print its sizes, take two steps, validate once, write nothing.
+        arguments: the workflow and the overrides behind `config`, for commands in messages.
 
     Raises:
-        TrainingError: what is wrong and what to do; `RunEnded` when all processes raise the same.
+        TrainingError: with the remedy; `RunEnded` when all ranks raise the same.
     """
-    with processes(config.run.deterministic) as world, StopRequest() as stop:
-        _run(config, world, Consensus(world), stop, dry_run=dry_run)
+    hints = [key for _, decoder in config.decoders.chosen() for key in decoder.memory_hints]
+    command = shlex.join(["omniid", "latents", *arguments])
+    with processes(config.run.deterministic, hints) as world, StopRequest() as stop:
+        found = _Run(config, world, Collectives(world), stop, command)
+        if dry_run:
+            found.dry_run()
+        else:
+            found.train()
 
 
-def _run(config: Config, world: World, consensus: Consensus, stop: StopRequest, *, dry_run: bool) -> None:
-    # The data set, on every process for itself: any of them may be unable to reach it.
-    with consensus.together():
-        cache = SampleCache(config.run.cache) if config.run.cache else None
-        dataset = open_dataset(config.data.root, config.run.retry_s, cache)
-    side = images_side(config)
+class _Run:
+    """A run, whose dataset is open."""
 
-    def read_from(step: int) -> closing[IdentityStream]:
-        with consensus.together():
-            return closing(
-                IdentityStream(
-                    dataset,
-                    config,
-                    side,
-                    rank=world.rank,
-                    world_size=world.world_size,
-                    start_step=step,
-                    stopping=stop.asked,
-                )
-            )
+    def __init__(
+        self,
+        config: Config,
+        world: World,
+        collectives: Collectives,
+        stop: StopRequest,
+        latents_command: str = "omniid latents WORKFLOW",
+    ) -> None:
+        self._config, self._world, self._collectives, self._stop = config, world, collectives, stop
+        self._latents_command = latents_command
+        # On every rank: any of them may be unable to reach it.
+        with collectives.barrier():
+            cache = SampleCache(config.run.cache) if config.run.cache else None
+            self._dataset = open_dataset(config.data.root, config.run.retry_s, cache)
+            self._needs = meta_model(config).needs
 
-    def build(saved: SavedState | None = None) -> Learner:
-        # The networks, alike on every process; then shared out, with optimiser and average.
-        with consensus.together():
-            stage = build_stage(config, dataset.digest)
-        check_alike(stage, saved, config.output, consensus)
-        return Learner(stage, config, world)
-
-    if dry_run:
-        # First of all, for the weights may be hours away, or on no machine that this one reaches.
-        announce(config, len(dataset.keys(Split.TRAIN)), consensus, world.say)
-    # What cannot be is refused before anything is fetched or built.
-    with consensus.together():
-        check_enough(len(dataset.keys(Split.TRAIN)), config.batch, dataset.root)
-        Share(config.batch, config.run.per_process, world.rank, world.world_size)
-
-    if dry_run:
-        learner = build()
-        with read_from(0) as stream:
-            rehearse(
-                config=config,
+    def dry_run(self) -> None:
+        """Print the sizes of the run, take two steps and validate once."""
+        # Sizes first: the weights may take hours to fetch, or be out of reach.
+        identities = len(self._dataset.keys(Split.TRAIN))
+        describe(self._config, identities, self._collectives, self._world.message)
+        self._check_batch()
+        self._find_latents()
+        learner = self._learner(None)
+        with self._stream(0) as stream:
+            take_steps(
+                config=self._config,
                 learner=learner,
-                feed=Feed(
-                    stream,
-                    learner.stage,
-                    consensus,
-                    max_damaged=config.run.max_damaged,
-                    damaged={},
-                    say=world.say,
-                ),
-                consensus=consensus,
-                stop=stop,
-                say=world.say,
+                feed=self._feed(stream, {}, self._world.message),
+                validator=self._validator(self._world.message),
+                collectives=self._collectives,
+                stop=self._stop,
+                message=self._world.message,
             )
-        return
 
-    with (
-        alone(config, consensus),
-        Checkpoints(config.output, config.checkpoints.keep, consensus) as checkpoints,
-    ):
-        # Go on where an earlier run of the same configuration stopped.
-        saved = checkpoints.newest()
-        with consensus.together():
+    def train(self) -> None:
+        """Train to the end, or until a stop is requested."""
+        config, world, collectives = self._config, self._world, self._collectives
+        self._check_batch()
+        self._find_latents()
+        with (
+            lock_output(config, collectives),
+            self._checkpoints() as checkpoints,
+        ):
+            # Resume an earlier run of the same configuration.
+            saved = checkpoints.newest()
+            with collectives.barrier():
+                if saved:
+                    check_same_run(saved, config.defining(), self._dataset.digest, config.output)
+                else:
+                    check_unfinished(config.output)
+            learner = self._learner(saved)
             if saved:
-                check_same_run(saved, config.defining(), dataset.digest, config.output)
-            else:
-                check_unfinished(config.output)
-        learner = build(saved)
-        if saved:
-            checkpoints.load(saved, learner.state())
-            world.say(f"going on from step {saved.step:,} of {config.steps:,}")
-        with consensus.together():
-            if world.leads:
-                write_run_file(config, dataset)
+                checkpoints.load(saved, learner.state())
+                world.message(f"resuming from step {saved.step:,} of {config.steps:,}")
+            with collectives.barrier():
+                if world.is_main:
+                    write_run_file(config, self._dataset, self._crop_scale(learner))
 
-        # Every step of the optimiser, with figures, validation and checkpoints on the way.
+            finished = self._steps(learner, checkpoints, saved)
+            if finished is None:
+                return
+
+            # The representation, as files that need no trainer.
+            weights = learner.representation_weights()
+            with collectives.barrier():
+                if world.is_main:
+                    representation = learner.model.representation
+                    representation.crop_scale = self._crop_scale(learner)
+                    representation.save_pretrained(config.output / ENCODER_FOLDER, weights)
+            for line in _results(config.output, finished):
+                world.message(line)
+
+    def _steps(self, learner: Learner, checkpoints: Checkpoints, saved: SavedState | None) -> int | None:
+        """Run the optimiser's steps, with metrics, validation and checkpoints.
+
+        Returns:
+            The number of steps done; None when the run was stopped before its end.
+        """
+        config, world, collectives = self._config, self._world, self._collectives
         start, owed = (saved.step, saved.validation_owed) if saved else (0, False)
-        with read_from(start) as stream, ExitStack() as opened:
-            # The first process does more here than the others do.
-            with consensus.together():
+        with self._stream(start) as stream, ExitStack() as opened:
+            # Rank 0 does more here than the others.
+            with collectives.barrier():
+                tracker = WandbTracker(config) if config.run.wandb and world.is_main else None
                 metrics = opened.enter_context(
-                    MetricsWriter(config.output, start, config.steps, world.leads, validation_owed=owed)
+                    MetricsWriter(
+                        *(config.output, start, config.steps, world.is_main),
+                        validation_owed=owed,
+                        tracker=tracker,
+                    )
                 )
-                meter = Meter(config, stream, consensus)
-            say = metrics.say if world.leads else _nothing
-            held_out = len(dataset.keys(Split.TEST))
-            say(
+                meter = Meter(config, stream, collectives)
+            message = metrics.message if world.is_main else _nothing
+            held_out = len(self._dataset.keys(Split.TEST))
+            if tracker:
+                message(f"W&B run: {tracker.name}")
+            message(
                 f"{stream.identities:,} training identities, {held_out:,} held out"
                 f"{'' if held_out else ', so there is no validation'}; {config.steps:,} steps of "
-                f"{config.batch} on {world.world_size} process(es); output {config.output}"
+                f"{config.batch} on {world.world_size} rank(s); output {config.output}"
             )
             loop = Loop(
                 config=config,
-                dataset=dataset,
-                consensus=consensus,
+                dataset=self._dataset,
+                collectives=collectives,
                 learner=learner,
-                feed=Feed(
-                    stream,
-                    learner.stage,
-                    consensus,
-                    max_damaged=config.run.max_damaged,
-                    damaged=saved.damaged if saved else {},
-                    say=say,
-                ),
+                feed=self._feed(stream, saved.damaged if saved else {}, message),
                 meter=meter,
-                validator=Validator(config, dataset, side, consensus, stopping=stop.asked, say=say),
+                validator=self._validator(message),
                 metrics=metrics,
                 checkpoints=checkpoints,
-                stop=stop,
+                stop=self._stop,
+                profiler=opened.enter_context(
+                    Profiler(config.run.profile, config.output, world.rank, world.device)
+                ),
             )
             done = loop.run(start, validation_owed=owed)
+        if loop.finished:
+            return done
+        world.message(
+            f"stopped and saved at step {done:,}; the same command resumes from there"
+            if done
+            else "stopped before the end of the first step; nothing was saved"
+        )
+        return None
 
-        if not loop.finished:
-            world.say(
-                f"stopped and saved at step {done:,}; the same command goes on from there"
-                if done
-                else "stopped before the first step was done; nothing was saved"
-            )
+    def _checkpoints(self) -> Checkpoints:
+        config = self._config.checkpoints
+        return Checkpoints(self._config.output, config.keep, self._collectives, keep_every=config.keep_every)
+
+    def _check_batch(self) -> None:
+        """Check dataset, batch and number of ranks before anything is fetched or built."""
+        config, world = self._config, self._world
+        with self._collectives.barrier():
+            if world.is_main:
+                load_wandb(config.run.wandb)  # before hours of work that ends without it
+            check_enough(len(self._dataset.keys(Split.TRAIN)), config.batch, self._dataset.root)
+            Share(config.batch, config.run.per_process, world.rank, world.world_size)
+
+    def _find_latents(self) -> None:
+        """Check that kept latents are complete, before anything large is loaded."""
+        if self._needs.latents is None:
             return
+        with self._collectives.barrier():
+            files, _ = latents_of(self._config, self._needs, self._dataset)
+            self._needs = files.needs
+            # A directory may be on each machine's own disk; an object store is listed once.
+            if is_local(files.directory) or self._world.is_main:
+                check_complete(files, self._dataset, self._latents_command)
 
-        # What all of it was for: the encoder, as files that need no trainer.
-        weights = learner.encoder_weights()
-        with consensus.together():
-            if world.leads:
-                learner.stage.encoder.save_pretrained(config.output / ENCODER_FOLDER, weights)
-        for line in _left(config.output, done):
-            world.say(line)
+    def _learner(self, saved: SavedState | None) -> Learner:
+        """The networks, with the same weights on every rank; then wrapped, with optimiser and EMA."""
+        with self._collectives.barrier():
+            model = build_model(self._config, self._dataset.digest)
+        warning = crop_scale_warning(
+            model.representation.crop_scale,
+            self._dataset.crop_scale,
+            frozen=self._config.representation.frozen,
+        )
+        if warning:
+            self._world.message(warning)
+        keys = {name: decoder.frozen_keys for name, decoder in self._config.decoders.chosen()}
+        check_same_weights(model, saved, self._config.output, self._collectives, keys)
+        return Learner(model, self._config, self._world)
+
+    def _stream(self, step: int) -> closing[IdentityStream]:
+        """The stream of this rank from a step on."""
+        with self._collectives.barrier():
+            return closing(
+                IdentityStream(
+                    self._dataset,
+                    self._config,
+                    self._needs,
+                    rank=self._world.rank,
+                    world_size=self._world.world_size,
+                    start_step=step,
+                    stopping=self._stop.asked,
+                )
+            )
+
+    def _crop_scale(self, learner: Learner) -> float | None:
+        """Crop scale of the images of the representation's training; of its earlier training when it is frozen."""
+        own: float | None = learner.model.representation.crop_scale
+        return own if learner.model.frozen and own else self._dataset.crop_scale or own
+
+    def _feed(
+        self, stream: IdentityStream, damaged: Mapping[str, str], message: Callable[[str], None]
+    ) -> Feed:
+        most = self._config.run.max_damaged
+        return Feed(stream, self._collectives, max_damaged=most, damaged=damaged, message=message)
+
+    def _validator(self, message: Callable[[str], None]) -> Validator:
+        return Validator(
+            self._config,
+            self._dataset,
+            self._needs,
+            self._collectives,
+            stopping=self._stop.asked,
+            message=message,
+        )
 
 
-def _left(output: Path, done: int) -> Iterator[str]:
-    """What a finished run has left, and where."""
+def _results(output: Path, done: int) -> Iterator[str]:
+    """Messages on the files of a finished run."""
     yield f"trained {done:,} steps; the encoder is in {output / ENCODER_FOLDER}"
-    drawn = sorted((output / SAMPLES_FOLDER).glob("step-*.png"))
-    if drawn:
-        yield f"what it draws of people it has not seen: {drawn[-1]}"
+    grids = sorted((output / SAMPLES_FOLDER).glob("step-*.png"))
+    if grids:
+        yield f"samples of held-out identities: {grids[-1]}"
 
 
 def _nothing(_: str) -> None:
-    """Said by the first process alone."""
+    """Shows no message: rank 0 does."""
 
 
 if __name__ == "__main__":

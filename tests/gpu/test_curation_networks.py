@@ -5,32 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-import insightface
 import numpy as np
 import pytest
-import skimage.data
+import torch
 
-from faces.align import align_112
-from faces.profiles import load_detector, load_embedder
-from faces.quality import TopiqFace, _cfanet
-from faces.registry import load_weights
 from faces.types import Image
 
+pytestmark = pytest.mark.gpu
 
-@pytest.fixture(scope="module", autouse=True)
+
+@pytest.fixture(autouse=True)
 def _gpu() -> None:
-    import onnxruntime
-    import torch
-
     if not torch.cuda.is_available():
         pytest.skip("torch sees no CUDA device")
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime has no CUDA provider; install onnxruntime-gpu")
 
 
 @pytest.fixture(scope="module")
 def images() -> list[Image]:
     """More pictures of one size than a batch holds: a photograph of six people, moved."""
+    # The packages of the pipeline, which a machine for training need not have.
+    insightface = pytest.importorskip("insightface")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no CUDA provider; install onnxruntime-gpu")
     path = Path(insightface.__file__).parent / "data" / "images" / "t1.jpg"
     group = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     return [np.ascontiguousarray(np.roll(group, 40 * number, axis=1)) for number in range(19)]
@@ -40,6 +37,9 @@ def images() -> list[Image]:
 def test_a_detector_finds_the_faces_that_it_finds_on_a_cpu(
     name: str, images: list[Image], request: pytest.FixtureRequest
 ) -> None:
+    from faces.profiles import load_detector
+    from faces.registry import load_weights
+
     models = None if name == "yunet" else request.getfixturevalue("weights") / "insightface"
     found = load_weights([name], models)
     on_gpu = load_detector(name, found, "cuda").detect_all(images)
@@ -57,6 +57,9 @@ def test_a_detector_finds_the_faces_that_it_finds_on_a_cpu(
 def test_a_detection_depends_on_its_own_image_alone(
     name: str, images: list[Image], request: pytest.FixtureRequest
 ) -> None:
+    from faces.profiles import load_detector
+    from faces.registry import load_weights
+
     models = None if name == "yunet" else request.getfixturevalue("weights") / "insightface"
     detector = load_detector(name, load_weights([name], models), "cuda")
     together = detector.detect_all(images)
@@ -69,6 +72,10 @@ def test_a_detection_depends_on_its_own_image_alone(
 
 
 def test_embeddings_are_those_of_a_cpu_and_depend_on_their_own_face_alone(images: list[Image]) -> None:
+    from faces.align import align_112
+    from faces.profiles import load_detector, load_embedder
+    from faces.registry import load_weights
+
     found = load_weights(["yunet", "sface"], None)
     faces = load_detector("yunet", found).detect(images[0])
     aligned = [align_112(images[0], face.keypoints) for face in faces] * 3  # 18: more than a batch
@@ -79,11 +86,13 @@ def test_embeddings_are_those_of_a_cpu_and_depend_on_their_own_face_alone(images
 
 
 def test_a_quality_score_depends_on_no_other_image(tmp_path: Path) -> None:
-    import torch
+    pytest.importorskip("pyiqa")
+    astronaut = pytest.importorskip("skimage.data").astronaut
+    from faces.quality import TopiqFace, _cfanet
 
     torch.manual_seed(0)
     torch.save({"params": _cfanet().state_dict()}, tmp_path / "untrained.pth")
-    portrait = np.ascontiguousarray(skimage.data.astronaut())
+    portrait = np.ascontiguousarray(astronaut())
     spoiled = [cv2.GaussianBlur(portrait, (0, 0), sigma) for sigma in (1, 2, 4)]
     metric = TopiqFace(tmp_path / "untrained.pth", "cuda")
     full = [portrait, *spoiled] * 3  # more than a batch, the last one padded

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from flow_runs import as_trained, flow_config
 from tiny_flux import write_tiny_flux
 
 from training.data.batch import Batch
+from training.model import IdentityModel, build_model
 
 MakeBatch = Callable[..., Batch]
 
@@ -32,6 +34,7 @@ def noise_batch(
     return Batch(
         images_BKSSC=images,
         masks_BKSS=(disc * 255).byte().expand(people, 8, side, side).clone(),
+        keypoints_BKP2=None,
         inputs_BM=torch.arange(inputs).repeat(people, 1),
         input_valid_BM=torch.ones(people, inputs, dtype=torch.bool),
         targets_BN=torch.arange(8 - targets, 8).repeat(people, 1),
@@ -43,13 +46,31 @@ def noise_batch(
 
 @pytest.fixture(scope="session")
 def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of FLUX with tiny parts, for all tests of a session; who damages it must copy it."""
+    """A directory of FLUX with tiny parts, for all tests of a session; a test that damages it must copy it."""
     return write_tiny_flux(tmp_path_factory.mktemp("flux") / "tiny")
 
 
 @pytest.fixture(scope="session")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of encoded prompts."""
+    return tmp_path_factory.mktemp("prompts")
+
+
+@pytest.fixture
+def flow(tiny_flux: Path, prompts: Path) -> IdentityModel:
+    """A model with a flow decoder on the tiny FLUX, before its first step."""
+    return build_model(flow_config(tiny_flux, prompts))
+
+
+@pytest.fixture
+def trained(flow: IdentityModel) -> IdentityModel:
+    """The same with an adapter whose output is not zero, as after many steps."""
+    return as_trained(flow)
+
+
+@pytest.fixture(scope="session")
 def launched_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set in a folder whose name a careless shell script would cut in two."""
+    """A small dataset in a directory whose name a careless shell script would cut in two."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "shards"))
     import shards_factory
 

@@ -1,17 +1,18 @@
-"""Runs of the flow stage as their folders look, written with the trainer's own parts but without training."""
+"""Directories of flow runs, written with the trainer's own parts but without training."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from training.config import Config
+from training.decoders.flow import FlowDecoder
 from training.engine.checkpoint import SavedState
 from training.engine.dcp import write_tensors
-from training.models.build import build_stage
-from training.models.flow import FlowStage
+from training.model import IdentityModel, build_model
 
 SCRATCH = {"layers": 2, "single_layers": 1, "heads": 2, "head_width": 16, "patch": 4}
 SIDE = 64
@@ -20,58 +21,73 @@ SIDE = 64
 def flow_config(
     flux: Path | None, prompts: Path | None, flow: dict[str, object] | None = None, **changes: object
 ) -> Config:
-    """A configuration on a folder of FLUX, or on a transformer of its own when there is none."""
+    """A configuration on a directory of FLUX, or on a scratch transformer when there is none."""
     base = (
         {"base": str(flux), "prompt_cache": str(prompts), "text_tokens": 16} if flux else {"scratch": SCRATCH}
     )
     values: dict[str, object] = {
-        "stage": "flow",
         "output": "out",
         "data": {"root": "root"},
-        "model": {"size": "tiny", "clip": "random"},
-        "flow": base | {"side": SIDE} | (flow or {}),
+        "representation": {"size": "tiny"},
+        "decoders": {"flow": base | {"side": SIDE} | (flow or {})},
         "run": {"precision": "fp32"},
     }
     return Config.model_validate(values | changes)
 
 
-def flow_stage(config: Config) -> FlowStage:
-    """The stage of a configuration."""
-    made = build_stage(config)
-    assert isinstance(made, FlowStage)
-    return made
+def flow_decoder(config: Config) -> FlowDecoder:
+    """The flow decoder of a configuration, with its initial weights."""
+    return decoder_of(build_model(config))
 
 
-def as_trained(stage: FlowStage) -> FlowStage:
-    """The same stage, with an adapter and an encoder that matter, as after many steps."""
+def decoder_of(model: IdentityModel) -> FlowDecoder:
+    """The flow decoder of a model."""
+    decoder = model.decoder("flow")
+    assert isinstance(decoder, FlowDecoder)
+    return decoder
+
+
+def as_trained(model: IdentityModel) -> IdentityModel:
+    """The same model, in evaluation, with an adapter whose output is not zero, as after many steps."""
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
-        for name, weight in stage.named_parameters():
-            if "to_v_ip" in name or name.startswith("projection.proj"):
+        for name, weight in model.named_parameters():
+            if "to_v_ip" in name or name.startswith("decoders.flow.projection.proj"):
                 weight.normal_(std=0.5, generator=generator)
-            elif weight.requires_grad and name.startswith("transformer.") and "_ip." not in name:
+            elif (
+                weight.requires_grad
+                and ".transformer." in name
+                and "decoders.flow" in name
+                and "_ip." not in name
+            ):
                 weight.normal_(std=0.05, generator=generator)
-    return stage.eval()
+    return model.eval()
 
 
-def write_run(output: Path, config: Config, stage: FlowStage, step: int = 3, average: bool = True) -> Path:
-    """What a run of so many steps leaves behind; with `average`, its weights themselves are of no use."""
-    trained = {name: weight.detach() for name, weight in stage.named_parameters() if weight.requires_grad}
-    tensors = {f"average.{name}": weight for name, weight in trained.items()} if average else {}
+def write_run(output: Path, config: Config, model: IdentityModel, step: int = 3, ema: bool = True) -> Path:
+    """The output of a run after a number of steps; with `ema`, the weights outside of the EMA are zeros."""
+    trained = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+    tensors = {f"ema.{name}": weight for name, weight in trained.items()} if ema else {}
     tensors |= {
-        f"weights.{name}": torch.zeros_like(weight) if average else weight for name, weight in trained.items()
+        f"weights.{name}": torch.zeros_like(weight) if ema else weight for name, weight in trained.items()
     }
     folder = output / "checkpoints" / f"step-{step:09}"
     write_tensors(folder, tensors | {"optimiser.skipped": torch.zeros(())}, None)
-    state = SavedState(
-        step=step,
-        config=config.defining(),
-        dataset_sha256="0" * 64,
-        damaged={},
-        world_size=1,
-        torch="0",
-        frozen_digest=stage.frozen_digest,
-    )
-    (folder / "state.json").write_text(state.model_dump_json())
+    (folder / "state.json").write_text(saved_state(config, model, step=step).model_dump_json())
     (output / "run.json").write_text(json.dumps({"config": config.model_dump(mode="json")}))
     return output
+
+
+def saved_state(config: Config, model: IdentityModel, **changes: Any) -> SavedState:
+    """What the checkpoint of such a run says about itself."""
+    values = {
+        "code": "0",
+        "step": 3,
+        "config": config.defining(),
+        "dataset_sha256": "0" * 64,
+        "frozen_digests": model.frozen_digests,
+        "damaged": {},
+        "world_size": 1,
+        "torch": "0",
+    }
+    return SavedState(**values | changes)

@@ -24,7 +24,7 @@ SHORT = (
     "run.log_every=1",
     "run.decode_threads=1",
     "validation.identities=2",
-    "validation.grid_identities=1",
+    "validation.grid_persons=1",
 )
 LIMIT_S = 500
 """For a machine that is busy with other things."""

@@ -1,4 +1,4 @@
-"""An export is what a run has learned, and stock diffusers draws with it what we draw."""
+"""An export holds what a run has learned, and stock diffusers generates the same images with it as ours."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from typing import Any
 
 import pytest
 import torch
-from flow_runs import SIDE, as_trained, flow_config, flow_stage, write_run
+from flow_runs import SIDE, as_trained, decoder_of, flow_config, write_run
+from tiny_models import mtd_config
 from typer.testing import CliRunner
 
 from training.cli import app
 from training.data.batch import Batch
+from training.decoders.flow import FlowDecoder
 from training.errors import TrainingError
 from training.export import export, read_export, read_trained
-from training.models.encoder import OmniIDEncoder
-from training.models.flow import FlowStage
+from training.model import IdentityModel, build_model
 from training.models.flux_latents import unpack
 from training.models.pixels import pixels
+from training.representations.omniid import OmniIDEncoder
 from training.trained import read_run
 
 PROMPT = "photo of a person."
 
 
 @pytest.fixture(scope="module")
-def stage(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> FlowStage:
-    return as_trained(flow_stage(flow_config(tiny_flux, tmp_path_factory.mktemp("prompts"))))
+def model(tiny_flux: Path, prompts: Path) -> IdentityModel:
+    return as_trained(build_model(flow_config(tiny_flux, prompts)))
 
 
 @pytest.fixture(scope="module")
-def run(stage: FlowStage, tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(model: IdentityModel, tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    return write_run(folder, flow_config(tiny_flux, folder), stage)
+    return write_run(folder, flow_config(tiny_flux, folder), model)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def test_each_file_that_is_written_is_named_with_its_size(run: Path, tmp_path: P
     assert set(map(Path, listed)) == written
     adapter = (tmp_path / "omniid" / "ip_adapter.safetensors").stat().st_size
     assert float(listed["ip_adapter.safetensors"]) == pytest.approx(adapter / 1e3, abs=0.06)
-    assert f"OmniIDEncoder.from_pretrained('{tmp_path}/omniid/encoder')" in result.stdout
+    assert f"omniid.OmniIDEncoder.from_pretrained('{tmp_path}/omniid/encoder')" in result.stdout
 
 
 def as_image_embeds(exported: Path, batch: Batch) -> list[torch.Tensor]:
@@ -63,7 +65,16 @@ def as_image_embeds(exported: Path, batch: Batch) -> list[torch.Tensor]:
     return [tokens_BLD.unflatten(1, (-1, 4)).flatten(2)]
 
 
-def drawn(
+def ours(
+    decoder: FlowDecoder, noise_BQF: torch.Tensor, tokens_BLD: torch.Tensor, *guidance: float
+) -> torch.Tensor:
+    """Our own samples from a noise; `guidance` are the adapter's scale and that of guidance by identity."""
+    sampling = decoder.sampling(SIDE, 4, 3.5, *guidance)
+    with torch.no_grad():
+        return decoder.codec.decode(unpack(decoder.denoise(noise_BQF, tokens_BLD, sampling)))
+
+
+def theirs(
     pipeline: Any,
     embeds: list[torch.Tensor],
     noise_BQF: torch.Tensor,
@@ -88,145 +99,153 @@ def drawn(
     ).images
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.4])
-def test_a_stock_pipeline_draws_what_our_sampler_draws(stage, exported, tiny_flux, make_batch, scale) -> None:
-    from diffusers import FluxPipeline
-
-    pipeline = FluxPipeline.from_pretrained(tiny_flux)
+def with_adapter(kind: Any, flux: Path, exported: Path, **parts: Any) -> Any:
+    """A stock pipeline with the exported adapter."""
+    pipeline = kind.from_pretrained(flux, **parts)
     pipeline.load_ip_adapter(
         exported, weight_name="ip_adapter.safetensors", image_encoder_pretrained_model_name_or_path=None
     )
-    batch = make_batch(people=1)
-    noise = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(3))
-    theirs = drawn(pipeline, as_image_embeds(exported, batch), noise, scale)
-    with torch.no_grad():
-        tokens = stage.identify(batch)
-        ours = stage.codec.decode(unpack(stage.denoise(noise, tokens, stage.way(SIDE, 4, 3.5, scale))))
-        nobody = stage.codec.decode(unpack(stage.denoise(noise, tokens, stage.way(SIDE, 4, 3.5, 0.0))))
-    assert torch.allclose(ours, theirs, atol=2e-5)
-    assert (ours - nobody).abs().max() > 100 * (ours - theirs).abs().max()
+    return pipeline
 
 
-def test_a_stock_pipeline_guides_by_identity_as_our_sampler_does(
-    stage, exported, tiny_flux, make_batch
+def noise(images: int) -> torch.Tensor:
+    return torch.randn(images, 16, 16, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_a_stock_pipeline_generates_what_our_sampler_does(
+    model, exported, tiny_flux, make_batch, scale: float
 ) -> None:
     from diffusers import FluxPipeline
 
-    pipeline = FluxPipeline.from_pretrained(tiny_flux)
-    pipeline.load_ip_adapter(
-        exported, weight_name="ip_adapter.safetensors", image_encoder_pretrained_model_name_or_path=None
-    )
+    pipeline = with_adapter(FluxPipeline, tiny_flux, exported)
+    batch, decoder = make_batch(people=1), decoder_of(model)
+    stock = theirs(pipeline, as_image_embeds(exported, batch), noise(2), scale)
+    tokens = model.encode(batch).detach()
+    own, without = (ours(decoder, noise(2), tokens, given) for given in (scale, 0.0))
+    assert torch.allclose(own, stock, atol=2e-5)
+    assert (own - without).abs().max() > 100 * (own - stock).abs().max()
+
+
+def test_a_stock_pipeline_guides_by_identity_as_our_sampler_does(
+    model, exported, tiny_flux, make_batch
+) -> None:
+    from diffusers import FluxPipeline
+
+    pipeline = with_adapter(FluxPipeline, tiny_flux, exported)
     batch = make_batch(people=1)
-    noise = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(3))
     embeds = as_image_embeds(exported, batch)
-    theirs = drawn(
+    stock = theirs(
         pipeline,
         embeds,
-        noise,
+        noise(1),
         negative=[torch.zeros_like(embeds[0])],
         negative_prompt=[PROMPT],
         true_cfg_scale=2.5,
     )
-    with torch.no_grad():
-        tokens = stage.identify(batch)
-        ours, plain = (
-            stage.codec.decode(unpack(stage.denoise(noise, tokens, stage.way(SIDE, 4, 3.5, 1.0, guidance))))
-            for guidance in (2.5, 1.0)
-        )
-    assert torch.allclose(ours, theirs, atol=2e-5)
-    assert (ours - plain).abs().max() > 100 * (ours - theirs).abs().max()
+    tokens = model.encode(batch).detach()
+    own, plain = (ours(decoder_of(model), noise(1), tokens, 1.0, guidance) for guidance in (2.5, 1.0))
+    assert torch.allclose(own, stock, atol=2e-5)
+    assert (own - plain).abs().max() > 100 * (own - stock).abs().max()
 
 
-def test_so_does_a_stock_pipeline_with_a_controlnet(stage, exported, tiny_flux, make_batch) -> None:
-    """A new ControlNet says nothing yet, so ours is what must come out; one that speaks changes it."""
+def test_so_does_a_stock_pipeline_with_a_controlnet(model, exported, tiny_flux, make_batch) -> None:
+    """A new ControlNet is zero-initialised, so our image must come out; one with other weights changes it."""
     from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxTransformer2DModel
 
     transformer = FluxTransformer2DModel.from_pretrained(tiny_flux, subfolder="transformer")
     control = FluxControlNetModel.from_transformer(
         transformer, num_layers=1, num_single_layers=0, num_attention_heads=2, attention_head_dim=16
     )
-    pipeline = FluxControlNetPipeline.from_pretrained(tiny_flux, controlnet=control)
-    pipeline.load_ip_adapter(
-        exported, weight_name="ip_adapter.safetensors", image_encoder_pretrained_model_name_or_path=None
-    )
+    pipeline = with_adapter(FluxControlNetPipeline, tiny_flux, exported, controlnet=control)
     batch = make_batch(people=1)
     embeds = as_image_embeds(exported, batch)
-    noise = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(3))
     landmarks = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(4))
-    theirs = drawn(pipeline, embeds, noise, control_image=landmarks)
+    stock = theirs(pipeline, embeds, noise(1), control_image=landmarks)
+    own = ours(decoder_of(model), noise(1), model.encode(batch).detach())
+    assert torch.allclose(own, stock, atol=2e-5)
     with torch.no_grad():
-        ours = stage.codec.decode(
-            unpack(stage.denoise(noise, stage.identify(batch), stage.way(SIDE, 4, 3.5)))
-        )
-        assert torch.allclose(ours, theirs, atol=2e-5)
         for block in control.controlnet_blocks:
             block.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(5))
-    guided = drawn(pipeline, embeds, noise, control_image=landmarks)
-    assert (guided - theirs).abs().max() > 1e-3
+    guided = theirs(pipeline, embeds, noise(1), control_image=landmarks)
+    assert (guided - stock).abs().max() > 1e-3
     stranger = [-embeds[0]]
-    assert (drawn(pipeline, stranger, noise, control_image=landmarks) - guided).abs().max() > 1e-3
+    assert (theirs(pipeline, stranger, noise(1), control_image=landmarks) - guided).abs().max() > 1e-3
 
 
 def test_nothing_is_exported_among_other_files(run, tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{}")
-    with pytest.raises(TrainingError, match=r"holds something else than an export \(dataset\.json\)"):
+    with pytest.raises(TrainingError, match=r"holds other files than those of an export \(dataset\.json\)"):
         export(run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
 
 
-def test_an_export_holds_what_the_run_learned_to_the_bit(stage, run, exported) -> None:
-    ours = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
+def test_an_export_holds_what_the_run_learned_to_the_bit(model, run, exported) -> None:
+    learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     for trained in (read_run(run), read_export(exported)):
         assert trained.facts.step == 3
-        assert trained.facts.flow == stage.flow.model_copy(update={"prompt_cache": None})
-        assert set(trained.weights) == set(ours)
-        assert all(torch.equal(weight, ours[name]) for name, weight in trained.weights.items())
+        assert trained.facts.flow == decoder_of(model).config.model_copy(update={"prompt_cache": None})
+        assert set(trained.weights) == set(learned)
+        assert all(torch.equal(weight, learned[name]) for name, weight in trained.weights.items())
 
 
-def test_where_the_encoder_came_from_is_no_part_of_an_export(stage, tiny_flux, tmp_path: Path) -> None:
-    came = {"encoder": "acme/omniid", "encoder_revision": "0" * 40}
-    config = flow_config(tiny_flux, tmp_path, came, model={"size": "tiny", "clip": "encoder"})
-    export(write_run(tmp_path / "run", config, stage), tmp_path / "out")
-    flow = read_export(tmp_path / "out").facts.flow
-    assert (flow.encoder, flow.encoder_revision) == (None, None)
+def test_where_the_encoder_came_from_is_no_part_of_an_export(model, tiny_flux, tmp_path: Path) -> None:
+    section = {"size": "tiny", "weights": "acme/omniid", "revision": "0" * 40}
+    config = flow_config(tiny_flux, tmp_path, representation=section)
+    export(write_run(tmp_path / "run", config, model), tmp_path / "out")
+    written = (tmp_path / "out" / "omniid.json").read_text()
+    assert "acme/omniid" not in written
+    assert str(tmp_path) not in written
 
 
-def test_without_an_average_the_weights_are_exported(stage, tiny_flux, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", flow_config(tiny_flux, tmp_path), stage, average=False)
+def test_without_an_ema_the_weights_are_exported(model, tiny_flux, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", flow_config(tiny_flux, tmp_path), model, ema=False)
     export(run, tmp_path / "out")
     weights = read_trained(tmp_path / "out").weights
-    assert torch.equal(weights["encoder.query_LD"], stage.encoder.query_LD)
+    assert torch.equal(weights["representation.query_LD"], model.representation.query_LD)
+
+
+def test_a_run_without_a_flow_decoder_is_exported_as_its_representation(tmp_path: Path) -> None:
+    config = mtd_config()
+    model = build_model(config)
+    facts = export(write_run(tmp_path / "run", config, model), tmp_path / "out")
+    assert facts.flow is None
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["encoder", "omniid.json"]
+    encoder = OmniIDEncoder.from_pretrained(tmp_path / "out" / "encoder")
+    assert torch.equal(encoder.query_LD, model.representation.query_LD)
+
+
+def test_a_checkpoint_of_a_step_is_exported_when_it_is_asked_for(model, tiny_flux, tmp_path: Path) -> None:
+    config = flow_config(tiny_flux, tmp_path)
+    run = write_run(tmp_path / "run", config, model, step=10)
+    earlier = as_trained(build_model(config))
+    with torch.no_grad():
+        earlier.representation.query_LD += 1
+    write_run(run, config, earlier, step=5)
+    result = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "out"), "--step", "5"])
+    assert result.exit_code == 0, result.output
+    found = read_trained(tmp_path / "out")
+    assert found.facts.step == 5
+    assert torch.equal(found.weights["representation.query_LD"], earlier.representation.query_LD)
+    with pytest.raises(TrainingError, match=r"has no checkpoint of step 7; it has those of 5, 10"):
+        read_run(run, 7)
 
 
 def test_a_transformer_that_was_trained_too_is_exported_for_diffusers(tmp_path: Path) -> None:
     from diffusers import FluxTransformer2DModel
 
     config = flow_config(None, None)
-    stage = as_trained(flow_stage(config))
-    export(write_run(tmp_path / "run", config, stage), tmp_path / "out")
+    model = as_trained(build_model(config))
+    export(write_run(tmp_path / "run", config, model), tmp_path / "out")
     found, report = FluxTransformer2DModel.from_pretrained(
         tmp_path / "out", subfolder="transformer", output_loading_info=True
     )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    mine = stage.transformer.state_dict()
+    mine = decoder_of(model).transformer.state_dict()
     assert all(torch.equal(value, mine[name]) for name, value in found.state_dict().items())
     again = read_trained(tmp_path / "out")
-    assert set(again.weights) == set(dict(stage.named_parameters()))
-
-
-def test_the_newest_checkpoint_counts_and_unfinished_ones_do_not(stage, tiny_flux, tmp_path: Path) -> None:
-    config = flow_config(tiny_flux, tmp_path)
-    run = write_run(tmp_path, config, stage, step=9)
-    write_run(tmp_path, config, stage, step=10)
-    shutil.copytree(
-        run / "checkpoints/step-000000010", run / "checkpoints/.step-000000011.tmp-0123456789abcdef"
-    )
-    assert read_run(run).facts.step == 10
-
-
-def without(path: Path) -> None:
-    path.unlink()
+    assert set(again.weights) == set(dict(model.named_parameters()))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +253,7 @@ def without(path: Path) -> None:
     [
         (
             lambda run: shutil.rmtree(run / "checkpoints"),
-            r"has no checkpoint yet; train for checkpoints\.every=1000",
+            r"has no checkpoint yet\. Train for checkpoints\.every=1000",
         ),
         (lambda run: (run / "run.json").unlink(), r"is no run: it has no run\.json"),
         (lambda run: (run / "run.json").write_text("{"), r"run\.json cannot be read"),
@@ -263,9 +282,9 @@ def test_a_run_that_cannot_be_exported_says_why(run, tmp_path: Path, damage, mes
         (lambda out: (out / "omniid.json").write_text("[]"), "cannot be read"),
         (
             lambda out: (out / "omniid.json").write_text(
-                json.dumps(json.loads((out / "omniid.json").read_text()) | {"format_version": "2.0"})
+                json.dumps(json.loads((out / "omniid.json").read_text()) | {"format_version": "3.0"})
             ),
-            r"format 2\.0, this code reads 1\.0",
+            r"format 3\.0, this code reads 2\.2",
         ),
         (
             lambda out: (out / "ip_adapter.safetensors").write_bytes(b"x"),

@@ -38,7 +38,7 @@ def test_the_manifests_follow_the_schemas_of_kubernetes() -> None:
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_the_parts_of_the_manifests_agree() -> None:
+def test_the_manifests_are_consistent() -> None:
     service, job = manifests()["Service"], manifests()["Job"]
     name, spec = job["metadata"]["name"], job["spec"]
     (container,) = spec["template"]["spec"]["containers"]
@@ -96,7 +96,7 @@ def pods(
 
 
 @pytest.mark.slow
-def test_kubernetes_starts_two_pods_that_find_each_other_and_a_stop_is_not_taken_for_the_end(
+def test_two_pods_train_together_and_a_stop_is_not_a_finished_run(
     launched_data: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "a run"
@@ -110,14 +110,14 @@ def test_kubernetes_starts_two_pods_that_find_each_other_and_a_stop_is_not_taken
 
 
 @pytest.mark.slow
-def test_kubernetes_pods_are_done_when_the_run_is_and_at_once_when_it_was_before(
+def test_pods_end_when_the_run_is_finished_and_at_once_when_it_was_finished_before(
     launched_data: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "a run"
     with pods(launched_data, output, steps=1) as running:
         assert [pod.wait(LIMIT_S) for pod, _ in running] == [0, 0], [log.read_text() for _, log in running]
     assert saved(output) == [(1, 2)]
-    # The other pods may be done and never come back; nobody would answer a torchrun.
+    # The other pods may have ended, so that no pod would answer a torchrun.
     with pods(launched_data, output, steps=1, PYTHON="/nothing/is/started") as running:
         assert [pod.wait(LIMIT_S) for pod, _ in running] == [0, 0]
     assert all("nothing to do" in log.read_text() for _, log in running)

@@ -74,7 +74,7 @@ esac
 
 def test_scripts_pass_shellcheck() -> None:
     scripts = sorted(str(path) for path in LAUNCH.iterdir() if path.suffix in {".sh", ".sbatch"})
-    assert len(scripts) == 3
+    assert len(scripts) == 4
     command = [str(Path(sys.executable).with_name("shellcheck")), "--external-sources", *scripts]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
@@ -86,7 +86,7 @@ def test_scripts_can_be_executed(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_one_machine_saves_and_exits_0_when_asked_to_stop(launched_data: Path, tmp_path: Path) -> None:
+def test_one_machine_saves_and_exits_0_after_sigterm(launched_data: Path, tmp_path: Path) -> None:
     output, log = tmp_path / "it's $HOME; a `run`", tmp_path / "log"
     command = [str(LAUNCH / "one_machine.sh"), TINY, f"data.root={launched_data}", f"output={output}", *SHORT]
     with started([*command, "steps=100000"], log, NPROC="2") as process:
@@ -104,11 +104,11 @@ pathlib.Path(sys.argv[1]).touch()
 time.sleep(3)  # importing torch
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 time.sleep(60)
-sys.exit("nobody asked")
+sys.exit("no signal")
 """
 
 
-def test_a_request_to_stop_is_heard_by_a_trainer_that_is_only_starting(tmp_path: Path) -> None:
+def test_sigterm_stops_a_trainer_that_is_still_starting(tmp_path: Path) -> None:
     program, begun, log = tmp_path / "a program.py", tmp_path / "be gun", tmp_path / "log"
     program.write_text(SLOW_TO_LISTEN)
     command = [str(LAUNCH / "torchrun.sh"), "--standalone", "--nproc-per-node=1", str(program), str(begun)]
@@ -128,9 +128,7 @@ FINISH = "import os, pathlib; pathlib.Path(os.environ['FINISHED_WHEN']).touch()"
     [(FINISH, 0), ("", 75), (f"{FINISH}; exit(3)", 1)],
     ids=["finished", "stopped", "failed"],
 )
-def test_the_exit_code_tells_finished_from_stopped_from_failed(
-    tmp_path: Path, program: str, code: int
-) -> None:
+def test_exit_codes_distinguish_finished_stopped_and_failed(tmp_path: Path, program: str, code: int) -> None:
     (tmp_path / "program.py").write_text(program)
     environment = {"FINISHED_WHEN": str(tmp_path / "marker"), "FINISHED_POLL_S": "0.01"}
     command = [
@@ -144,7 +142,7 @@ def test_the_exit_code_tells_finished_from_stopped_from_failed(
 
 
 @pytest.mark.slow
-def test_slurm_starts_one_torchrun_a_node_and_queues_the_job_again_when_time_runs_out(
+def test_slurm_starts_one_torchrun_per_node_and_requeues_the_job_at_the_time_limit(
     launched_data: Path, tmp_path: Path
 ) -> None:
     executable(tmp_path / "bin" / "srun", FAKE_SRUN.format(python=sys.executable))
@@ -180,7 +178,7 @@ def test_slurm_starts_one_torchrun_a_node_and_queues_the_job_again_when_time_run
     assert requeued.read_text() == "4711\n"
 
 
-def test_slurm_s_script_outside_of_a_job_says_how_to_submit_it() -> None:
+def test_the_slurm_script_outside_of_a_job_prints_how_to_submit_it() -> None:
     outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     result = subprocess.run(
         ["bash", str(LAUNCH / "slurm.sbatch"), TINY, "output=/shared/run"],
@@ -191,12 +189,12 @@ def test_slurm_s_script_outside_of_a_job_says_how_to_submit_it() -> None:
     )
     assert result.returncode == 2
     assert result.stderr == (
-        "this is no Slurm job; submit it with: "
+        "this is not a Slurm job. Submit it with: "
         f"sbatch --nodes=2 workflows/launch/slurm.sbatch {TINY} output=/shared/run\n"
     )
 
 
-def test_slurm_says_where_to_submit_from(tmp_path: Path) -> None:
+def test_the_slurm_script_names_the_directory_to_submit_from(tmp_path: Path) -> None:
     environment = os.environ | {"SLURM_JOB_ID": "4711", "SLURM_SUBMIT_DIR": str(tmp_path)}
     result = subprocess.run(
         ["bash", str(LAUNCH / "slurm.sbatch"), TINY],
@@ -206,4 +204,4 @@ def test_slurm_says_where_to_submit_from(tmp_path: Path) -> None:
         env=environment,
     )
     assert result.returncode == 1
-    assert "submit this from the repository" in result.stderr
+    assert "Submit this from the repository" in result.stderr

@@ -1,4 +1,4 @@
-"""What a step of the second stage will need is known before there is a GPU, and right."""
+"""The memory and work of a flow step, computed without a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from step_sizes import configured, kept_bytes
 
-from training.models.flow_build import meta_flow_stage
+from training.model import meta_model
 from training.models.flux_adapter import add_adapter
 
 IMAGES, IMAGE_TOKENS, TEXT_TOKENS, WIDTH = 3, 1024, 10, 32
@@ -37,24 +37,24 @@ def transformer() -> Any:
             guidance_embeds=True,
             axes_dims_rope=(4, 6, 6),
         ).requires_grad_(False)
-        add_adapter(found, silent=True)
+        add_adapter(found, zero_initialised=True)
     return found
 
 
-def test_with_checkpointing_only_what_comes_into_a_block_is_kept(transformer: Any) -> None:
+def test_with_checkpointing_only_the_inputs_of_blocks_are_kept(transformer: Any) -> None:
     tokens_and_time = 2 * IMAGES * (IMAGE_TOKENS + TEXT_TOKENS) * WIDTH + IMAGES * WIDTH
     assert kept_bytes(transformer, OPTIONS, twice=True) == 2 * tokens_and_time
 
 
-def test_without_it_much_more_but_no_table_of_tokens_against_tokens(transformer: Any) -> None:
+def test_without_checkpointing_attention_matrices_are_not_kept(transformer: Any) -> None:
     kept = kept_bytes(transformer, OPTIONS, twice=False)
     least = kept_bytes(transformer, OPTIONS, twice=True)
     assert 4 * least < kept < 2 * IMAGES * IMAGE_TOKENS**2 * 4
 
 
 def test_the_adapter_has_the_478_million_parameters_of_its_19_blocks() -> None:
-    stage = meta_flow_stage(configured(text_tokens=64, targets=8))
-    adapter = sum(weight.numel() for name, weight in stage.named_parameters() if "_ip." in name)
+    model = meta_model(configured(text_tokens=64, targets=8))
+    adapter = sum(weight.numel() for name, weight in model.named_parameters() if "_ip." in name)
     assert adapter == 19 * 2 * (4096 + 1) * 3072
-    frozen = [weight for weight in stage.parameters() if not weight.requires_grad]
+    frozen = [weight for weight in model.parameters() if not weight.requires_grad]
     assert sum(weight.numel() for weight in frozen) == 11_901_408_320

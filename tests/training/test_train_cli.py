@@ -1,9 +1,10 @@
-"""The command line helps at once, says what is wrong in words, and rehearses without leaving a trace."""
+"""The command line: help is fast, errors name cause and remedy, and a dry run writes nothing."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,17 +18,14 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "training" / "engine"))
 
+from tiny_models import TINY, mtd_model  # noqa: E402
 from trainers import Run, make_dataset  # noqa: E402
 
-from training.config import Mtd  # noqa: E402
-from training.engine.rehearsal import _check_room  # noqa: E402
+from training.engine.dry_run import _check_room  # noqa: E402
 from training.errors import TrainingError  # noqa: E402
-from training.models.mtd import MtdStage  # noqa: E402
-from training.models.sizes import SIZES  # noqa: E402
 
 SCRIPTS = Path(sys.executable).parent
 ENTRY = ROOT / "training" / "train.py"
-TINY = SIZES["tiny"]
 HEAVY = ("torch", "open_clip", "tensorboard", "obstore")
 
 
@@ -46,7 +44,7 @@ def omniid(*arguments: object, **environment: str) -> subprocess.CompletedProces
     )
 
 
-def test_help_says_how_to_start_and_imports_nothing_heavy() -> None:
+def test_help_shows_examples_and_does_not_import_torch() -> None:
     check = (
         "import sys\nfrom typer.testing import CliRunner\nfrom training.cli import app\n"
         "found = CliRunner().invoke(app, ['train', '--help'], env={'COLUMNS': '200'})\n"
@@ -67,13 +65,13 @@ def test_help_says_how_to_start_and_imports_nothing_heavy() -> None:
         assert promised in result.stdout
 
 
-def test_a_mistyped_key_is_named_at_once_and_in_torchrun_once_a_machine(tmp_path: Path) -> None:
+def test_a_mistyped_key_is_named_at_once_and_under_torchrun_once_per_machine(tmp_path: Path) -> None:
     run = Run(tmp_path, "nowhere", "optimiser.learning_rte=1")
     result = omniid("train", *run.arguments)
     assert result.returncode == 1
     assert "optimiser.learning_rte: no such key; did you mean optimiser.learning_rate?" in result.stderr
     assert "Traceback" not in result.stderr
-    assert "no such key" in run.refused(2)  # said by one of two processes
+    assert "no such key" in run.refused(2)  # printed by one of two ranks
 
 
 def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
@@ -82,10 +80,10 @@ def test_a_missing_workflow_is_named(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"error: cannot read the workflow {tmp_path / 'none.yaml'}")
 
 
-def test_the_message_reaches_the_summary_that_torchrun_prints_last(tmp_path: Path) -> None:
-    told = tmp_path / "error.json"
-    omniid("train", tmp_path / "none.yaml", TORCHELASTIC_ERROR_FILE=str(told))
-    assert json.loads(told.read_text())["message"].startswith("cannot read the workflow")
+def test_the_message_is_in_torchrun_s_summary(tmp_path: Path) -> None:
+    report = tmp_path / "error.json"
+    omniid("train", tmp_path / "none.yaml", TORCHELASTIC_ERROR_FILE=str(report))
+    assert json.loads(report.read_text())["message"].startswith("cannot read the workflow")
 
 
 def test_a_summary_that_cannot_be_written_does_not_hide_the_message(tmp_path: Path) -> None:
@@ -95,69 +93,66 @@ def test_a_summary_that_cannot_be_written_does_not_hide_the_message(tmp_path: Pa
     assert "Traceback" not in result.stderr
 
 
-def test_a_dry_run_says_what_a_run_will_be_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
+def test_a_dry_run_prints_sizes_and_writes_nothing(dataset: Path, tmp_path: Path) -> None:
     run = Run(
         tmp_path, dataset, "run.per_process=1", "run.strategy=fsdp", f"run.cache.folder={tmp_path / 'kept'}"
     )
-    said = run.ended(2, "--dry-run").log(0)
+    printed = run.ended(2, "--dry-run").log(0)
 
-    assert "2 processes, fsdp, fp32, 1 identities each at once, 2 micro-batches a step: a batch of 4" in said
-    assert "11 training identities: 2.8 steps an epoch, 10 steps are 3.6 epochs" in said
+    assert "2 ranks, fsdp, fp32, run.per_process=1, 2 micro-batches of each rank a step: batch 4" in printed
+    assert "11 training identities: 2.8 steps an epoch, 10 steps are 3.6 epochs" in printed
     counts = {
         line.split()[0]: int(line.split()[1].replace(",", ""))
-        for line in said.splitlines()
-        if line.startswith(("  encoder.", "  decoder.", "  together"))
+        for line in printed.splitlines()
+        if line.startswith(("  representation.", "  decoders.", "  total"))
     }
-    together = counts.pop("together")
-    assert (
-        together
-        == sum(counts.values())
-        == sum(weight.numel() for weight in MtdStage(TINY, Mtd()).parameters())
+    total = counts.pop("total")
+    expected = sum(weight.numel() for weight in mtd_model().parameters())
+    assert total == sum(counts.values()) == expected
+    assert counts["representation.query_LD"] == TINY.queries * TINY.width
+    megabytes = total * 4 / 1e6
+    assert f"ddp  {5 * megabytes:.1f} MB: weights {megabytes:.1f} MB" in printed
+    assert f"fsdp {5 * megabytes / 2:.1f} MB: weights {megabytes / 2:.1f} MB" in printed
+    assert f"optimiser {megabytes:.1f} MB, EMA {megabytes / 2:.1f} MB (chosen)" in printed
+    assert f"checkpoints: {4 * megabytes:.1f} MB each" in printed
+    assert "step 1: loss 0." in printed
+    assert "step 2: loss 0." in printed
+    assert re.search(
+        r"^validation: loss_own 0\.\d+, loss_one_input 0\.\d+, loss_swapped 0\.\d+$", printed, re.M
     )
-    assert counts["encoder.query_LD"] == TINY.queries * TINY.width
-    megabytes = together * 4 / 1e6
-    assert f"ddp  {5 * megabytes:.1f} MB: weights {megabytes:.1f} MB" in said
-    assert f"fsdp {5 * megabytes / 2:.1f} MB: weights {megabytes / 2:.1f} MB" in said
-    assert f"optimiser {megabytes:.1f} MB, average {megabytes / 2:.1f} MB (chosen)" in said
-    assert f"checkpoints: {4 * megabytes:.1f} MB each" in said
-    assert "step 1: loss 0." in said
-    assert "step 2: loss 0." in said
-    assert f"nothing was written into {run.output}; {tmp_path / 'kept'} keeps the samples" in said
+    assert f"nothing was written into {run.output}; {tmp_path / 'kept'} keeps the samples" in printed
     assert not run.output.exists()
 
 
-def test_a_dry_run_says_how_large_a_run_is_before_its_weights_are_looked_for(
-    dataset: Path, tmp_path: Path
-) -> None:
+def test_a_dry_run_prints_sizes_before_it_needs_weights(dataset: Path, tmp_path: Path) -> None:
     workflow = ROOT / "workflows" / "train_mtd_small.yaml"
-    places = (f"data.root={dataset}", f"output={tmp_path / 'run'}", f"model.clip={tmp_path / 'none.bin'}")
-    result = omniid("train", workflow, *places, "batch=4", "run.per_process=4", "--dry-run")
+    clip = tmp_path / "none.bin"
+    paths = (f"data.root={dataset}", f"output={tmp_path / 'run'}", f"representation.clip={clip}")
+    result = omniid("train", workflow, *paths, "batch=4", "run.per_process=4", "--dry-run")
     assert result.returncode == 1
-    assert "  together " in result.stderr
+    assert "  total " in result.stderr
     assert "11 training identities: 2.8 steps an epoch" in result.stderr
-    assert f"error: model.clip: there is no file {tmp_path / 'none.bin'}" in result.stderr.splitlines()[-1]
+    assert f"error: representation.clip: there is no file {clip}" in result.stderr.splitlines()[-1]
 
 
-def test_a_dry_run_says_how_large_a_run_is_before_it_is_refused(dataset: Path, tmp_path: Path) -> None:
+def test_a_dry_run_prints_sizes_before_an_error_of_the_batch(dataset: Path, tmp_path: Path) -> None:
     # By its batch of 256, or by the memory of this machine.
     workflow = ROOT / "workflows" / "train_mtd_paper.yaml"
     result = omniid("train", workflow, f"data.root={dataset}", f"output={tmp_path / 'run'}", "--dry-run")
     assert result.returncode == 1
-    assert "  together                   1,420,376,908" in result.stderr
+    assert "  total                      1,420,376,908" in result.stderr
     assert "  fsdp 28.41 GB: weights 5.68 GB" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("error: ")
 
 
 def test_steps_that_do_not_fit_into_memory_are_not_taken() -> None:
     _check_room(1e6, torch.device("cpu"))
-    with pytest.raises(TrainingError, match=r"a process needs 1,000,000.00 GB and this machine has .*fsdp"):
+    with pytest.raises(TrainingError, match=r"a rank needs 1,000,000.00 GB and this machine has .*fsdp"):
         _check_room(1e15, torch.device("cpu"))
 
 
 @pytest.mark.slow
-def test_torchrun_killed_with_all_its_processes_goes_on_to_the_same_bits(
-    dataset: Path, tmp_path: Path
-) -> None:
+def test_a_killed_torchrun_resumes_bit_for_bit(dataset: Path, tmp_path: Path) -> None:
     undisturbed = Run(tmp_path / "undisturbed", dataset)
     undisturbed.ended(2)
     run = Run(tmp_path / "run", dataset)
@@ -182,6 +177,6 @@ def test_torchrun_killed_with_all_its_processes_goes_on_to_the_same_bits(
 
         again = subprocess.run(command, check=False, cwd=ROOT, stdout=log, stderr=log, timeout=240)
     assert again.returncode == 0, (tmp_path / "log").read_text()
-    assert "going on from step" in (tmp_path / "log").read_text()
+    assert "resuming from step" in (tmp_path / "log").read_text()
     assert run.lines() == undisturbed.lines()
     assert run.encoder() == undisturbed.encoder()

@@ -1,4 +1,4 @@
-"""A training run is configured in words that are checked before work starts."""
+"""The configuration of a training run is checked before work starts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from settings.section import ConfigError, differences
 from training.config import Config
 
 WORKFLOW = """\
-stage: mtd
 output: runs/one
 data: {root: s3://bucket/mfhq, inputs: [1, 5]}
-model: {size: tiny, clip: random}
+representation: {size: tiny, clip: random}
+decoders: {mtd: {}}
 """
 
 
@@ -32,14 +32,29 @@ def test_inputs_are_a_number_or_a_range(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "expected"),
     [
-        ("data.inputs=[5, 1]", "data.inputs: [5, 1] goes downwards; expected the least first"),
+        ("data.inputs=[5, 1]", "data.inputs: [5, 1] is in descending order; expected the least first"),
         ("data.inputs=0", "data.inputs"),
         ("data.targets=9", "data.targets: expected a whole number from 1 to 8 (given: 9)"),
-        ("model.size=huge", "model.size: expected paper, small or tiny (given: 'huge')"),
-        ("model.clip_sha256=abc", "model.clip_sha256"),
-        ("mtd.mask_ratio=1", "mtd.mask_ratio: expected a number above 0 and below 1 (given: 1)"),
+        (
+            "representation.size=huge",
+            "representation.size: expected paper, vit-l-14, vit-b-16, small, tiny, a row of training/models/",
+        ),
+        ("representation.clip_sha256=abc", "representation.clip_sha256"),
+        (
+            "decoders.mtd.mask_ratio=1",
+            "decoders.mtd.mask_ratio: expected a number above 0 and below 1 (given: 1)",
+        ),
+        ("decoders.mtd.weight=0", "decoders.mtd.weight: expected a number "),
+        ("decoders.mtd=null", "expected one or more of decoders.mtd, decoders.flow"),
+        ("decoders.mtdd={}", "decoders.mtdd: no such key; did you mean decoders.mtd?"),
+        ("optimiser.representation_scale=0", "optimiser.representation_scale: expected a number "),
+        ("representation.frozen=true", "Set representation.weights to a trained one"),
+        ("representation.frozen_tower=true", "a tower with random weights stays random"),
+        ("data.targets_from=others", "leaves 3 images of an identity to choose from, given: 8"),
+        ("validation.inputs=4", "4 inputs leave 4 images of an identity, given: 5"),
+        ("checkpoints.keep_every=1500", "1500 is not a multiple of checkpoints.every=1000"),
         ("batch=0", "batch: expected a whole number of at least 1 (given: 0)"),
         ("seed=-1", "seed"),
         ("optimiser.betas=[0.9, 1.0]", "optimiser.betas"),
@@ -53,10 +68,12 @@ def test_inputs_are_a_number_or_a_range(tmp_path: Path) -> None:
         ("run.retry_s=1000", "run.retry_s: expected a number "),
     ],
 )
-def test_what_cannot_be_is_refused_by_the_name_of_its_key(tmp_path: Path, override: str, said: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+def test_an_invalid_value_is_an_error_that_names_its_key(
+    tmp_path: Path, override: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
         load(tmp_path, override)
-    assert said in str(refused.value)
+    assert expected in str(caught.value)
 
 
 def changed(tmp_path: Path, *overrides: str) -> list[str]:
@@ -78,7 +95,7 @@ def changed(tmp_path: Path, *overrides: str) -> list[str]:
         "checkpoints.every=7",
     ],
 )
-def test_how_the_machines_run_it_may_change_from_one_start_to_the_next(tmp_path: Path, override: str) -> None:
+def test_keys_of_run_may_change_on_resume(tmp_path: Path, override: str) -> None:
     assert changed(tmp_path, override) == []
 
 
@@ -90,18 +107,60 @@ def test_how_the_machines_run_it_may_change_from_one_start_to_the_next(tmp_path:
         ("seed=7", "seed: 0 -> 7"),
         ("data.targets=7", "data.targets: 8 -> 7"),
         ("data.inputs=2", "data.inputs: [1, 5] -> 2"),
-        ("model.size=small", "model.size: tiny -> small"),
-        ("mtd.mask_ratio=0.5", "mtd.mask_ratio: 0.95 -> 0.5"),
+        ("decoders.mtd.weight=0.5", "decoders.mtd.weight: 1.0 -> 0.5"),
+        ("optimiser.tower_scale=0.5", "optimiser.tower_scale: 1.0 -> 0.5"),
+        ("representation.size=small", "representation.size: tiny -> small"),
+        ("decoders.mtd.mask_ratio=0.5", "decoders.mtd.mask_ratio: 0.95 -> 0.5"),
         ("optimiser.ema_decay=0.5", "optimiser.ema_decay: 0.9999 -> 0.5"),
     ],
 )
-def test_what_shapes_the_result_may_not(tmp_path: Path, override: str, line: str) -> None:
+def test_keys_that_change_the_result_may_not_change_on_resume(
+    tmp_path: Path, override: str, line: str
+) -> None:
     assert changed(tmp_path, override) == [line]
 
 
-def test_weights_may_move_but_not_become_others(tmp_path: Path) -> None:
-    here, there = (load(tmp_path, f"model.clip=/{place}/clip.bin").defining() for place in ("here", "there"))
+def test_paths_of_weights_may_change_but_not_the_weights(tmp_path: Path) -> None:
+    def defining(*overrides: str) -> dict[str, Any]:
+        return load(tmp_path, *overrides).defining()
+
+    here, there = (defining(f"representation.clip=/{place}/clip.bin") for place in ("here", "there"))
     assert differences(here, there) == []
-    other = load(tmp_path, "model.clip=/here/other.bin").defining()
-    assert differences(here, other) == ["model.clip: clip.bin -> other.bin"]
-    assert differences(here, load(tmp_path).defining()) == ["model.clip: clip.bin -> random"]
+    other = defining("representation.clip=/here/other.bin")
+    assert differences(here, other) == ["representation.clip: clip.bin -> other.bin"]
+    assert differences(here, defining()) == ["representation.clip: clip.bin -> random"]
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        "stage: mtd",
+        "model: {size: tiny, clip: random}",
+        "mtd: {mask_ratio: 0.9}",
+        "flow: {base: acme/flux, encoder: runs/mtd/encoder}",
+    ],
+    ids=lambda line: line.partition(":")[0],
+)
+def test_keys_of_an_earlier_version_are_an_error_that_names_the_new_ones(tmp_path: Path, old: str) -> None:
+    workflow = tmp_path / "old.yaml"
+    workflow.write_text(f"{WORKFLOW}{old}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_workflow(workflow, [], Config)
+    message = str(caught.value)
+    assert f"{old.partition(':')[0]}: this key is from an earlier version" in message
+    assert "`stage: mtd` is now `decoders: {mtd: {}}`" in message
+    assert "`model` is `representation`" in message
+
+
+def test_decoders_have_a_fixed_order_and_their_weights(tmp_path: Path) -> None:
+    flow = "decoders.flow={scratch: {patch: 4}, side: 32, weight: 0.5}"
+    chosen = dict(load(tmp_path, flow).decoders.chosen())
+    assert [(name, decoder.weight) for name, decoder in chosen.items()] == [("mtd", 1.0), ("flow", 0.5)]
+    assert list(dict(load(tmp_path, flow, "decoders.mtd=null").decoders.chosen())) == ["flow"]
+
+
+def test_kept_latents_exclude_mirrored_images(tmp_path: Path) -> None:
+    flow = "decoders.flow={scratch: {patch: 4}, side: 32, latents: /fast/disk}"
+    with pytest.raises(ConfigError, match=r"data\.flip: kept latents are those of the stored images"):
+        load(tmp_path, flow, "data.flip=0.5")
+    load(tmp_path, flow)

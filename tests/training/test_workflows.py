@@ -1,4 +1,4 @@
-"""The workflows that are shipped can be used as they are, and the paper's is the paper's."""
+"""The shipped workflows are valid, and those of the paper have the paper's numbers."""
 
 from __future__ import annotations
 
@@ -28,45 +28,51 @@ def load(name: str) -> Config:
     return load_workflow(path, ["data.root=/data/mfhq", "output=/data/run"], Config)
 
 
-def test_there_is_one_for_each_size() -> None:
-    for stage, sizes in (("flow", ["paper", "tiny"]), ("mtd", ["paper", "small", "tiny"])):
+def test_each_size_has_a_workflow() -> None:
+    for stage, sizes in (
+        ("control", ["paper", "tiny"]),
+        ("flow", ["paper", "tiny"]),
+        ("mtd", ["paper", "small", "tiny"]),
+    ):
         names = [path.stem for path in WORKFLOWS if path.stem.startswith(f"train_{stage}_")]
         assert names == [f"train_{stage}_{size}" for size in sizes]
-        assert [load(name).model.size for name in names] == sizes
-        assert {load(name).stage for name in names} == {stage}
+        assert [load(name).representation.size for name in names] == sizes
+        assert {name for each in names for name, _ in load(each).decoders.chosen()} == {stage}
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_needs_nothing_but_data_set_and_output(path: Path) -> None:
+def test_a_workflow_needs_only_dataset_and_output(path: Path) -> None:
     config = load(path.stem)
     assert (config.data.root, config.output) == ("/data/mfhq", Path("/data/run"))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_says_how_it_is_started(path: Path) -> None:
+def test_a_workflow_shows_the_command_that_starts_it(path: Path) -> None:
     comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"workflows/{path.name} data.root=" in line for line in comments)
 
 
 def test_the_papers_numbers() -> None:
     config = load("train_mtd_paper")
-    assert (config.steps, config.mtd.mask_ratio) == (250_000, 0.95)
+    assert (config.steps, config.decoders.mtd.mask_ratio) == (250_000, 0.95)
     assert (config.data.inputs, config.data.targets) == (3, 8)
-    assert config.model.clip == "hub"
+    assert config.representation.clip == "hub"
 
 
-def test_the_papers_numbers_of_the_second_stage() -> None:
+def test_the_papers_numbers_of_flow_matching() -> None:
     config = load("train_flow_paper")
-    assert (config.steps, config.flow.prompt) == (10_000, "photo of a person.")
+    flow = config.decoders.flow
+    assert (config.steps, flow.prompt) == (10_000, "photo of a person.")
     assert (config.data.inputs, config.data.targets) == (3, 8)
-    assert (config.flow.base, config.flow.timesteps) == ("black-forest-labs/FLUX.1-dev", "uniform")
-    assert config.flow.revision
-    assert config.model.clip == "encoder"
+    assert (flow.base, flow.timesteps) == ("black-forest-labs/FLUX.1-dev", "uniform")
+    assert flow.revision
+    assert config.representation.weights
+    assert not config.representation.frozen
 
 
 @pytest.mark.parametrize("name", ["train_mtd_paper", "train_mtd_small", "train_flow_paper"])
 @pytest.mark.parametrize("processes", [*USUAL_GPUS, 16])
-def test_a_batch_can_be_cut_for_usual_numbers_of_gpus(processes: int, name: str) -> None:
+def test_usual_numbers_of_gpus_divide_the_batch(processes: int, name: str) -> None:
     config = load(name)
     Share(config.batch, config.run.per_process, rank=0, world_size=processes)
 
@@ -99,9 +105,9 @@ def processes_of(words: list[str]) -> list[int]:
 def commands() -> list[tuple[str, list[str], list[int]]]:
     """Every command to train with that the documentation shows: where, its words, its numbers of processes."""
     found = []
-    places = [ROOT / "README.md", *WORKFLOWS, *sorted(LAUNCH.iterdir())]
-    places += [ROOT / "training" / name for name in ("train.py", "cli.py")]
-    for path in places:
+    files = [ROOT / "README.md", ROOT / "docs" / "training.md", *WORKFLOWS, *sorted(LAUNCH.iterdir())]
+    files += [ROOT / "training" / name for name in ("train.py", "cli/train.py")]
+    for path in files:
         text = re.sub(r"\\\n[# ]*", "", path.read_text())
         for line in SHOWN.findall(text):
             words = shlex.split(line, comments=True)
@@ -120,11 +126,11 @@ def commands() -> list[tuple[str, list[str], list[int]]]:
 COMMANDS = commands()
 
 
-def test_commands_are_found_wherever_they_are_shown() -> None:
-    places = [place for place, _, _ in COMMANDS]
-    assert places.count("README.md") >= 4
-    assert set(places) >= {f"workflows/{path.name}" for path in WORKFLOWS}
-    assert {word for place, words, _ in COMMANDS if place == "README.md" for word in words[:1]} >= {
+def test_all_documents_with_commands_are_searched() -> None:
+    files = [file for file, _, _ in COMMANDS]
+    assert files.count("README.md") >= 4
+    assert set(files) >= {f"workflows/{path.name}" for path in WORKFLOWS}
+    assert {word for file, words, _ in COMMANDS if file == "README.md" for word in words[:1]} >= {
         "sbatch",
         "torchrun",
         "omniid",
@@ -133,12 +139,12 @@ def test_commands_are_found_wherever_they_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "words", "counts"),
+    ("file", "words", "counts"),
     COMMANDS,
-    ids=[f"{place}: {' '.join(words)}" for place, words, _ in COMMANDS],
+    ids=[f"{file}: {' '.join(words)}" for file, words, _ in COMMANDS],
 )
-def test_a_command_that_is_shown_can_be_run_on_what_it_starts(
-    place: str, words: list[str], counts: list[int]
+def test_a_shown_command_is_valid_on_its_number_of_ranks(
+    file: str, words: list[str], counts: list[int]
 ) -> None:
     (workflow,) = [word for word in words if re.fullmatch(r"workflows/train_\w+\.yaml", word)]
     given = [word for word in words if re.match(r"[a-z_]+(\.[a-z_]+)*=", word)]
@@ -150,7 +156,7 @@ def test_a_command_that_is_shown_can_be_run_on_what_it_starts(
         Share(config.batch, config.run.per_process, rank=0, world_size=processes)
 
 
-def test_the_demo_can_be_trained_on_the_few_identities_that_the_demo_builds() -> None:
+def test_the_batch_of_the_demo_fits_its_dataset() -> None:
     config = load("train_mtd_tiny")
     assert config.batch <= 8
-    assert (config.model.size, config.model.clip) == ("tiny", "random")
+    assert (config.representation.size, config.representation.clip) == ("tiny", "random")

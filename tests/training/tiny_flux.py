@@ -1,4 +1,4 @@
-"""A FLUX of a few thousand parameters, written as the real one is: the folder that diffusers and we load.
+"""A FLUX of a few thousand parameters, in the directory layout that diffusers and the trainer load.
 
 Its widths differ from one another, so that what is mixed up does not fit.
 """

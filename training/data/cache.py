@@ -1,6 +1,6 @@
-"""Copies of samples on the disk of a node, shared by all processes of the node, for data sets far away.
+"""Copies of samples on the disk of a node, shared by all processes of the node, for datasets in object stores.
 
-A sample is one file under a name that is a hash, so nothing that a data set says leads out of the folder. Files
+The name of a sample's file is a hash, so no key of a dataset can lead out of the directory. Files
 are written atomically; what a killed process leaves behind is removed, and what a power cut damages is noticed by
 the digests of the sample and fetched anew. The cache keeps a running count of its bytes in a file that processes
 lock; when the count passes the limit, the files that were unused for longest go. A disk that is full, or fails in
@@ -32,7 +32,7 @@ _SUFFIX = ".sample"
 
 
 class SampleCache:
-    """A cache in a folder; several processes and threads may share it."""
+    """A cache in a directory; several processes and threads may share it."""
 
     def __init__(self, config: Cache) -> None:
         self._folder = config.folder

@@ -1,4 +1,4 @@
-"""A data set wherever it lies: opened with all checks that are cheap, then read sample by sample.
+"""A dataset in a directory or an object store: opened with all checks that are cheap, then read sample by sample.
 
 Opening trusts nothing: dataset.json proves itself, the index is proved by dataset.json, and the sizes of all
 shards are compared with it by one listing. A sample is proved by the digests of its index row and its record, so a
@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from settings.section import ConfigError
 from shards.canonical import sha256_hex
-from shards.layout import DATASET_JSON, IMAGE_FIELDS, INDEX, JSON_FIELD, MASK_FIELDS
+from shards.layout import DATASET_JSON, IMAGE_FIELDS, INDEX, JSON_FIELD, LANDMARKS_FIELD, MASK_FIELDS
 from shards.metadata import DIGEST_FIELD, DatasetError, DatasetMetadata, check_version, decode_metadata
 from shards.reader import Index, SampleRange, decode_sample, read_table
 from shards.sample import Sample
@@ -30,10 +30,11 @@ from training.data.cache import SampleCache
 from training.errors import BadSample, TrainingError
 
 OPENING_S = 20.0
-"""What fails for so long while a data set is opened is a wrong address rather than a passing fault."""
+"""What fails for so long while a dataset is opened is a wrong URL rather than a passing fault."""
 REFETCHES = 2
 """A sample whose digests are wrong is fetched so many times more: bytes can be damaged on their way."""
 _DIGESTS = re.compile(rb'"(?:mask_)?sha256":"([0-9a-f]{64})"')
+_LANDMARKS_DIGEST = re.compile(rb'"landmarks_sha256":"([0-9a-f]{64})"')
 Bytes = bytes | memoryview
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class Pictures:
 
     images: Sequence[Bytes]
     masks: Sequence[Bytes]
+    landmarks: Bytes
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Fetched:
 
 
 class StreamedDataset:
-    """A finished data set in a folder or an object store; use `open_dataset`."""
+    """A finished dataset in a directory or an object store; use `open_dataset`."""
 
     def __init__(self, store: Store, data: bytes, cache: SampleCache | None) -> None:
         self._store = store
@@ -64,17 +66,22 @@ class StreamedDataset:
         self.root = store.root
         self.metadata: DatasetMetadata = decode_metadata(data)
         self.digest: str = json.loads(data)[DIGEST_FIELD]
-        """The metadata's own sha256: names the data set, all bytes of it."""
+        """The metadata's own sha256: names the dataset, all bytes of it."""
         self._plain = not check_version(self.metadata.format_version)
         self._index = self._open_index()
         self._check_shards()
 
     @property
     def crop_scale(self) -> float | None:
-        """Side of an image in sizes of its face, where the data set says it."""
+        """Side of an image in sizes of its face, where the dataset has it."""
         faces = self.metadata.provenance.config.get("faces")
         found = faces.get("crop_scale") if isinstance(faces, dict) else None
         return float(found) if isinstance(found, int | float) else None
+
+    @property
+    def retry_s(self) -> float:
+        """How long a read is tried, in seconds."""
+        return self._store.retry_s
 
     def keys(self, split: Split) -> list[str]:
         """The keys of a split in canonical order."""
@@ -119,14 +126,14 @@ class StreamedDataset:
         if self._plain:
             return self._checked(fetched, _pictures, stopped)
         sample = self.sample(fetched, stopped)
-        return Pictures(sample.images, sample.masks)
+        return Pictures(sample.images, sample.masks, sample.landmarks)
 
     def sample(self, fetched: Fetched, stopped: threading.Event | None = None) -> Sample:
         """A sample that was fetched, with its whole record: as `pictures`, and slower."""
         return self._checked(fetched, _sample, stopped)
 
     def _fetch(self, place: SampleRange, stopped: threading.Event | None) -> Fetched:
-        with _in_words_of_training():
+        with _errors_of_training():
             data = self._store.range(place.shard, place.offset, place.length, stopped)
         return Fetched(place, data, cached=False)
 
@@ -159,14 +166,14 @@ class StreamedDataset:
         expected = self.metadata.tables[INDEX]
         name = expected.name
         # One that was cut off would be tried again and again, as an answer that comes short is.
-        with _in_words_of_training():
+        with _errors_of_training():
             found = self._store.size(name)
         if found is not None and found != expected.bytes:
             raise DatasetError(
                 f"{self.root}/{name} has {found:,} bytes, {DATASET_JSON} says {expected.bytes:,}: it was "
-                "altered, or not copied to its end. Copy the data set again, or check it with `mfhq verify`"
+                "altered, or not copied to its end. Copy the dataset again, or check it with `mfhq verify`"
             )
-        with _in_words_of_training():
+        with _errors_of_training():
             data = self._store.large(name, expected.bytes)
         if sha256_hex(data) != expected.sha256:
             raise DatasetError(
@@ -179,7 +186,7 @@ class StreamedDataset:
         problems = []
         for split in Split:
             expected = {shard.name: shard.bytes for shard in self.metadata.shards if shard.split is split}
-            with _in_words_of_training():
+            with _errors_of_training():
                 found = self._store.sizes(split.value, expected) if expected else {}
             for name, size in sorted(expected.items()):
                 if name not in found:
@@ -194,24 +201,24 @@ class StreamedDataset:
 
 
 def open_dataset(root: str, retry_s: float, cache: SampleCache | None = None) -> StreamedDataset:
-    """Open the data set in a folder, or at an address such as s3://bucket/mfhq.
+    """Open the dataset in a directory, or at a URL such as s3://bucket/mfhq.
 
     Raises:
-        DatasetError: no data set, a damaged one or one of a newer version.
+        DatasetError: no dataset, a damaged one or one of a newer version.
         TrainingError: it cannot be reached.
-        ConfigError: the root is no address that can be read, or holds a secret.
+        ConfigError: the root is no URL that can be read, or holds a secret.
     """
     try:
-        with _in_words_of_training():
+        with _errors_of_training():
             store = Store(root, min(retry_s, OPENING_S))
     except UrlError as error:
         raise ConfigError(f"data.root: {error}") from None
     try:
-        with _in_words_of_training():
+        with _errors_of_training():
             data = store.whole(DATASET_JSON)
     except DatasetError:
         raise DatasetError(
-            f"{store.root} is no finished data set: it has no {DATASET_JSON}. Finish the build or the copy, or "
+            f"{store.root} is no finished dataset: it has no {DATASET_JSON}. Finish the build or the copy, or "
             "check data.root"
         ) from None
     dataset = StreamedDataset(store, data, cache)
@@ -220,8 +227,8 @@ def open_dataset(root: str, retry_s: float, cache: SampleCache | None = None) ->
 
 
 @contextmanager
-def _in_words_of_training() -> Iterator[None]:
-    """A file that is missing is the data set's error, another failure that of the run."""
+def _errors_of_training() -> Iterator[None]:
+    """A file that is missing is the dataset's error, another failure that of the run."""
     try:
         yield
     except NoSuchFile as error:
@@ -253,7 +260,16 @@ def _pictures(place: SampleRange, data: Bytes) -> Pictures:
     for field, digest in zip(_IN_RECORD, digests, strict=True):
         if sha256_hex(parts[field]).encode() != digest:
             raise DatasetError(f"{place.shard}: member {place.key}.{field} is damaged: its sha256 is wrong")
-    return Pictures([parts[field] for field in IMAGE_FIELDS], [parts[field] for field in MASK_FIELDS])
+    landmarks = _LANDMARKS_DIGEST.findall(text)
+    if len(landmarks) != 1 or sha256_hex(parts[LANDMARKS_FIELD]).encode() != landmarks[0]:
+        raise DatasetError(
+            f"{place.shard}: member {place.key}.{LANDMARKS_FIELD} is damaged: its sha256 is wrong"
+        )
+    return Pictures(
+        [parts[field] for field in IMAGE_FIELDS],
+        [parts[field] for field in MASK_FIELDS],
+        parts[LANDMARKS_FIELD],
+    )
 
 
 _IN_RECORD = [field for pair in zip(MASK_FIELDS, IMAGE_FIELDS, strict=True) for field in pair]

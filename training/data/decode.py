@@ -1,11 +1,12 @@
-"""Turns the files of samples into the arrays of a batch: the part of the stream that costs most.
+"""Turns the files of samples into the arrays of a batch: the most expensive part of the stream.
 
 JPEG images are decoded at the scale that is just large enough for the model (libjpeg leaves out what would be
 thrown away), straight into the memory of the batch. Masks are one-bit PNG files without filters, as our
-pipeline writes them, so inflating them is nearly all there is to do; OpenCV takes four times as long, and decodes
+pipeline writes them, so inflating them is nearly all of the work; OpenCV takes four times as long, and decodes
 those that are of another kind.
 
-Letters in names: K images of an identity (8), S side of the decoded images, H and W rows and columns, C channels.
+Letters in names: K images of an identity (8), S side of the decoded images, H and W rows and columns, C channels,
+N targets.
 """
 
 from __future__ import annotations
@@ -14,22 +15,28 @@ import struct
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from faces.align import LANDMARKS
+from faces.landmark_image import landmark_image
+from shards.landmarks import decode_landmarks
 from shards.sample import FACE
 from shards.schema import IMAGE_SIDE, IMAGES_PER_IDENTITY
 from training.data.batch import Batch
 from training.data.draws import Draw
+from training.data.needs import Needs
 from training.errors import BadSample
 
 _Bytes = bytes | memoryview
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ONE_BIT_GREY = struct.pack(">4sIIBBBBB", b"IHDR", IMAGE_SIDE, IMAGE_SIDE, 1, 0, 0, 0, 0)
 _ROW = 1 + IMAGE_SIDE // 8
+_BITS = {2: torch.int16, 4: torch.int32}
+"""Integers of the size of a latent: numpy has no bfloat16."""
 
 
 class Encoded(Protocol):
@@ -43,6 +50,10 @@ class Encoded(Protocol):
     def masks(self) -> Sequence[_Bytes]:
         """The 8 PNG files."""
 
+    @property
+    def landmarks(self) -> _Bytes:
+        """The NPY file."""
+
 
 def decoded_side(side: int) -> int:
     """Side at which images are decoded for a model of a given side: the next eighth of the stored 512 pixels."""
@@ -55,59 +66,120 @@ class BatchBuffer:
 
     Args:
         keys: the identities.
-        draws: what is wanted of each.
-        side: of the model's input, in pixels.
+        draws: inputs and targets of each.
+        needs: what is decoded of them.
         most_inputs: what inputs are padded to, so that all batches of a run have one shape, which compiled
-            networks and figures of their work rely on; when None, the most that any of these draws has.
-        pinned: whether it lies in page-locked memory.
+            networks and figures of their work rely on; when None, the most inputs of these identities.
+        fixed_inputs: whether all identities of the run have as many inputs.
+        pinned: whether it is in page-locked memory.
     """
 
     def __init__(
         self,
         keys: Sequence[str],
         draws: Sequence[Draw],
-        side: int,
+        needs: Needs,
         *,
         most_inputs: int | None = None,
+        fixed_inputs: bool = False,
         pinned: bool = False,
     ) -> None:
         self._keys, self._draws = tuple(keys), tuple(draws)
-        self._side = decoded_side(side)
+        self._side = decoded_side(needs.side)
+        self._needs = needs
+        self._fixed_inputs = fixed_inputs
+        points = (len(keys), IMAGES_PER_IDENTITY, len(LANDMARKS), 2)
+        self._keypoints = torch.zeros(points, pin_memory=pinned) if needs.keypoints else None
         self._most_inputs = most_inputs or max(len(draw.inputs) for draw in self._draws)
         rows, images = len(self._keys), IMAGES_PER_IDENTITY
         pixels = (self._side, self._side)
         # Not zeros: most of it is written over at once.
         self._images = torch.empty((rows, images, *pixels, 3), dtype=torch.uint8, pin_memory=pinned)
-        self._masks = torch.empty((rows, images, *pixels), dtype=torch.uint8, pin_memory=pinned)
+        self._masks = (
+            torch.empty((rows, images, *pixels), dtype=torch.uint8, pin_memory=pinned)
+            if needs.masks
+            else None
+        )
         self._valid = torch.zeros(rows, dtype=torch.bool)
-        self._images_BKSSC, self._masks_BKSS = self._images.numpy(), self._masks.numpy()
+        self._images_BKSSC = self._images.numpy()
+        self._masks_BKSS = None if self._masks is None else self._masks.numpy()
+        self._latents: torch.Tensor | None = None
+        if kept := needs.latents:
+            shape = (rows, len(self._draws[0].targets), *kept.shape)
+            self._latents = torch.zeros(shape, dtype=kept.dtype, pin_memory=pinned)
+            self._latent_bits_BNCHH = self._latents.view(_BITS[kept.dtype.itemsize]).numpy()
+        self._landmark_images: torch.Tensor | None = None
+        if side := needs.landmark_images:
+            shape = (rows, len(self._draws[0].targets), side, side, 3)
+            self._landmark_images = torch.zeros(shape, dtype=torch.uint8, pin_memory=pinned)
         self._pinned = pinned
 
-    def fill(self, row: int, sample: Encoded) -> None:
+    def fill(self, row: int, sample: Encoded, latent_bits_KCHH: NDArray[Any] | None = None) -> None:
         """Decode a sample into its row.
+
+        Args:
+            row: of the batch.
+            sample: its files.
+            latent_bits_KCHH: its kept latents, where they are needed, as integers of the same bits.
 
         Raises:
             BadSample: an image or a mask does not decode; the row is blank then.
         """
-        wanted = self._draws[row].images
-        images_KSSC, masks_KSS = self._images_BKSSC[row], self._masks_BKSS[row]
+        draw = self._draws[row]
+        wanted = {*draw.inputs, *(draw.targets if self._needs.targets else ())}
+        images_KSSC = self._images_BKSSC[row]
+        masks_KSS = None if self._masks_BKSS is None else self._masks_BKSS[row]
         try:
             for number in range(IMAGES_PER_IDENTITY):
+                what = f"image {number}"
                 if number in wanted:
                     decode_image(sample.images[number], images_KSSC[number])
-                    decode_mask(sample.masks[number], masks_KSS[number])
+                    if draw.flip:
+                        images_KSSC[number] = images_KSSC[number, :, ::-1].copy()
                 else:
                     images_KSSC[number] = 0
+                if masks_KSS is None:
+                    continue
+                if number in draw.targets:
+                    decode_mask(sample.masks[number], masks_KSS[number])
+                    if draw.flip:
+                        masks_KSS[number] = masks_KSS[number, :, ::-1].copy()
+                else:
                     masks_KSS[number] = 0
+            what = "landmarks"
+            if self._keypoints is not None or self._landmark_images is not None:
+                self._fill_landmarks(row, decode_landmarks(sample.landmarks))
         except ValueError as error:
             self.blank(row)
-            raise BadSample(f"sample {self._keys[row]}, image {number}: {error}") from error
+            raise BadSample(f"sample {self._keys[row]}, {what}: {error}") from error
+        if latent_bits_KCHH is not None:
+            self._latent_bits_BNCHH[row] = latent_bits_KCHH[list(draw.targets)]
         self._valid[row] = True
+
+    def _fill_landmarks(self, row: int, landmarks_KP2: NDArray[np.float32]) -> None:
+        if self._keypoints is not None:
+            # A landmark at 0 is at the centre of the first pixel.
+            points_K52 = (landmarks_KP2[:, list(LANDMARKS)] + 0.5) / IMAGE_SIDE
+            self._keypoints[row] = torch.from_numpy(points_K52)
+        if self._landmark_images is not None:
+            draw = self._draws[row]
+            for place, number in enumerate(draw.targets):
+                image_HHC = landmark_image(landmarks_KP2[number], IMAGE_SIDE, self._needs.landmark_images)
+                if draw.flip:
+                    image_HHC = image_HHC[:, ::-1].copy()
+                self._landmark_images[row, place] = torch.from_numpy(image_HHC)
 
     def blank(self, row: int) -> None:
         """Leave a row without a sample."""
         self._images_BKSSC[row] = 0
-        self._masks_BKSS[row] = 0
+        if self._masks_BKSS is not None:
+            self._masks_BKSS[row] = 0
+        if self._keypoints is not None:
+            self._keypoints[row] = 0
+        if self._latents is not None:
+            self._latents[row] = 0
+        if self._landmark_images is not None:
+            self._landmark_images[row] = 0
         self._valid[row] = False
 
     def batch(self) -> Batch:
@@ -117,31 +189,26 @@ class BatchBuffer:
         counts = torch.tensor([len(draw.inputs) for draw in self._draws])
         small = {
             "inputs_BM": torch.tensor(padded),
-            "input_valid_BM": torch.arange(most)[None] < counts[:, None],
             "targets_BN": torch.tensor([draw.targets for draw in self._draws]),
             "valid_B": self._valid,
             "seeds_B": torch.tensor([draw.seed for draw in self._draws]),
         }
         if self._pinned:
             small = {name: tensor.pin_memory() for name, tensor in small.items()}
-        return Batch(images_BKSSC=self._images, masks_BKSS=self._masks, keys=self._keys, **small)
-
-
-def assemble(
-    samples: Sequence[Encoded | None], draws: Sequence[Draw], keys: Sequence[str], side: int
-) -> Batch:
-    """A batch of whole samples; None leaves a row blank.
-
-    Raises:
-        BadSample: an image or a mask does not decode.
-    """
-    buffer = BatchBuffer(keys, draws, side)
-    for row, sample in enumerate(samples):
-        if sample is None:
-            buffer.blank(row)
-        else:
-            buffer.fill(row, sample)
-    return buffer.batch()
+        valid_BM = None
+        if not self._fixed_inputs:
+            valid_BM = torch.arange(most)[None] < counts[:, None]
+            valid_BM = valid_BM.pin_memory() if self._pinned else valid_BM
+        return Batch(
+            input_valid_BM=valid_BM,
+            images_BKSSC=self._images,
+            masks_BKSS=self._masks,
+            keypoints_BKP2=self._keypoints,
+            latents_BNCHH=self._latents,
+            landmark_images_BNHHC=self._landmark_images,
+            keys=self._keys,
+            **small,
+        )
 
 
 def decode_image(data: _Bytes, into_SSC: NDArray[np.uint8]) -> None:

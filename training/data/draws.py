@@ -1,4 +1,4 @@
-"""What a step sees of an identity, few to many: which images go into the encoder, and which are to be drawn.
+"""What a step uses of an identity, few to many: which images are inputs, and which are targets.
 
 Source: Omni-ID, section 3.2. Every draw is arithmetic on a hash of (seed, epoch, key), so it does not depend on
 which process makes it, or when.
@@ -9,47 +9,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shards.schema import IMAGES_PER_IDENTITY
-from training.config import Data
+from training.config import Data, Validation
 from training.data.hashing import hash64, hashes64
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The parts that the images of an identity play, as numbers 0 … 7."""
+    """Which images of an identity are inputs and targets, as numbers 0 … 7."""
 
     inputs: tuple[int, ...]
-    """Images that the encoder sees, in drawn order."""
+    """Images that the representation encodes, in random order."""
     targets: tuple[int, ...]
-    """Images that the decoder is to draw, ascending; the inputs may be among them."""
+    """Images that the decoders reconstruct or generate, ascending."""
     seed: int
     """Everything else that is random about the sample is derived from it; fits int64, may be negative."""
-
-    @property
-    def images(self) -> tuple[int, ...]:
-        """All images that play a part, ascending."""
-        return tuple(sorted({*self.inputs, *self.targets}))
+    flip: bool = False
+    """Whether all images are mirrored."""
 
 
 def draw(data: Data, seed: int, epoch: int, key: str) -> Draw:
     """What the step that meets an identity in an epoch sees of it."""
     sample_seed = hash64("sample", seed, epoch, key)
-    return Draw(
-        inputs=_permutation(sample_seed, "inputs")[: _count(sample_seed, data)],
-        targets=tuple(sorted(_permutation(sample_seed, "targets")[: data.targets])),
-        seed=_signed(sample_seed),
+    inputs = _permutation(sample_seed, "inputs")[: _count(sample_seed, data)]
+    allowed = {"all": range(IMAGES_PER_IDENTITY), "inputs": inputs}.get(
+        data.targets_from, {*range(IMAGES_PER_IDENTITY)} - {*inputs}
     )
+    targets = [number for number in _permutation(sample_seed, "targets") if number in allowed]
+    flip = hash64("flip", sample_seed) < data.flip * 2**64
+    return Draw(inputs, tuple(sorted(targets[: data.targets])), _signed(sample_seed), flip)
 
 
-def draw_held_out(data: Data, key: str) -> Draw:
-    """What validation sees of an identity: the same in every run, and no target is an input.
-
-    As many inputs as training has at most, but at least one image is left to be a target.
-    """
+def draw_held_out(validation: Validation, key: str) -> Draw:
+    """What validation uses of an identity: the same in every run, and no target is an input."""
     sample_seed = hash64("held out", key)
-    inputs = min(data.most_inputs, IMAGES_PER_IDENTITY - 1)
     images = _permutation(sample_seed, "inputs")
-    targets = images[inputs:][: data.targets]
-    return Draw(inputs=images[:inputs], targets=tuple(sorted(targets)), seed=_signed(sample_seed))
+    inputs, others = images[: validation.inputs], images[validation.inputs :]
+    return Draw(inputs, tuple(sorted(others[: validation.targets])), _signed(sample_seed))
 
 
 def _count(sample_seed: int, data: Data) -> int:

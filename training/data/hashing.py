@@ -1,7 +1,7 @@
-"""Hashes that stand in for random numbers: equal on every machine, for ever, and without a state to save.
+"""Hashes in place of random numbers: equal on every machine and in every version, without a state to save.
 
 Python's `hash` changes from process to process, and the streams of numpy's and torch's generators may change with
-their versions; a resumed run must draw what an undisturbed one would have drawn.
+their versions; a resumed run must get the numbers of an undisturbed one.
 """
 
 from __future__ import annotations

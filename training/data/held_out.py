@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
 from shards.sample import Sample
-from shards.schema import Split
-from training.config import Data
+from training.config import Validation
 from training.data.batch import Batch
 from training.data.dataset import Fetched, StreamedDataset
 from training.data.decode import BatchBuffer
 from training.data.draws import draw_held_out
+from training.data.needs import Needs
 from training.data.reader import Pending, Reader, never
 
 DECODE_THREADS = 4
@@ -39,39 +39,38 @@ class HeldOut(NamedTuple):
 
 def held_out_batches(
     dataset: StreamedDataset,
-    data: Data,
-    identities: int,
+    keys: Sequence[str],
+    validation: Validation,
     per_process: int,
-    side: int,
+    needs: Needs,
     *,
     rank: int,
     world_size: int,
     stopping: Callable[[], bool] = never,
 ) -> Generator[HeldOut, None, None]:
-    """This rank's share of the first identities of the test split.
+    """This rank's share of some held-out identities.
 
     Args:
-        dataset: the data set.
-        data: how many images of an identity play which part; no target is an input here.
-        identities: at most so many.
+        dataset: the dataset.
+        keys: of the identities, of its test split.
+        validation: how many images of an identity are inputs and targets.
         per_process: rows of a batch.
-        side: of the model's input, in pixels.
+        needs: what is read of a sample.
         rank: of this process.
         world_size: number of processes.
         stopping: whether the run was asked to stop; looked at while there is something to wait for.
 
     Yields:
-        The batches; none when the data set has no test split.
+        The batches; none without keys.
 
     Raises:
         Stopped: a stop was asked for.
         TrainingError: a sample cannot be read.
         DatasetError: a shard is gone, or the index points nowhere.
     """
-    keys = dataset.keys(Split.TEST)[:identities]
     batches = -(-len(keys) // per_process)
     shares = [
-        keys[number::batches] if number < batches else []
+        list(keys[number::batches]) if number < batches else []
         for number in range(rank, -(-batches // world_size) * world_size, world_size)
     ]
     people: dict[str, str] = {}
@@ -81,12 +80,12 @@ def held_out_batches(
         people[sample.record.key] = sample.record.person_id
         return sample
 
-    with closing(Reader(dataset, check, DECODE_THREADS)) as reader:
+    with closing(Reader(dataset, needs, check, DECODE_THREADS)) as reader:
 
         def begin(own: list[str]) -> Pending:
-            names = own + keys[:1] * (per_process - len(own))
-            draws = [draw_held_out(data, name) for name in names]
-            buffer = BatchBuffer(names, draws, side, most_inputs=data.most_inputs)
+            names = own + [keys[0]] * (per_process - len(own))
+            draws = [draw_held_out(validation, name) for name in names]
+            buffer = BatchBuffer(names, draws, needs, most_inputs=validation.inputs, fixed_inputs=True)
             for row in range(len(own), per_process):
                 buffer.blank(row)
             return reader.begin(buffer, own)

@@ -1,12 +1,11 @@
 """Which sample comes when: pure arithmetic, so that resuming is exact and needs nothing but a step count.
 
-Positions 0, 1, 2, … run over all epochs without an end. Position p lies in epoch p // n, n being the identities of
+Positions 0, 1, 2, … run over all epochs without an end. Position p is in epoch p // n, n being the identities of
 the split, and each epoch is a permutation of the identities that depends on nothing but the seed and the epoch.
 Step s of the optimiser takes the positions from s · G on, G being the identities of a step over all processes;
 rank r of W takes every W-th of them, beginning with the r-th. Steps run across the borders of epochs. Hence every
-identity comes exactly once an epoch, nothing is dropped or repeated to make numbers even, every rank has the same
-number of steps, and none of it depends on W beyond who takes what: a run may go on with another number of
-processes.
+identity comes exactly once an epoch, nothing is dropped or repeated to make numbers even, and every rank has the
+same number of steps. W decides only which rank takes what: a run may resume on another number of ranks.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ def check_enough(identities: int, batch: int, root: str) -> None:
     if identities < batch:
         raise TrainingError(
             f"{root} has {identities} training identities, fewer than the batch of {batch}: a step would hold "
-            f"an identity twice. Set batch to {identities} or less, or use a larger data set"
+            f"an identity twice. Set batch to {identities} or less, or use a larger dataset"
         )
 
 

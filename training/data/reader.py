@@ -1,8 +1,8 @@
 """Reads samples into the rows of batches: threads that wait for storage, and threads that decode.
 
-Threads instead of worker processes: the libraries that read, check and decode let other threads run meanwhile, so
-nothing has to be copied between processes and memory does not grow with them. Some threads only wait for storage
-and others only compute, because waiting for an object store takes far more reads at once than there are cores.
+Threads instead of worker processes: the libraries that read, check and decode release the GIL, so nothing has to
+be copied between processes and memory does not grow with their number. Some threads only wait for storage and
+others only compute, because waiting for an object store takes far more reads at once than there are cores.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from training.data.dataset import Fetched, StreamedDataset
 from training.data.decode import BatchBuffer, Encoded
+from training.data.latents import LatentFiles
+from training.data.needs import Needs
 from training.data.workers import Workers
 from training.errors import BadSample, Stopped
 
@@ -82,20 +84,32 @@ class _Row(NamedTuple):
     key: str
 
 
+class _Fetched(NamedTuple):
+    """What was read for a row, not checked yet."""
+
+    row: _Row
+    sample: Fetched
+    latents: bytes | None
+
+
 class Reader:
     """The threads that read one stream of batches.
 
     Args:
-        dataset: the data set.
-        check: of the data set; what becomes of the bytes that were fetched: `pictures`, or `sample`.
+        dataset: the dataset.
+        needs: what is read of a sample; kept latents are read beside it.
+        check: of the dataset; what becomes of the bytes that were fetched: `pictures`, or `sample`.
         decoders: threads that decode.
     """
 
-    def __init__(self, dataset: StreamedDataset, check: Check, decoders: int) -> None:
+    def __init__(self, dataset: StreamedDataset, needs: Needs, check: Check, decoders: int) -> None:
+        latents = LatentFiles(needs, dataset.retry_s) if needs.latents else None
         self._stopped = threading.Event()
-        self._decoders = Workers("decode", decoders, partial(_decode, check, self._stopped))
+        self._decoders = Workers("decode", decoders, partial(_decode, check, latents, self._stopped))
         self._fetchers = Workers(
-            "fetch", FETCHERS_PER_DECODER * decoders, partial(_fetch, dataset, self._stopped, self._decoders)
+            "fetch",
+            FETCHERS_PER_DECODER * decoders,
+            partial(_fetch, dataset, latents, self._stopped, self._decoders),
         )
 
     @property
@@ -118,22 +132,37 @@ class Reader:
 
 
 def _fetch(
-    dataset: StreamedDataset, stopped: threading.Event, decoders: Workers[tuple[_Row, Fetched]], row: _Row
+    dataset: StreamedDataset,
+    latents: LatentFiles | None,
+    stopped: threading.Event,
+    decoders: Workers[_Fetched],
+    row: _Row,
 ) -> None:
     try:
-        decoders.put((row, dataset.fetch(row.key, stopped)))
+        fetched = dataset.fetch(row.key, stopped)
+        decoders.put(_Fetched(row, fetched, latents.read(row.key, stopped) if latents else None))
+    except BadSample as problem:
+        _leave_blank(row, problem)
     except BaseException as error:
         row.pending.failed(error)
 
 
-def _decode(check: Check, stopped: threading.Event, work: tuple[_Row, Fetched]) -> None:
-    (pending, row, key), fetched = work
+def _decode(check: Check, latents: LatentFiles | None, stopped: threading.Event, work: _Fetched) -> None:
+    (pending, row, key), fetched, latents_file = work
     try:
-        pending.buffer.fill(row, check(fetched, stopped))
+        encoded = check(fetched, stopped)
+        bits = latents.check(key, latents_file) if latents and latents_file is not None else None
+        pending.buffer.fill(row, encoded, bits)
     except BadSample as problem:
-        pending.buffer.blank(row)
-        pending.problems[key] = str(problem)
+        _leave_blank(work.row, problem)
+        return
     except BaseException as error:
         pending.failed(error)
         return
     pending.row_done()
+
+
+def _leave_blank(row: _Row, problem: BadSample) -> None:
+    row.pending.buffer.blank(row.row)
+    row.pending.problems[row.key] = str(problem)
+    row.pending.row_done()

@@ -1,4 +1,4 @@
-"""The endless stream of micro-batches of one process: read ahead, in a set order."""
+"""The endless stream of micro-batches of one process: read ahead, in the order that the seed gives."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from training.data.batch import Batch
 from training.data.dataset import StreamedDataset
 from training.data.decode import BatchBuffer
 from training.data.draws import draw
+from training.data.needs import Needs
 from training.data.order import Order, Share, check_enough
 from training.data.reader import Pending, Reader, never
 from training.errors import Stopped
@@ -24,7 +25,7 @@ class IdentityStream:
         self,
         dataset: StreamedDataset,
         config: Config,
-        side: int,
+        needs: Needs,
         *,
         rank: int,
         world_size: int,
@@ -34,9 +35,9 @@ class IdentityStream:
         """Begin to read.
 
         Args:
-            dataset: the data set, whose training split is streamed.
+            dataset: whose training split is streamed.
             config: of the run.
-            side: of the model's input, in pixels; images come at this size or somewhat larger.
+            needs: what is read of a sample; images come at its side or somewhat larger.
             rank: of this process.
             world_size: number of processes.
             start_step: the first optimiser step to read for.
@@ -44,12 +45,12 @@ class IdentityStream:
 
         Raises:
             ConfigError: the batch cannot be shared out evenly.
-            TrainingError: the data set has fewer identities than a batch.
+            TrainingError: the dataset has fewer identities than a batch.
         """
         import torch
 
         self._config = config
-        self._side = side
+        self._needs = needs
         self._keys = dataset.keys(Split.TRAIN)
         self.identities = len(self._keys)
         """Identities of the training split."""
@@ -57,23 +58,17 @@ class IdentityStream:
         share = Share(config.batch, config.run.per_process, rank, world_size)
         self.accumulation = share.accumulation
         """Micro-batches of an optimiser step."""
-        self.steps_per_epoch = self.identities / config.batch
         self.waited_s = 0.0
         """How long `next` has taken in all, in seconds."""
         self.problems: dict[str, str] = {}
-        """What is wrong with the samples that came blank so far, by key: an identity counts once, in whatever
-        number of epochs it comes."""
+        """What is wrong with the samples that came blank so far, by key: an identity counts once, in however
+        many epochs it comes."""
         self._order = Order(self.identities, config.seed)
         self._micro_batches = share.micro_batches(start_step)
         self._pinned = torch.cuda.is_available()
         self._stopping = stopping
         self._pending: deque[Pending] = deque()
-        self._reader = Reader(dataset, dataset.pictures, config.run.decode_threads)
-
-    @property
-    def damaged(self) -> list[str]:
-        """The messages of `problems`, in the order in which they were met."""
-        return list(self.problems.values())
+        self._reader = Reader(dataset, needs, dataset.pictures, config.run.decode_threads)
 
     def __iter__(self) -> IdentityStream:
         return self
@@ -121,6 +116,13 @@ class IdentityStream:
             draw(self._config.data, self._config.seed, place.epoch, key)
             for place, key in zip(places, keys, strict=True)
         ]
-        most_inputs = self._config.data.most_inputs
-        buffer = BatchBuffer(keys, draws, self._side, most_inputs=most_inputs, pinned=self._pinned)
+        data = self._config.data
+        buffer = BatchBuffer(
+            keys,
+            draws,
+            self._needs,
+            most_inputs=data.most_inputs,
+            fixed_inputs=data.fixed_inputs,
+            pinned=self._pinned,
+        )
         return self._reader.begin(buffer, keys)

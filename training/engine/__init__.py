@@ -1,1 +1,1 @@
-"""What moves a training step: processes, precision, optimiser, checkpoints, metrics."""
+"""What moves a training step: ranks, precision, optimiser, checkpoints, metrics."""

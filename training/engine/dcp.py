@@ -1,8 +1,8 @@
 """Sharded files of tensors, as torch's distributed checkpoint writes them, read without trusting them.
 
 The format keeps its table of contents (`.metadata`) as a pickle, which torch reads with no restriction: who can
-write a checkpoint could run code in whoever resumes from it. Here only the classes that such a table is made of
-are allowed, and only tensors, which torch reads with `weights_only`.
+write a checkpoint could run code in the process that resumes from it. Here only the classes of such a table are
+allowed, and only tensors, which torch reads with `weights_only`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 TABLE = ".metadata"
-# `BytesStorageMetadata` is left out on purpose: it stands for anything, which torch would unpickle.
+# Without `BytesStorageMetadata`, whose contents torch would unpickle.
 _IN_A_TABLE = {
     "pathlib": {"Path", "PosixPath", "PurePosixPath"},
     "torch": {"Size"},
@@ -41,15 +41,15 @@ _IN_A_TABLE = {
 }
 
 
-class UnreadableTensors(ValueError):  # noqa: N818 - says what is wrong with the files
-    """The files cannot be read, or are not what a checkpoint is made of."""
+class UnreadableTensors(ValueError):  # noqa: N818 - names the fault of the files
+    """The files cannot be read, or are not those of a checkpoint."""
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], group: dist.ProcessGroup) -> None:
-    """Write tensors, each process its shards; all processes must call it. Flushed to the disk when it returns.
+    """Write tensors, each rank its shards; a collective. Flushed to the disk when it returns.
 
     Raises:
-        OSError: a process could not write.
+        OSError: a rank could not write.
     """
     writer = dcp.FileSystemWriter(folder, sync_files=False)  # `_File` does it
     writer.fs = _Files()
@@ -60,29 +60,33 @@ def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], group: dist
 
 
 class StoredTensors(dcp.FileSystemReader):
-    """Tensors in a folder; opening reads their table of contents.
+    """Tensors in a directory; opening it reads their table of contents.
 
     Raises:
-        UnreadableTensors: there is none, or it lists anything else than tensors.
+        UnreadableTensors: there is none, or it lists something other than tensors.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._table = _read_table(folder / TABLE)
 
-    def read_into(self, tensors: Mapping[str, torch.Tensor], group: dist.ProcessGroup) -> None:
-        """Read into tensors, which may be sharded otherwise than they were; all processes must call it.
+    def read_into(self, tensors: Mapping[str, torch.Tensor], group: dist.ProcessGroup | None) -> None:
+        """Read into tensors, which may be sharded differently.
+
+        Args:
+            tensors: to fill.
+            group: a collective of its ranks; None for a process that reads alone, also among other ranks.
 
         Raises:
             UnreadableTensors: files are missing or damaged, or hold other tensors.
         """
         try:
-            dcp.load(dict(tensors), storage_reader=self, process_group=group)
+            dcp.load(dict(tensors), storage_reader=self, process_group=group, no_dist=group is None)
         except CheckpointException as failure:
             raise UnreadableTensors(str(_cause(failure))) from failure
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        """What torch asks for."""
+        """The table of contents, for torch."""
         self._table.storage_meta = StorageMeta(load_id=self.load_id)
         return self._table
 
@@ -92,25 +96,25 @@ def _read_table(path: Path) -> Metadata:
         with path.open("rb") as file:
             table = _TableUnpickler(file).load()
     except Exception as error:  # a damaged pickle raises anything
-        raise UnreadableTensors(f"{path.name}: {_words(error)}") from error
+        raise UnreadableTensors(f"{path.name}: {_text(error)}") from error
     if not isinstance(table, Metadata):
-        raise UnreadableTensors(f"{path.name} is no table of contents")
+        raise UnreadableTensors(f"{path.name} is not a table of contents")
     return table
 
 
 def _cause(failure: CheckpointException) -> Exception:
-    """What went wrong on the first process on which something did."""
+    """The error of the lowest rank that has one."""
     rank, (error, _) = min(failure.failures.items())
-    return error if isinstance(error, OSError) else RuntimeError(f"process {rank}: {_words(error)}")
+    return error if isinstance(error, OSError) else RuntimeError(f"rank {rank}: {_text(error)}")
 
 
-def _words(error: BaseException) -> str:
-    """A file that ends too soon raises errors without a text."""
-    return str(error) or f"{type(error).__name__}, as for a file that was cut off"
+def _text(error: BaseException) -> str:
+    """A truncated file raises errors without a text."""
+    return str(error) or f"{type(error).__name__}, as for a truncated file"
 
 
 class _File(io.BufferedWriter):
-    """Remembers why it could not be written: torch's serialiser loses that, and says "unexpected pos" instead."""
+    """Keeps the error of a write: torch's serialiser drops it and reports "unexpected pos" instead."""
 
     failure: OSError | None = None
 
@@ -122,7 +126,7 @@ class _File(io.BufferedWriter):
             raise
 
     def close(self) -> None:
-        """Write all of it to the disk; some versions of torch would do that before this buffer is empty."""
+        """Flush to the disk; some versions of torch would do so before this buffer is empty."""
         try:
             if not self.closed:
                 self.flush()
@@ -151,4 +155,4 @@ class _TableUnpickler(pickle.Unpickler):
             return super().find_class(module, name)
         if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
             return found
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in it")
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in it")

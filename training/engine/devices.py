@@ -1,6 +1,6 @@
-"""Peak speed of GPUs, which the model FLOPs utilisation (MFU) is a share of.
+"""Peak FLOP/s of GPUs, for the model FLOPs utilisation (MFU).
 
-A wrong peak makes a wrong MFU that nobody notices, so a device is found by its whole name (what
+A false peak gives a false MFU that is not noticed, so a device is found by its whole name (what
 `torch.cuda.get_device_name` gives) or not at all: an "H100 PCIe" is no SXM module, an "H20" no H200, an
 "RTX 4090 D" no RTX 4090, and a MIG slice is only part of what its name begins with. Figures are for bfloat16
 matrices with float32 sums, without the structured sparsity that data sheets like to count in ("*with sparsity"

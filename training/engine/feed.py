@@ -1,4 +1,4 @@
-"""The batches of a step, on all processes or on none: the stream, joined with the once-a-step exchange."""
+"""The batches of a step, on all ranks or on none: the stream, joined with the all-reduce of each step."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from training.data.batch import Batch
 from training.data.hashing import hash64
 from training.data.stream import IdentityStream
-from training.engine.consensus import IN_WORDS, Consensus
+from training.engine.collectives import USER_ERRORS, Collectives
 from training.errors import RunEnded, Stopped
-from training.models.stage import Stage
 
 ORDER_BITS = 48
 """Of the digest of a step's identities: small enough to be exact as a JSON number, and in a sum of 64 bits."""
@@ -18,59 +17,56 @@ ORDER_BITS = 48
 
 @dataclass(frozen=True)
 class Fed:
-    """What a step works on, or nothing when the run is to stop."""
+    """The batches of a step, or none when the run stops."""
 
     batches: Sequence[Batch]
-    """The micro-batches of this process."""
-    parts: int
-    """How many parts the loss is a sum over, on all processes."""
+    """The micro-batches of this rank."""
+    targets: int
+    """Targets of undamaged samples, over all ranks."""
     order: int
-    """Digest of the step's identities and their places: the same on any number of processes."""
+    """Digest of the step's identities in their order: the same on any number of ranks."""
     stop: bool
-    """The run is to stop before this step."""
+    """The run stops before this step."""
 
 
 class Feed:
     """Takes what a step needs from the stream, counts what is damaged, and ends the run past the budget.
 
     Args:
-        stream: of this process.
-        stage: says how many parts a batch has.
-        consensus: of the processes.
-        max_damaged: damaged identities, over all processes, that are skipped before the run ends.
+        stream: of this rank.
+        collectives: of the ranks.
+        max_damaged: damaged identities, over all ranks, that are skipped before the run ends.
         damaged: those met before the step that the stream begins with, and what is wrong with each.
-        say: tells the person something; called on all processes alike.
+        message: shows a message to the user; called on all ranks alike.
     """
 
     def __init__(
         self,
         stream: IdentityStream,
-        stage: Stage,
-        consensus: Consensus,
+        collectives: Collectives,
         *,
         max_damaged: int,
         damaged: Mapping[str, str],
-        say: Callable[[str], None],
+        message: Callable[[str], None],
     ) -> None:
         self._stream = stream
-        self._stage = stage
-        self._consensus = consensus
+        self._collectives = collectives
         self._max_damaged = max_damaged
         self.damaged = dict(damaged)
-        """Damaged identities met so far, by any process, and what is wrong with each; they count once, however
+        """Damaged identities met so far, by any rank, and what is wrong with each; they count once, however
         many epochs meet them."""
-        self._say = say
+        self._message = message
 
     def next(self, step: int, stop: bool = False, problem: str | None = None) -> Fed:
         """The batches of a step.
 
         Args:
             step: 0, 1, …
-            stop: this process was asked to stop.
-            problem: what went wrong on this process since the step before.
+            stop: this rank was asked to stop.
+            problem: what went wrong on this rank since the step before.
 
         Raises:
-            RunEnded: something is wrong on some process, or too much is damaged.
+            RunEnded: something is wrong on some rank, or too much is damaged.
         """
         batches: list[Batch] = []
         if not (stop or problem):
@@ -78,31 +74,33 @@ class Feed:
                 batches = [next(self._stream) for _ in range(self._stream.accumulation)]
             except Stopped:
                 stop = True
-            except IN_WORDS as error:
+            except USER_ERRORS as error:
                 problem = str(error)
-        parts = sum(self._stage.parts(batch) for batch in batches)
+        targets = sum(batch.target_count for batch in batches)
         blank = [key for batch in batches for key in _blank(batch)]
-        agreement = self._consensus.agree((len(blank), parts, self._order(step, batches)), stop, problem)
+        agreement = self._collectives.all_reduce(
+            (len(blank), targets, self._order(step, batches)), stop, problem
+        )
         if agreement.stop:
             return Fed([], 0, 0, stop=True)
-        blanks, parts, order = agreement.counts
+        blanks, targets, order = agreement.counts
         if blanks:
             self._note({key: self._stream.problems[key] for key in blank})
         if len(self.damaged) > self._max_damaged:
             raise RunEnded(self._too_much_is_damaged())
-        return Fed(batches, parts, order % 2**ORDER_BITS, stop=False)
+        return Fed(batches, targets, order % 2**ORDER_BITS, stop=False)
 
     def _note(self, problems: Mapping[str, str]) -> None:
-        """Take in what is wrong with the blank rows of this process, as all processes do."""
-        for met in self._consensus.gather(problems):
+        """Note what is wrong with the blank rows of this rank, as all ranks do."""
+        for met in self._collectives.all_gather(problems):
             for key, problem in met.items():
                 if key not in self.damaged:
                     self.damaged[key] = problem
-                    self._say(f"skipped: {problem}")
+                    self._message(f"skipped: {problem}")
 
     def _order(self, step: int, batches: Sequence[Batch]) -> int:
-        """A sum, so that it can be added up over processes; each identity goes in with its place in the step."""
-        world = self._consensus.world
+        """A sum, so that it can be added up over ranks; each identity goes in with its place in the step."""
+        world = self._collectives.world
         keys = [key for batch in batches for key in batch.keys]
         return sum(
             hash64(step, world.rank + number * world.world_size, key) % 2**ORDER_BITS
@@ -113,7 +111,7 @@ class Feed:
         listed = "\n  ".join(list(self.damaged.values())[-20:])
         return (
             f"{len(self.damaged)} damaged identities were met, more than run.max_damaged={self._max_damaged} "
-            f"allows:\n  {listed}\nCopy or build the data set again (`mfhq verify` lists all that is wrong with "
+            f"allows:\n  {listed}\nCopy or build the dataset again (`mfhq verify` lists all that is wrong with "
             "it), or raise run.max_damaged"
         )
 

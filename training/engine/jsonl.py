@@ -1,9 +1,8 @@
-"""The run's figures as lines of JSON, `metrics.jsonl`: what notebooks read and what two runs are compared by.
+"""The figures of a run as lines of JSON, `metrics.jsonl`, for notebooks and for comparisons of runs.
 
-A run that was killed and goes on from a checkpoint repeats the steps since then. The file is therefore cut back
-to that checkpoint first, so that it ends up with the lines of a run that was never disturbed. JSON has no
-numbers for "not a number" and infinity; they are written as the strings "NaN", "Infinity" and "-Infinity", which
-`float()` reads, because null would not say which of them it was.
+A run that was killed and resumes from a checkpoint repeats the steps since then. So the file is first truncated
+to that checkpoint, and ends up with the lines of an uninterrupted run. JSON has no NaN and no infinity: they are
+written as the strings "NaN", "Infinity" and "-Infinity", which `float()` reads.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from shards.atomic import OutOfSpace, open_atomic
 
 
 class JsonLines:
-    """Appends one line a call; what was appended outlives the process and the machine.
+    """Appends one line a call, flushed to the disk.
 
     Args:
-        path: the file; its folder is made when it is missing.
-        start_step: where the run goes on; lines past it are removed, at 0 all of them.
-        repeated: what the names of figures begin with that come again for that step; lines with them go as well.
+        path: the file; its directory is created when it is missing.
+        start_step: where the run resumes; lines past it are removed, at 0 all of them.
+        repeated: prefix of the figures of `start_step` that are logged again; lines with them are removed too.
     """
 
     def __init__(self, path: Path, start_step: int, repeated: str | None = None) -> None:
@@ -35,8 +34,8 @@ class JsonLines:
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in path.parent.glob(f".{path.name}.tmp-*"):
             leftover.unlink()
-        _cut_back(path, start_step, repeated)
-        # Not buffered: what a full disk refused must not be tried again when the file is closed.
+        _truncate(path, start_step, repeated)
+        # Not buffered: a write that failed on a full disk must not be repeated when the file is closed.
         self._file = path.open("ab", buffering=0)
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
@@ -47,7 +46,7 @@ class JsonLines:
         """
         line = {"step": step} | {name: _as_json(value) for name, value in values.items()}
         left = json.dumps(line, allow_nan=False).encode() + b"\n"
-        with out_of_space_in_words(self._path):
+        with as_out_of_space(self._path):
             while left:
                 left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
@@ -58,7 +57,7 @@ class JsonLines:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a metrics file in order, each with its `step`; a last line cut off by a kill is left out."""
+    """The lines of a metrics file in order, each with its `step`; ignores a last line that is cut off."""
     return [
         {name: value if name == "step" else float(value) for name, value in line.items()}
         for _, line in _lines(path)
@@ -66,8 +65,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 @contextmanager
-def out_of_space_in_words(path: Path) -> Iterator[None]:
-    """Turn the error of a full disk, met while writing `path`, into one that says what to do."""
+def as_out_of_space(path: Path) -> Iterator[None]:
+    """Turn the error of a full disk, while `path` is written, into an `OutOfSpace` with a remedy."""
     try:
         yield
     except OSError as error:
@@ -76,8 +75,8 @@ def out_of_space_in_words(path: Path) -> Iterator[None]:
         raise OutOfSpace(path, shutil.disk_usage(path.parent).free, error.errno) from error
 
 
-def _cut_back(path: Path, start_step: int, repeated: str | None) -> None:
-    """Keep the lines up to `start_step`, and of those only what is whole and does not come again."""
+def _truncate(path: Path, start_step: int, repeated: str | None) -> None:
+    """Keep the complete lines up to `start_step`, without those that are logged again."""
     if not path.exists():
         return
 
@@ -91,7 +90,7 @@ def _cut_back(path: Path, start_step: int, repeated: str | None) -> None:
 
 
 def _lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    """The lines that are whole. A kill can leave part of a line, a power cut a stretch of zeros."""
+    """The complete lines. A kill can leave part of a line, a power cut a run of zeros."""
     whole = []
     for text in path.read_bytes().splitlines(keepends=True):
         try:

@@ -1,4 +1,4 @@
-"""How fast a run is and what holds it up: images a second, share of the peak (MFU), waiting for data, memory."""
+"""The speed of a run: targets a second, model FLOPs utilisation (MFU), waiting for data, peak memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from training.config import Config
 from training.data.stream import IdentityStream
-from training.engine.consensus import Consensus
+from training.engine.collectives import Collectives
 from training.engine.devices import peak_flops
 from training.engine.flops import step_flops
 
@@ -19,44 +19,44 @@ class Meter:
 
     Args:
         config: of the run.
-        stream: says how long it was waited for.
-        consensus: of the processes; only the first one counts FLOPs, which takes seconds.
+        stream: has counted the seconds that the trainer waited for it.
+        collectives: of the ranks; only rank 0 counts FLOPs, which takes seconds.
 
     Raises:
-        TrainingError: on the first process, FLUX's sizes are not to be had.
+        TrainingError: on rank 0, the shapes of frozen networks cannot be read.
     """
 
-    def __init__(self, config: Config, stream: IdentityStream, consensus: Consensus) -> None:
-        world = consensus.world
-        self._consensus = consensus
-        self._images = config.batch * config.data.targets
+    def __init__(self, config: Config, stream: IdentityStream, collectives: Collectives) -> None:
+        world = collectives.world
+        self._collectives = collectives
+        self._targets = config.batch * config.data.targets
         self._stream = stream
         self._device = world.device
         self._flops: float | None = None
-        if world.leads and world.device.type == "cuda":
+        if world.is_main and world.device.type == "cuda":
             peak = peak_flops(torch.cuda.get_device_name(world.device), config.run.precision)
             if peak is not None:
                 self._flops = step_flops(config) / (peak * world.world_size)
         self.restart(0)
 
     def restart(self, step: int) -> None:
-        """Measure from here on: what has happened since the last figures is not counted."""
+        """Measure from now on; the time since the last figures is not counted."""
         self._step = step
         self._began_s = time.perf_counter()
         self._waited_s = self._stream.waited_s
 
     def figures(self, step: int) -> dict[str, float]:
-        """The figures since the last ones; all processes must ask for them.
+        """The figures since the last ones; a collective.
 
-        The device must have come to the end of the step. The processes wait for each other, so the one that waits
-        longest for its data holds up all of them; likewise the one with least memory left ends all of them.
+        The device must have finished the step. The figures are those of the slowest rank, which all others wait
+        for, and of the one that uses the most memory.
         """
         steps = step - self._step
         took_s = time.perf_counter() - self._began_s
         own = self._stream.waited_s - self._waited_s, peak_memory(self._device)
-        waited_s, peak = map(max, zip(*self._consensus.gather(own), strict=True))
+        waited_s, peak = map(max, zip(*self._collectives.all_gather(own), strict=True))
         figures = {
-            "speed/images_per_s": self._images * steps / took_s,
+            "speed/targets_per_s": self._targets * steps / took_s,
             "speed/data_wait": waited_s / took_s,
             "memory/peak_gb": peak / 1e9,
         }
@@ -67,7 +67,7 @@ class Meter:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes that this process has held at once, on its GPU or else in its main memory."""
+    """Peak memory of this process in bytes: of its GPU, or without one, main memory."""
     if device.type == "cuda":
         peak: int = torch.cuda.max_memory_allocated(device)
         return peak

@@ -1,8 +1,8 @@
 """AdamW with warm-up, cosine decay, clipping, and a guard against steps that are not finite.
 
-The guard never asks the device: whether loss and gradient are finite is computed where they are, and AdamW's
-fused kernel leaves the weights alone when it is told so (`found_inf`, as torch's gradient scaler does). A counter
-on the device says how often that happened; the host reads it when it writes metrics.
+The guard never waits for the device: whether loss and gradient are finite is computed there, and AdamW's fused
+kernel skips the update (`found_inf`, as torch's gradient scaler does). A counter on the device holds the number
+of skipped steps; the host reads it when it logs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from torch import nn
 
 from training.config import Optimiser
 
-ENCODER = "encoder."
-"""What the names of the encoder's parameters begin with, in every stage."""
+REPRESENTATION = "representation."
+"""Prefix of the names of the representation's parameters."""
+TOWER = f"{REPRESENTATION}clip."
 
 
 def learning_rate(step: int, steps: int, config: Optimiser) -> float:
-    """The learning rate of step 0, 1, …: a line up to the highest, then half a cosine down to its share."""
+    """The learning rate of step 0, 1, …: linear warm-up, then half a cosine down to `final_fraction`."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     decaying = max(1, steps - 1 - config.warmup_steps)
@@ -51,12 +52,13 @@ class Updates:
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in parameters.items():
             decay = config.weight_decay if decays(name, parameter) else 0.0
-            share = config.encoder_share if name.startswith(ENCODER) else 1.0
-            groups.setdefault((decay, share), []).append(parameter)
+            scale = config.representation_scale if name.startswith(REPRESENTATION) else 1.0
+            scale *= config.tower_scale if name.startswith(TOWER) else 1.0
+            groups.setdefault((decay, scale), []).append(parameter)
         self._adamw = torch.optim.AdamW(
             [
-                {"params": group, "weight_decay": decay, "share": share}
-                for (decay, share), group in groups.items()
+                {"params": group, "weight_decay": decay, "scale": scale}
+                for (decay, scale), group in groups.items()
             ],
             lr=config.learning_rate,
             betas=config.betas,
@@ -70,14 +72,14 @@ class Updates:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
-        """Steps that changed nothing because they were not finite."""
+        """Number of steps without an update because loss or gradient was not finite."""
 
     def apply(self, step: int, loss: torch.Tensor) -> torch.Tensor:
         """Clip the gradients, change the weights unless something is not finite, and drop the gradients.
 
         Args:
             step: 0, 1, …
-            loss: of the whole batch, () float32, the same on every process.
+            loss: of the whole batch, () float32, the same on every rank.
 
         Returns:
             The norm of the gradient before clipping, () float32.
@@ -88,14 +90,14 @@ class Updates:
         not_finite = ~(torch.isfinite(norm) & torch.isfinite(loss))
         self.skipped += not_finite
         for group in self._adamw.param_groups:
-            group["lr"] = group["share"] * learning_rate(step, self._steps, self._config)
+            group["lr"] = group["scale"] * learning_rate(step, self._steps, self._config)
         self._adamw.found_inf = not_finite.float()
         self._adamw.step()
         self._adamw.zero_grad()
         return norm
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint must hold: the tensors themselves, not copies."""
+        """The tensors of a checkpoint: the tensors themselves, not copies."""
         tensors = {
             f"{name}.{kind}": value
             for name, parameter in self._parameters.items()
@@ -106,7 +108,7 @@ class Updates:
 
 @torch.no_grad()
 def total_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
-    """Norm over all parameters and, where they are sharded, over all processes."""
+    """Norm over all parameters and, where they are sharded, over all ranks."""
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     full: torch.Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     return full

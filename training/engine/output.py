@@ -1,4 +1,4 @@
-"""The output folder of a run: one run at a time in it, and what the run is, written at its start."""
+"""The output directory of a run: its lock, and `run.json`, which is written at the start."""
 
 from __future__ import annotations
 
@@ -11,50 +11,51 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from io import FileIO
 from pathlib import Path
 
 import torch
 
+from settings.version import project_version
 from shards.atomic import remove_temporaries, write_bytes
 from training.config import Config
 from training.data.dataset import StreamedDataset
-from training.engine.consensus import Consensus
-from training.engine.jsonl import out_of_space_in_words
+from training.engine.collectives import Collectives
+from training.engine.jsonl import as_out_of_space
 from training.errors import TrainingError
 
 LOCK_FILE = ".lock"
 RUN_FILE = "run.json"
 ENCODER_FOLDER = "encoder"
 SAMPLES_FOLDER = "samples"
-SEEN_S = 10.0
-"""How long a shared file system may take to show what another machine has written."""
+VISIBLE_WITHIN_S = 10.0
+"""Time in which a shared file system shows the writes of another node, at most."""
 
 
 @contextmanager
-def alone(config: Config, consensus: Consensus) -> Iterator[None]:
-    """Hold the output folder for the time of the `with` block.
+def lock_output(config: Config, collectives: Collectives) -> Iterator[None]:
+    """Lock the output directory for the time of the `with` block.
 
-    The processes of a run may outlive a torchrun that was killed; a second run beside them would write the same
-    checkpoints. The system lets go of the lock when the process ends, however it ends; where a file system knows
-    no locks, nothing is held.
+    The ranks of a run may outlive a torchrun that was killed, and a second run beside them would write the same
+    checkpoints. The system releases the lock when the process ends, however it ends. On a file system without
+    locks, there is none.
 
     Raises:
-        RunEnded: another run holds it, it cannot be written to, or a process sees another folder under its name.
+        RunEnded: another run holds the lock, the directory cannot be written to, or a rank sees another directory
+            under its name.
     """
     held = None
     try:
-        token = consensus.from_leader(lambda: secrets.token_hex(8))
-        with consensus.together():
-            if consensus.world.leads:
+        token = collectives.broadcast(lambda: secrets.token_hex(8))
+        with collectives.barrier():
+            if collectives.world.is_main:
                 held = _lock(config.output)
-                with out_of_space_in_words(config.output / LOCK_FILE):
+                with as_out_of_space(config.output / LOCK_FILE):
                     held.write(token.encode())
                     os.fsync(held.fileno())
                 remove_temporaries(config.output)
-        with consensus.together():
-            _check_seen(config.output, token)
+        with collectives.barrier():
+            _check_visible(config.output, token)
         yield
     finally:
         if held is not None:
@@ -64,11 +65,11 @@ def alone(config: Config, consensus: Consensus) -> Iterator[None]:
 def _lock(output: Path) -> FileIO:
     try:
         output.mkdir(parents=True, exist_ok=True)
-        # Not buffered: what a full disk refused must not be tried again when the file is closed.
+        # Not buffered: a write that failed on a full disk must not be repeated when the file is closed.
         file = (output / LOCK_FILE).open("ab", buffering=0)
     except OSError as error:
         raise TrainingError(
-            f"the output {output} cannot be used: {error.filename}: {error.strerror}; give a folder that can be "
+            f"the output {output} cannot be used: {error.filename}: {error.strerror}. Use a directory that can be "
             "written to"
         ) from error
     try:
@@ -76,7 +77,7 @@ def _lock(output: Path) -> FileIO:
     except BlockingIOError as error:
         file.close()
         raise TrainingError(
-            f"another run is writing to {output}; wait for it, or end its processes"
+            f"another run is writing to {output}. Wait for it, or end its processes"
         ) from error
     except OSError as error:
         if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
@@ -85,34 +86,39 @@ def _lock(output: Path) -> FileIO:
     return file
 
 
-def _check_seen(output: Path, token: str) -> None:
-    """Whether what the first process has written is here: a checkpoint would have its parts on several disks."""
-    deadline = time.monotonic() + SEEN_S
+def _check_visible(output: Path, token: str) -> None:
+    """Check that this rank sees what rank 0 has written: otherwise checkpoints would be scattered over disks."""
+    deadline = time.monotonic() + VISIBLE_WITHIN_S
     lock = output / LOCK_FILE
     while not (lock.is_file() and lock.read_text() == token):
         if time.monotonic() > deadline:
             raise TrainingError(
-                f"the output {output.resolve()} of {socket.gethostname()} is not the folder that the first "
-                "process writes to; give one that every machine sees under the same name"
+                f"the output {output.resolve()} of {socket.gethostname()} is not the directory that rank 0 writes "
+                "to. Use one that every node sees under the same path"
             )
         time.sleep(0.1)
 
 
 def check_unfinished(output: Path) -> None:
-    """Refuse to start from nothing where a run has ended: what it left would stand beside a new one's.
+    """Check that no finished run has left its files where a new one would start.
 
     Raises:
-        TrainingError: there is its encoder.
+        TrainingError: its encoder is there.
     """
     if (output / ENCODER_FOLDER).exists():
         raise TrainingError(
-            f"{output} holds the encoder of a finished run, but no checkpoint to go on from. Give another output, "
-            f"or remove {output / ENCODER_FOLDER} to start anew in this one"
+            f"{output} holds the encoder of a finished run, but no checkpoint to resume from. Use another output, "
+            f"or remove {output / ENCODER_FOLDER} to start a new run in this one"
         )
 
 
-def write_run_file(config: Config, dataset: StreamedDataset) -> None:
-    """Write down what the run is: its whole configuration, the data set, the versions of what it runs on.
+def write_run_file(config: Config, dataset: StreamedDataset, crop_scale: float | None) -> None:
+    """Write `run.json`: the whole configuration, the dataset, and the versions of omniid and torch.
+
+    Args:
+        config: of the run.
+        dataset: that it is trained on.
+        crop_scale: of the images that the representation is trained on; None when not known.
 
     Raises:
         OutOfSpace: the disk is full.
@@ -120,7 +126,7 @@ def write_run_file(config: Config, dataset: StreamedDataset) -> None:
     facts = {
         "config": config.model_dump(mode="json"),
         "dataset_sha256": dataset.digest,
-        "crop_scale": dataset.crop_scale,
-        "versions": {"omniid": version("omniid"), "torch": torch.__version__},
+        "crop_scale": crop_scale,
+        "versions": {"omniid": project_version(), "torch": torch.__version__},
     }
     write_bytes(config.output / RUN_FILE, (json.dumps(facts, indent=2) + "\n").encode())

@@ -1,8 +1,8 @@
-"""SIGTERM and SIGINT ask a run to stop; it does so at the end of a step, saved, with exit code 0.
+"""SIGTERM and SIGINT request a stop: the run saves at the end of a step and ends with exit code 0.
 
-Schedulers send SIGTERM before they take a machine away, to one process or to all. The signal only sets a flag;
-the processes agree on it in their next exchange and save together. Where that takes too long for a person, such
-as while networks are being loaded, a second Ctrl-C ends the process as it would any other.
+Schedulers send SIGTERM before they take a machine away, to one rank or to all. The signal only sets a flag; the
+next all-reduce tells all ranks, which save and stop. A second Ctrl-C ends the process at once, for example while
+networks are being loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        """The name of the signal that came, if one has."""
+        """Name of the signal that was received, if any."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -33,7 +33,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self.received is not None
 
     def _note(self, number: int, _: FrameType | None) -> None:

@@ -1,1 +1,1 @@
-"""What is measured and drawn on held-out people."""
+"""What is measured on held-out identities, and the sample grid of them."""

@@ -1,4 +1,4 @@
-"""The sheet that the sample grids of all stages are drawn on: a line an identity, which begins with its inputs.
+"""The sheet of a sample grid: one row an identity, which begins with its inputs.
 
 Letters in names give the shape:
     C  colour channels (3, RGB)    S  side of an image in pixels    M  inputs
@@ -24,12 +24,11 @@ Tiles = list[torch.Tensor | None]
 """Images (3, S, S) in [0, 1]; None leaves a place empty."""
 
 
-def input_columns(batch: Batch, side: int, rows: int) -> tuple[list[str], list[tuple[int, Tiles]]]:
+def input_columns(batch: Batch, rows: int) -> tuple[list[str], list[tuple[int, Tiles]]]:
     """What every grid begins with: the inputs of the first identities of a batch.
 
     Args:
         batch: on the CPU.
-        side: of the images that the encoder sees.
         rows: identities at most; damaged ones are left out.
 
     Returns:
@@ -38,13 +37,14 @@ def input_columns(batch: Batch, side: int, rows: int) -> tuple[list[str], list[t
     most = batch.inputs_BM.shape[1]
     shown: list[tuple[int, Tiles]] = []
     for row in [row for row, valid in enumerate(batch.valid_B.tolist()) if valid][:rows]:
-        numbers = batch.inputs_BM[row][batch.input_valid_BM[row]]
-        inputs_MCSS = pixels(batch.images_BKSSC[row, numbers], side)
+        valid_BM = batch.input_valid_BM
+        numbers = batch.inputs_BM[row] if valid_BM is None else batch.inputs_BM[row][valid_BM[row]]
+        inputs_MCSS = pixels(batch.images_BKSSC[row, numbers], batch.images_BKSSC.shape[2])
         shown.append((row, [*inputs_MCSS, *[None] * (most - len(inputs_MCSS))]))
     return [f"input {number + 1}" for number in range(most)], shown
 
 
-def draw_sheet(captions: list[str], lines: list[Tiles]) -> NDArray[np.uint8]:
+def make_sheet(captions: list[str], lines: list[Tiles]) -> NDArray[np.uint8]:
     """Images in lines, on a sheet with a caption above each column; (H, W, 3) uint8, RGB."""
     step = TILE_PX + GAP_PX
     sheet = Image.new("RGB", (len(captions) * step + GAP_PX, len(lines) * step + CAPTION_PX), PAPER)

@@ -31,9 +31,9 @@ class Attention(nn.Module):
         """Attend.
 
         Args:
-            query_BQD: what looks.
-            key_BKD: what is looked at.
-            mask_B11K: bool, False where a key is to be ignored; at least one key of each row must be True.
+            query_BQD: sequence of the queries.
+            key_BKD: sequence of the keys and values.
+            mask_B11K: bool, False where a key is ignored; at least one key of each row must be True.
         """
         query_BHQE = self._heads(self.to_query(query_BQD))
         key_BKD, value_BKD = self.to_key_value(key_BKD).chunk(2, dim=-1)
@@ -58,7 +58,7 @@ class FeedForward(nn.Sequential):
 
 
 class CrossAttentionBlock(nn.Module):
-    """Queries gather what they need from another sequence."""
+    """Queries attend to another sequence."""
 
     def __init__(self, size: ModelSize) -> None:
         super().__init__()
@@ -71,13 +71,13 @@ class CrossAttentionBlock(nn.Module):
     def forward(
         self, query_BQD: torch.Tensor, key_BKD: torch.Tensor, mask_B11K: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The queries, changed; see `Attention` for the mask."""
+        """The updated queries; see `Attention` for the mask."""
         query_BQD = query_BQD + self.attention(self.norm_query(query_BQD), self.norm_key(key_BKD), mask_B11K)
         return query_BQD + self.feed(self.norm_feed(query_BQD))
 
 
 class SelfAttentionBlock(nn.Module):
-    """Tokens exchange what they hold."""
+    """Tokens attend to each other."""
 
     def __init__(self, size: ModelSize) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class SelfAttentionBlock(nn.Module):
         self.feed = FeedForward(size)
 
     def forward(self, tokens_BLD: torch.Tensor) -> torch.Tensor:
-        """The tokens, changed."""
+        """The updated tokens."""
         normed_BLD = self.norm(tokens_BLD)
         tokens_BLD = tokens_BLD + self.attention(normed_BLD, normed_BLD)
         return tokens_BLD + self.feed(self.norm_feed(tokens_BLD))
@@ -96,10 +96,10 @@ class SelfAttentionBlock(nn.Module):
 def initialise(blocks: Sequence[nn.Module], width: int) -> None:
     """Initial weights of a stack of blocks, by CLIP's rule for its text tower (Radford et al., 2021).
 
-    Each layer keeps the size of what comes in, whatever the width; what is added to the residual stream is smaller
-    by the square root of the number of additions, so that the stream does not grow with depth. The 0.02 of BERT
-    and masked autoencoders is right for widths about 1000 only: at 128 a signal is all but lost on its way through
-    the networks, and a small run begins to learn the identity after twice as many steps.
+    Each layer preserves the scale of its input at any width. Residual branches are scaled down by the square root
+    of their number, so that the residual stream does not grow with depth. The 0.02 of BERT and masked autoencoders
+    suits widths about 1000 only: at 128 the signal nearly vanishes, and a small run begins to learn the identity
+    after twice as many steps.
     """
     added_std = (width * 2 * len(blocks)) ** -0.5
     for block in blocks:

@@ -7,12 +7,13 @@ Then only the values get a gradient; keys, projection and encoder follow as soon
 The names of the parameters are diffusers' own (`FluxIPAdapterAttnProcessor`), so they can be exported as they are.
 
 Letters in names give the shape:
-    B  people    N  images of a person    L  identity tokens    D  channels of a token
+    B  identities    N  images of one    L  identity tokens    D  channels of a token
     T  channels of FLUX's text tokens, which the adapter takes
 """
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -20,6 +21,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+TOKENS_OF_A_VECTOR = 4
+"""diffusers' adapter makes four text tokens of each vector of `ip_adapter_image_embeds`."""
 _NAME = re.compile(r"transformer_blocks\.(\d+)\.attn\.processor\.(to_[kv]_ip)\.0\.(weight|bias)")
 
 
@@ -50,13 +53,13 @@ class OncePerPerson(nn.Linear):
         return found_BLx[:, None].expand(-1, tokens_BNLT.shape[1], -1, -1).flatten(0, 1)
 
 
-def add_adapter(transformer: Any, *, silent: bool) -> None:
+def add_adapter(transformer: Any, *, zero_initialised: bool) -> None:
     """Put an adapter into a `FluxTransformer2DModel`, whose parameters are the only new ones.
 
     Args:
         transformer: changed in place.
-        silent: V starts at zero, for a transformer that shall give what it gave. One that is trained too has
-            nothing to lose, and learns sooner whom to draw from values that start as torch's linear layers do.
+        zero_initialised: V starts at zero, so that the adapted transformer gives what it gave before. One that is
+            trained too has nothing to lose, and learns sooner from values that start as torch's linear layers do.
     """
     from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 
@@ -65,15 +68,32 @@ def add_adapter(transformer: Any, *, silent: bool) -> None:
         processor = FluxIPAdapterAttnProcessor(width, text_width)
         processor.to_k_ip = nn.ModuleList([OncePerPerson(text_width, width)])
         processor.to_v_ip = nn.ModuleList([OncePerPerson(text_width, width)])
-        if silent:
+        if zero_initialised:
             nn.init.zeros_(processor.to_v_ip[0].weight)
             nn.init.zeros_(processor.to_v_ip[0].bias)
         block.attn.set_processor(processor)
 
 
 def attend(tokens_BLT: torch.Tensor, images: int) -> dict[str, list[torch.Tensor]]:
-    """What an adapted transformer is called with (`joint_attention_kwargs`) to draw `images` of each person."""
+    """`joint_attention_kwargs` of an adapted transformer, for `images` of each identity."""
     return {"ip_hidden_states": [tokens_BLT[:, None].expand(-1, images, -1, -1)]}
+
+
+def image_embeds(tokens_LD: torch.Tensor) -> torch.Tensor:
+    """One person's identity tokens as a pipeline of diffusers takes them, `ip_adapter_image_embeds=[…]`.
+
+    An exported adapter makes four text tokens of four identity tokens, end to end. Where their number L is no
+    multiple of four, as CLIP's 257, the sequence is repeated k times, twice or four times. Attention is the same:
+    the softmax gives each copy the k-th part of the token's weight.
+
+    Args:
+        tokens_LD: of one person.
+
+    Returns:
+        (1, k L / 4, 4 D), of the type and on the device of the tokens.
+    """
+    copies = TOKENS_OF_A_VECTOR // math.gcd(len(tokens_LD), TOKENS_OF_A_VECTOR)
+    return tokens_LD.repeat(copies, 1).unflatten(0, (-1, TOKENS_OF_A_VECTOR)).flatten(1)[None]
 
 
 def set_scale(transformer: Any, scale: float) -> None:

@@ -1,86 +1,87 @@
-"""FLUX as diffusers keeps it: a folder with one folder a part, local or fetched from the hub, read and checked.
+"""Reads and checks FLUX in diffusers' layout, one directory for each component, local or from the hub.
 
     model_index.json    transformer/    vae/    scheduler/    text_encoder/  tokenizer/  (CLIP)
                                                               text_encoder_2/  tokenizer_2/  (T5)
 
-diffusers fills in what a file does not hold with random numbers and a warning; here it is refused. So are parts
-that do not belong together, before any weights are read.
+diffusers initialises missing weights at random, with a warning; here they are an error. Components that do not fit
+together are an error before any weights are read.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from training.config import Flow
+from training.decoders.flow_config import FlowConfig
 from training.errors import TrainingError, out_of_memory
-from training.models.clip_weights import NAMED_KEYS
-from training.models.hub import asking_the_hub
+from training.models.clip_weights import first_names
+from training.models.hub import hub_errors
 from training.models.pretrained import HUB_NAME
 
-PARTS = {
+COMPONENTS = {
     "transformer": "FluxTransformer2DModel",
     "vae": "AutoencoderKL",
     "text_encoder": "CLIPTextModel",
     "text_encoder_2": "T5EncoderModel",
 }
-"""Parts with weights, and the classes that they must be of."""
+"""Components with weights, and their classes."""
 SIZES_OF = {
     "transformer": ("joint_attention_dim", "pooled_projection_dim", "in_channels"),
     "vae": ("latent_channels",),
     "text_encoder": ("hidden_size",),
     "text_encoder_2": ("d_model",),
 }
-"""What must be the same in several parts."""
+"""Keys of `config.json` that give the sizes by which components must fit together."""
 DESCRIPTION = ["*.json", "*.txt", "*.model"]
-WEIGHTS = [f"{part}/*.safetensors*" for part in PARTS]
-"""What is fetched of a repository; the same weights in other formats are left there."""
+WEIGHTS = "{component}/*.safetensors*"
+"""Files to download; a repository may hold the same weights in other formats too."""
 
 
 @dataclass(frozen=True)
 class FluxFolder:
-    """A folder of FLUX whose parts are there and fit together."""
+    """A complete directory of FLUX whose components fit together."""
 
     path: Path
     configs: dict[str, dict[str, Any]]
-    """`config.json` of each part with weights."""
+    """`config.json` of each component with weights."""
 
-    def load(self, part: str, kind: Any, dtype: torch.dtype) -> Any:
-        """A part with its weights, for use without training: frozen, and as it is in evaluation.
+    def load(self, component: str, kind: Any, dtype: torch.dtype) -> Any:
+        """Load a component: frozen, and in evaluation mode.
 
         Args:
-            part: such as `transformer`.
+            component: its name, such as `transformer`.
             kind: a class of diffusers or transformers with `from_pretrained`.
-            dtype: of the weights in memory.
+            dtype: dtype of the weights in memory.
 
         Raises:
-            TrainingError: its weights are missing, damaged, or not those that its configuration speaks of.
+            TrainingError: its weights are missing, damaged, or do not match its configuration.
         """
-        return load_part(self.path / part, kind, dtype)
+        return load_component(self.path / component, kind, dtype)
 
-    def load_tokenizer(self, part: str, kind: Any) -> Any:
-        """A tokenizer.
+    def load_tokenizer(self, component: str, kind: Any) -> Any:
+        """Load a tokenizer.
 
         Raises:
             TrainingError: its files are missing or damaged.
         """
-        with in_words(self.path / part):
-            return kind.from_pretrained(self.path, subfolder=part, local_files_only=True)
+        with load_errors(self.path / component):
+            return kind.from_pretrained(self.path, subfolder=component, local_files_only=True)
 
 
-def load_part(path: Path, kind: Any, dtype: torch.dtype) -> Any:
-    """As `FluxFolder.load`, from the folder of the part itself."""
-    _without_progress()
-    with in_words(path):
+def load_component(path: Path, kind: Any, dtype: torch.dtype) -> Any:
+    """As `FluxFolder.load`, from the directory of the component."""
+    _disable_progress_bars()
+    with load_errors(path):
         model, report = kind.from_pretrained(
             path, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
         )
-    problems = [
-        f"{what}: {_first(sorted(map(str, report[name])))}"
+    differences = [
+        f"{what}: {first_names(sorted(map(str, report[name])))}"
         for name, what in (
             ("missing_keys", "missing"),
             ("mismatched_keys", "of another shape"),
@@ -88,90 +89,91 @@ def load_part(path: Path, kind: Any, dtype: torch.dtype) -> Any:
         )
         if report.get(name)
     ]
-    if problems:
+    if differences:
         raise TrainingError(
-            f"{path} does not hold the weights that its config.json speaks of: {'; '.join(problems)}. Fetch this "
-            "part again"
+            f"{path} does not hold the weights that its config.json describes: {'; '.join(differences)}. "
+            "Download this component again"
         )
     return model.requires_grad_(False).eval()
 
 
-def open_flux(flow: Flow, *, weights: bool = True) -> FluxFolder:
-    """The folder that a configuration names; fetched first when it lies on the hub.
+def open_flux(flow: FlowConfig, *, weights: Iterable[str] = tuple(COMPONENTS)) -> FluxFolder:
+    """The directory that a configuration names; downloaded first when it is a repository on the hub.
 
     Args:
         flow: the configuration.
-        weights: fetch them too; without, only what describes FLUX.
+        weights: components whose weights are downloaded too; of the others, only the configuration files.
 
     Raises:
-        TrainingError: there is none, a part is missing, or parts do not fit together.
+        TrainingError: the directory or a component is missing, or components do not fit together.
     """
     path = Path(str(flow.base))
     if not path.is_dir():
-        path = _fetch(str(flow.base), flow.revision, DESCRIPTION + (WEIGHTS if weights else []))
-    folder = FluxFolder(path, {part: _part_config(path, part) for part in PARTS})
-    for part in ("scheduler/scheduler_config.json", "tokenizer", "tokenizer_2"):
-        if not (path / part).exists():
+        path = _fetch(
+            str(flow.base), flow.revision, DESCRIPTION + [WEIGHTS.format(component=name) for name in weights]
+        )
+    folder = FluxFolder(path, {component: _component_config(path, component) for component in COMPONENTS})
+    for component in ("scheduler/scheduler_config.json", "tokenizer", "tokenizer_2"):
+        if not (path / component).exists():
             raise TrainingError(
-                f"flow.base: {path} has no {part}, which FLUX is made of; fetch the whole folder"
+                f"decoders.flow.base: {path} has no {component}. Download the whole repository again"
             )
-    _check_that_parts_fit(folder)
+    _check_components_fit(folder)
     return folder
 
 
 def read_vae_config(path: Path) -> dict[str, Any]:
-    """What `flow.scratch.vae` names.
+    """The `config.json` of the autoencoder that `decoders.flow.scratch.vae` names.
 
     Raises:
-        TrainingError: it is no folder of an `AutoencoderKL`.
+        TrainingError: it is not the directory of an `AutoencoderKL`.
     """
-    setting = "flow.scratch.vae"
+    key = "decoders.flow.scratch.vae"
     if not (path / "config.json").is_file():
         hint = f". Did you mean {path / 'vae'}?" if (path / "vae" / "config.json").is_file() else ""
         raise TrainingError(
-            f"{setting}: {path} has no config.json; expected the folder of an AutoencoderKL as diffusers keeps it"
-            f"{hint}"
+            f"{key}: {path} has no config.json. Expected the directory of an AutoencoderKL in diffusers' "
+            f"layout{hint}"
         )
-    return _config(path / "config.json", "vae", setting)
+    return _config(path / "config.json", "vae", key)
 
 
-def _part_config(path: Path, part: str) -> dict[str, Any]:
-    file = path / part / "config.json"
+def _component_config(path: Path, component: str) -> dict[str, Any]:
+    file = path / component / "config.json"
     if not file.is_file():
         raise TrainingError(
-            f"flow.base: {path} has no {part}/config.json; expected a folder of FLUX as diffusers keeps it, with "
-            f"the parts {', '.join(PARTS)}, scheduler, tokenizer and tokenizer_2"
+            f"decoders.flow.base: {path} has no {component}/config.json. Expected a directory of FLUX in "
+            f"diffusers' layout, with the components {', '.join(COMPONENTS)}, scheduler, tokenizer and tokenizer_2"
         )
-    return _config(file, part, "flow.base")
+    return _config(file, component, "decoders.flow.base")
 
 
-def _config(file: Path, part: str, setting: str) -> dict[str, Any]:
+def _config(file: Path, component: str, key: str) -> dict[str, Any]:
     try:
         config: Any = json.loads(file.read_bytes())
     except ValueError as error:
-        raise TrainingError(f"{setting}: {file} is no valid JSON: {error}; fetch it again") from error
+        raise TrainingError(f"{key}: {file} is not valid JSON: {error}. Download it again") from error
     if not isinstance(config, dict):
-        raise TrainingError(f"{setting}: {file} describes no network; fetch it again")
+        raise TrainingError(f"{key}: {file} does not describe a network. Download it again")
     found = config.get("_class_name") or "".join(config.get("architectures") or ["unknown"])
-    if found != PARTS[part]:
+    if found != COMPONENTS[component]:
         raise TrainingError(
-            f"{setting}: {file} is of class {found}, expected {PARTS[part]}: this is something else, or parts are "
-            "mixed up"
+            f"{key}: {file} is of class {found}, expected {COMPONENTS[component]}. Check the path"
         )
     if "quantization_config" in config:
         raise TrainingError(
-            f"{setting}: {file} describes quantised weights (quantization_config); give them as they were before, "
-            "such as FLUX in bfloat16"
+            f"{key}: {file} describes quantised weights (quantization_config). Use weights that are "
+            "not quantised, such as FLUX in bfloat16"
         )
-    if missing := [key for key in SIZES_OF[part] if not isinstance(config.get(key), int)]:
-        raise TrainingError(f"{setting}: {file} does not say {', '.join(missing)}; fetch it again")
+    if missing := [name for name in SIZES_OF[component] if not isinstance(config.get(name), int)]:
+        raise TrainingError(f"{key}: {file} has no {', '.join(missing)}. Download it again")
     return config
 
 
-def _check_that_parts_fit(folder: FluxFolder) -> None:
+def _check_components_fit(folder: FluxFolder) -> None:
     transformer, vae = folder.configs["transformer"], folder.configs["vae"]
     clip, t5 = folder.configs["text_encoder"], folder.configs["text_encoder_2"]
-    for what, wanted, who, found in (
+    for what, expected, source, found in (
         (
             "joint_attention_dim",
             transformer["joint_attention_dim"],
@@ -186,10 +188,10 @@ def _check_that_parts_fit(folder: FluxFolder) -> None:
         ),
         ("in_channels", transformer["in_channels"], "4 x vae's latent_channels", 4 * vae["latent_channels"]),
     ):
-        if wanted != found:
+        if expected != found:
             raise TrainingError(
-                f"flow.base: the parts of {folder.path} do not belong together: transformer's {what} is {wanted}, "
-                f"{who} is {found}. Fetch the whole folder from one place"
+                f"decoders.flow.base: the components of {folder.path} do not fit together: transformer's "
+                f"{what} is {expected}, {source} is {found}. Download the whole repository again"
             )
 
 
@@ -199,50 +201,53 @@ def _fetch(name: str, revision: str | None, files: list[str]) -> Path:
 
     if not HUB_NAME.fullmatch(name):
         raise TrainingError(
-            f"flow.base: there is no folder {name}; give the folder of FLUX, or owner/name on the hub"
+            f"decoders.flow.base: there is no directory {name}. Give the directory of FLUX, or owner/name on "
+            "the hub"
         )
     if revision is None:
         raise TrainingError(
-            f"flow.base: there is no folder {name}. To fetch it from the hub, set flow.revision to the commit of "
-            "the repository that is meant (40 hexadecimal digits)"
+            f"decoders.flow.base: there is no directory {name}. To download it from the hub, set "
+            "decoders.flow.revision to a commit of the repository (40 hexadecimal digits)"
         )
-    with asking_the_hub(
+    with hub_errors(
         lambda reason: (
-            f"flow.base: {name} cannot be fetched from the hub ({reason}). Run it again, or on a machine without "
-            f"internet, fetch it elsewhere (`hf download {name} --revision {revision} --local-dir FOLDER`, after "
-            f"accepting its license on https://huggingface.co/{name}) and give the folder"
+            f"decoders.flow.base: {name} cannot be fetched from the hub ({reason}). Run the command again. "
+            "On a machine without internet, download it elsewhere, after accepting its license on "
+            f"https://huggingface.co/{name} (`hf download {name} --revision {revision} --local-dir DIR`), and "
+            "give the directory"
         )
     ):
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=files))
         except GatedRepoError as error:
             raise TrainingError(
-                f"flow.base: {name} is gated. Log in on https://huggingface.co/{name}, accept its license there, "
-                "and then run `hf auth login` on this machine or set HF_TOKEN to a token that may read gated "
-                "repositories"
+                f"decoders.flow.base: {name} is gated. Log in on https://huggingface.co/{name}, accept its "
+                "license there, and then run `hf auth login` on this machine or set HF_TOKEN to a token that may "
+                "read gated repositories"
             ) from error
         except RevisionNotFoundError as error:
-            raise TrainingError(f"flow.revision: {name} has no commit {revision}") from error
+            raise TrainingError(f"decoders.flow.revision: {name} has no commit {revision}") from error
         except RepositoryNotFoundError as error:
             raise TrainingError(
-                f"flow.base: the hub has no {name}, or shows it only to those who are logged in (`hf auth login`)"
+                f"decoders.flow.base: the hub has no {name}, or it is private. Check the name, or log in "
+                "(`hf auth login`)"
             ) from error
 
 
-def _without_progress() -> None:
-    """Every process of a run would draw the same bars."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
+def _disable_progress_bars() -> None:
+    """Disable progress bars, which every rank would print."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    of_diffusers.disable_progress_bar()
-    of_transformers.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
-class in_words:  # noqa: N801 - reads as a statement
-    """Whatever a library raises on damaged or missing files, said of the part it was about."""
+class load_errors:  # noqa: N801 - reads as a statement
+    """Turn errors of a library on damaged or missing files into a `TrainingError` that names the component."""
 
-    def __init__(self, part: Path) -> None:
-        self._part = part
+    def __init__(self, component: Path) -> None:
+        self._component = component
 
     def __enter__(self) -> None:
         return None
@@ -251,9 +256,6 @@ class in_words:  # noqa: N801 - reads as a statement
         if not isinstance(error, Exception) or out_of_memory(error):
             return
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise TrainingError(f"{self._part} cannot be loaded: {lines[0]}. Fetch this part again") from error
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED_KEYS} more" if len(names) > NAMED_KEYS else ""
-    return ", ".join(names[:NAMED_KEYS]) + more
+        raise TrainingError(
+            f"{self._component} cannot be loaded: {lines[0]}. Download this component again"
+        ) from error

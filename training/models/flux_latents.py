@@ -1,34 +1,36 @@
-"""Images as the flow transformer draws them, and back: FLUX's latents, or plain pixels where there is no FLUX.
+"""Images to latents and back: latents of FLUX's autoencoder, or pixels when there is no FLUX.
 
 Latents are packed two by two into tokens, as FLUX takes them: channel, then row, then column within a token.
 
 Letters in names give the shape:
     B  images    S  side of an image in pixels    C  channels of latents    H  side of latents
-    Q  tokens of an image, row by row             F  numbers of a token (4 C)
+    Q  tokens of an image, in row-major order     F  numbers of a token (4 C)
 """
 
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
 
-from training.models.flux_folder import in_words, load_part
+from training.models.flux_folder import load_component, load_errors
+from training.models.precision import without_autocast
 
 
 class Codec(Protocol):
     """Turns images into latents and back. Never trained."""
 
     name: str
-    """Changes with what the latents are."""
+    """Identifies the latents: codecs of equal names give equal latents."""
     factor: int
     """Pixels along a side of a latent."""
     channels: int
     """C."""
+    dtype: torch.dtype
+    """Of latents."""
 
     def encode(self, pixels_B3SS: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, H, H) of images in [0, 1], about as wide as a standard normal distribution."""
@@ -40,12 +42,12 @@ class Codec(Protocol):
 class VaeCodec:
     """FLUX's autoencoder, or another of its kind.
 
-    It is not part of the stage's modules: it is never trained, so DDP has nothing to send of it, and FSDP would
-    shard what takes 0.2 GB and gather it again in every step. It moves to where the first images are.
+    It is not a submodule of the model: it is never trained, so DDP has nothing to reduce, and FSDP would shard its
+    0.2 GB and gather them in every step. It moves to the device of the first images.
 
     Args:
-        vae: a frozen `AutoencoderKL`; latents are of the type of its weights.
-        name: changes with the weights.
+        vae: a frozen `AutoencoderKL`; latents have the dtype of its weights.
+        name: see `Codec.name`.
     """
 
     def __init__(self, vae: Any, name: str) -> None:
@@ -55,19 +57,20 @@ class VaeCodec:
         self._shift = float(config.shift_factor or 0)
         self._scale = float(config.scaling_factor)
         self.channels = int(config.latent_channels)
+        self.dtype: torch.dtype = vae.dtype
         self.factor = 2 ** (len(config.block_out_channels) - 1)
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype) -> VaeCodec:
-        """An autoencoder from its own folder.
+        """An autoencoder from its directory.
 
         Raises:
             TrainingError: it cannot be loaded.
         """
         from diffusers import AutoencoderKL
 
-        vae = load_part(folder, AutoencoderKL, dtype)
-        with in_words(folder):
+        vae = load_component(folder, AutoencoderKL, dtype)
+        with load_errors(folder):
             return cls(vae, f"vae-{_digest(vae)}-{str(dtype).removeprefix('torch.')}")
 
     @property
@@ -77,11 +80,18 @@ class VaeCodec:
 
     @torch.no_grad()
     def encode(self, pixels_B3SS: torch.Tensor) -> torch.Tensor:
-        """The mean of what the encoder gives, which is the same every time; its spread is tiny."""
+        """The mean of what the encoder gives, which is the same every time; its spread is tiny.
+
+        One image at a time: the same kernels run whatever else is in the batch, so latents that were kept are
+        those of a training step to the bit. At 512 pixels an image is enough work for a GPU.
+        """
         vae = self._at(pixels_B3SS.device)
         with without_autocast(pixels_B3SS.device):
-            found = vae.encode(pixels_B3SS.to(vae.dtype) * 2 - 1).latent_dist.mean
-        return (found - self._shift) * self._scale
+            found = [
+                vae.encode(pixels_13SS.to(vae.dtype) * 2 - 1).latent_dist.mean
+                for pixels_13SS in pixels_B3SS.split(1)
+            ]
+        return (torch.cat(found) - self._shift) * self._scale
 
     @torch.no_grad()
     def decode(self, latents_BCHH: torch.Tensor) -> torch.Tensor:
@@ -101,34 +111,29 @@ class VaeCodec:
 
 
 class PixelCodec:
-    """No autoencoder at all: the pixels of a square are the channels of its latent.
+    """Pixels as latents, without an autoencoder: the pixels of a square are the channels of its latent.
 
     Args:
-        patch: pixels along a side of a token, of which a latent is half.
+        patch: side of a token in pixels; that of a latent is half of it.
     """
 
     _MIDDLE, _SPREAD = 0.5, 0.25
-    """Roughly those of photographs: what is learned on is about as wide as the noise."""
+    """Roughly those of photographs, so that latents have about the variance of the noise."""
 
     def __init__(self, patch: int) -> None:
         self.factor = patch // 2
         self.channels = 3 * self.factor**2
         self.name = f"pixels-{self.factor}"
+        self.dtype = torch.float32
 
     def encode(self, pixels_B3SS: torch.Tensor) -> torch.Tensor:
         """Centred, scaled and rearranged."""
         return functional.pixel_unshuffle((pixels_B3SS.float() - self._MIDDLE) / self._SPREAD, self.factor)
 
     def decode(self, latents_BCHH: torch.Tensor) -> torch.Tensor:
-        """The inverse, cut off at black and white."""
+        """The inverse of `encode`, clamped to [0, 1]."""
         pixels_B3SS = functional.pixel_shuffle(latents_BCHH.float(), self.factor)
         return (pixels_B3SS * self._SPREAD + self._MIDDLE).clamp(0, 1)
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """What is frozen has its precision in its weights; autocast would put some of it back into float32."""
-    # On the meta device, where FLOPs are counted, there is no autocast to leave out.
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def pack(latents_BCHH: torch.Tensor) -> torch.Tensor:
@@ -144,15 +149,15 @@ def unpack(tokens_BQF: torch.Tensor) -> torch.Tensor:
     return blocks_BHHCpp.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
-def places(side: int, device: torch.device) -> torch.Tensor:
-    """Where the tokens of an image of `side` x `side` tokens lie: (Q, 3), of which the first is always 0."""
+def positions(side: int, device: torch.device) -> torch.Tensor:
+    """Position ids of an image of `side` x `side` tokens, for rotary embeddings: (Q, 3) of 0, row, column."""
     numbers_H = torch.arange(side, device=device, dtype=torch.float32)
     rows_HH, columns_HH = torch.meshgrid(numbers_H, numbers_H, indexing="ij")
     return torch.stack([torch.zeros_like(rows_HH), rows_HH, columns_HH], dim=-1).flatten(0, 1)
 
 
 def _digest(vae: Any) -> str:
-    """Of what the weights are, and what latents are shifted and scaled by, wherever they were loaded from."""
+    """Digest of the weights, the shift and the scale; independent of the path."""
     weights = vae.state_dict()
     found = hashlib.sha256(f"{vae.config.shift_factor} {vae.config.scaling_factor}".encode())
     for name in sorted(weights):

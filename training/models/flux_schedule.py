@@ -1,6 +1,6 @@
-"""The times of a sample's steps, as diffusers' scheduler of FLUX sets them.
+"""The timesteps of sampling, from diffusers' scheduler of FLUX.
 
-FLUX.1-dev spends more of its steps near the noise the larger the image is, and its scheduler knows by how much.
+The larger the image, the more steps FLUX.1-dev takes at high noise; its scheduler has the shift.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from training.errors import TrainingError
 
-# diffusers' own defaults of what a scheduler's file may leave out (pipeline_flux.calculate_shift).
+# diffusers' defaults for missing keys of a scheduler's file (pipeline_flux.calculate_shift).
 _SHIFT = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
 
 
@@ -20,7 +20,7 @@ class Schedule:
     """Times from 1 down to 0.
 
     Args:
-        folder: of FLUX, whose scheduler is used; evenly spaced times when None.
+        folder: directory of FLUX with its scheduler; evenly spaced times when None.
 
     Raises:
         TrainingError: the scheduler cannot be used.
@@ -37,15 +37,15 @@ class Schedule:
             )
         except (OSError, ValueError, TypeError) as error:
             raise TrainingError(
-                f"flow.base: {folder}/scheduler cannot be used: {error}; fetch it again"
+                f"decoders.flow.base: {folder}/scheduler cannot be used: {error}. Download it again"
             ) from error
 
     def times(self, steps: int, tokens: int) -> tuple[float, ...]:
         """The time before each step, and 0.
 
         Args:
-            steps: 1 at least.
-            tokens: of an image.
+            steps: at least 1.
+            tokens: number of tokens of an image.
         """
         config = {**_SHIFT, **self._scheduler.config}
         slope = (config["max_shift"] - config["base_shift"]) / (

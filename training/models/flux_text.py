@@ -1,6 +1,6 @@
-"""The one prompt, as FLUX takes it: encoded once, kept in a file, and the text encoders are gone again.
+"""The embeddings of the prompt: computed once and cached in a file, so that training holds no text encoder.
 
-T5 has nearly half as many parameters as FLUX itself, and the prompt is always the same.
+T5 has nearly half as many parameters as FLUX, and the prompt never changes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 
 from shards.atomic import write_bytes
-from training.config import Flow
+from training.decoders.flow_config import FlowConfig
 from training.errors import TrainingError
 from training.models.flux_folder import FluxFolder
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt behind the text encoders."""
+    """Embeddings of a prompt."""
 
     tokens_1TD: torch.Tensor
     """T5's, float32."""
@@ -30,10 +30,10 @@ class Prompt:
     """CLIP's, float32."""
 
 
-def encoded_prompt(folder: FluxFolder, flow: Flow) -> Prompt:
-    """The prompt of a configuration, from the cache when it was encoded before.
+def encoded_prompt(folder: FluxFolder, flow: FlowConfig) -> Prompt:
+    """The embeddings of a configuration's prompt, from the cache if it has them.
 
-    Several processes of a machine may ask at once: one of them encodes, the others wait for its file.
+    When several ranks of a machine call it, one encodes and the others wait for its file.
 
     Raises:
         TrainingError: a text encoder cannot be loaded, or the cache cannot be used.
@@ -50,18 +50,18 @@ def encoded_prompt(folder: FluxFolder, flow: Flow) -> Prompt:
             _write(path, prompt)
     except OSError as error:
         raise TrainingError(
-            f"flow.prompt_cache: {cache} cannot be used: {error.strerror or error}; set it to a folder that "
-            "can be written to"
+            f"decoders.flow.prompt_cache: {cache} cannot be used: {error.strerror or error}. Set it to "
+            "a writable directory"
         ) from error
     return prompt
 
 
 @torch.no_grad()
 def encode(folder: FluxFolder, prompt: str, tokens: int) -> Prompt:
-    """Run both text encoders, on the CPU in float32: once, and the same everywhere.
+    """Run both text encoders on the CPU in float32, which gives the same embeddings on every machine.
 
     Raises:
-        TrainingError: one of them cannot be loaded, or the prompt is longer than that.
+        TrainingError: a text encoder cannot be loaded, or the prompt has more tokens than `tokens`.
     """
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
@@ -77,26 +77,26 @@ def encode(folder: FluxFolder, prompt: str, tokens: int) -> Prompt:
     t5_tokenizer = folder.load_tokenizer("tokenizer_2", T5TokenizerFast)
     if (needed := len(t5_tokenizer(prompt).input_ids)) > tokens:
         raise TrainingError(
-            f"flow.text_tokens: {tokens} cut off the prompt, which takes {needed}; give as many at least"
+            f"decoders.flow.text_tokens: {tokens} cut off the prompt, which takes {needed}. Give at least {needed}"
         )
     t5_ids = t5_tokenizer(
         prompt, padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
     ).input_ids
-    # FLUX was trained with T5 looking at the padding too: no mask.
+    # FLUX was trained with T5 attending to the padding too: no mask.
     tokens_1TD = folder.load("text_encoder_2", T5EncoderModel, torch.float32)(t5_ids)[0]
     return Prompt(tokens_1TD.contiguous(), pooled_1D.contiguous())
 
 
 def empty_prompt(width: int, pooled_width: int) -> Prompt:
-    """What a transformer without text encoders is given: one token of zeros."""
+    """Embeddings for a transformer without text encoders: one token of zeros."""
     return Prompt(torch.zeros(1, 1, width), torch.zeros(1, pooled_width))
 
 
-def _digest(folder: FluxFolder, flow: Flow) -> str:
-    """Names a prompt and the files that encode it, the large ones by size and time."""
+def _digest(folder: FluxFolder, flow: FlowConfig) -> str:
+    """Digest of a prompt and of the names, sizes and times of the files that encode it."""
     parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     files = [file for part in parts for file in sorted((folder.path / part).iterdir())]
-    # Files of the hub's cache are links to files named after what is in them.
+    # Files of the hub's cache are links to files named by their digest.
     facts = [
         (f"{file.parent.name}/{file.name}", file.stat().st_size, file.stat().st_mtime_ns, file.resolve().name)
         for file in files
@@ -117,7 +117,7 @@ def _read(path: Path) -> Prompt | None:
         tensors = load_file(path)
         return Prompt(tensors["tokens"], tensors["pooled"])
     except (FileNotFoundError, SafetensorError, KeyError):
-        return None  # not there, or damaged: it is encoded anew
+        return None  # missing or damaged: the prompt is encoded again
 
 
 def _write(path: Path, prompt: Prompt) -> None:

@@ -1,9 +1,9 @@
-"""Random numbers on the device as pure functions of a seed: nothing has to be saved with a checkpoint.
+"""Random numbers on the device as pure functions of a seed, so that a checkpoint needs no generator state.
 
-All of it is arithmetic on 64-bit integers that wraps around, so CPU and GPU agree on every bit of it; what is made
-of the integers with logarithms and cosines agrees to the last digits of float32.
+The integers come from 64-bit arithmetic that wraps around, so they are equal on CPU and GPU. Normal numbers go
+through logarithms and cosines, and are equal up to the last digits of float32.
 
-Letters in names give the shape: `_` any leading dimensions, K numbers drawn for each seed.
+Letters in names give the shape: `_` any leading dimensions, K numbers sampled for each seed.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ def mixed(values: torch.Tensor) -> torch.Tensor:
 
 
 def shifted(values: torch.Tensor, bits: int) -> torch.Tensor:
-    """Shift right and fill with zeros; torch fills int64 with the sign."""
+    """Logical right shift; torch's own shift of int64 is arithmetic."""
     return (values >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def signed(value: int) -> int:
-    """The int64 of the same 64 bits."""
+    """The int64 with the same 64 bits."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def seeded(seeds: torch.Tensor, use: int) -> torch.Tensor:
-    """Seeds of one use out of many: what is drawn from them has nothing to do with what other uses draw."""
+    """Seeds for one use; numbers sampled for different uses are independent."""
     return mixed(seeds + signed(use))
 
 
 def uniforms(seeds: torch.Tensor) -> torch.Tensor:
-    """One number for each int64 seed, evenly spread over [0, 1): float32, a multiple of 2^-24."""
+    """One uniform number in [0, 1) for each int64 seed: float32, a multiple of 2^-24."""
     return shifted(mixed(seeds + signed(GOLDEN)), 40).float() * 2.0**-24
 
 
@@ -53,7 +53,7 @@ def normals(seeds: torch.Tensor, count: int) -> torch.Tensor:
     pairs = (count + 1) // 2
     counters_K = torch.arange(1, pairs + 1, device=seeds.device) * signed(GOLDEN)
     bits = mixed(seeds[..., None] + counters_K)
-    # Between two steps of 2^-32: the logarithm of 0 is never taken.
+    # + 0.5, so that the argument of the logarithm is never 0.
     length = torch.sqrt(-2 * torch.log((shifted(bits, 32).float() + 0.5) * 2.0**-32))
     angle = (bits & _LOW_BITS).float() * (2 * math.pi * 2.0**-32)
     return torch.cat([length * torch.cos(angle), length * torch.sin(angle)], dim=-1)[..., :count]

@@ -1,7 +1,7 @@
-"""What goes wrong when the Hugging Face hub is asked for files, in words.
+"""User-facing errors for failed downloads from the Hugging Face hub.
 
-A download passes through several libraries, and each has errors of its own that share no base class: those of the
-hub, of its HTTP client, of the operating system.
+A download passes through several libraries (the hub's, its HTTP client, the operating system), whose errors share
+no base class.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from shards.atomic import OutOfSpace
 from training.errors import TrainingError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_ADDRESS = re.compile(r"(https?://)(?:[^\s/@]*@)?([^\s?'\"]*)(?:\?[^\s'\"]*)?")
+_URL = re.compile(r"(https?://)(?:[^\s/@]*@)?([^\s?'\"]*)(?:\?[^\s'\"]*)?")
 _REASON_CHARACTERS = 200
 
 
 @contextmanager
-def asking_the_hub(refusal: Callable[[str], str]) -> Iterator[None]:
-    """Whatever keeps the hub's files from being fetched ends in words.
+def hub_errors(message: Callable[[str], str]) -> Iterator[None]:
+    """Turn every error of a download into a user-facing one.
 
     Args:
-        refusal: what to say, given the reason in a few words.
+        message: of the error, given the reason.
 
     Raises:
-        OutOfSpace: the disk or the quota is full where the hub's files are kept.
+        OutOfSpace: the disk or quota of the hub's cache is full.
         TrainingError: anything else.
     """
     from huggingface_hub import constants
@@ -39,24 +39,24 @@ def asking_the_hub(refusal: Callable[[str], str]) -> Iterator[None]:
         yield
     except TrainingError:
         raise
-    except Exception as error:  # see above: there is no base class to name
+    except Exception as error:  # there is no common base class
         if code := _full_disk(error):
             cache = Path(constants.HF_HUB_CACHE)
             there = next(path for path in (cache, *cache.absolute().parents) if path.exists())
             raise OutOfSpace(cache, shutil.disk_usage(there).free, code) from error
-        raise TrainingError(refusal(reason_of(error))) from error
+        raise TrainingError(message(reason_of(error))) from error
 
 
 def reason_of(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says, without what addresses may keep secret."""
+    """Type and first line of an error, with the secrets of its URLs removed."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    # It says no more than that the file is not on this disk either; its cause says why the hub was of no help.
+    # It only reports that the file is not in the cache; its cause is the error of the hub.
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     line = next(iter(str(error).strip().splitlines()), "")
-    # Addresses of downloads are signed, and those of proxies may hold a password.
-    line = _ADDRESS.sub(r"\1\2", line)[:_REASON_CHARACTERS].rstrip(" .:")
+    # URLs of downloads are signed, and those of proxies may contain a password.
+    line = _URL.sub(r"\1\2", line)[:_REASON_CHARACTERS].rstrip(" .:")
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
@@ -64,7 +64,7 @@ def _full_disk(error: BaseException | None) -> int | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return error.errno
-        # The hub's own transport, which is not written in Python, has nothing but words for it.
+        # The hub's native transport reports it only in the text of its errors.
         for code in _FULL:
             if os.strerror(code) in str(error):
                 return code

@@ -1,10 +1,10 @@
-"""Decoded images become what the networks take, on the device.
+"""Converts and resizes decoded images on the device, for the networks.
 
-uint8 crosses to the device, a quarter of the bytes of floats, and resizing there costs next to nothing.
+uint8 is copied to the device, a quarter of the bytes of float32, and resizing there is cheap.
 
 Letters in names give the shape:
     H  side of the decoded images, in pixels      C  colour channels (3, RGB)
-    S  side that the networks take                `_` in front: any leading dimensions
+    S  side of the networks' images                `_` in front: any leading dimensions
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch.nn import functional
 
 
 def pixels(images_HHC: torch.Tensor, side: int) -> torch.Tensor:
-    """Images as the networks take them.
+    """Convert and resize images.
 
     Args:
         images_HHC: (..., H, H, 3) uint8.
         side: S.
 
     Returns:
-        (..., 3, S, S) float32 in [0, 1]. Bicubic with antialiasing, as CLIP's own images were reduced.
+        (..., 3, S, S) float32 in [0, 1]. Bicubic with antialiasing, as CLIP's images were resized.
     """
     planes = images_HHC.movedim(-1, -3).float() / 255
     if planes.shape[-1] == side:
@@ -35,14 +35,14 @@ def pixels(images_HHC: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def face_share(masks_HH: torch.Tensor, side: int) -> torch.Tensor:
-    """How much of each pixel is face.
+    """Share of each pixel that is face.
 
     Args:
-        masks_HH: (..., H, H) uint8: 255 is face, 0 is everything else.
+        masks_HH: (..., H, H) uint8: 255 is face, 0 is background.
         side: S.
 
     Returns:
-        (..., S, S) float32 in [0, 1]: a pixel on the outline counts for the part of it that is face.
+        (..., S, S) float32 in [0, 1]: pixels on the outline have the share of their area that is face.
     """
     share_HH = masks_HH.float() / 255
     if share_HH.shape[-1] == side:
@@ -51,12 +51,12 @@ def face_share(masks_HH: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _reduced(values_H: torch.Tensor, side: int) -> torch.Tensor:
-    """The mean of the values under each of `side` pixels in a row, parts of pixels counted as parts.
+    """Area-weighted mean of the values under each of `side` pixels of a row.
 
-    Not as a product of matrices, which autocast would round to bfloat16.
+    Not as a matrix product, which autocast would round to bfloat16.
     """
     source = values_H.shape[-1]
-    # In a unit in which the pixels of both rows are whole numbers wide.
+    # In a unit in which the pixels of both rows have integer widths.
     starts_S = torch.arange(side, device=values_H.device) * source
     sum_S = torch.zeros((), device=values_H.device)
     for offset in range(-(-source // side) + 1):

@@ -1,9 +1,12 @@
-"""An encoder as files: `model.safetensors` with its weights and `config.json` with the numbers of its size.
+"""A representation as files: `model.safetensors` with its weights and `config.json` with what else it needs.
 
-    {"format_version": "1.0", "kind": "omniid-encoder", "size": {"side": 224, "patch": 14, …}}
+    {"format_version": "1.2", "kind": "omniid-encoder", "size": {"side": 224, "patch": 14, …}, "crop_scale": 1.6}
 
-The size stands there in full, so an encoder can be read whatever the names of sizes come to mean. `config.json` is
-written last and removed first: a folder without it holds no encoder. A reader refuses a newer major version.
+The size is there in full, so a representation can be read whatever the names of sizes come to mean. `crop_scale`
+says how the images of its training were cut (`faces.crop`); it is null where their dataset does not say it, and
+missing before version 1.1. Other kinds have `combine`, `fixed_inputs` (from version 1.2), `recogniser` and
+`recogniser_sha256`. `config.json` is written last and removed first: a directory without it holds no
+representation. A reader rejects a newer major version.
 """
 
 from __future__ import annotations
@@ -12,35 +15,67 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from settings.section import Section
 from shards.atomic import remove_file, write_bytes
 from training.errors import TrainingError
-from training.models.clip_weights import key_problems
-from training.models.hub import asking_the_hub
+from training.models.clip_weights import key_differences
+from training.models.hub import hub_errors
 from training.models.sizes import ModelSize
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 KIND = "omniid-encoder"
-FORMAT_VERSION = "1.0"
+PARTS = {
+    KIND: ("size",),
+    "clip": ("size", "combine"),
+    "arcface": ("combine", "recogniser", "recogniser_sha256"),
+    "arcface_clip": ("size", "recogniser", "recogniser_sha256"),
+}
+"""The fields of `config.json` that each kind of representation has."""
+FORMAT_VERSION = "1.2"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def write_encoder(
+class EncoderConfig(Section):
+    """What `config.json` says of a representation."""
+
+    kind: str = KIND
+    size: ModelSize | None = None
+    """Of its CLIP tower and its blocks, if it has any."""
+    combine: Literal["concat", "mean"] | None = None
+    """Several images, for a kind that encodes one at a time."""
+    fixed_inputs: Annotated[int, Field(ge=1)] | None = None
+    """Images of a person, for `concat`: as many as in its training. Any number when None."""
+    recogniser: str | None = None
+    """Its face recognition network, by the name in the weights registry; its file is not copied."""
+    recogniser_sha256: str | None = None
+    crop_scale: Annotated[float, Field(gt=0)] | None = None
+    """Side of the head crops of its training as a multiple of the landmarks' longer side; None: not known."""
+
+    @model_validator(mode="after")
+    def _its_kind_has_all_parts(self) -> EncoderConfig:
+        missing = [name for name in PARTS[self.kind] if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"a representation of kind {self.kind} needs {', '.join(missing)}")
+        return self
+
+
+def write_representation(
     folder: Path,
-    size: ModelSize,
+    config: EncoderConfig,
     expected: Mapping[str, torch.Tensor],
     weights: Mapping[str, torch.Tensor],
 ) -> None:
-    """Write an encoder.
+    """Write a representation.
 
     Args:
         folder: made when missing.
-        size: of the encoder.
+        config: of the representation.
         expected: its state, to compare names and shapes with.
         weights: what to write, from any device.
 
@@ -50,44 +85,48 @@ def write_encoder(
     """
     from safetensors.torch import save
 
-    if problems := key_problems(expected, weights):
+    if problems := key_differences(expected, weights):
         raise ValueError(f"these are not the weights of such an encoder: {'; '.join(problems)}")
     remove_file(folder / CONFIG)
     tensors = {key: weights[key].detach().cpu().contiguous() for key in expected}
     write_bytes(folder / WEIGHTS, save(tensors, {"format": "pt"}))
-    config = {"format_version": FORMAT_VERSION, "kind": KIND, "size": size.model_dump(mode="json")}
-    write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    facts = config.model_dump(mode="json")
+    unset = {name for name, value in facts.items() if value is None and name != "crop_scale"}
+    written = {"format_version": FORMAT_VERSION} | {
+        name: value for name, value in facts.items() if name not in unset
+    }
+    write_bytes(folder / CONFIG, (json.dumps(written, indent=2) + "\n").encode())
 
 
 def encoder_folder(name: Path | str, revision: str | None = None) -> Path:
-    """The folder that holds an encoder; fetched first when it lies on the hub.
+    """The directory that holds a representation; fetched first when it is on the hub.
 
     Args:
-        name: a folder, or owner/name of a repository of the hub.
+        name: a directory, or owner/name of a repository of the hub.
         revision: commit, tag or branch of the repository; the newest commit of its main branch when None.
 
     Raises:
-        TrainingError: there is no such folder, the hub has no such encoder or cannot be reached, or a folder is to
-            have a revision.
+        TrainingError: there is no such directory, the hub has no such encoder or cannot be reached, or a revision
+            is given for a directory.
         OutOfSpace: the hub's files do not fit on the disk.
     """
     folder = Path(name)
     if folder.is_dir():
         if revision is not None:
             raise TrainingError(
-                f"{name} is a folder, which has no revision {revision}: leave one of the two out"
+                f"{name} is a directory, which has no revision {revision}. Leave one of the two out"
             )
         return folder
     if isinstance(name, Path) or not HUB_NAME.fullmatch(name):
         raise TrainingError(
-            f"there is no folder {name}: give one that save_pretrained wrote, or owner/name of the hub"
+            f"there is no directory {name}. Pass one that save_pretrained wrote, or owner/name on the hub"
         )
     from huggingface_hub import snapshot_download
 
     at = f" at revision {revision}" if revision else ""
-    with asking_the_hub(
+    with hub_errors(
         lambda reason: (
-            f"there is no folder {name}, and the hub gives no encoder of that name{at} ({reason}): check the "
+            f"there is no directory {name}, and the hub gives no encoder of that name{at} ({reason}). Check the "
             "name and, for a private repository, that you are logged in"
         )
     ):
@@ -95,7 +134,22 @@ def encoder_folder(name: Path | str, revision: str | None = None) -> Path:
 
 
 def read_size(folder: Path) -> ModelSize:
-    """The size of the encoder in a folder.
+    """The size of the Omni-ID encoder in a directory.
+
+    Raises:
+        TrainingError: there is none, or one that this code cannot read.
+    """
+    config = read_config(folder)
+    if config.kind != KIND or config.size is None:
+        raise TrainingError(
+            f"{folder / CONFIG} is not that of an Omni-ID encoder, but of a representation of kind {config.kind}. "
+            "Load it with omniid.load_representation"
+        )
+    return config.size
+
+
+def read_config(folder: Path) -> EncoderConfig:
+    """What `config.json` in a directory says; fields that a newer minor version added are ignored.
 
     Raises:
         TrainingError: there is none, or one that this code cannot read.
@@ -104,11 +158,13 @@ def read_size(folder: Path) -> ModelSize:
     try:
         config: Any = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise TrainingError(f"{folder} holds no finished encoder: it has no {CONFIG}") from error
+        raise TrainingError(
+            f"{folder} holds no finished encoder: it has no {CONFIG}. Give one that `omniid export` wrote"
+        ) from error
     except ValueError as error:
         raise TrainingError(f"{path} is no valid JSON: {error}; export the encoder again") from error
-    if not isinstance(config, dict) or config.get("kind") != KIND:
-        raise TrainingError(f"{path} is not that of an Omni-ID encoder: it does not say kind {KIND!r}")
+    if not isinstance(config, dict) or config.get("kind") not in PARTS:
+        raise TrainingError(f"{path} is not that of a representation: its kind is none of {', '.join(PARTS)}")
     version = str(config.get("format_version"))
     if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
         raise TrainingError(
@@ -116,19 +172,21 @@ def read_size(folder: Path) -> ModelSize:
             "omniid that is as new as the one that wrote it"
         )
     try:
-        return ModelSize.model_validate(config.get("size"))
+        return EncoderConfig.model_validate(
+            {name: config[name] for name in EncoderConfig.model_fields if name in config}
+        )
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(["size", *map(str, first["loc"])])
-        raise TrainingError(f"{path}: {where}: {first['msg']}; export the encoder again") from error
+        where = ": ".join([str(path), *filter(None, [".".join(map(str, first["loc"]))])])
+        raise TrainingError(f"{where}: {first['msg']}; export the encoder again") from error
 
 
 def read_weights(folder: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights of the encoder in a folder.
+    """The weights of the encoder in a directory.
 
     Args:
         folder: see `encoder_folder`.
-        expected: names and shapes; may lie on the meta device.
+        expected: names and shapes; may be on the meta device.
 
     Raises:
         TrainingError: missing, damaged, or not these weights.
@@ -143,6 +201,6 @@ def read_weights(folder: Path, expected: Mapping[str, torch.Tensor]) -> dict[str
         raise TrainingError(f"{folder} holds no finished encoder: it has no {WEIGHTS}") from error
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path} cannot be read: {error}; copy or export it again") from error
-    if problems := key_problems(expected, weights):
+    if problems := key_differences(expected, weights):
         raise TrainingError(f"{path} does not fit {CONFIG} beside it: {'; '.join(problems)}")
     return weights

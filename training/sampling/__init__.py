@@ -1,1 +1,1 @@
-"""Photographs of a person in, new images of that person out."""
+"""Generates images of a person from photographs."""

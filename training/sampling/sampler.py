@@ -1,7 +1,8 @@
-"""Draw a person with what a run has learned.
+"""Generate images of a person with what a run has learned.
 
 Letters in names give the shape:
-    M  photographs    S  side of an image in pixels    C  colour channels (3, RGB)
+    M  photographs    S  side of an image in pixels    C  colour channels (3, RGB)    K  keypoints (5)
+    L  identity tokens    D  channels of one
 """
 
 from __future__ import annotations
@@ -13,25 +14,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.config import Flow
+from faces.landmark_image import landmark_image
+from shards.schema import IMAGE_SIDE
+from training.decoders.base import BuildContext
+from training.decoders.control import ControlDecoder
+from training.decoders.control_config import ControlConfig
+from training.decoders.control_networks import build_control_decoder
+from training.decoders.flow import FlowDecoder
+from training.decoders.flow_config import FlowConfig
+from training.decoders.flow_networks import build_flow_decoder
 from training.errors import TrainingError
-from training.models.clip_weights import key_problems
-from training.models.flow import FlowStage
-from training.models.flow_build import flow_stage
-from training.models.pixels import pixels
-from training.trained import Trained
+from training.model import IdentityModel
+from training.models.clip_weights import key_differences
+from training.trained import REPRESENTATION, Trained
 
 
 class Sampler:
-    """Encoder, adapter and FLUX, ready to draw.
+    """Representation, adapter and FLUX, ready to generate images.
 
     Args:
-        stage: with its weights, on the device where it is to run.
+        model: with its weights, on the device where it runs; its decoder generates images.
     """
 
-    def __init__(self, stage: FlowStage) -> None:
-        self.stage = stage.requires_grad_(False).eval()
-        self.device = stage.prompt_1TD.device
+    def __init__(self, model: IdentityModel) -> None:
+        self.model = model.requires_grad_(False).eval()
+        (name,) = model.names
+        self.decoder: FlowDecoder = model.decoder(name)
+        self.device = self.decoder.prompt_1TD.device
 
     @classmethod
     def load(
@@ -46,39 +55,74 @@ class Sampler:
         """Load the FLUX that belongs to what was learned.
 
         Args:
-            trained: from the output folder of a run, or an export (`training.export.read_trained`).
-            device: where to draw.
-            base: folder of FLUX, or of the autoencoder of a transformer of its own, when it is not where it was in
+            trained: from the output directory of a run, or an export (`training.export.read_trained`).
+            device: where to generate images.
+            base: directory of FLUX, or of the autoencoder of a scratch transformer, when it is not where it was in
                 training.
             precision: of FLUX, `bf16` or `fp32`; the encoder runs in it too.
-            say: told when what was not trained has other weights than in training, as a fine-tuned FLUX has.
+            say: receives a warning when what was not trained has other weights than in training, as a fine-tuned
+                FLUX has.
 
         Raises:
             TrainingError: it cannot be loaded, or what was learned does not fit it.
         """
-        flow, source = trained.facts.flow, trained.source
+        flow, source = trained.facts.generator, trained.source
         if flow is None:
-            raise TrainingError(
-                f"{source} is of the first stage (mtd), which completes images and cannot draw new ones: train "
-                "the second stage (flow) from its encoder"
-            )
+            raise without_generator(source)
         if base is not None:
             flow = _elsewhere(flow, base, source)
         if flow.own_vae and not Path(flow.own_vae).is_dir():
             raise TrainingError(
-                f"{source} draws latents of the autoencoder in {flow.own_vae}, which is not there; give its "
-                "folder with --base"
+                f"{source} generates latents of the autoencoder in {flow.own_vae}, which is not there. Pass its "
+                "directory with --base"
             )
-        stage = flow_stage(trained.facts.size, flow, precision=precision, seed=0)
-        _put(trained, stage)
-        if trained.facts.frozen_digest not in {"", stage.frozen_digest}:
+        representation = trained.representation()
+        context = BuildContext(
+            size=trained.facts.size, width=representation.width, seed=0, precision=precision, data_root=""
+        )
+        # An export of a control decoder holds the small transformer that the run took from a flow run.
+        whole = _has_transformer(trained)
+        if isinstance(flow, ControlConfig):
+            anew = flow.model_copy(update={"adapter": None, "transformer": None})
+            decoder: FlowDecoder = build_control_decoder(anew if whole or not flow.scratch else flow, context)
+        else:
+            decoder = build_flow_decoder(flow, context)
+        model = IdentityModel(representation, {flow.name: decoder})
+        _load(trained, model)
+        changed = trained.facts.flow_digest not in {"", decoder.frozen_digest}
+        if isinstance(flow, ControlConfig) and flow.scratch:
+            if changed and not whole:
+                raise TrainingError(
+                    f"{flow.adapter or flow.transformer} has other weights than when {source} was trained on its "
+                    "transformer. Put the weights of then back"
+                )
+        elif changed:
             say(f"warning: {_surroundings(flow)} has other weights than in the training of {source}")
-        return cls(stage.to(device))
+        return cls(model.to(device))
 
     @torch.no_grad()
-    def draw(
+    def encode(
+        self, images: Sequence[NDArray[np.uint8]], keypoints: Sequence[NDArray[np.float32]] | None = None
+    ) -> torch.Tensor:
+        """Identity tokens of one person, (1, L, D).
+
+        Args:
+            images: this person's, (512, 512, 3) RGB, cut as the dataset's are (`faces.portraits.Portrait.image`).
+            keypoints: of each (`Portrait.keypoints`); needed where the representation aligns faces.
+
+        Raises:
+            ValueError: the representation takes another number of images.
+        """
+        images_MSSC = torch.from_numpy(np.stack(images))
+        keypoints_MK2 = None if keypoints is None else torch.from_numpy(np.stack(keypoints))
+        with self._precision():
+            found_LD: torch.Tensor = self.model.representation.encode_images(images_MSSC, keypoints_MK2)
+        return found_LD[None]
+
+    @torch.no_grad()
+    def generate(
         self,
-        portraits: Sequence[NDArray[np.uint8]],
+        tokens_1LD: torch.Tensor,
         seeds: Sequence[int],
         *,
         side: int | None = None,
@@ -86,89 +130,148 @@ class Sampler:
         guidance: float | None = None,
         scale: float = 1.0,
         identity_guidance: float | None = None,
+        landmarks: NDArray[np.floating] | None = None,
     ) -> list[NDArray[np.uint8]]:
-        """Draw one person, an image for each seed; one after the other, so that memory does not grow with them.
+        """Generate an image for each seed; one after the other, so that memory does not grow with them.
 
         Args:
-            portraits: one person's, (512, 512, 3) RGB (`photographs.read_portraits`); any number.
+            tokens_1LD: of one person (`encode`).
             seeds: of the noise that images start from.
-            side: of the images in pixels; what the adapter was trained at when None.
+            side: of the images in pixels; that of the training when None.
             steps: more take longer and follow the flow more closely.
-            guidance: what FLUX.1-dev is told.
+            guidance: FLUX.1-dev's guidance input.
             scale: how much of the identity is added; 0 is FLUX alone.
-            identity_guidance: how far to go from nobody to this person; 1 is what was learned.
+            identity_guidance: scale of classifier-free guidance by identity; 1 is the conditional velocity.
+            landmarks: (478, 2) pixels of a 512 px crop: the pose, for a control decoder and only for that.
 
         Returns:
             (side, side, 3) uint8, RGB, each.
 
         Raises:
-            TrainingError: FLUX has no images of this side, or was never trained to draw nobody.
+            TrainingError: FLUX cannot generate images of this side, or the unconditional velocity was not trained.
         """
-        stage, flow = self.stage, self.stage.flow
-        side = side or flow.side
-        if side % (2 * stage.codec.factor):
+        decoder, config = self.decoder, self.decoder.config
+        side = side or config.side
+        if side % (2 * decoder.codec.factor):
             raise TrainingError(
-                f"images of {side} pixels cannot be drawn: give a multiple of {2 * stage.codec.factor}"
+                f"images of {side} pixels cannot be generated. Pass a multiple of {2 * decoder.codec.factor}"
             )
-        if guidance is not None and not stage.transformer.config.guidance_embeds:
+        if guidance is not None and not decoder.transformer.config.guidance_embeds:
             raise TrainingError(
-                "this transformer is told no guidance, as only FLUX.1-dev is; leave --guidance out"
+                "--guidance: this transformer has no guidance input; only FLUX.1-dev has one. Leave it out"
             )
         if identity_guidance is None:
-            identity_guidance = flow.sample_identity_guidance
-        check_identity_guidance(flow, identity_guidance)
-        way = stage.way(
+            identity_guidance = config.sample_identity_guidance
+        check_identity_guidance(config, identity_guidance)
+        sampling = decoder.sampling(
             side,
-            flow.sample_steps if steps is None else steps,
-            flow.sample_guidance if guidance is None else guidance,
+            config.sample_steps if steps is None else steps,
+            config.sample_guidance if guidance is None else guidance,
             scale,
             identity_guidance,
         )
-        precision = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=stage.transformer.dtype == torch.bfloat16
-        )
-        with precision:
-            crops_MSSC = torch.from_numpy(np.stack(portraits)).to(self.device)
-            tokens_1LD = stage.encoder(pixels(crops_MSSC, stage.size.side)[None])
+        with self._precision():
+            control_1QF = self._control(landmarks, side)
             images = [
-                stage.sample(tokens_1LD, torch.tensor([seed], device=self.device), side, way)[0]
+                decoder.sample(
+                    tokens_1LD, torch.tensor([seed], device=self.device), side, sampling, control_1QF
+                )[0]
                 for seed in seeds
             ]
         return [(image * 255).round().byte().permute(1, 2, 0).cpu().numpy() for image in images]
 
+    def _control(self, landmarks: NDArray[np.floating] | None, side: int) -> torch.Tensor | None:
+        """The condition of the control decoder; None for the flow decoder."""
+        if not isinstance(self.decoder, ControlDecoder):
+            return None
+        if landmarks is None:
+            raise ValueError("a control decoder needs the landmarks of a pose")
+        image_HHC = landmark_image(landmarks, IMAGE_SIDE, side)
+        return self.decoder.encode_landmarks(torch.from_numpy(image_HHC)[None].to(self.device))
 
-def check_identity_guidance(flow: Flow, identity_guidance: float | None) -> None:
-    """Refuse to guide by identity what was never trained to draw nobody.
+    def _precision(self) -> torch.autocast:
+        bf16 = self.decoder.transformer.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
+
+def without_generator(source: Path) -> TrainingError:
+    """The error about a run or an export that cannot generate images."""
+    return TrainingError(
+        f"{source} has neither a flow nor a control decoder: it cannot generate images. Train decoders.flow from "
+        "its representation"
+    )
+
+
+def check_pose(trained: Trained, pose_from: Path | None) -> None:
+    """Check that a pose is given where it is needed, and only there.
 
     Raises:
-        TrainingError: it was not.
+        TrainingError: it is missing, or the run cannot take one.
+    """
+    controlled = trained.facts.control is not None
+    if controlled and pose_from is None:
+        raise TrainingError(
+            f"{trained.source} has a control decoder, which generates in the pose of a photograph. Pass "
+            "--pose-from PHOTO"
+        )
+    if pose_from is not None and not controlled:
+        raise TrainingError(
+            f"--pose-from: {trained.source} has no control decoder, so it takes no pose. Leave it out, or pass a "
+            "run of decoders.control"
+        )
+
+
+def check_identity_guidance(flow: FlowConfig, identity_guidance: float | None) -> None:
+    """Check that guidance by identity has an unconditional velocity to lead away from.
+
+    Raises:
+        TrainingError: the run did not train it.
     """
     if identity_guidance not in {None, 1} and not flow.identity_dropout:
         raise TrainingError(
-            f"identity guidance of {identity_guidance:g} needs a run that was trained with flow.identity_dropout, "
-            "such as 0.1; this one was not"
+            f"--identity-guidance: {identity_guidance:g} needs a run that was trained with "
+            f"decoders.{flow.name}.identity_dropout, such as 0.1; this one was not. Leave it out, or pass 1"
         )
 
 
-def _elsewhere(flow: Flow, base: str, source: Path) -> Flow:
+def _elsewhere(flow: FlowConfig, base: str, source: Path) -> FlowConfig:
     if flow.scratch is None:
         return flow.model_copy(update={"base": base, "revision": None})
     if flow.own_vae is None:
-        raise TrainingError(f"--base: {source} draws plain pixels, without FLUX; leave it out")
+        raise TrainingError(f"--base: {source} generates plain pixels, without FLUX. Leave it out")
     return flow.with_own_vae(base)
 
 
-def _put(trained: Trained, stage: FlowStage) -> None:
-    expected = {name: weight for name, weight in stage.named_parameters() if weight.requires_grad}
-    if problems := key_problems(expected, trained.weights):
+def _load(trained: Trained, model: IdentityModel) -> None:
+    (name,) = model.names
+    decoder: FlowDecoder = model.decoder(name)
+    own = f"{trained.prefix}transformer." if _has_transformer(trained) else REPRESENTATION
+    expected = {
+        name: weight
+        for name, weight in model.state_dict().items()
+        if name.startswith((REPRESENTATION, own)) or model.get_parameter(name).requires_grad
+    }
+    # A run may have trained other decoders too, and an exported ControlNet is whole.
+    untrained = model.state_dict().keys() - expected.keys()
+    given = {
+        name: weight
+        for name, weight in trained.weights.items()
+        if name.startswith((REPRESENTATION, trained.prefix)) and name not in untrained
+    }
+    if problems := key_differences(expected, given):
         raise TrainingError(
-            f"{trained.source} was not trained on {_surroundings(stage.flow)}: {'; '.join(problems)}"
+            f"{trained.source} was not trained on {_surroundings(decoder.config)}: {'; '.join(problems)}"
         )
-    stage.load_state_dict(trained.weights, strict=False)
+    model.load_state_dict(given, strict=False)
 
 
-def _surroundings(flow: Flow) -> str:
-    """What was not trained, in words."""
+def _has_transformer(trained: Trained) -> bool:
+    """Whether a small transformer is among the weights, and not only its adapter."""
+    return f"{trained.prefix}transformer.x_embedder.weight" in trained.weights
+
+
+def _surroundings(flow: FlowConfig) -> str:
+    """What was not trained, for messages."""
     if flow.scratch is None:
         return f"this FLUX ({flow.base})"
     return f"this autoencoder ({flow.own_vae})" if flow.own_vae else "a transformer of this size"

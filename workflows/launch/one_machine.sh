@@ -3,10 +3,10 @@
 #
 #   workflows/launch/one_machine.sh workflows/train_mtd_small.yaml data.root=/data/mfhq output=/data/runs/small
 #
-#   NPROC                 that many processes instead
+#   NPROC                 number of processes instead
 #   CUDA_VISIBLE_DEVICES  only these GPUs
 #
-# Ctrl-C and SIGTERM save and stop; the same command goes on.
+# Ctrl-C and SIGTERM save and stop; the same command resumes.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

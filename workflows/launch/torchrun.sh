@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# torchrun, started so that a request to stop reaches the trainer as one. The launchers beside this file use it:
+# Start torchrun so that SIGTERM stops the trainer cleanly. The launchers in this directory use it:
 #
 #   workflows/launch/torchrun.sh TORCHRUN-OPTION... training/train.py WORKFLOW [SECTION.KEY=VALUE]...
 #
-# Asked by SIGTERM to stop, the trainer finishes its step, saves and exits 0. torchrun by itself would pass the
-# signal on, kill whoever is not done after half a minute (a checkpoint may take longer), and exit 1 even so. It
-# is therefore started deaf to SIGTERM, SIGINT and SIGHUP, and this script passes them to the trainer: exit code
-# 0 means that all processes ended well. SIGQUIT (Ctrl-\) ends everything at once, without saving.
+# On SIGTERM, the trainer finishes its step, saves and exits 0. torchrun by itself would forward the signal, kill the
+# trainer after half a minute (a checkpoint may take longer), and exit 1. So torchrun ignores SIGTERM, SIGINT and
+# SIGHUP, and this script forwards them to the trainer: exit code 0 means that all processes exited 0. SIGQUIT (Ctrl-\)
+# ends everything at once, without saving.
 #
 #   PYTHON         the interpreter (default: .venv/bin/python of this repository if there is one, else python)
 #   FINISHED_WHEN  a path that exists once the run is finished: <output>/encoder/config.json, which both stages
-#                  write last. When it is there already, nothing is started and the exit code is 0. When all ended
-#                  well without it, the run was only stopped, and the exit code is 75, for schedulers that take 0
-#                  for "done, never start it again".
+#                  write last. When it exists at the start, nothing runs and the exit code is 0. When all processes
+#                  exited 0 without it, the run was stopped, and the exit code is 75, for schedulers that do not
+#                  restart a job that exited 0.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -22,11 +22,11 @@ if [[ -z ${PYTHON:-} ]]; then
 fi
 
 if [[ -n ${FINISHED_WHEN:-} && -e $FINISHED_WHEN ]]; then
-    echo "the run is finished ($FINISHED_WHEN is there): nothing to do" >&2
+    echo "the run is finished ($FINISHED_WHEN exists): nothing to do" >&2
     exit 0
 fi
 
-# Once asked, keep asking: a process that is only starting does not listen yet.
+# Repeat the signal: a process that is still starting has no handler yet.
 # shellcheck disable=SC2329 # called by the trap
 ask_to_stop() {
     trap '' TERM INT HUP # some schedulers signal every process, and more than once
@@ -37,7 +37,7 @@ ask_to_stop() {
     done
 }
 asking=
-# A process group of its own for each job: Ctrl-C in a terminal goes to the foremost group, which is only this.
+# A separate process group for each job: Ctrl-C in a terminal reaches only the foreground group, this script.
 set -m
 trap '[[ -n $asking ]] || { ask_to_stop & asking=$!; }' TERM INT HUP
 trap 'kill -QUIT "$agent" 2>/dev/null || true' QUIT
@@ -48,7 +48,7 @@ trap 'kill -QUIT "$agent" 2>/dev/null || true' QUIT
 ) &
 agent=$!
 
-# A signal ends a wait early, even if the process has ended meanwhile; the status is that of one that comes after.
+# A signal interrupts `wait`; the last `wait` gives the exit status.
 while kill -0 "$agent" 2>/dev/null; do wait "$agent" || true; done
 status=0
 wait "$agent" || status=$?
@@ -63,7 +63,7 @@ if ((status == 0)) && [[ -n ${FINISHED_WHEN:-} ]]; then
         [[ ! -e $FINISHED_WHEN ]] || exit 0
         sleep "${FINISHED_POLL_S:-2}"
     done
-    echo "stopped before the end of the run ($FINISHED_WHEN is not there): exit code 75" >&2
+    echo "stopped before the end of the run ($FINISHED_WHEN does not exist): exit code 75" >&2
     exit 75
 fi
 exit "$status"

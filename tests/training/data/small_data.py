@@ -1,4 +1,4 @@
-"""Small data sets, configurations and comparisons for the tests of the stream."""
+"""Small datasets, configurations and comparisons for the tests of the stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from shards.schema import Split
 from shards.writer import write_dataset
 from training.config import Config
 from training.data.batch import Batch
+from training.data.needs import Needs
 
+MTD = Needs(64, targets=True, masks=True)
+"""What MTD reads at the tiny size."""
 TRAIN = [f"train-{number:02}_0" for number in range(12)]
 TEST = [f"held-{number:02}_0" for number in range(5)]
 
@@ -33,10 +36,10 @@ def build(root: Path, train: Iterable[str] = TRAIN, test: Iterable[str] = TEST) 
 def config(root: Path | str, *, batch: int = 4, inputs: int | tuple[int, int] = 3, **run: Any) -> Config:
     return Config.model_validate(
         {
-            "stage": "mtd",
             "output": "/nonexistent",
             "data": {"root": str(root), "inputs": inputs},
-            "model": {"size": "tiny", "clip": "random"},
+            "representation": {"size": "tiny"},
+            "decoders": {"mtd": {}},
             "batch": batch,
             "run": {"per_process": 2, "decode_threads": 2, "prefetch": 2, **run},
         }
@@ -55,5 +58,7 @@ def flip_byte(path: Path, offset: int) -> None:
 def assert_same(one: Batch, other: Batch) -> None:
     assert one.keys == other.keys
     for name, value in vars(one).items():
+        expected = getattr(other, name)
+        assert type(value) is type(expected), name
         if isinstance(value, torch.Tensor):
-            assert torch.equal(value, getattr(other, name)), name
+            assert torch.equal(value, expected), name

@@ -230,11 +230,11 @@ def test_a_damaged_sample_does_not_enter_the_cache(tmp_path: Path) -> None:
     root = small_data.build(tmp_path / "mfhq")
     dataset = open_dataset(str(root), 1.0, cache_of(tmp_path / "cache"))
     small_data.flip_byte(root / "train/mfhq-train-000000-g0000.tar", 2000)
-    stream = IdentityStream(dataset, small_data.config(root), 64, rank=0, world_size=1)
+    stream = IdentityStream(dataset, small_data.config(root), small_data.MTD, rank=0, world_size=1)
     for _ in range(6):
         next(stream)
     stream.close()
-    assert [text.split()[1] for text in stream.damaged] == [f"{TRAIN[0]}:"]
+    assert [text.split()[1] for text in stream.problems.values()] == [f"{TRAIN[0]}:"]
     assert len(files(tmp_path / "cache")) == len(TRAIN) - 1
 
 

@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import shards_factory as factory
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from small_data import TEST, TRAIN
 
 from faces.mask import encode_mask_png
+from shards.sample import Sample
 from shards.schema import Split
-from training.data.decode import assemble, decode_image, decode_mask, decoded_side
+from training.data.batch import Batch
+from training.data.decode import BatchBuffer, decode_image, decode_mask, decoded_side
 from training.data.draws import Draw
+from training.data.needs import Needs
 from training.errors import BadSample
 
 SAMPLE = factory.sample(TRAIN[0], Split.TRAIN)
+NEEDS = st.builds(Needs, st.integers(16, 512), targets=st.booleans(), masks=st.booleans())
 WHOLE = Draw(inputs=(3, 1), targets=tuple(range(8)), seed=-5)
+
+
+def assemble(
+    samples: Sequence[Sample | None], draws: Sequence[Draw], keys: Sequence[str], needs: Needs
+) -> Batch:
+    """A batch of samples; None leaves a row blank."""
+    buffer = BatchBuffer(keys, draws, needs)
+    for row, sample in enumerate(samples):
+        if sample is None:
+            buffer.blank(row)
+        else:
+            buffer.fill(row, sample)
+    return buffer.batch()
 
 
 def disc(x: float = 250, y: float = 260, radius: float = 150.3) -> NDArray[np.uint8]:
@@ -111,13 +131,20 @@ def test_a_file_that_is_no_mask_is_refused(data: bytes) -> None:
 def test_an_image_that_does_not_decode_is_a_bad_sample_and_its_row_is_blank(data: bytes) -> None:
     damaged = replace(SAMPLE, images=(*SAMPLE.images[:2], data, *SAMPLE.images[3:]))
     with pytest.raises(BadSample, match=f"sample {TRAIN[0]}, image 2: "):
-        assemble([damaged], [WHOLE], [TRAIN[0]], 224)
+        assemble([damaged], [WHOLE], [TRAIN[0]], Needs(224, targets=True, masks=True))
+
+
+def test_landmarks_that_do_not_decode_are_a_bad_sample_where_they_are_needed() -> None:
+    damaged = replace(SAMPLE, landmarks=b"no landmarks")
+    with pytest.raises(BadSample, match=f"sample {TRAIN[0]}, landmarks: "):
+        assemble([damaged], [WHOLE], [TRAIN[0]], Needs(224, keypoints=True))
+    assert assemble([damaged], [WHOLE], [TRAIN[0]], Needs(224)).keypoints_BKP2 is None
 
 
 def test_a_batch_holds_what_was_drawn() -> None:
     draws = [Draw((3, 1), (6, 7), -5), Draw((5,), (0, 2), 9), Draw((0, 7, 2), (2, 4), 2**63 - 1)]
     other = factory.sample(TEST[0], Split.TEST)
-    batch = assemble([SAMPLE, None, other], draws, ["a", "b", "c"], 64)
+    batch = assemble([SAMPLE, None, other], draws, ["a", "b", "c"], Needs(64, targets=True, masks=True))
     assert batch.images_BKSSC.shape == (3, 8, 64, 64, 3)
     assert batch.masks_BKSS.shape == (3, 8, 64, 64)
     assert batch.valid_B.tolist() == [True, False, True]
@@ -131,7 +158,57 @@ def test_a_batch_holds_what_was_drawn() -> None:
     ]
     assert not batch.images_BKSSC[1].any()
     assert not batch.masks_BKSS[1].any()
-    assert torch.equal(batch.masks_BKSS.flatten(2).any(2), shown)
-
+    masked = batch.masks_BKSS.flatten(2).any(2)
+    assert masked.tolist() == [
+        [number in targets for number in range(8)] for targets in ({6, 7}, set(), {2, 4})
+    ]
     assert batch.targets_BN.tolist() == [[6, 7], [0, 2], [2, 4]]
     assert (batch.inputs_BM.dtype, batch.targets_BN.dtype, batch.seeds_B.dtype) == (torch.int64,) * 3
+
+
+@pytest.mark.parametrize(
+    ("needs", "decoded"),
+    [
+        (Needs(64, targets=True, masks=True), {1, 3, 6, 7}),
+        (Needs(64, targets=True), {1, 3, 6, 7}),
+        (Needs(64), {1, 3}),
+    ],
+    ids=["masks", "targets", "inputs"],
+)
+def test_only_what_is_needed_is_decoded(needs: Needs, decoded: set[int]) -> None:
+    """What is not needed is not looked at: here it would not decode."""
+    spoilt = replace(
+        SAMPLE,
+        images=tuple(image if number in decoded else b"" for number, image in enumerate(SAMPLE.images)),
+        masks=tuple(
+            mask if needs.masks and number in {6, 7} else b"" for number, mask in enumerate(SAMPLE.masks)
+        ),
+    )
+    batch = assemble([spoilt], [Draw((3, 1), (6, 7), 5)], ["a"], needs)
+    assert batch.valid_B.tolist() == [True]
+    shown = batch.images_BKSSC[0].flatten(1).any(1)
+    assert {number for number in range(8) if shown[number]} == decoded
+    assert (batch.masks_BKSS is not None) == needs.masks
+    assert batch.targets_BN.tolist() == [[6, 7]]
+
+
+@given(first=NEEDS, second=NEEDS)
+def test_what_two_parts_need_together_covers_both(first: Needs, second: Needs) -> None:
+    both = first | second
+    for one in (first, second):
+        assert both | one == both
+        assert both.side >= one.side
+        assert both.targets >= one.targets
+        assert both.masks >= one.masks
+    assert both == second | first
+    assert first | first == first
+
+
+def test_a_mirrored_sample_has_all_images_and_masks_mirrored() -> None:
+    drawn = Draw((3, 1), (6, 7), 5)
+    needs = Needs(64, targets=True, masks=True)
+    plain, mirrored = (assemble([SAMPLE], [one], ["a"], needs) for one in (drawn, replace(drawn, flip=True)))
+    assert torch.equal(mirrored.images_BKSSC, plain.images_BKSSC.flip(3))
+    assert torch.equal(mirrored.masks_BKSS, plain.masks_BKSS.flip(3))
+    assert not torch.equal(mirrored.images_BKSSC, plain.images_BKSSC)
+    assert not torch.equal(mirrored.masks_BKSS, plain.masks_BKSS)

@@ -21,10 +21,10 @@ pytestmark = pytest.mark.usefixtures("credentials", "impatient")
 
 def collect(root: str, steps: int, retry_s: float = 60.0) -> list:  # type: ignore[type-arg]
     config = small_data.config(root, batch=4)
-    stream = IdentityStream(open_dataset(root, retry_s), config, 64, rank=0, world_size=1)
+    stream = IdentityStream(open_dataset(root, retry_s), config, small_data.MTD, rank=0, world_size=1)
     try:
         batches = [next(stream) for _ in range(steps * stream.accumulation)]
-        assert stream.damaged == []
+        assert stream.problems == {}
         return batches
     finally:
         stream.close()
@@ -56,14 +56,14 @@ def test_storage_that_fails_for_too_long_ends_the_stream_with_the_reason(
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
         dataset = open_dataset(uploaded, retry_s=1.0)
         proxy.share, proxy.faults = 1.0, ["error"]
-        stream = IdentityStream(dataset, small_data.config(uploaded), 64, rank=0, world_size=1)
+        stream = IdentityStream(dataset, small_data.config(uploaded), small_data.MTD, rank=0, world_size=1)
         with pytest.raises(
             TrainingError, match=r"could not be read for 1 s: HTTP 503.*the same command again"
         ):
             next(stream)
         with pytest.raises(StopIteration):
             next(stream)
-        assert stream.damaged == []
+        assert stream.problems == {}
 
 
 def test_closing_does_not_wait_for_storage_that_fails(
@@ -72,7 +72,7 @@ def test_closing_does_not_wait_for_storage_that_fails(
     with spoiling(s3.port, share=0.0) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
         dataset = open_dataset(uploaded, retry_s=300.0)
-        stream = IdentityStream(dataset, small_data.config(uploaded), 64, rank=0, world_size=1)
+        stream = IdentityStream(dataset, small_data.config(uploaded), small_data.MTD, rank=0, world_size=1)
         next(stream)
         time.sleep(1.0)  # two micro-batches are read ahead
         proxy.share, proxy.faults = 1.0, ["error", "stall"]

@@ -11,12 +11,14 @@ import small_data
 import torch
 from small_data import TEST
 
-from training.config import Data
+from shards.schema import Split
+from training.config import Validation
 from training.data.dataset import StreamedDataset, open_dataset
 from training.data.held_out import held_out_batches
 from training.errors import Stopped
 
-DATA = Data(root="mfhq", inputs=(1, 3))
+VALIDATION = Validation()
+"""Three inputs and the other five images as targets."""
 
 
 def batches(  # type: ignore[no-untyped-def]
@@ -25,12 +27,14 @@ def batches(  # type: ignore[no-untyped-def]
     world_size: int = 1,
     *,
     per_process: int = 2,
-    identities: int = 256,
-    data: Data = DATA,
+    identities: int | None = None,
+    validation: Validation = VALIDATION,
 ):
     dataset = open_dataset(str(root), retry_s=1.0)
+    keys = dataset.keys(Split.TEST)[:identities]
+    reads = small_data.MTD
     return list(
-        held_out_batches(dataset, data, identities, per_process, 64, rank=rank, world_size=world_size)
+        held_out_batches(dataset, keys, validation, per_process, reads, rank=rank, world_size=world_size)
     )
 
 
@@ -73,26 +77,29 @@ def test_batches_have_one_shape_and_blank_rows_are_spread_evenly(
     assert {item.batch.images_BKSSC.shape for item in found} == {(per_process, 8, 64, 64, 3)}
 
 
-def test_at_most_so_many_identities_come(mfhq: Path) -> None:
+def test_only_the_given_identities_come(mfhq: Path) -> None:
     assert valid_keys(batches(mfhq, per_process=8, identities=3)) == [TEST[:3]]
 
 
-def test_inputs_are_the_most_and_no_target_is_an_input(mfhq: Path) -> None:
+def test_no_target_is_an_input(mfhq: Path) -> None:
     for batch, *_ in batches(mfhq):
-        assert batch.input_valid_BM.all()
+        assert batch.input_valid_BM is None
         assert batch.inputs_BM.shape[1] == 3
         assert batch.targets_BN.shape[1] == 5
         both = torch.cat([batch.inputs_BM, batch.targets_BN], 1)
         assert torch.equal(both.sort(1)[0], torch.arange(8).expand(len(batch.keys), 8))
 
 
-def test_where_training_sees_all_images_one_is_left_to_draw_and_shapes_stay(mfhq: Path) -> None:
-    for batch, *_ in batches(mfhq, data=Data(root="mfhq", inputs=8)):
-        assert batch.input_valid_BM.tolist() == [[True] * 7 + [False]] * len(batch.keys)
-        assert batch.targets_BN.shape[1] == 1
+def test_inputs_and_targets_are_as_many_as_validation_asks_for(mfhq: Path) -> None:
+    for inputs, targets in ((7, 1), (1, 2)):
+        for batch, *_ in batches(mfhq, validation=Validation(inputs=inputs, targets=targets)):
+            assert batch.input_valid_BM is None
+            assert (batch.inputs_BM.shape[1], batch.targets_BN.shape[1]) == (inputs, targets)
+    with pytest.raises(ValueError, match="targets: 4 inputs leave 4 images of an identity, given: 5"):
+        Validation(inputs=4)
 
 
-def test_a_damaged_sample_is_a_blank_row_that_shows_nobody_and_says_why(tmp_path: Path) -> None:
+def test_a_damaged_sample_is_a_blank_row_with_its_reason(tmp_path: Path) -> None:
     root = small_data.build(tmp_path / "mfhq")
     small_data.flip_byte(root / "test/mfhq-test-000000-g0000.tar", 2000)
     found = batches(root)
@@ -107,12 +114,15 @@ def test_a_damaged_sample_is_a_blank_row_that_shows_nobody_and_says_why(tmp_path
 def test_a_stop_ends_the_wait_for_held_out_identities(mfhq: Path) -> None:
     dataset = open_dataset(str(mfhq), retry_s=300.0)
     dataset.__class__ = Stuck
+    reading = held_out_batches(
+        dataset, TEST[:4], VALIDATION, 2, small_data.MTD, rank=0, world_size=1, stopping=lambda: True
+    )
     with pytest.raises(Stopped):
-        list(held_out_batches(dataset, DATA, 4, 2, 64, rank=0, world_size=1, stopping=lambda: True))
+        list(reading)
 
 
 class Stuck(StreamedDataset):
-    """The real data set, on storage that answers nothing until nobody wants the answer any more."""
+    """The real data set, on storage that answers nothing until the request is cancelled."""
 
     def fetch(self, key: str, stopped: threading.Event | None = None):  # type: ignore[no-untyped-def]
         assert stopped is not None
@@ -120,5 +130,5 @@ class Stuck(StreamedDataset):
         return super().fetch(key, stopped)
 
 
-def test_a_data_set_without_a_test_split_has_no_batches(tmp_path: Path) -> None:
+def test_a_dataset_without_a_test_split_has_no_batches(tmp_path: Path) -> None:
     assert batches(small_data.build(tmp_path / "mfhq", test=[])) == []

@@ -24,7 +24,7 @@ from training.data.stream import IdentityStream
 epochs, batches = int(sys.argv[5]), int(sys.argv[6])
 config = small_data.config(sys.argv[2], decode_threads=int(sys.argv[3]), prefetch=3)
 cache = SampleCache(Cache(folder=Path(sys.argv[4]), max_gb=2e-3))
-stream = IdentityStream(open_dataset(sys.argv[2], 1.0, cache), config, 64, rank=0, world_size=1)
+stream = IdentityStream(open_dataset(sys.argv[2], 1.0, cache), config, small_data.MTD, rank=0, world_size=1)
 process = psutil.Process()
 resident, blocks = array.array("q", [0] * epochs), array.array("q", [0] * epochs)
 for epoch in range(epochs):

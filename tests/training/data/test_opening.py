@@ -105,7 +105,7 @@ def test_an_index_that_was_cut_off(copy: Path, bytes_kept: int) -> None:
     assert (
         f"index-g0000.parquet has {bytes_kept:,} bytes, dataset.json says {size:,}: it was altered" in message
     )
-    assert "Copy the data set again" in message
+    assert "Copy the dataset again" in message
 
 
 def test_a_missing_and_a_short_shard(copy: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_bucket_that_does_not_exist(uploaded: str) -> None:
 
 @pytest.mark.usefixtures("credentials", "quickly")
 def test_a_place_in_the_bucket_without_a_data_set(uploaded: str) -> None:
-    assert "s3://bucket/other is no finished data set" in refusal("s3://bucket/other")
+    assert "s3://bucket/other is no finished dataset" in refusal("s3://bucket/other")
 
 
 @pytest.mark.usefixtures("credentials")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import shards_factory as factory
 import small_data
+import torch
 from small_data import TRAIN
 
 from settings.section import ConfigError
@@ -24,6 +25,7 @@ from training.config import Config
 from training.data import workers
 from training.data.batch import Batch
 from training.data.dataset import StreamedDataset, open_dataset
+from training.data.needs import Needs
 from training.data.reader import never
 from training.data.stream import IdentityStream
 from training.errors import Stopped, TrainingError
@@ -36,12 +38,13 @@ def open_stream(
     world_size: int = 1,
     start_step: int = 0,
     dataset: StreamedDataset | None = None,
+    needs: Needs = small_data.MTD,
     stopping: Callable[[], bool] = never,
 ) -> IdentityStream:
     return IdentityStream(
         dataset or open_dataset(config.data.root, retry_s=1.0),
         config,
-        64,
+        needs,
         rank=rank,
         world_size=world_size,
         start_step=start_step,
@@ -63,7 +66,7 @@ def copy(tmp_path: Path) -> Path:
 
 def test_every_identity_comes_once_an_epoch(mfhq: Path) -> None:
     stream = open_stream(small_data.config(mfhq))
-    assert (stream.identities, stream.accumulation, stream.steps_per_epoch) == (12, 2, 3.0)
+    assert (stream.identities, stream.accumulation) == (12, 2)
     batches = take(stream, 12)
     for first in (0, 6):
         epoch = batches[first : first + 6]
@@ -95,6 +98,20 @@ def test_the_number_of_threads_and_of_batches_read_ahead_changes_nothing(mfhq: P
         small_data.assert_same(one, other)
 
 
+def test_what_no_decoder_needs_is_left_out_and_nothing_else_changes(mfhq: Path) -> None:
+    config = small_data.config(mfhq, inputs=2)
+    full = take(open_stream(config), 3)
+    without_masks = take(open_stream(config, needs=Needs(64, targets=True)), 3)
+    for one, other in zip(full, without_masks, strict=True):
+        assert other.masks_BKSS is None
+        small_data.assert_same(replace(one, masks_BKSS=None), other)
+    for one, other in zip(full, take(open_stream(config, needs=Needs(64)), 3), strict=True):
+        shown = other.images_BKSSC.flatten(2).any(2).bool()
+        inputs = torch.zeros(shown.shape, dtype=torch.bool).scatter(1, other.inputs_BM, value=True)
+        assert torch.equal(shown, inputs)
+        assert torch.equal(other.images_BKSSC[inputs], one.images_BKSSC[inputs])
+
+
 def test_a_step_holds_the_same_samples_on_any_number_of_processes(mfhq: Path) -> None:
     def step(world_size: int, number: int) -> dict[str, tuple[int, list[int]]]:
         config = small_data.config(mfhq, inputs=2, per_process=1)
@@ -111,7 +128,7 @@ def test_a_step_holds_the_same_samples_on_any_number_of_processes(mfhq: Path) ->
     assert [len(found) for found in alone] == [4, 4, 4]
 
 
-def test_a_batch_larger_than_the_data_set_is_refused(mfhq: Path) -> None:
+def test_a_batch_larger_than_the_dataset_is_refused(mfhq: Path) -> None:
     with pytest.raises(TrainingError, match="12 training identities, fewer than the batch of 14"):
         open_stream(small_data.config(mfhq, batch=14))
 
@@ -138,7 +155,7 @@ def test_a_shard_that_stays_corrupt_leaves_blank_rows_and_is_named_and_counted(c
     # One message an identity, although each came twice.
     named = sorted(
         re.match(r"sample (\S+): train/mfhq-train-000001-g0000\.tar: member", text)[1]
-        for text in stream.damaged
+        for text in stream.problems.values()
     )  # type: ignore[index]
     assert named == sorted(stream.problems) == TRAIN[5:10]
 
@@ -154,7 +171,7 @@ def test_an_image_that_does_not_decode_is_a_damaged_sample(tmp_path: Path) -> No
     write_dataset(tmp_path / "mfhq", samples, factory.videos(samples), factory.PROVENANCE, factory.LIMITS)
     stream = open_stream(small_data.config(tmp_path / "mfhq"))
     batches = take(stream, 6)
-    (message,) = stream.damaged
+    (message,) = stream.problems.values()
     assert message.startswith(f"sample {TRAIN[0]}, image 4: ")
     assert sum(int(batch.valid_B.sum()) for batch in batches) == 11
 
@@ -166,7 +183,7 @@ def test_a_shard_that_vanishes_while_training_ends_the_stream(copy: Path) -> Non
         shard.unlink()
     with pytest.raises(DatasetError, match=r"has no train/mfhq-train-00000\d-g0000\.tar"):
         list(islice(stream, 6))
-    assert stream.damaged == []
+    assert stream.problems == {}
 
 
 def test_a_shard_that_is_cut_short_while_training_is_a_failing_read_not_a_damaged_sample(copy: Path) -> None:
@@ -176,11 +193,11 @@ def test_a_shard_that_is_cut_short_while_training_is_a_failing_read_not_a_damage
     stream = open_stream(small_data.config(copy), dataset=dataset)
     with pytest.raises(TrainingError, match=r"could not be read for 0 s: 0 bytes came instead of"):
         next(stream)
-    assert stream.damaged == []
+    assert stream.problems == {}
 
 
 class Counting(StreamedDataset):
-    """The real data set, which counts what was asked of it, and can be slow or held up."""
+    """The real dataset, which counts what was asked of it, and can be slow or held up."""
 
     fetched = 0
     pause_s = 0.0

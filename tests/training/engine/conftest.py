@@ -1,4 +1,4 @@
-"""Fixtures of the engine's tests: a data set of noise, and a run that nothing disturbed."""
+"""Fixtures of the engine's tests: a dataset of noise, and a run that nothing disturbed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What is wrong is said in words, once, and ends every process with exit code 1; nothing hangs."""
+"""Bad input ends every process with exit code 1 and one message; nothing hangs."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -14,8 +15,8 @@ import pytest
 from damaged_data import damage
 from trainers import Run
 
-NOWHERE = "model.clip=/nowhere/weights.bin"
-"""What is wrong besides that must be said before weights are fetched and networks built, which takes minutes."""
+NOWHERE = "representation.clip=/nowhere/weights.bin"
+"""Other problems must be named before weights are fetched and networks built, which takes minutes."""
 
 
 @pytest.fixture
@@ -23,10 +24,10 @@ def copy(dataset: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(dataset, tmp_path / "copy"))
 
 
-def test_a_half_written_data_set(copy: Path, tmp_path: Path) -> None:
+def test_a_half_written_dataset(copy: Path, tmp_path: Path) -> None:
     (copy / "dataset.json").unlink()
     message = Run(tmp_path / "run", copy).refused(2)
-    assert f"{copy} is no finished data set" in message
+    assert f"{copy} is no finished dataset" in message
     assert not (tmp_path / "run" / "output").exists()
 
 
@@ -39,6 +40,30 @@ def test_a_batch_that_the_processes_cannot_share_out(dataset: Path, tmp_path: Pa
     message = Run(tmp_path, dataset, "batch=10", "run.per_process=2", NOWHERE).refused(2)
     assert "batch=10" in message
     assert "with 2 processes, run.per_process may be 1, 5" in message
+
+
+@pytest.mark.parametrize("ranks", [3, 4])
+def test_more_ranks_than_identities_in_a_batch(dataset: Path, tmp_path: Path, ranks: int) -> None:
+    message = Run(tmp_path, dataset, "batch=2", NOWHERE).refused(ranks)
+    assert f"batch must be a multiple of the {ranks} " in message
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_frozen_representation_without_weights(dataset: Path, tmp_path: Path) -> None:
+    message = Run(tmp_path, dataset, "representation.frozen=true").refused(3)
+    assert "representation.frozen: a representation with random weights stays random. Set" in message
+
+
+def test_a_frozen_representation_whose_weights_are_missing(dataset: Path, tmp_path: Path) -> None:
+    weights = f"representation.weights={tmp_path / 'nothing'}"
+    message = Run(tmp_path, dataset, "representation.frozen=true", weights).refused(3)
+    assert f"representation.weights: there is no directory {tmp_path / 'nothing'}" in message
+
+
+def test_a_decoder_that_the_representation_does_not_suit(dataset: Path, tmp_path: Path) -> None:
+    arcface = ("representation.kind=arcface", "representation.recogniser=sface", "data.inputs=2")
+    message = Run(tmp_path, dataset, *arcface).refused(3)
+    assert "decoders.mtd: it attends to identity tokens of 128 channels, and the representation" in message
 
 
 def test_a_bucket_that_cannot_be_reached(tmp_path: Path) -> None:
@@ -64,8 +89,8 @@ def test_an_output_that_is_not_the_same_folder_on_every_machine(dataset: Path, t
         (machine / "runs" / "one").mkdir(parents=True)
         (machine / "runs" / "one" / ".lock").write_text("of a run of yesterday")
     message = run.refused(2, folders=machines)
-    assert message.startswith(f"error: process 1: the output {machines[1]}/runs/one")
-    assert "give one that every machine sees" in message
+    assert message.startswith(f"error: rank 1: the output {machines[1]}/runs/one")
+    assert "Use one that every node sees" in message
 
 
 def test_an_output_that_cannot_be_written_to(dataset: Path, tmp_path: Path) -> None:
@@ -84,14 +109,14 @@ def test_a_checkpoint_of_another_configuration_names_what_differs(
     message = run.refused(2, "optimiser.learning_rate=0.5", "data.targets=3", "run.decode_threads=2", NOWHERE)
     assert "data.targets: 2 -> 3" in message
     assert "optimiser.learning_rate: 0.001 -> 0.5" in message
-    assert "model.clip: random -> weights.bin" in message
+    assert "representation.clip: random -> weights.bin" in message
     assert "decode_threads" not in message
 
     metadata = copy / "dataset.json"
     other = Run(tmp_path / "other", copy)
     other.arguments[2] = f"output={run.output}"
     assert metadata.exists()
-    assert other.ended(1).processes  # the same bytes in another place are the same data set
+    assert other.ended(1).processes  # the same bytes in another place are the same dataset
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_takes_its_place(
@@ -113,8 +138,31 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_takes_its_place(
         assert "Remove" in message
 
     shutil.rmtree(newest)
-    assert "going on from step 8" in run.ended(2).log(0)
+    assert "resuming from step 8" in run.ended(2).log(0)
     assert run.encoder() == undisturbed.encoder()
+
+
+def test_a_checkpoint_of_an_earlier_format(undisturbed: Run, dataset: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path, dataset)
+    shutil.copytree(undisturbed.output / "checkpoints", run.output / "checkpoints")
+    path = run.output / "checkpoints" / run.checkpoints()[-1] / "state.json"
+    state = json.loads(path.read_text())
+    digests, code = state.pop("frozen_digests"), state.pop("code")
+    assert (digests, bool(code)) == ({}, True)
+    path.write_text(json.dumps(state | {"format": 1, "frozen_digest": ""}))
+    message = run.refused(2)
+    assert f"{path} has checkpoint format 1; this version reads format 2" in message
+    assert "representation.weights set to the encoder" in message
+    assert run.checkpoints() == undisturbed.checkpoints()
+
+
+def test_a_workflow_of_an_earlier_version(dataset: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path, dataset)
+    workflow = Path(run.arguments[0])
+    workflow.write_text(workflow.read_text().replace("decoders: {mtd: {}}", "stage: mtd"))
+    message = run.refused(2)
+    assert "stage: this key is from an earlier version" in message
+    assert not run.output.exists()
 
 
 def test_a_finished_run_without_its_checkpoints_is_not_begun_anew_beside_its_encoder(
@@ -123,11 +171,12 @@ def test_a_finished_run_without_its_checkpoints_is_not_begun_anew_beside_its_enc
     run = Run(tmp_path, dataset)
     shutil.copytree(undisturbed.output / "encoder", run.output / "encoder")
     message = run.refused(2)
-    assert f"{run.output} holds the encoder of a finished run, but no checkpoint to go on from" in message
+    assert f"{run.output} holds the encoder of a finished run, but no checkpoint to resume from" in message
     assert run.encoder() == undisturbed.encoder()
 
 
-def test_a_full_disk_ends_the_run_and_with_more_room_the_same_command_goes_on(
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_and_with_more_room_the_same_command_resumes(
     small_disk: Callable[[int], Path], undisturbed: Run, dataset: Path, tmp_path: Path
 ) -> None:
     run = Run(tmp_path / "run", dataset)
@@ -145,7 +194,7 @@ def test_a_full_disk_ends_the_run_and_with_more_room_the_same_command_goes_on(
     assert run.lines() == undisturbed.lines()
 
 
-def test_an_output_without_any_room_is_said_before_the_first_step(
+def test_an_output_without_any_room_is_named_before_the_first_step(
     small_disk: Callable[[int], Path], dataset: Path, tmp_path: Path
 ) -> None:
     run = Run(tmp_path / "run", dataset)
@@ -174,7 +223,7 @@ def test_damaged_identities_within_the_budget_are_skipped_named_and_counted(
 def test_too_many_damaged_identities_end_the_run(copy: Path, tmp_path: Path) -> None:
     key = damage(copy)
     message = Run(tmp_path / "run", copy).refused(2, "run.max_damaged=0")
-    assert "1 damaged identities were met, more than run.max_damaged=0 allows" in message
+    assert "1 damaged identities were met, more than run.max_damaged=0" in message
     assert key in message
     assert "mfhq verify" in message
 
@@ -207,7 +256,7 @@ def test_what_one_process_alone_cannot_do_ends_all_of_them(dataset: Path, copy: 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     message = Run(tmp_path / "run", copy.name).refused(2, folders=[copy.parent, elsewhere])
-    assert "process 1: copy is not a directory" in message
+    assert "rank 1: copy is not a directory" in message
 
     # In the middle of the run: only the second process sees its shards vanish.
     shutil.copytree(copy, elsewhere / copy.name)

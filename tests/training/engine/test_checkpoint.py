@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 import shutil
@@ -14,8 +15,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from training.engine.checkpoint import Checkpoints, SavedState, own_share
-from training.engine.consensus import Consensus
+from training.engine.checkpoint import Checkpoints, SavedState, own_tensors
+from training.engine.collectives import Collectives
 from training.engine.dcp import TABLE, StoredTensors, UnreadableTensors, write_tensors
 from training.engine.processes import World, processes
 from training.errors import RunEnded
@@ -28,11 +29,20 @@ def world() -> Iterator[World]:
 
 
 def state(step: int) -> SavedState:
-    return SavedState(step=step, config={"seed": 1}, dataset_sha256="ab", damaged={}, world_size=1, torch="2")
+    return SavedState(
+        code="0.1",
+        step=step,
+        config={"seed": 1},
+        dataset_sha256="ab",
+        frozen_digests={},
+        damaged={},
+        world_size=1,
+        torch="2",
+    )
 
 
-def open_checkpoints(world: World, output: Path, keep: int = 2) -> Checkpoints:
-    return Checkpoints(output, keep, Consensus(world))
+def open_checkpoints(world: World, output: Path, keep: int = 2, keep_every: int | None = None) -> Checkpoints:
+    return Checkpoints(output, keep, Collectives(world), keep_every=keep_every)
 
 
 def names(output: Path) -> list[str]:
@@ -98,7 +108,48 @@ def test_the_newest_few_stay(world: World, tmp_path: Path) -> None:
     assert checkpoints.saved_step == 1000
 
 
-def test_an_old_checkpoint_that_cannot_be_removed_is_said_and_the_run_goes_on(
+def test_milestones_stay_besides_the_newest_few(world: World, tmp_path: Path) -> None:
+    checkpoints = open_checkpoints(world, tmp_path, keep=1, keep_every=10)
+    for step in (5, 10, 15, 20, 25, 30):
+        checkpoints.save(state(step), {"weights": torch.ones(3)})
+    checkpoints.finish()
+    assert names(tmp_path) == ["step-000000010", "step-000000020", "step-000000030"]
+    checkpoints.save(state(35), {"weights": torch.ones(3)})
+    checkpoints.finish()
+    assert names(tmp_path)[-2:] == ["step-000000030", "step-000000035"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"format": 1}, r"has checkpoint format 1 \(omniid 0\.1\); this version reads format 2"),
+        ({"format": 3, "code": "9.9"}, r"has checkpoint format 3 \(omniid 9\.9\); this version reads"),
+    ],
+    ids=["older", "newer"],
+)
+def test_a_checkpoint_of_another_format_is_refused_with_what_to_do(
+    world: World, tmp_path: Path, changes: dict[str, object], named: str
+) -> None:
+    checkpoints = open_checkpoints(world, tmp_path)
+    checkpoints.save(state(5), {"weights": torch.ones(3)})
+    checkpoints.finish()
+    file = tmp_path / "checkpoints" / "step-000000005" / "state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(RunEnded, match=rf"state\.json {named}.*representation\.weights set to the encoder"):
+        open_checkpoints(world, tmp_path).newest()
+
+
+@pytest.mark.parametrize("written", ["", "{", "[]", "null", "{}", '{"format": 2}'])
+def test_a_damaged_state_is_named_with_what_to_do(world: World, tmp_path: Path, written: str) -> None:
+    checkpoints = open_checkpoints(world, tmp_path)
+    checkpoints.save(state(5), {"weights": torch.ones(3)})
+    checkpoints.finish()
+    (tmp_path / "checkpoints" / "step-000000005" / "state.json").write_text(written)
+    with pytest.raises(RunEnded, match=r"step-000000005/state\.json"):
+        open_checkpoints(world, tmp_path).newest()
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_named_and_the_run_continues(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     rename = Path.rename
@@ -118,7 +169,7 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_said_and_the_run_goes_on(
     assert "Stale file handle" in caplog.text
 
 
-def test_what_a_checkpoint_says_can_be_replaced(world: World, tmp_path: Path) -> None:
+def test_the_state_of_a_checkpoint_can_be_replaced(world: World, tmp_path: Path) -> None:
     checkpoints = open_checkpoints(world, tmp_path)
     owing = state(5).model_copy(update={"validation_owed": True})
     checkpoints.save(owing, {"weights": torch.ones(3)})
@@ -139,7 +190,7 @@ def test_what_a_killed_run_left_half_written_is_removed_and_never_read(world: Wo
     assert names(tmp_path) == ["step-000000005"]
 
 
-def test_without_checkpoints_a_run_begins_at_the_start(world: World, tmp_path: Path) -> None:
+def test_without_checkpoints_a_run_starts_from_step_0(world: World, tmp_path: Path) -> None:
     assert open_checkpoints(world, tmp_path / "new").newest() is None
 
 
@@ -152,13 +203,13 @@ def test_a_checkpoint_with_other_tensors_is_refused(world: World, tmp_path: Path
             checkpoints.load(state(5), other)
 
 
-def test_what_all_processes_have_alike_is_copied_and_written_by_one_of_them(world: World) -> None:
+def test_replicated_tensors_are_copied_and_written_by_one_rank(world: World) -> None:
     sizes = {"a": 1000, "b": 600, "c": 500, "d": 3, "e": 2, "f": 1}
     tensors = {name: torch.zeros(size) for name, size in sizes.items()}
-    shares = [own_share(tensors, replace(world, rank=rank, world_size=2)) for rank in range(2)]
+    shares = [own_tensors(tensors, replace(world, rank=rank, world_size=2)) for rank in range(2)]
     assert sorted([*shares[0], *shares[1]]) == sorted(tensors)
     assert [sum(sizes[name] for name in share) for share in shares] == [1006, 1100]
-    assert own_share(tensors, world).keys() == tensors.keys()
+    assert own_tensors(tensors, world).keys() == tensors.keys()
 
 
 class _Attack:
@@ -176,12 +227,12 @@ def test_a_forged_table_of_contents_runs_no_code(world: World, tmp_path: Path) -
     assert (tmp_path / "works").exists()
     (tmp_path / "stored" / TABLE).write_bytes(forged)
 
-    with pytest.raises(UnreadableTensors, match=r"posix\.mkdir has no place in it"):
+    with pytest.raises(UnreadableTensors, match=r"posix\.mkdir is not allowed in it"):
         StoredTensors(tmp_path / "stored")
     assert not (tmp_path / "attacked").exists()
 
 
 def test_entries_that_are_not_tensors_are_refused(world: World, tmp_path: Path) -> None:
     dcp.save({"steps": 5, "weights": torch.ones(3)}, checkpoint_id=tmp_path, process_group=world.writing)
-    with pytest.raises(UnreadableTensors, match="BytesStorageMetadata has no place in it"):
+    with pytest.raises(UnreadableTensors, match="BytesStorageMetadata is not allowed in it"):
         StoredTensors(tmp_path)

@@ -8,27 +8,25 @@ from typing import Any
 
 import pytest
 import torch
+from flow_runs import SCRATCH
+from tiny_models import mtd_config
 
 from training.config import Config
 from training.engine.flops import micro_batch_flops, step_flops
-from training.models.build import meta_stage
+from training.model import meta_model
 from training.models.sizes import SIZES, ModelSize
+from training.representations.omniid import OmniIDEncoder
 
 
 def config(size: str = "tiny", **changes: Any) -> Config:
-    tree = {
-        "stage": "mtd",
-        "output": Path("run"),
-        "data": {"root": "mfhq"},
-        "model": {"size": size, "clip": "random"},
-        "batch": 8,
-        **changes,
-    }
-    return Config.model_validate(tree)
+    return mtd_config(**{"representation": {"size": size}, "batch": 8} | changes)
 
 
-def by_hand(size: ModelSize, inputs: int, targets: int, seen: int) -> int:
-    """FLOPs of one identity. A product (n, k) x (k, m) takes 2nkm; its two gradients take as many each."""
+def by_hand(size: ModelSize, inputs: int, targets: int = 0, seen: int = 0) -> int:
+    """FLOPs of one identity, of the representation alone where there are no targets.
+
+    A product (n, k) x (k, m) takes 2nkm; its two gradients take as many each.
+    """
     width, patches, colours = size.width, size.patches, 3 * size.patch**2
 
     def attention(queries: int, keys: int) -> int:
@@ -53,11 +51,14 @@ def by_hand(size: ModelSize, inputs: int, targets: int, seen: int) -> int:
         inputs * tower(patches)
         + size.cross_blocks * cross(size.queries, inputs * patches)
         + size.self_blocks * mix(size.queries)
-        + targets * tower(seen)
-        + size.cross_blocks * cross(targets * patches, size.queries)
-        + targets * size.self_blocks * mix(patches)
-        + targets * 2 * patches * width * colours
     )
+    if targets:
+        inner += (
+            targets * tower(seen)
+            + size.cross_blocks * cross(targets * patches, size.queries)
+            + targets * size.self_blocks * mix(patches)
+            + targets * 2 * patches * width * colours
+        )
     # Pixels, and which patches are seen, need no gradient.
     embedding = 2 * (inputs * patches + targets * seen) * colours * width
     placing = 2 * targets * 2 * seen * patches * width
@@ -73,7 +74,7 @@ def test_the_count_is_that_by_hand(size: str) -> None:
 
 def test_clip_h_takes_1003_gflop_an_image() -> None:
     with torch.device("meta"):
-        tower = meta_stage(config("paper")).encoder.clip
+        tower = meta_model(config("paper")).representation.clip
         image = torch.empty(1, 3, 224, 224)
     scalar = type("Sum", (torch.nn.Module,), {"forward": lambda self, batch: tower(batch).sum()})()
     assert micro_batch_flops(scalar, image) / 1e9 == pytest.approx(1003.38, abs=0.01)
@@ -87,7 +88,7 @@ def test_it_does_not_matter_how_the_machines_run_the_step() -> None:
 
 
 def test_patches_that_are_not_seen_are_not_counted() -> None:
-    few, many = (step_flops(config(mtd={"mask_ratio": ratio})) for ratio in (0.95, 0.5))
+    few, many = (step_flops(config(decoders={"mtd": {"mask_ratio": ratio}})) for ratio in (0.95, 0.5))
     model = SIZES["tiny"]
     expected = [by_hand(model, 3, 8, model.kept(ratio)) for ratio in (0.95, 0.5)]
     assert many - few == 8 * (expected[1] - expected[0]) > 0
@@ -101,7 +102,7 @@ def test_flux_takes_the_flops_that_its_sizes_say(tmp_path: Path) -> None:
 
     def count(text_tokens: int) -> int:
         flow = {"base": str(write_sizes(tmp_path)), "side": 512, "text_tokens": text_tokens}
-        return step_flops(config("paper", stage="flow", batch=1, run={"per_process": 1}, flow=flow))
+        return step_flops(config("paper", batch=1, run={"per_process": 1}, decoders={"flow": flow}))
 
     def forward(text_tokens: int) -> tuple[float, float]:
         tokens = 1024 + text_tokens
@@ -118,3 +119,24 @@ def test_flux_takes_the_flops_that_its_sizes_say(tmp_path: Path) -> None:
 def test_a_range_of_inputs_counts_as_its_most() -> None:
     tree = {"root": "mfhq", "inputs": (1, 5)}
     assert step_flops(config(data=tree)) == step_flops(config(data={"root": "mfhq", "inputs": 5}))
+
+
+def test_decoders_add_up_and_the_representation_counts_once() -> None:
+    flow = {"scratch": SCRATCH, "side": 32}
+    one, other, both = (
+        step_flops(config(decoders=decoders))
+        for decoders in ({"mtd": {}}, {"flow": flow}, {"mtd": {}, "flow": flow})
+    )
+    assert both == one + other - 8 * by_hand(SIZES["tiny"], inputs=3)
+
+
+def test_a_frozen_representation_counts_once_forward(tmp_path: Path) -> None:
+    """It needs no gradients; of the first products with its tokens, the decoder's own gradients stay."""
+    OmniIDEncoder(SIZES["tiny"]).save_pretrained(tmp_path)
+    section = {"size": "tiny", "weights": str(tmp_path)}
+    trained, frozen = (
+        step_flops(config(representation=section | {"frozen": value})) for value in (False, True)
+    )
+    model = SIZES["tiny"]
+    representation = 8 * by_hand(model, inputs=3)
+    assert trained - representation < frozen < trained - representation / 2

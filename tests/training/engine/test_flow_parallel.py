@@ -1,4 +1,4 @@
-"""However FLUX is shared out, kept or compiled, it is the same FLUX."""
+"""However FLUX is sharded, recomputed or compiled, it computes the same."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from flow_runs import as_trained, flow_config, flow_stage
+from flow_runs import as_trained, flow_config
 
 from training.config import Run
 from training.data.batch import Batch
-from training.engine.parallel import ParallelStage
+from training.engine.parallel import ParallelModel
 from training.engine.processes import World, processes
+from training.model import build_model
 
 DEEP = {"layers": 3, "single_layers": 3, "heads": 2, "head_width": 16, "patch": 4}
 """So that there are blocks behind others of their class, which are a case of their own for the compiler."""
@@ -30,25 +31,25 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture
-def parallel(world: World, tiny_flux: Path, tmp_path: Path) -> Callable[..., ParallelStage]:
-    """A stage around the tiny FLUX, or a transformer of its own, run in any way; always with the same weights."""
+def parallel(world: World, tiny_flux: Path, tmp_path: Path) -> Callable[..., ParallelModel]:
+    """A model on the tiny FLUX, or on a scratch transformer, run in any way; always with the same weights."""
 
-    def made(scratch: dict[str, int] | None = None, **run: Any) -> ParallelStage:
+    def made(scratch: dict[str, int] | None = None, **run: Any) -> ParallelModel:
         flux, flow = (None, {"scratch": scratch}) if scratch else (tiny_flux, None)
         config = flow_config(flux, tmp_path / "prompts", flow, run={"precision": run["precision"]})
-        return ParallelStage(as_trained(flow_stage(config)).train(), Run(**run), world)
+        return ParallelModel(as_trained(build_model(config)).train(), Run(**run), world)
 
     return made
 
 
-def loss_of(stage: ParallelStage, batch: Batch) -> float:
-    loss = float(stage.backward([batch], stage.stage.parts(batch)))
-    for weight in stage.parameters.values():
+def loss_of(model: ParallelModel, batch: Batch) -> float:
+    loss = float(model.backward([batch], batch.target_count))
+    for weight in model.parameters.values():
         weight.grad = None
     return loss
 
 
-def test_in_bfloat16_shared_out_it_draws_what_a_copy_draws(parallel: Any, make_batch: Any) -> None:
+def test_sharded_in_bfloat16_it_has_the_loss_of_a_copy(parallel: Any, make_batch: Any) -> None:
     batch = make_batch(people=2)
     copied = loss_of(parallel(precision="bf16"), batch)
     assert loss_of(parallel(precision="bf16", strategy="fsdp"), batch) == copied
@@ -73,4 +74,4 @@ def test_every_block_is_compiled_also_where_activations_are_computed_twice(
     assert losses == pytest.approx(expected, rel=1e-2 if precision == "bf16" else 1e-5)
     assert not any("recompile" in reason for reason in counted["unimplemented"]), counted["unimplemented"]
     assert not counted["graph_break"]
-    assert counted["stats"]["unique_graphs"] > 8  # the most that torch compiles unless it is told otherwise
+    assert counted["stats"]["unique_graphs"] > 8  # the most that torch compiles by default

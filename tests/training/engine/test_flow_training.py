@@ -1,4 +1,4 @@
-"""The second stage in the trainer: real processes on a tiny FLUX, copied or sharded, stopped and resumed."""
+"""Flow runs in the trainer: real processes on a tiny FLUX, replicated or sharded, stopped and resumed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from training.sampling.sampler import Sampler
 pytestmark = pytest.mark.slow
 
 FLOW = (
-    "stage=flow",
-    "flow.text_tokens=8",
-    "flow.side=64",
-    "flow.sample_steps=2",
-    "flow.identity_dropout=0.25",
+    "decoders.mtd=null",
+    "decoders.flow.text_tokens=8",
+    "decoders.flow.side=64",
+    "decoders.flow.sample_steps=2",
+    "decoders.flow.identity_dropout=0.25",
     "batch=2",
     "steps=4",
     "validation.every=4",
@@ -29,13 +29,9 @@ FLOW = (
 SHARDED = ("run.strategy=fsdp", "run.activation_checkpointing=0.5")
 
 
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("prompts")
-
-
 def flow_run(folder: Path, dataset: Path, flux: Path, prompts: Path, *overrides: str) -> Run:
-    return Run(folder, dataset, *FLOW, f"flow.base={flux}", f"flow.prompt_cache={prompts}", *overrides)
+    places = (f"decoders.flow.base={flux}", f"decoders.flow.prompt_cache={prompts}")
+    return Run(folder, dataset, *FLOW, *places, *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +51,7 @@ def test_a_run_goes_through_and_everything_learns(trained: Run) -> None:
     assert figures["val/loss_swapped"] > 0
     facts = read_trained(trained.output).facts
     assert facts.crop_scale == 1.3  # the data set's
-    assert len(facts.frozen_digest) == 32
+    assert len(facts.flow_digest) == 32
     grid = np.asarray(Image.open(next((trained.output / "samples").glob("*.png"))))
     assert grid.std() > 10
 
@@ -63,9 +59,11 @@ def test_a_run_goes_through_and_everything_learns(trained: Run) -> None:
 def test_a_checkpoint_holds_what_is_trained_and_nothing_of_flux(trained: Run) -> None:
     tensors = trained.tensors()
     weights = {name.removeprefix("weights.") for name in tensors if name.startswith("weights.")}
-    assert {name.split(".")[0] for name in weights} == {"encoder", "projection", "transformer"}
-    assert all("_ip." in name for name in weights if name.startswith("transformer."))
-    assert {name.removeprefix("average.") for name in tensors if name.startswith("average.")} == weights
+    flow = {name.removeprefix("decoders.flow.") for name in weights if name.startswith("decoders.")}
+    assert {name.split(".")[0] for name in weights} == {"representation", "decoders"}
+    assert {name.split(".")[0] for name in flow} == {"projection", "transformer"}
+    assert all("_ip." in name for name in flow if name.startswith("transformer."))
+    assert {name.removeprefix("ema.") for name in tensors if name.startswith("ema.")} == weights
     moments = {name for name in tensors if name.startswith("optimiser.") and name.endswith(".exp_avg")}
     assert len(moments) == len(weights)
 
@@ -111,14 +109,14 @@ def test_in_bfloat16_flux_is_too(
     }
 
 
-@pytest.mark.parametrize("drawn", ["patch", "vae"])
+@pytest.mark.parametrize("space", ["patch", "vae"])
 def test_a_transformer_of_its_own_is_trained_resumed_and_exported_with_all_it_needs(
-    tmp_path: Path, dataset: Path, tiny_flux: Path, drawn: str
+    tmp_path: Path, dataset: Path, tiny_flux: Path, space: str
 ) -> None:
     def run_with(vae: Path) -> Run:
-        what = "patch: 4" if drawn == "patch" else f"vae: {vae}"
-        scratch = f"flow.scratch={{layers: 1, single_layers: 1, heads: 2, head_width: 16, {what}}}"
-        return Run(tmp_path / "run", dataset, *FLOW, "flow.side=16", scratch)
+        what = "patch: 4" if space == "patch" else f"vae: {vae}"
+        scratch = f"decoders.flow.scratch={{layers: 1, single_layers: 1, heads: 2, head_width: 16, {what}}}"
+        return Run(tmp_path / "run", dataset, *FLOW, "decoders.flow.side=16", scratch)
 
     here, there = tmp_path / "here" / "vae", tmp_path / "there" / "vae"
     shutil.copytree(tiny_flux / "vae", here)
@@ -133,11 +131,12 @@ def test_a_transformer_of_its_own_is_trained_resumed_and_exported_with_all_it_ne
     assert trained.facts.step == 4
     assert (tmp_path / "out" / "transformer" / "config.json").exists()
     portrait = np.zeros((512, 512, 3), dtype=np.uint8)
-    (image,) = Sampler.load(trained, torch.device("cpu")).draw([portrait], [0])
+    sampler = Sampler.load(trained, torch.device("cpu"))
+    (image,) = sampler.generate(sampler.encode([portrait]), [0])
     assert image.shape == (16, 16, 3)
 
 
-def test_a_flux_folder_without_a_part_ends_every_process_in_words(
+def test_a_flux_directory_without_a_part_ends_every_process_with_its_name(
     tmp_path: Path, dataset: Path, tiny_flux: Path, prompts: Path
 ) -> None:
     broken = Path(shutil.copytree(tiny_flux, tmp_path / "flux"))
@@ -151,8 +150,8 @@ def test_what_the_dry_run_counts_is_what_is_trained(
 ) -> None:
     said = flow_run(tmp_path, dataset, tiny_flux, prompts, "--dry-run").ended(1).log(0)
     assert "dry run: nothing was written" in said
-    assert "frozen, besides" in said
+    assert "  frozen   " in said
     assert ", frozen weights " in said
-    assert "transformer.transformer_blocks" in said
+    assert "decoders.flow.transformer" in said
     # K and V of two blocks: (24 + 1) x 32 each
     assert "3,200" in said

@@ -36,7 +36,7 @@ def logged(output: Path, first: int, last: int, steps: int = 100, terminal: bool
 def figures(step: int) -> dict[str, float]:
     return {
         "train/loss": 1 / step,
-        "speed/images_per_s": 1234.5,
+        "speed/targets_per_s": 1234.5,
         "speed/mfu": 0.512,
         "speed/data_wait": 0.004,
     }
@@ -48,7 +48,9 @@ def board(output: Path) -> dict[int, float]:
     return {event.step: event.value for event in events.Scalars("train/loss")}
 
 
-def test_a_run_that_was_cut_and_went_on_leaves_the_same_lines_as_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_and_resumed_leaves_the_same_lines_as_an_undisturbed_one(
+    tmp_path: Path,
+) -> None:
     logged(tmp_path / "undisturbed", 1, 9)
     logged(tmp_path / "cut", 1, 7)
     logged(tmp_path / "cut", 5, 9)
@@ -57,7 +59,7 @@ def test_a_run_that_was_cut_and_went_on_leaves_the_same_lines_as_an_undisturbed_
     assert [line["step"] for line in read_metrics(tmp_path / "cut" / METRICS_FILE)] == list(range(1, 10))
 
 
-def test_tensorboard_shows_no_step_past_the_checkpoint_of_a_run_that_goes_on(tmp_path: Path) -> None:
+def test_tensorboard_shows_no_step_past_the_checkpoint_of_a_resumed_run(tmp_path: Path) -> None:
     logged(tmp_path, 1, 7)
     logged(tmp_path, 5, 5)
     assert sorted(board(tmp_path)) == [1, 2, 3, 4, 5]
@@ -123,7 +125,7 @@ def test_floats_are_written_with_all_their_digits(tmp_path: Path) -> None:
 def test_a_log_gets_a_line_for_each_of_the_metrics_file(tmp_path: Path) -> None:
     lines = logged(tmp_path, 1, 100).splitlines()
     assert len(read_metrics(tmp_path / METRICS_FILE)) == 100
-    assert lines[0] == "step 1/100  loss 1.0000  images/s 1,234.5  MFU 51.2%  data wait 0.4%"
+    assert lines[0] == "step 1/100  loss 1.0000  targets/s 1,234.5  MFU 51.2%  data wait 0.4%"
     assert [line.split()[1] for line in lines] == [f"{step}/100" for step in range(1, 101)]
     assert lines[-1].startswith("step 100/100  loss 0.0100  ")
     assert lines[-1].endswith("ETA 00:00:00")
@@ -135,31 +137,50 @@ def test_a_log_gets_every_validation(tmp_path: Path) -> None:
         for step in (2, 4):
             metrics.log(step, {"val/loss_own": 0.25, "val/swap_ratio": 1.5})
     assert shown.getvalue().splitlines() == [
-        "step 2/10  held out: loss_own 0.2500  swap_ratio 1.5000",
-        "step 4/10  held out: loss_own 0.2500  swap_ratio 1.5000",
+        "step 2/10  validation: loss_own 0.2500  swap_ratio 1.5000",
+        "step 4/10  validation: loss_own 0.2500  swap_ratio 1.5000",
     ]
+
+
+def test_an_interval_follows_its_figure_in_a_log(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    ends = {"val/swap_ratio_low": 1.25, "val/swap_ratio_high": 1.75}
+    with MetricsWriter(tmp_path, 0, 10, console=Console(file=shown, width=200)) as metrics:
+        metrics.log(2, {"val/loss_own": 0.25, "val/swap_ratio": 1.5} | ends | {"val/damaged": 0})
+    said = "step 2/10  validation: loss_own 0.2500  swap_ratio 1.5000 [1.2500, 1.7500]  damaged 0\n"
+    assert shown.getvalue() == said
+    (line,) = read_metrics(tmp_path / METRICS_FILE)
+    assert (line["val/swap_ratio_low"], line["val/swap_ratio_high"]) == (1.25, 1.75)
+
+
+def test_losses_of_several_decoders_are_shown_beside_their_sum(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    losses = {"train/loss": 0.75, "train/loss_mtd": 0.5, "train/loss_flow": 0.5}
+    with MetricsWriter(tmp_path, 0, 10, console=Console(file=shown, width=200)) as metrics:
+        metrics.log(1, losses)
+    assert shown.getvalue() == "step 1/10  loss 0.7500  loss_mtd 0.5000  loss_flow 0.5000\n"
 
 
 def test_a_terminal_gets_a_bar_with_the_figures_and_is_left_with_its_cursor(tmp_path: Path) -> None:
     shown = logged(tmp_path, 31, 40, terminal=True)
     assert "40/100" in shown
-    assert "loss 0.0250  images/s 1,234.5  MFU 51.2%  data wait 0.4%  ETA 00:" in shown
+    assert "loss 0.0250  targets/s 1,234.5  MFU 51.2%  data wait 0.4%  ETA 00:" in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor stays hidden"
 
 
 def test_mfu_is_left_out_where_it_is_not_known(tmp_path: Path) -> None:
     shown = io.StringIO()
     with MetricsWriter(tmp_path, 0, 10, console=Console(file=shown, width=200)) as metrics:
-        metrics.log(1, {"train/loss": 0.5, "speed/images_per_s": 10.0})
-    assert shown.getvalue() == "step 1/10  loss 0.5000  images/s 10.0\n"
+        metrics.log(1, {"train/loss": 0.5, "speed/targets_per_s": 10.0})
+    assert shown.getvalue() == "step 1/10  loss 0.5000  targets/s 10.0\n"
 
 
-def test_the_other_processes_write_nothing_and_may_still_speak(tmp_path: Path) -> None:
+def test_other_ranks_write_nothing_and_may_still_print(tmp_path: Path) -> None:
     shown = io.StringIO()
     with MetricsWriter(tmp_path, 0, 10, enabled=False, console=Console(file=shown)) as metrics:
         metrics.log(1, {"train/loss": 0.5, "val/loss_own": 0.5})
         metrics.image(1, "samples", np.zeros((4, 4, 3), np.uint8))
-        metrics.say("clip-a_0: [damaged]")
+        metrics.message("clip-a_0: [damaged]")
     assert shown.getvalue() == "clip-a_0: [damaged]\n"
     assert list(tmp_path.iterdir()) == []
 

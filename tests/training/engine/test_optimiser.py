@@ -33,7 +33,7 @@ def test_decay_spares_biases_norms_and_learned_tokens() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Conv2d(3, 2, 2))
     found = {name for name, parameter in module.named_parameters() if decays(name, parameter)}
     assert found == {"0.weight", "2.weight"}
-    assert not decays("encoder.query_LD", torch.zeros(4, 8))
+    assert not decays("representation.query_LD", torch.zeros(4, 8))
 
 
 def updates(weight_decay: float = 0.0, **settings: float) -> tuple[nn.Linear, Updates]:
@@ -101,16 +101,22 @@ def test_decay_shrinks_weights_without_a_gradient_and_leaves_biases() -> None:
     assert torch.equal(layer.bias, bias)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
-def test_the_encoder_learns_at_its_share_of_the_rate(share: float) -> None:
-    parameters = {
-        name: torch.nn.Parameter(torch.ones(2, 2)) for name in ("encoder.mix.weight", "decoder.mix.weight")
+@pytest.mark.parametrize("scale", [0.1, 1.0])
+@pytest.mark.parametrize("tower", [0.5, 1.0])
+def test_representation_and_its_tower_learn_at_their_shares_of_the_rate(scale: float, tower: float) -> None:
+    shares = {
+        "representation.mix.weight": scale,
+        "representation.clip.visual.conv1.weight": scale * tower,
+        "decoders.mtd.mix.weight": 1.0,
+        "decoders.mtd.clip.visual.conv1.weight": 1.0,
     }
-    config = Optimiser(learning_rate=1e-2, warmup_steps=0, encoder_share=share, weight_decay=0)
+    parameters = {name: torch.nn.Parameter(torch.ones(2, 2)) for name in shares}
+    config = Optimiser(
+        learning_rate=1e-2, warmup_steps=0, representation_scale=scale, tower_scale=tower, weight_decay=0
+    )
     updates = Updates(parameters, config, steps=100)
     for parameter in parameters.values():
         parameter.grad = torch.ones(2, 2)
     updates.apply(0, torch.tensor(1.0))
-    encoder, decoder = ((1 - parameter.detach()).max().item() for parameter in parameters.values())
-    assert decoder == pytest.approx(1e-2, rel=1e-3)
-    assert encoder == pytest.approx(share * 1e-2, rel=1e-3)
+    moved = {name: (1 - parameter.detach()).max().item() for name, parameter in parameters.items()}
+    assert moved == pytest.approx({name: share * 1e-2 for name, share in shares.items()}, rel=1e-3)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from batches import rows_of
+from flow_runs import SCRATCH, as_trained, flow_config
+from tiny_models import TINY, mtd_config, mtd_model
 from torch import nn
+from torch.distributed import GradBucket
 
-from training.config import Mtd, Run
+from training.config import Run
 from training.data.batch import Batch
-from training.engine.parallel import ParallelStage
+from training.engine.parallel import ParallelModel, whole
 from training.engine.processes import World, processes
-from training.models.mtd import MtdStage
-from training.models.sizes import SIZES
+from training.model import IdentityModel, build_model
+from training.representations.omniid import OmniIDEncoder
 
 
 @pytest.fixture
@@ -28,29 +32,25 @@ def world() -> Iterator[World]:
     torch.set_num_threads(threads)
 
 
-def parallel(world: World, **run: Any) -> ParallelStage:
-    torch.manual_seed(0)
-    return ParallelStage(MtdStage(SIZES["tiny"], Mtd()), Run(precision="fp32", **run), world)
+def parallel(world: World, **run: Any) -> ParallelModel:
+    return ParallelModel(mtd_model(), Run(precision="fp32", **run), world)
 
 
-def gradients(stage: ParallelStage) -> dict[str, torch.Tensor]:
+def gradients(model: ParallelModel) -> dict[str, torch.Tensor]:
     return {
         name: parameter.grad.full_tensor() if hasattr(parameter.grad, "full_tensor") else parameter.grad
-        for name, parameter in stage.parameters.items()
+        for name, parameter in model.parameters.items()
     }
 
 
 def cut(batch: Batch, size: int) -> list[Batch]:
-    parts = []
-    for first in range(0, len(batch.keys), size):
-        rows = slice(first, first + size)
-        parts.append(Batch(**{field.name: getattr(batch, field.name)[rows] for field in fields(batch)}))
-    return parts
+    return [rows_of(batch, range(first, first + size)) for first in range(0, len(batch.keys), size)]
 
 
-def learned(stage: ParallelStage, batches: list[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    parts = sum(stage.stage.parts(batch) for batch in batches)
-    return stage.backward(batches, parts), gradients(stage)
+def learned(model: ParallelModel, batches: list[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The losses (R,) and the gradients of a step."""
+    targets = sum(batch.target_count for batch in batches)
+    return model.backward(batches, targets), gradients(model)
 
 
 def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -106,11 +106,75 @@ def test_how_the_machines_run_it_changes_neither_names_nor_gradients(
     assert_close(found, expected)
 
 
+BOTH = {"mtd": {"weight": 1.0}, "flow": {"scratch": SCRATCH, "side": 16, "weight": 0.5}}
+WEIGHTS = {"mtd": 1.0, "flow": 0.5}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_the_gradient_of_two_decoders_is_the_weighted_sum_of_theirs(
+    world: World, make_batch: Any, strategy: str
+) -> None:
+    batch = make_batch(people=2, inputs=2, targets=1)
+    config = flow_config(None, None, decoders=BOTH)
+
+    def made(weights: dict[str, float], how: str = "ddp") -> ParallelModel:
+        model = as_trained(build_model(config)).train()
+        return ParallelModel(model, Run(precision="fp32", strategy=how), world, weights)
+
+    joint = made(WEIGHTS, strategy)
+    losses_R, found = learned(joint, [batch])
+    # A weight of 0 leaves one decoder's gradient.
+    (mtd_R, of_mtd), (flow_R, of_flow) = (
+        learned(made({"mtd": mtd, "flow": 1 - mtd}), [batch]) for mtd in (1.0, 0.0)
+    )
+    torch.testing.assert_close(losses_R, mtd_R, rtol=1e-5, atol=0)
+    torch.testing.assert_close(losses_R, flow_R, rtol=1e-5, atol=0)
+    assert joint.weighted(losses_R).item() == pytest.approx((losses_R[0] + 0.5 * losses_R[1]).item())
+    assert_close(found, {name: of_mtd[name] + 0.5 * of_flow[name] for name in found})
+    shared = [name for name in found if name.startswith("representation.")]
+    assert any(of_mtd[name].abs().max() > 0 and of_flow[name].abs().max() > 0 for name in shared)
+    for prefix, other in (("decoders.mtd.", of_flow), ("decoders.flow.", of_mtd)):
+        own = [name for name in found if name.startswith(prefix)]
+        assert max(found[name].abs().max().item() for name in own) > 0
+        assert max(other[name].abs().max().item() for name in own) == 0
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_frozen_representation_is_left_out_of_gradients_and_of_what_is_sent(
+    world: World, make_batch: Any, tmp_path: Path, strategy: str
+) -> None:
+    torch.manual_seed(3)
+    OmniIDEncoder(TINY).save_pretrained(tmp_path)
+    section = {"size": "tiny", "weights": str(tmp_path), "frozen": True}
+    model: IdentityModel = build_model(mtd_config(representation=section))
+    before = {name: weight.clone() for name, weight in model.representation.state_dict().items()}
+    ran = ParallelModel(model, Run(precision="fp32", strategy=strategy), world)
+    sent: list[int] = []
+    if strategy == "ddp":
+        # DDP rejects a function whose annotations are strings, as they are in this file.
+        ran._module.register_comm_hook(None, lambda _, bucket: noting(sent, bucket))
+    _, found = learned(ran, [make_batch(people=2, inputs=2, targets=1)])
+    assert all(name.startswith("decoders.mtd.") for name in found)
+    assert all(weight.grad is None for weight in model.representation.parameters())
+    after = {name: whole(weight) for name, weight in model.representation.state_dict().items()}
+    assert all(torch.equal(weight, before[name]) for name, weight in after.items())
+    if strategy == "ddp":
+        assert sorted(sent) == sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
+
+
+def noting(sent: list[int], bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Notes whose gradients DDP is about to send, and sends nothing: there is one rank."""
+    sent += [id(parameter) for parameter in bucket.parameters()]
+    future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    future.set_result(bucket.buffer())
+    return future
+
+
 class Layers(nn.Module):
-    """A stage that compiles in seconds: it fits a colour to the images of a batch."""
+    """A model that compiles in seconds: it fits a colour to the images of a batch."""
 
     METHODS = ()
-    frozen_digest = ""
+    names = ("layers",)
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -121,10 +185,7 @@ class Layers(nn.Module):
         found = colours
         for layer in self.layers:
             found = layer(found)
-        return ((found - colours).abs().sum(dim=(1, 2)) * batch.valid_B).sum()
-
-    def parts(self, batch: Batch) -> int:
-        return int(batch.valid_B.sum())
+        return ((found - colours).abs().sum(dim=(1, 2)) * batch.valid_B).sum()[None]
 
     def blocks(self) -> Iterator[nn.Module]:
         yield from self.layers
@@ -139,9 +200,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return lambda: torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
-def two_layers(world: World, **run: Any) -> ParallelStage:
+def two_layers(world: World, **run: Any) -> ParallelModel:
     torch.manual_seed(0)
-    return ParallelStage(Layers(2), Run(precision="fp32", **run), world)
+    return ParallelModel(Layers(2), Run(precision="fp32", **run), world)
 
 
 @pytest.mark.parametrize(
@@ -158,16 +219,16 @@ def test_a_share_of_the_blocks_is_computed_twice_evenly_spread(
     world: World, make_batch: Any, share: float, twice: str
 ) -> None:
     torch.manual_seed(0)
-    stage = Layers(8)
+    model = Layers(8)
     passes = [0] * 8
-    for number, layer in enumerate(stage.layers):
+    for number, layer in enumerate(model.layers):
         # The first part of a layer, because the block itself is called once whatever it does.
         def count(*_: Any, number: int = number) -> None:
             passes[number] += 1
 
         layer[0].register_forward_pre_hook(count)
     learned(
-        ParallelStage(stage, Run(precision="fp32", activation_checkpointing=share), world),
+        ParallelModel(model, Run(precision="fp32", activation_checkpointing=share), world),
         [make_batch(people=2, inputs=2, targets=1)],
     )
     assert passes == [2 if mark == "x" else 1 for mark in twice.ljust(8)]
@@ -195,8 +256,8 @@ def test_validation_with_shapes_of_its_own_compiles_nothing(
     before = graphs()
     assert before >= 1
     for people in range(3, 6):
-        with compiled.evaluating() as stage:
-            stage(make_batch(people=people, inputs=2, targets=1))
+        with compiled.evaluating() as model:
+            model(make_batch(people=people, inputs=2, targets=1))
     learned(compiled, [make_batch(people=2, inputs=2, targets=1)])
     assert graphs() == before
     learned(compiled, [make_batch(people=6, inputs=2, targets=1)])
@@ -209,22 +270,21 @@ def test_bf16_is_near_and_keeps_weights_and_gradients_in_fp32(
 ) -> None:
     batch = make_batch(people=2, inputs=2, targets=1)
     expected_loss, _ = learned(parallel(world), [batch])
-    torch.manual_seed(0)
-    stage = ParallelStage(MtdStage(SIZES["tiny"], Mtd()), Run(precision="bf16", strategy=strategy), world)
-    loss, found = learned(stage, [batch])
+    model = ParallelModel(mtd_model(), Run(precision="bf16", strategy=strategy), world)
+    loss, found = learned(model, [batch])
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected_loss.item(), rel=2e-2)
     assert loss.item() != expected_loss.item()
     assert {gradient.dtype for gradient in found.values()} == {torch.float32}
-    assert {parameter.dtype for parameter in stage.parameters.values()} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters.values()} == {torch.float32}
 
 
-def test_settling_leaves_no_trace_in_weights_or_gradients(world: World, make_batch: Any) -> None:
-    stage = parallel(world)
-    before = {name: parameter.detach().clone() for name, parameter in stage.parameters.items()}
-    stage.settle(make_batch(people=1, inputs=2, targets=1))
-    assert all(parameter.grad is None for parameter in stage.parameters.values())
-    assert all(torch.equal(before[name], parameter) for name, parameter in stage.parameters.items())
+def test_warm_up_leaves_no_trace_in_weights_or_gradients(world: World, make_batch: Any) -> None:
+    model = parallel(world)
+    before = {name: parameter.detach().clone() for name, parameter in model.parameters.items()}
+    model.warm_up(make_batch(people=1, inputs=2, targets=1))
+    assert all(parameter.grad is None for parameter in model.parameters.values())
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.parameters.items())
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -232,16 +292,17 @@ def test_evaluating_with_other_weights_does_not_leak_into_the_next_step(
     world: World, make_batch: Any, strategy: str
 ) -> None:
     batch = make_batch(people=2, inputs=2, targets=1)
-    stage = parallel(world, strategy=strategy)
-    expected, _ = learned(stage, [batch])
-    kept = [parameter.detach().clone() for parameter in stage.parameters.values()]
-    with stage.evaluating() as network:
-        for parameter in stage.parameters.values():
+    model = parallel(world, strategy=strategy)
+    expected, _ = learned(model, [batch])
+    kept = [parameter.detach().clone() for parameter in model.parameters.values()]
+    with model.evaluating() as network:
+        for parameter in model.parameters.values():
             parameter.zero_()
-        other = network.draw(batch, network.identify(batch)).loss_BN
+        other = network.losses("mtd", batch, network.encode(batch))
         assert not other.requires_grad
-        for parameter, tensor in zip(stage.parameters.values(), kept, strict=True):
+        assert not network.training
+        for parameter, tensor in zip(model.parameters.values(), kept, strict=True):
             parameter.copy_(tensor)
-    again, _ = learned(stage, [batch])
+    again, _ = learned(model, [batch])
     assert again.item() == expected.item()
-    assert stage.stage.training
+    assert model.model.training

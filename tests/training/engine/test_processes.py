@@ -1,4 +1,4 @@
-"""Processes find each other or say why not, and leave torch as they found it."""
+"""Ranks connect or fail with a message, and leave torch's switches as they were."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.engine.processes import processes
 from training.errors import TrainingError, out_of_memory
 
 
-def test_processes_that_cannot_find_each_other_say_where_they_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_cannot_connect_name_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -24,16 +24,23 @@ def test_processes_that_cannot_find_each_other_say_where_they_looked(monkeypatch
         }.items():
             monkeypatch.setenv(name, value)
         with (
-            pytest.raises(TrainingError, match=f"cannot find each other through 127.0.0.1:{port}"),
+            pytest.raises(TrainingError, match=f"ranks cannot connect through 127.0.0.1:{port}"),
             processes(False),
         ):
             pass
 
 
-def test_memory_that_is_used_up_is_said_with_what_to_lower() -> None:
-    said = r"the memory of this machine is used up\. Lower run\.per_process .* data\.targets or flow\.text_tokens"
+@pytest.mark.parametrize(
+    ("hints", "ending"),
+    [
+        ((), r"with run\.strategy=fsdp\.$"),
+        (("data.targets", "a.key", "data.targets"), r"If that is not enough, lower data\.targets or a\.key$"),
+    ],
+)
+def test_an_out_of_memory_error_names_the_keys_to_lower(hints: tuple[str, ...], ending: str) -> None:
+    message = r"the memory of this machine is used up\. Lower run\.per_process .*" + ending
     try:
-        with pytest.raises(TrainingError, match=said), processes(False):
+        with pytest.raises(TrainingError, match=message), processes(False, hints):
             torch.empty(2**50)
     finally:
         torch.distributed.destroy_process_group()  # left to the end of the process, which does not come here
@@ -47,15 +54,17 @@ def test_memory_that_is_used_up_is_said_with_what_to_lower() -> None:
         "NCCL error: unhandled cuda error\nCuda failure 2 'out of memory'",
     ],
 )
-def test_the_ways_in_which_a_gpu_s_libraries_say_that_memory_is_used_up(message: str) -> None:
+def test_out_of_memory_errors_of_all_gpu_libraries_are_recognised(message: str) -> None:
     assert out_of_memory(torch.distributed.DistBackendError(message))
     assert not out_of_memory(torch.distributed.DistBackendError("NCCL error: remote process exited"))
 
 
-def test_an_exchange_that_failed_without_a_word_is_told_as_well() -> None:
+def test_a_failed_collective_without_a_message_is_reported_as_well() -> None:
     try:
         with (
-            pytest.raises(TrainingError, match=r"has gone; .* last checkpoint \(DistBackendError\)"),
+            pytest.raises(
+                TrainingError, match=r"another rank has ended; .* \(DistBackendError\)\. Run the same"
+            ),
             processes(False),
         ):
             raise torch.distributed.DistBackendError
@@ -63,7 +72,7 @@ def test_an_exchange_that_failed_without_a_word_is_told_as_well() -> None:
         torch.distributed.destroy_process_group()
 
 
-def test_what_torch_keeps_for_the_whole_process_is_set_back() -> None:
+def test_the_process_wide_switches_of_torch_are_restored() -> None:
     def settings() -> tuple[bool, bool]:
         return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
 

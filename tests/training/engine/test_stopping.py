@@ -1,4 +1,4 @@
-"""A stop is heeded wherever it comes: while validating, and while there is nothing to work on yet."""
+"""A stop ends the run wherever it comes: while validating, and while there is nothing to work on yet."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from trainers import WORKFLOW, Run
 
 from training.config import Config
 from training.engine.checkpoint import Checkpoints, SavedState
-from training.engine.consensus import Consensus
+from training.engine.collectives import Collectives
 from training.engine.processes import processes
 from training.engine.signals import StopRequest
 from training.errors import RunEnded
-from training.train import _run
+from training.train import _Run
 
 STEPS = 2
 
@@ -39,7 +39,7 @@ def train(run: Run, stop: StopRequest) -> None:
     config = Config.model_validate(given)
     torch.set_num_threads(1)  # the networks are so small that threads only wait for each other
     with processes(deterministic=False) as world:
-        _run(config, world, Consensus(world), stop, dry_run=False)
+        _Run(config, world, Collectives(world), stop).train()
 
 
 def owed(run: Run) -> bool:
@@ -75,7 +75,7 @@ def test_figures_of_a_validation_that_is_made_up_for_twice_are_there_once(
     train(run, WhileValidating(run))
 
     def end(*_: object) -> None:
-        raise RunEnded("before the checkpoint says that it is done")
+        raise RunEnded("before the checkpoint notes it")
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "amend", end)

@@ -25,14 +25,14 @@ sys.path.insert(0, str(ROOT / "tests" / "shards"))
 WAIT_S = 240
 VARYING = ("speed/", "memory/")
 WORKFLOW = """\
-stage: mtd
 data: {inputs: [1, 3], targets: 2}
-model: {size: tiny, clip: random}
+representation: {size: tiny}
+decoders: {mtd: {}}
 steps: 10
 batch: 4
 seed: 5
 optimiser: {learning_rate: 1.0e-3, warmup_steps: 3}
-validation: {every: 5, identities: 3, grid_identities: 2}
+validation: {every: 5, identities: 3, grid_persons: 2, targets: 2}
 checkpoints: {every: 2, keep: 2}
 run: {per_process: 1, precision: fp32, log_every: 1, decode_threads: 1, prefetch: 2}
 """
@@ -41,7 +41,7 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
         *("training.train", "torch.utils.tensorboard", "torch._inductor", "open_clip"),
-        # What the flow stage imports where it is built: half a minute of a processor.
+        # What the flow decoder imports where it is built: half a minute of a processor.
         *("diffusers.models.transformers.transformer_flux", "diffusers.models.autoencoders.autoencoder_kl"),
         *("diffusers.schedulers.scheduling_flow_match_euler_discrete", "transformers.models.t5.modeling_t5"),
     ]
@@ -49,7 +49,7 @@ _forks.set_forkserver_preload(
 
 
 def make_dataset(root: Path, train: int = 11, test: int = 3) -> Path:
-    """A data set of noise."""
+    """A dataset of noise."""
     import shards_factory as factory
 
     from shards.schema import Split
@@ -72,6 +72,8 @@ class Trainers:
         arguments: Sequence[str],
         folders: Sequence[Path] | None = None,
         environment: Mapping[str, str] | None = None,
+        *,
+        program: str = "train",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with socket.socket() as probe:
@@ -86,6 +88,7 @@ class Trainers:
                     log,
                     folders[rank] if folders else None,
                     _environment(rank, world_size, port) | dict(environment or {}),
+                    program,
                 ),
                 daemon=True,
             )
@@ -149,6 +152,7 @@ class Run:
         *overrides: str,
         folders: Sequence[Path] | None = None,
         environment: Mapping[str, str] | None = None,
+        program: str = "train",
     ) -> Iterator[Trainers]:
         """The processes, which are gone when the block ends.
 
@@ -157,6 +161,7 @@ class Run:
             overrides: of the configuration.
             folders: the working folder of each.
             environment: variables that they see besides.
+            program: `train`, or `latents`.
         """
         self._starts += 1
         trainers = Trainers(
@@ -165,6 +170,7 @@ class Run:
             [*self.arguments, *overrides],
             folders,
             environment,
+            program=program,
         )
         try:
             yield trainers
@@ -275,21 +281,23 @@ def _environment(rank: int, world_size: int, port: str) -> dict[str, str]:
     }
 
 
-def _train(arguments: list[str], log: Path, folder: Path | None, environment: dict[str, str]) -> None:
+def _train(
+    arguments: list[str], log: Path, folder: Path | None, environment: dict[str, str], program: str
+) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.environ |= environment
     if folder is not None:
         os.chdir(folder)
-    sys.argv = ["train.py", *arguments]
+    sys.argv = [f"{program}.py", *arguments]
 
     import torch
 
-    from training.cli import train_command
+    from training.cli import latents_command, train_command
 
     torch.set_num_threads(1)
-    train_command()
+    {"train": train_command, "latents": latents_command}[program]()
 
 
 def _call(function: Callable[[int], Any], rank: int, environment: dict[str, str], sender: Any) -> None:

@@ -1,4 +1,4 @@
-"""The swap test: what it measures, on any number of processes."""
+"""The swap test: what it measures, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -8,128 +8,140 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from batches import rows_of
+from tiny_models import mtd_model
 
-from training.config import Mtd
 from training.data.batch import Batch
-from training.evaluate.swap import validate
-from training.models.mtd import MtdStage
-from training.models.sizes import SIZES
+from training.evaluate.bootstrap import interval
+from training.evaluate.encoded import encode, single_rank
+from training.evaluate.swap import swap_test, tokens_of_mismatched
+from training.model import IdentityModel
 
 CPU = torch.device("cpu")
 Share = list[tuple[Batch, Sequence[str]]]
 
 
 @pytest.fixture(scope="module")
-def stage() -> MtdStage:
-    torch.manual_seed(0)
-    made = MtdStage(SIZES["tiny"], Mtd())
-    with torch.no_grad():  # as trained weights do, let identity tokens matter
-        for block in made.decoder.cross:
+def model() -> IdentityModel:
+    made = mtd_model()
+    decoder = made.decoder("mtd")
+    with torch.no_grad():  # as trained weights do, let the reconstruction depend on the identity tokens
+        for block in decoder.cross:
             block.attention.out.weight.mul_(30)
-        made.decoder.to_pixels.weight.mul_(5)
-    return made
+        decoder.to_pixels.weight.mul_(5)
+    return made.eval()
 
 
-def rows_of(batch: Batch, rows: Sequence[int]) -> Batch:
-    tensors = {
-        name: getattr(batch, name)[list(rows)]
-        for name in (
-            *("images_BKSSC", "masks_BKSS", "inputs_BM", "input_valid_BM"),
-            *("targets_BN", "valid_B", "seeds_B"),
-        )
-    }
-    return Batch(**tensors, keys=tuple(batch.keys[row] for row in rows))
+def figures_of(
+    model: IdentityModel, share: Any, gather: Callable[[Any], list[Any]] = single_rank
+) -> dict[str, float]:
+    encoded = encode(model, share, CPU)
+    others = tokens_of_mismatched(encoded, gather=gather)
+    return swap_test(model, "mtd", encoded, others, CPU, gather=gather)
 
 
-def losses(stage: MtdStage, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:
+def losses(model: IdentityModel, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return stage.draw(batch, tokens).loss_BN.mean(dim=1)
+        return model.losses("mtd", batch, tokens).mean(dim=1)
 
 
-def mean_loss(stage: MtdStage, batch: Batch, tokens: torch.Tensor) -> float:
-    return float(losses(stage, batch, tokens).mean())
+def mean_loss(model: IdentityModel, batch: Batch, tokens: torch.Tensor) -> float:
+    return float(losses(model, batch, tokens).mean())
 
 
-def test_the_three_losses_are_those_of_own_other_and_one_input_s_tokens(stage, make_batch) -> None:
+def test_the_three_losses_are_those_of_own_mismatched_and_one_input_s_tokens(model, make_batch) -> None:
     batch = make_batch(people=3)
-    figures = validate(stage, [(batch, ("a", "b", "c"))], CPU)
-    tokens = stage.identify(batch)
-    own = mean_loss(stage, batch, tokens)
-    swapped = mean_loss(stage, batch, tokens[[1, 2, 0]])
-    one_input = mean_loss(stage, batch, stage.identify(make_batch(people=3, inputs=1)))
-    better = (losses(stage, batch, tokens) < losses(stage, batch, tokens[[1, 2, 0]])).float().mean()
-    assert figures == {
-        "val/loss_own": pytest.approx(own, rel=1e-5),
-        "val/loss_swapped": pytest.approx(swapped, rel=1e-5),
-        "val/loss_one_input": pytest.approx(one_input, rel=1e-5),
-        "val/swap_ratio": pytest.approx(swapped / own, rel=1e-5),
-        "val/one_input_ratio": pytest.approx(one_input / own, rel=1e-5),
-        "val/own_better": pytest.approx(better.item()),
+    figures = figures_of(model, [(batch, ("a", "b", "c"))])
+    tokens = model.encode(batch)
+    own_3 = losses(model, batch, tokens)
+    swapped_3 = losses(model, batch, tokens[[1, 2, 0]])
+    one_3 = losses(model, batch, model.encode(make_batch(people=3, inputs=1)))
+    own, swapped, one_input = (float(found.mean()) for found in (own_3, swapped_3, one_3))
+    expected = {
+        "loss_own": own,
+        "loss_swapped": swapped,
+        "loss_one_input": one_input,
+        "swap_ratio": swapped / own,
+        "one_input_ratio": one_input / own,
+        "own_better": (own_3 < swapped_3).float().mean().item(),
     }
+    for name, others_3 in (("swap_ratio", swapped_3), ("one_input_ratio", one_3)):
+        low, high = interval(np.divide, others_3.double().numpy(), own_3.double().numpy())
+        assert low < expected[name] < high
+        expected |= {f"{name}_low": low, f"{name}_high": high}
+    intervals = {"own_better_low", "own_better_high"}
+    assert figures.keys() - intervals == expected.keys()
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert figures["own_better_low"] <= figures["own_better"] <= figures["own_better_high"]
     assert len({round(value, 6) for value in (own, swapped, one_input)}) == 3
 
 
-def test_identities_of_one_person_do_not_stand_in_for_each_other(stage, make_batch) -> None:
+def test_identities_of_one_person_are_no_mismatched_pair_and_a_person_counts_once(model, make_batch) -> None:
     batch = make_batch(people=3)
-    tokens = stage.identify(batch)
-    figures = validate(stage, [(batch, ("a", "a", "b"))], CPU)
-    assert figures["val/loss_swapped"] == pytest.approx(mean_loss(stage, batch, tokens[[2, 2, 0]]), rel=1e-5)
+    tokens = model.encode(batch)
+    figures = figures_of(model, [(batch, ("a", "a", "b"))])
+    a_1, a_2, b = losses(model, batch, tokens[[2, 2, 0]]).tolist()
+    assert figures["loss_swapped"] == pytest.approx(((a_1 + a_2) / 2 + b) / 2, rel=1e-5)
+    a_1, a_2, b = losses(model, batch, tokens).tolist()
+    assert figures["loss_own"] == pytest.approx(((a_1 + a_2) / 2 + b) / 2, rel=1e-5)
 
 
-def test_micro_batches_make_no_difference(stage, make_batch) -> None:
+def test_micro_batches_make_no_difference(model, make_batch) -> None:
     batch = make_batch(people=5)
     persons = ("a", "b", "b", "c", "d")
-    whole = validate(stage, [(batch, persons)], CPU)
+    whole = figures_of(model, [(batch, persons)])
     parts: Share = [(rows_of(batch, [number]), (persons[number],)) for number in (4, 0, 3, 1, 2)]
-    assert validate(stage, parts, CPU) == pytest.approx(whole, rel=1e-5)
-    assert validate(stage, iter(parts), CPU) == pytest.approx(whole, rel=1e-5)
+    assert figures_of(model, parts) == pytest.approx(whole, rel=1e-5)
+    assert figures_of(model, iter(parts)) == pytest.approx(whole, rel=1e-5)
 
 
-def test_blank_rows_count_for_nothing_and_stand_in_for_nobody(stage, make_batch) -> None:
+def test_blank_rows_count_for_nothing_and_are_no_mismatched_identity(model, make_batch) -> None:
     batch = make_batch(people=4)
     valid = torch.tensor([True, False, True, False])
     blank = replace(batch, valid_B=valid, keys=("k0", "k0", "k2", "k0"))
     blank.images_BKSSC[~valid] = 0
-    assert validate(stage, [(blank, ("a", "", "b", ""))], CPU) == pytest.approx(
-        validate(stage, [(rows_of(batch, [0, 2]), ("a", "b"))], CPU), rel=1e-5
+    assert figures_of(model, [(blank, ("a", "", "b", ""))]) == pytest.approx(
+        figures_of(model, [(rows_of(batch, [0, 2]), ("a", "b"))]), rel=1e-5
     )
 
 
-def test_with_one_person_nothing_is_swapped(stage, make_batch) -> None:
-    figures = validate(stage, [(make_batch(people=2), ("a", "a"))], CPU)
-    assert set(figures) == {"val/loss_own", "val/loss_one_input", "val/one_input_ratio"}
+def test_with_one_person_nothing_is_swapped(model, make_batch) -> None:
+    figures = figures_of(model, [(make_batch(people=2), ("a", "a"))])
+    assert set(figures) == {
+        *("loss_own", "loss_one_input"),
+        *("one_input_ratio", "one_input_ratio_low", "one_input_ratio_high"),
+    }
 
 
-def test_without_identities_nothing_is_measured(stage) -> None:
-    assert validate(stage, [], CPU) == {}
+def test_without_identities_nothing_is_measured(model) -> None:
+    assert figures_of(model, []) == {}
 
 
-def test_the_stage_is_left_as_it_was(stage, make_batch) -> None:
-    stage.zero_grad()
-    validate(stage, [(make_batch(), ("a", "b", "c"))], CPU)
-    assert all(weight.grad is None for weight in stage.parameters())
+def test_the_model_is_left_as_it_was(model, make_batch) -> None:
+    model.zero_grad()
+    figures_of(model, [(make_batch(), ("a", "b", "c"))])
+    assert all(weight.grad is None for weight in model.parameters())
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_gives_every_process_the_same_figures(
-    stage, make_batch, processes: int
-) -> None:
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_any_number_of_ranks_gives_every_rank_the_same_figures(model, make_batch, ranks: int) -> None:
     batch, persons = make_batch(people=6), ("a", "b", "a", "c", "d", "e")
-    alone = validate(stage, [(batch, persons)], CPU)
+    alone = figures_of(model, [(batch, persons)])
     shares = [
         [(rows_of(batch, rows), [persons[row] for row in rows])]
-        for rows in (range(rank, 6, processes) for rank in range(processes))
+        for rows in (range(rank, 6, ranks) for rank in range(ranks))
     ]
-    figures = run_together(shares, lambda share, gather: validate(stage, share, CPU, gather))
+    figures = run_together(shares, lambda share, gather: figures_of(model, share, gather))
     assert all(figure == figures[0] for figure in figures)
     assert figures[0] == pytest.approx(alone, rel=1e-5)
 
 
-def test_processes_send_each_other_no_more_than_the_tokens_that_are_swapped(stage, make_batch) -> None:
+def test_ranks_send_each_other_no_more_than_the_tokens_that_are_swapped(model, make_batch) -> None:
     batch, persons = make_batch(people=8), tuple("abcdefgh")
-    # The first of the second process stands in for the last of the first one, and the other way round.
+    # The first of the second rank is the mismatched identity of the last of the first one, and vice versa.
     shares = [[(rows_of(batch, rows), [persons[row] for row in rows])] for rows in (range(4), range(4, 8))]
     sent: list[int] = []
 
@@ -138,17 +150,17 @@ def test_processes_send_each_other_no_more_than_the_tokens_that_are_swapped(stag
             sent.append(len(pickle.dumps(value)))
             return gather(value)
 
-        return validate(stage, share, CPU, weighing)
+        return figures_of(model, share, weighing)
 
     run_together(shares, weigh)
-    of_one = stage.identify(rows_of(batch, [0])).nbytes
+    of_one = model.encode(rows_of(batch, [0])).nbytes
     assert 2 * of_one < sum(sent) < 3.5 * of_one
 
 
 def run_together(
     shares: Sequence[Share], work: Callable[[Share, Callable[[Any], list[Any]]], dict[str, float]]
 ) -> list[dict[str, float]]:
-    """Run threads in place of processes, which meet where they gather."""
+    """Run threads in place of ranks; they meet where they gather."""
     barrier = threading.Barrier(len(shares), timeout=30)
     slots: list[Any] = [None] * len(shares)
     results: list[Any] = [None] * len(shares)

@@ -1,4 +1,4 @@
-"""The tower against open_clip itself, and what it does with a part of the patches."""
+"""The tower equals open_clip's, and runs on a subset of the patches."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_every_parameter_gets_a_gradient(tower: ClipTower, pixels: torch.Tensor)
     assert untouched == []
 
 
-def test_all_patches_given_by_number_are_all_patches(tower: ClipTower, pixels: torch.Tensor) -> None:
+def test_the_indices_of_all_patches_give_all_tokens(tower: ClipTower, pixels: torch.Tensor) -> None:
     everything = torch.arange(TINY.patches).expand(3, -1)
     torch.testing.assert_close(tower(pixels, everything), tower(pixels), atol=1e-5, rtol=1e-5)
 
 
-def test_what_is_masked_cannot_leak(tower: ClipTower, pixels: torch.Tensor) -> None:
+def test_masked_patches_do_not_change_visible_tokens(tower: ClipTower, pixels: torch.Tensor) -> None:
     visible = torch.tensor([[3, 17, 40], [0, 1, 63], [7, 8, 9]])
     shown = patches_shown(visible, TINY)[:, None].bool()
     changed = torch.where(shown, pixels, torch.full_like(pixels, torch.nan))
@@ -58,13 +58,13 @@ def test_what_is_masked_cannot_leak(tower: ClipTower, pixels: torch.Tensor) -> N
     assert not torch.equal(tower(pixels, visible), tower(1 - pixels, visible))
 
 
-def test_a_patch_knows_where_it_lies(tower: ClipTower) -> None:
+def test_tokens_depend_on_the_position_of_their_patch(tower: ClipTower) -> None:
     grey = torch.full((1, 3, TINY.side, TINY.side), 0.4)
     first, last = tower(grey, torch.tensor([[0]])), tower(grey, torch.tensor([[63]]))
     assert (first - last).abs().max() > 0.01
 
 
-def test_patches_are_cut_row_by_row_and_put_back(pixels: torch.Tensor) -> None:
+def test_patches_are_in_row_major_order_and_invertible(pixels: torch.Tensor) -> None:
     patches = to_patches(pixels, TINY.patch)
     assert patches.shape == (3, TINY.patches, 3 * TINY.patch**2)
     second_of_third_row = pixels[0, :, 2 * TINY.patch : 3 * TINY.patch, TINY.patch : 2 * TINY.patch]
@@ -72,7 +72,7 @@ def test_patches_are_cut_row_by_row_and_put_back(pixels: torch.Tensor) -> None:
     assert torch.equal(from_patches(patches, TINY.patch), pixels)
 
 
-def test_shown_patches_are_squares_at_their_places() -> None:
+def test_visible_patches_are_squares_at_their_positions() -> None:
     shown = patches_shown(torch.tensor([[0, 9]]), TINY)
     expected = torch.zeros(1, TINY.side, TINY.side)
     expected[0, :8, :8] = 1
@@ -80,7 +80,7 @@ def test_shown_patches_are_squares_at_their_places() -> None:
     assert torch.equal(shown, expected)
 
 
-def test_half_precision_of_the_weights_is_enough(tower: ClipTower, pixels: torch.Tensor) -> None:
+def test_tokens_in_bfloat16_are_close_to_float32(tower: ClipTower, pixels: torch.Tensor) -> None:
     exact = tower(pixels)
     rough = tower.bfloat16()(pixels)
     assert rough.dtype == torch.bfloat16

@@ -1,4 +1,4 @@
-"""Weights of the tower: from files of every kind, and refused in words."""
+"""Weights of the tower: read from files of every kind, and rejected with the reason."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from small_clip import TINY, whole_clip
 
 from settings.section import ConfigError
-from training.config import Model
 from training.errors import TrainingError
 from training.models.clip import ClipTower
 from training.models.clip_weights import HUB_REPOSITORY, load_clip, read_tower
 from training.models.sizes import SIZES
+from training.representations.config import RepresentationConfig
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_the_tower_is_taken_out_of_a_whole_clip_model(clip: open_clip.CLIP, tmp_
     assert_is_tower_of(clip, read_tower(tmp_path / "clip.safetensors", TINY))
 
 
-def test_a_tower_alone_will_do(clip: open_clip.CLIP, tmp_path: Path) -> None:
+def test_a_file_with_only_the_tower_is_read(clip: open_clip.CLIP, tmp_path: Path) -> None:
     save_file(clip.visual.state_dict(), tmp_path / "tower.safetensors")
     assert_is_tower_of(clip, read_tower(tmp_path / "tower.safetensors", TINY))
 
@@ -68,25 +68,25 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_missing_file_is_named_with_the_other_choices(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=rf"no file {tmp_path}/clip\.bin.*`hub`.*`random`"):
-        load_clip(Model(size="tiny", clip=str(tmp_path / "clip.bin")))
+        load_clip(RepresentationConfig(size="tiny", clip=str(tmp_path / "clip.bin")))
 
 
-def test_random_weights_are_those_that_are_there() -> None:
-    assert load_clip(Model(size="tiny", clip="random")) is None
+def test_random_keeps_the_initial_weights() -> None:
+    assert load_clip(RepresentationConfig(size="tiny", clip="random")) is None
 
 
 def test_the_digest_is_checked_when_it_is_given(clip: open_clip.CLIP, tmp_path: Path) -> None:
     path = tmp_path / "clip.safetensors"
     save_file(clip.state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    loaded = load_clip(Model(size="tiny", clip=str(path), clip_sha256=digest))
+    loaded = load_clip(RepresentationConfig(size="tiny", clip=str(path), clip_sha256=digest))
     assert loaded is not None
     assert_is_tower_of(clip, loaded)
     with pytest.raises(TrainingError, match=f"has sha256 {digest}, expected {'0' * 64}"):
-        load_clip(Model(size="tiny", clip=str(path), clip_sha256="0" * 64))
+        load_clip(RepresentationConfig(size="tiny", clip=str(path), clip_sha256="0" * 64))
 
 
-def test_what_does_not_fit_is_named_key_by_key(clip: open_clip.CLIP, tmp_path: Path) -> None:
+def test_differences_are_named_key_by_key(clip: open_clip.CLIP, tmp_path: Path) -> None:
     state = dict(clip.state_dict())
     del state["visual.ln_pre.weight"]
     state["visual.extra"] = torch.zeros(1)
@@ -99,7 +99,9 @@ def test_what_does_not_fit_is_named_key_by_key(clip: open_clip.CLIP, tmp_path: P
     assert "conv1.weight is (128, 3, 16, 16), expected (128, 3, 8, 8)" in str(caught.value)
 
 
-def test_weights_of_another_size_are_refused_with_few_names(clip: open_clip.CLIP, tmp_path: Path) -> None:
+def test_weights_of_another_size_are_an_error_that_names_five_keys(
+    clip: open_clip.CLIP, tmp_path: Path
+) -> None:
     save_file(clip.state_dict(), tmp_path / "clip.safetensors")
     with pytest.raises(TrainingError, match=r"missing: (\S+, ){4}\S+ and \d+ more") as caught:
         read_tower(tmp_path / "clip.safetensors", SIZES["small"])
@@ -114,7 +116,7 @@ def test_a_damaged_file_is_named(clip: open_clip.CLIP, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_weights_of_another_activation_are_refused_where_that_is_known(
+def test_weights_of_another_activation_are_an_error_if_the_configuration_names_it(
     quick: bool, clip: open_clip.CLIP, tmp_path: Path
 ) -> None:
     save_file(clip.state_dict(), tmp_path / "open_clip_model.safetensors")
@@ -127,13 +129,15 @@ def test_weights_of_another_activation_are_refused_where_that_is_known(
         assert_is_tower_of(clip, read_tower(tmp_path / "open_clip_model.safetensors", TINY))
 
 
-def test_the_hub_fits_the_paper_s_size_only() -> None:
-    with pytest.raises(ConfigError, match=r"model\.clip.*ViT-H-14.*tiny"):
-        load_clip(Model(size="tiny", clip="hub"))
+def test_the_hub_s_weights_need_the_paper_s_size() -> None:
+    with pytest.raises(ConfigError, match=r"representation\.clip.*ViT-H-14.*tiny"):
+        load_clip(RepresentationConfig(size="tiny", clip="hub"))
 
 
-def test_without_the_hub_the_file_to_bring_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_an_error_that_names_the_file_and_its_digest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(TrainingError, match=rf"{HUB_REPOSITORY}.*copy the file.*sha256 is 0084e753"):
-        load_clip(Model(size="paper", clip="hub"))
+        load_clip(RepresentationConfig(size="paper", clip="hub"))

@@ -1,4 +1,4 @@
-"""A folder of FLUX: what is missing or does not fit is named before anything is trained on it."""
+"""A directory of FLUX: what is missing or does not fit is named before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import errors
 from tiny_flux import write_tiny_flux
 
-from training.config import Flow
+from training.decoders.flow_config import FlowConfig
 from training.errors import TrainingError
 from training.models.digest import weights_digest
 from training.models.flux_folder import open_flux
@@ -29,7 +29,7 @@ def copy(tiny_flux: Path, tmp_path: Path) -> Path:
 
 
 def opened(base: Path | str, revision: str | None = None) -> Any:
-    return open_flux(Flow(base=str(base), revision=revision))
+    return open_flux(FlowConfig(base=str(base), revision=revision))
 
 
 def edited(path: Path, **changes: object) -> None:
@@ -42,7 +42,7 @@ def transformer(folder: Path) -> Any:
     return opened(folder).load("transformer", FluxTransformer2DModel, torch.float32)
 
 
-def test_a_part_is_loaded_frozen_and_for_evaluation(tiny_flux: Path) -> None:
+def test_a_component_is_loaded_frozen_and_in_evaluation_mode(tiny_flux: Path) -> None:
     loaded = transformer(tiny_flux)
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
@@ -52,9 +52,9 @@ def test_a_part_is_loaded_frozen_and_for_evaluation(tiny_flux: Path) -> None:
 @pytest.mark.parametrize(
     "part", ["transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"]
 )
-def test_a_missing_part_is_named(copy: Path, part: str) -> None:
+def test_a_missing_component_is_named(copy: Path, part: str) -> None:
     shutil.rmtree(copy / part)
-    with pytest.raises(TrainingError, match=rf"flow\.base: .* has no {part}\b"):
+    with pytest.raises(TrainingError, match=rf"decoders\.flow\.base: .* has no {part}\b"):
         opened(copy)
 
 
@@ -77,11 +77,11 @@ def test_a_missing_part_is_named(copy: Path, part: str) -> None:
             lambda c: edited(c / "transformer/config.json", _class_name="SD3Transformer2DModel"),
             "is of class SD3Transformer2DModel, expected FluxTransformer2DModel",
         ),
-        (lambda c: (c / "vae/config.json").write_text("{"), r"vae/config\.json is no valid JSON"),
-        (lambda c: (c / "vae/config.json").write_text("[]"), r"vae/config\.json describes no network"),
+        (lambda c: (c / "vae/config.json").write_text("{"), r"vae/config\.json is not valid JSON"),
+        (lambda c: (c / "vae/config.json").write_text("[]"), r"vae/config\.json does not describe a network"),
         (
             lambda c: edited(c / "transformer/config.json", in_channels=None),
-            r"transformer/config\.json does not say in_channels",
+            r"transformer/config\.json has no in_channels",
         ),
         (
             lambda c: edited(c / "transformer/config.json", quantization_config={"load_in_4bit": True}),
@@ -90,7 +90,7 @@ def test_a_missing_part_is_named(copy: Path, part: str) -> None:
     ],
     ids=["T5", "CLIP", "VAE", "another model", "half a file", "a list", "no size", "four bits"],
 )
-def test_parts_that_do_not_belong_together_are_refused(
+def test_components_that_do_not_fit_together_are_an_error(
     copy: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(copy)
@@ -98,7 +98,7 @@ def test_parts_that_do_not_belong_together_are_refused(
         opened(copy)
 
 
-def test_missing_weights_are_never_made_up(copy: Path) -> None:
+def test_missing_weights_are_never_initialised_at_random(copy: Path) -> None:
     """diffusers would fill them in with random numbers and a warning."""
     from safetensors.torch import load_file, save_file
 
@@ -110,21 +110,23 @@ def test_missing_weights_are_never_made_up(copy: Path) -> None:
         transformer(copy)
 
 
-def test_weights_of_another_shape_are_refused(copy: Path) -> None:
+def test_weights_of_another_shape_are_an_error(copy: Path) -> None:
     edited(copy / "transformer/config.json", num_attention_heads=4)
     with pytest.raises(TrainingError, match=r"/transformer "):
         transformer(copy)
 
 
 @pytest.mark.parametrize("size", [0, 1000])
-def test_a_damaged_file_of_weights_is_named_with_its_part(copy: Path, size: int) -> None:
+def test_a_damaged_file_of_weights_is_an_error_that_names_the_component(copy: Path, size: int) -> None:
     path = copy / "transformer/diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(TrainingError, match=r"/transformer cannot be loaded: .*Fetch this part again"):
+    with pytest.raises(
+        TrainingError, match=r"/transformer cannot be loaded: .*Download this component again"
+    ):
         transformer(copy)
 
 
-def test_no_weights_at_all_are_named_with_their_part(copy: Path) -> None:
+def test_a_missing_file_of_weights_is_an_error_that_names_the_component(copy: Path) -> None:
     (copy / "transformer/diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(TrainingError, match=r"/transformer cannot be loaded"):
         transformer(copy)
@@ -147,9 +149,9 @@ def answer(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPEr
     return kind("refused", response=httpx2.Response(status, request=request))
 
 
-def test_a_gated_repository_says_how_to_get_access(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_on_a_gated_repository_explains_access(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = failing(monkeypatch, answer(errors.GatedRepoError, 403))
-    with pytest.raises(TrainingError) as refused:
+    with pytest.raises(TrainingError) as caught:
         opened(DEV, REVISION)
     for words in (
         "is gated",
@@ -158,7 +160,7 @@ def test_a_gated_repository_says_how_to_get_access(monkeypatch: pytest.MonkeyPat
         "hf auth login",
         "HF_TOKEN",
     ):
-        assert words in str(refused.value)
+        assert words in str(caught.value)
     assert asked[0]["revision"] == REVISION
     assert "transformer/*.safetensors*" in asked[0]["allow_patterns"]
 
@@ -170,13 +172,13 @@ def test_a_gated_repository_says_how_to_get_access(monkeypatch: pytest.MonkeyPat
         (answer(errors.RevisionNotFoundError, 404), f"has no commit {REVISION}"),
         (
             errors.LocalEntryNotFoundError("offline"),
-            "LocalEntryNotFoundError: offline.*fetch it elsewhere .`hf download",
+            "LocalEntryNotFoundError: offline.*download it elsewhere.*.`hf download",
         ),
         (answer(errors.HfHubHTTPError, 500), "cannot be fetched from the hub .HfHubHTTPError: refused"),
     ],
     ids=["no repository", "no revision", "offline", "server"],
 )
-def test_what_the_hub_does_not_give_is_said_in_words(
+def test_a_failed_download_is_a_user_facing_error(
     monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     failing(monkeypatch, error)
@@ -184,9 +186,9 @@ def test_what_the_hub_does_not_give_is_said_in_words(
         opened(DEV, REVISION)
 
 
-def test_the_hub_is_not_asked_without_a_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_downloaded_without_a_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = failing(monkeypatch, AssertionError())
-    with pytest.raises(TrainingError, match=r"set flow\.revision to the commit"):
+    with pytest.raises(TrainingError, match=r"set decoders\.flow\.revision to a commit"):
         opened(DEV)
     assert not asked
 
@@ -194,17 +196,17 @@ def test_the_hub_is_not_asked_without_a_revision(monkeypatch: pytest.MonkeyPatch
 def test_sizes_need_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = failing(monkeypatch, errors.LocalEntryNotFoundError("offline"))
     with pytest.raises(TrainingError, match="cannot be fetched"):
-        open_flux(Flow(base=DEV, revision=REVISION), weights=False)
+        open_flux(FlowConfig(base=DEV, revision=REVISION), weights=())
     assert not any("safetensors" in pattern for pattern in asked[0]["allow_patterns"])
 
 
 @pytest.mark.parametrize("name", ["/nowhere/flux", "./flux", "flux", "a/b/c"])
-def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
-    with pytest.raises(TrainingError, match=r"flow\.base: there is no folder"):
+def test_a_missing_directory_is_not_searched_on_the_hub(name: str) -> None:
+    with pytest.raises(TrainingError, match=r"decoders\.flow\.base: there is no directory"):
         opened(name)
 
 
-def test_a_digest_tells_weights_apart_and_not_how_they_are_held(tiny_flux: Path, tmp_path: Path) -> None:
+def test_a_digest_depends_on_weights_and_not_on_their_precision(tiny_flux: Path, tmp_path: Path) -> None:
     one, again = transformer(tiny_flux), transformer(tiny_flux)
     assert weights_digest(one) == weights_digest(again.to(torch.bfloat16))
     other = transformer(write_tiny_flux(tmp_path / "other", seed=1))

@@ -1,4 +1,4 @@
-"""Latents, tokens, places and times are those of diffusers' own pipeline."""
+"""Latents, tokens, position ids and timesteps equal those of diffusers' pipeline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.models.flux_latents import PixelCodec, VaeCodec, pack, places, unpack
+from training.models.flux_latents import PixelCodec, VaeCodec, pack, positions, unpack
 from training.models.flux_schedule import Schedule
 
 SIDE = 64
@@ -33,7 +33,7 @@ def test_latents_are_shifted_and_scaled_as_flux_takes_them(codec: VaeCodec, tiny
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_decoding_is_what_the_pipeline_does_behind_its_last_step(codec: VaeCodec, tiny_flux: Path) -> None:
+def test_decoding_equals_that_of_the_pipeline(codec: VaeCodec, tiny_flux: Path) -> None:
     from diffusers import FluxPipeline
 
     pipeline = FluxPipeline.from_pretrained(tiny_flux)
@@ -50,7 +50,7 @@ def test_the_name_of_a_codec_changes_with_its_weights_and_precision(codec: VaeCo
     assert VaeCodec.load(folder, torch.bfloat16).name != codec.name
 
 
-def test_tokens_and_places_are_the_pipeline_s() -> None:
+def test_tokens_and_position_ids_equal_the_pipeline_s() -> None:
     from diffusers import FluxPipeline
 
     latents = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -58,11 +58,11 @@ def test_tokens_and_places_are_the_pipeline_s() -> None:
     assert torch.equal(tokens, FluxPipeline._pack_latents(latents, 2, 4, 6, 6))
     assert torch.equal(unpack(tokens), latents)
     theirs = FluxPipeline._prepare_latent_image_ids(1, 3, 3, "cpu", torch.float32)
-    assert torch.equal(places(3, torch.device("cpu")), theirs)
+    assert torch.equal(positions(3, torch.device("cpu")), theirs)
 
 
 @pytest.mark.parametrize("patch", [2, 4, 8])
-def test_pixels_survive_the_way_there_and_back(patch: int) -> None:
+def test_the_pixel_codec_is_invertible(patch: int) -> None:
     codec = PixelCodec(patch)
     latents = codec.encode(images())
     assert latents.shape == (2, codec.channels, SIDE // codec.factor, SIDE // codec.factor)
@@ -79,7 +79,7 @@ def test_a_token_of_pixels_is_a_square_of_the_image() -> None:
 
 
 @pytest.mark.parametrize(("steps", "tokens"), [(1, 16), (4, 256), (28, 1024), (50, 4096)])
-def test_times_are_those_of_the_pipeline_s_scheduler(tiny_flux: Path, steps: int, tokens: int) -> None:
+def test_timesteps_equal_those_of_the_pipeline_s_scheduler(tiny_flux: Path, steps: int, tokens: int) -> None:
     import numpy as np
     from diffusers import FlowMatchEulerDiscreteScheduler
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
@@ -91,5 +91,5 @@ def test_times_are_those_of_the_pipeline_s_scheduler(tiny_flux: Path, steps: int
     assert (len(found), found[0], found[-1]) == (steps + 1, 1.0, 0.0)
 
 
-def test_without_flux_times_are_evenly_spaced() -> None:
+def test_timesteps_without_flux_are_evenly_spaced() -> None:
     assert Schedule().times(4, 64) == pytest.approx((1.0, 0.75, 0.5, 0.25, 0.0))

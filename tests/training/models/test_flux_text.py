@@ -1,4 +1,4 @@
-"""The prompt: encoded as FLUX's own pipeline does it, once."""
+"""The prompt: encoded once, as FLUX's pipeline does."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.config import Flow
+from training.decoders.flow_config import FlowConfig
 from training.errors import TrainingError
 from training.models import flux_text
 from training.models.flux_folder import open_flux
 from training.models.flux_text import Prompt, encoded_prompt
 
 
-def flow(tiny_flux: Path, cache: Path, **changes: object) -> Flow:
-    return Flow.model_validate({"base": str(tiny_flux), "prompt_cache": cache, "text_tokens": 16} | changes)
+def flow(tiny_flux: Path, cache: Path, **changes: object) -> FlowConfig:
+    return FlowConfig.model_validate(
+        {"base": str(tiny_flux), "prompt_cache": cache, "text_tokens": 16} | changes
+    )
 
 
 def prompt(tiny_flux: Path, cache: Path, **changes: object) -> Prompt:
@@ -24,7 +26,7 @@ def prompt(tiny_flux: Path, cache: Path, **changes: object) -> Prompt:
     return encoded_prompt(open_flux(wanted), wanted)
 
 
-def test_it_is_what_the_pipeline_encodes(tiny_flux: Path, tmp_path: Path) -> None:
+def test_the_embeddings_equal_those_of_the_pipeline(tiny_flux: Path, tmp_path: Path) -> None:
     from diffusers import FluxPipeline
 
     pipeline = FluxPipeline.from_pretrained(tiny_flux)
@@ -36,13 +38,15 @@ def test_it_is_what_the_pipeline_encodes(tiny_flux: Path, tmp_path: Path) -> Non
         assert not ours.tokens_1TD.requires_grad
 
 
-def test_a_prompt_that_does_not_fit_is_refused(tiny_flux: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"flow\.text_tokens: 5 cut off the prompt, which takes 6"):
+def test_a_prompt_that_is_too_long_is_an_error(tiny_flux: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"decoders\.flow\.text_tokens: 5 cut off the prompt, which takes 6"
+    ):
         prompt(tiny_flux, tmp_path, text_tokens=5)
     prompt(tiny_flux, tmp_path, text_tokens=6)
 
 
-def test_it_is_encoded_once(tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_is_encoded_once(tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prompt(tiny_flux, tmp_path)
     monkeypatch.setattr(flux_text, "encode", lambda *_: pytest.fail("encoded again"))
     again = prompt(tiny_flux, tmp_path)
@@ -53,7 +57,7 @@ def test_it_is_encoded_once(tiny_flux: Path, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "changes", [{"prompt": "a photo"}, {"text_tokens": 17}], ids=lambda changes: next(iter(changes))
 )
-def test_another_prompt_or_length_is_another_entry(
+def test_another_prompt_or_length_is_another_cache_entry(
     tiny_flux: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
     first, other = prompt(tiny_flux, tmp_path), prompt(tiny_flux, tmp_path, **changes)
@@ -63,7 +67,7 @@ def test_another_prompt_or_length_is_another_entry(
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
-def test_a_damaged_entry_is_made_anew(tiny_flux: Path, tmp_path: Path) -> None:
+def test_a_damaged_cache_entry_is_encoded_again(tiny_flux: Path, tmp_path: Path) -> None:
     first = prompt(tiny_flux, tmp_path)
     (entry,) = tmp_path.glob("*.safetensors")
     whole = entry.read_bytes()
@@ -75,11 +79,11 @@ def test_a_damaged_entry_is_made_anew(tiny_flux: Path, tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_used_is_named(tiny_flux: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match=r"flow\.prompt_cache: .*file cannot be used"):
+    with pytest.raises(TrainingError, match=r"decoders\.flow\.prompt_cache: .*file cannot be used"):
         prompt(tiny_flux, tmp_path / "file")
 
 
-def test_the_user_s_cache_is_the_default(
+def test_the_default_cache_is_in_the_user_s_cache_directory(
     tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -88,7 +92,7 @@ def test_the_user_s_cache_is_the_default(
     assert len(list((tmp_path / "omniid" / "prompts").glob("*.safetensors"))) == 1
 
 
-def test_processes_that_ask_together_wait_for_one_that_encodes(tiny_flux: Path, tmp_path: Path) -> None:
+def test_concurrent_processes_wait_for_the_one_that_encodes(tiny_flux: Path, tmp_path: Path) -> None:
     """Forked after the imports, so they do begin together; each counts how often it encodes."""
     context = multiprocessing.get_context("fork")
     counted = context.Queue()

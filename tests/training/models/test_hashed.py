@@ -1,4 +1,4 @@
-"""Numbers drawn on the device: spread as they should be, and nothing but functions of their seeds."""
+"""Random numbers on the device: they have their distribution and depend only on their seeds."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ SEEDS = torch.arange(-500, 500) * 7919
 
 
 def test_normals_are_normal() -> None:
-    drawn = normals(seeded(SEEDS, 1), 1001)
-    assert drawn.shape == (1000, 1001)
+    numbers = normals(seeded(SEEDS, 1), 1001)
+    assert numbers.shape == (1000, 1001)
     for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
-        assert math.isclose((drawn**power).mean().item(), moment, abs_tol=0.02)
-    inside = (drawn.abs() < 1).float().mean().item()
+        assert math.isclose((numbers**power).mean().item(), moment, abs_tol=0.02)
+    inside = (numbers.abs() < 1).float().mean().item()
     assert math.isclose(inside, 0.6827, abs_tol=0.002)
 
 
-def test_rows_columns_and_uses_have_nothing_to_do_with_one_another() -> None:
+def test_rows_columns_and_uses_are_independent() -> None:
     one, other = normals(seeded(SEEDS, 1), 64), normals(seeded(SEEDS, 2), 64)
     for a, b in ((one[:-1], one[1:]), (one[:, :-1], one[:, 1:]), (one[:, :32], one[:, 32:]), (one, other)):
         assert abs((a * b).mean().item()) < 0.02
 
 
-def test_uniforms_fill_the_interval_evenly() -> None:
-    drawn = uniforms(seeded(torch.arange(20_000), 3))
-    assert drawn.min() >= 0
-    assert drawn.max() < 1
-    counts = torch.histc(drawn, bins=10, min=0, max=1)
+def test_uniforms_are_uniform() -> None:
+    numbers = uniforms(seeded(torch.arange(20_000), 3))
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    counts = torch.histc(numbers, bins=10, min=0, max=1)
     assert (counts - 2000).abs().max() < 200
 
 
-def test_a_seed_draws_the_same_alone_and_among_others() -> None:
+def test_numbers_of_a_seed_do_not_depend_on_other_seeds() -> None:
     together = normals(SEEDS, 10)
     assert torch.equal(normals(SEEDS[17], 10), together[17])
     assert torch.equal(normals(SEEDS.view(10, 100), 10).flatten(0, 1), together)
 
 
-def test_what_a_seed_draws_never_changes() -> None:
-    """Kept from the first version: a run that goes on must draw what it would have drawn."""
+def test_numbers_of_a_seed_are_pinned() -> None:
+    """Values of the first version: a resumed run needs the same numbers."""
     assert normals(torch.tensor(12345), 4).tolist() == pytest.approx(NORMALS, abs=1e-6)
     assert uniforms(torch.tensor([12345, -1])).tolist() == pytest.approx(UNIFORMS, abs=1e-7)

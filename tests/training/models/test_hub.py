@@ -1,4 +1,4 @@
-"""The hub, as a server of this machine that behaves like it until it does not."""
+"""Downloads from the hub, against a local server that imitates it and its failures."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tiny_models import mtd_config
 
 from shards.atomic import OutOfSpace
-from training.config import Config, Flow, Model
 from training.errors import TrainingError
-from training.models.build import build_stage
+from training.model import build_model
 from training.models.clip_weights import HUB_FILE, HUB_REPOSITORY, load_clip
-from training.models.encoder import OmniIDEncoder
 from training.models.hub import reason_of
 from training.models.sizes import SIZES
+from training.representations.config import RepresentationConfig
+from training.representations.omniid import OmniIDEncoder
 
 COMMIT = "c0ffee" + "0" * 34
 OLDER = "beef" + "0" * 36
@@ -106,7 +107,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Nothing: the tests' output is not the place."""
+        """Print nothing into the output of the tests."""
 
 
 @pytest.fixture
@@ -114,12 +115,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     server = Hub()
     # Often, for it is what shutting down waits for.
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
+    url = f"http://127.0.0.1:{server.server_port}"
     # What HF_ENDPOINT and HF_HUB_CACHE set, which are read when huggingface_hub is imported.
     constants = "huggingface_hub.constants"
-    monkeypatch.setattr(f"{constants}.ENDPOINT", address)
+    monkeypatch.setattr(f"{constants}.ENDPOINT", url)
     monkeypatch.setattr(
-        f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+        f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
     )
     monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(f"{constants}.HF_HUB_DISABLE_XET", True)
@@ -141,7 +142,7 @@ def same(one: OmniIDEncoder, other: OmniIDEncoder) -> bool:
     return bool((one.query_LD == other.query_LD).all())
 
 
-def test_an_encoder_is_fetched_in_the_revision_that_is_asked_for(hub: Hub, tmp_path: Path) -> None:
+def test_an_encoder_is_downloaded_in_the_requested_revision(hub: Hub, tmp_path: Path) -> None:
     newest = put_encoder(hub, tmp_path / "newest", COMMIT)
     older = put_encoder(hub, tmp_path / "older", OLDER)
     assert same(OmniIDEncoder.from_pretrained("somebody/encoder"), newest)
@@ -149,7 +150,7 @@ def test_an_encoder_is_fetched_in_the_revision_that_is_asked_for(hub: Hub, tmp_p
     assert not same(newest, older)
 
 
-def test_a_revision_that_is_not_there_is_named(hub: Hub, tmp_path: Path) -> None:
+def test_a_missing_revision_is_named(hub: Hub, tmp_path: Path) -> None:
     put_encoder(hub, tmp_path / "newest", COMMIT)
     with pytest.raises(
         TrainingError, match=f"no encoder of that name at revision {OLDER} .*RevisionNotFound"
@@ -157,98 +158,86 @@ def test_a_revision_that_is_not_there_is_named(hub: Hub, tmp_path: Path) -> None
         OmniIDEncoder.from_pretrained("somebody/encoder", OLDER)
 
 
-def flow_from(encoder: Path | str, revision: str | None) -> Config:
-    values = {
-        "stage": "flow",
-        "output": "out",
-        "data": {"root": "root"},
-        "model": {"size": "tiny", "clip": "encoder"},
-        "flow": {
-            "scratch": {"layers": 1, "single_layers": 1, "heads": 2, "head_width": 16, "patch": 4},
-            "side": 16,
-            "encoder": str(encoder),
-            "encoder_revision": revision,
-        },
-    }
-    return Config.model_validate(values)
+def started_from(encoder: Path | str, revision: str | None) -> OmniIDEncoder:
+    """The representation of a run that starts from an encoder."""
+    section = {"size": "tiny", "weights": str(encoder), "revision": revision}
+    return build_model(mtd_config(representation=section)).representation
 
 
-def test_the_second_stage_takes_the_encoder_of_the_commit_it_is_told(hub: Hub, tmp_path: Path) -> None:
+def test_a_run_starts_from_the_encoder_of_the_given_commit(hub: Hub, tmp_path: Path) -> None:
     older = put_encoder(hub, tmp_path / "old", OLDER)
     newer = put_encoder(hub, tmp_path / "new", COMMIT)
-    assert same(build_stage(flow_from("acme/omniid", OLDER)).encoder, older)
-    assert same(build_stage(flow_from("acme/omniid", COMMIT)).encoder, newer)
+    assert same(started_from("acme/omniid", OLDER), older)
+    assert same(started_from("acme/omniid", COMMIT), newer)
 
 
-def test_the_second_stage_asks_the_hub_for_no_encoder_that_may_change(hub: Hub, tmp_path: Path) -> None:
+def test_a_run_needs_a_commit_for_an_encoder_on_the_hub(hub: Hub, tmp_path: Path) -> None:
     put_encoder(hub, tmp_path / "new", COMMIT)
     with pytest.raises(
-        TrainingError, match=r"no folder acme/omniid.*set flow\.encoder_revision to the commit"
+        TrainingError, match=r"no directory acme/omniid.*set representation\.revision to a commit"
     ):
-        build_stage(flow_from("acme/omniid", None))
+        started_from("acme/omniid", None)
     assert hub.asked == []
 
 
-def test_a_commit_that_is_not_there_is_named_with_the_key_of_the_encoder(hub: Hub, tmp_path: Path) -> None:
+def test_a_missing_commit_is_an_error_that_names_the_key(hub: Hub, tmp_path: Path) -> None:
     put_encoder(hub, tmp_path / "new", COMMIT)
-    with pytest.raises(TrainingError, match=rf"^flow\.encoder: .*acme/omniid.*{OLDER}"):
-        build_stage(flow_from("acme/omniid", OLDER))
+    with pytest.raises(TrainingError, match=rf"^representation\.weights: .*acme/omniid.*{OLDER}"):
+        started_from("acme/omniid", OLDER)
 
 
-def test_an_encoder_in_a_folder_has_no_commit(tmp_path: Path) -> None:
+def test_a_revision_of_an_encoder_in_a_directory_is_an_error(tmp_path: Path) -> None:
     OmniIDEncoder(SIZES["tiny"]).save_pretrained(tmp_path / "encoder")
-    with pytest.raises(TrainingError, match=r"flow\.encoder_revision: .*encoder is a folder"):
-        build_stage(flow_from(tmp_path / "encoder", COMMIT))
+    with pytest.raises(TrainingError, match=r"representation\.revision: .* is a directory"):
+        started_from(tmp_path / "encoder", COMMIT)
 
 
-def test_a_commit_belongs_to_an_encoder() -> None:
-    with pytest.raises(ValueError, match=r"flow\.encoder_revision: expected with flow\.encoder"):
-        Flow.model_validate({"base": "acme/flux", "encoder_revision": COMMIT})
+def test_a_revision_without_weights_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"revision: expected with representation\.weights"):
+        RepresentationConfig(size="tiny", revision=COMMIT)
 
 
 def test_a_folder_has_no_revision(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=rf"{tmp_path} is a folder, which has no revision {OLDER}"):
+    with pytest.raises(TrainingError, match=rf"{tmp_path} is a directory, which has no revision {OLDER}"):
         OmniIDEncoder.from_pretrained(tmp_path, OLDER)
 
 
-def test_a_connection_that_breaks_on_the_way_is_said_with_its_reason(hub: Hub, tmp_path: Path) -> None:
+def test_a_broken_connection_is_an_error_with_its_reason(hub: Hub, tmp_path: Path) -> None:
     put_encoder(hub, tmp_path / "newest", COMMIT)
     hub.breaks_after = 50_000
     with pytest.raises(
-        TrainingError, match=r"no folder somebody/encoder.*\((ReadError|RemoteProtocolError): ."
+        TrainingError, match=r"no directory somebody/encoder.*\((ReadError|RemoteProtocolError): ."
     ):
         OmniIDEncoder.from_pretrained("somebody/encoder")
 
 
-def test_clip_whose_download_breaks_is_said_with_its_reason(hub: Hub) -> None:
+def test_a_broken_download_of_clip_is_an_error_with_its_reason(hub: Hub) -> None:
     hub.files[f"1c2b8495b28150b8a4922ee1c8edee224c284c0c/{HUB_FILE}"] = bytes(1_000_000)
     hub.breaks_after = 50_000
     with pytest.raises(TrainingError, match=rf"{HUB_FILE} of {HUB_REPOSITORY} cannot be fetched.*Error: "):
-        load_clip(Model(size="paper", clip="hub"))
+        load_clip(RepresentationConfig(size="paper", clip="hub"))
 
 
-def test_a_hub_that_nothing_listens_at_is_said_with_its_reason(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_connection_is_an_error_with_its_reason(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)  # its library waits for 23 seconds between attempts
     hub.shutdown()
     hub.server_close()
     with pytest.raises(TrainingError, match=r"\(ConnectError: .*Connection refused\)"):
-        load_clip(Model(size="paper", clip="hub"))
+        load_clip(RepresentationConfig(size="paper", clip="hub"))
 
 
-def test_a_full_disk_is_no_fault_of_the_hub(
+def test_a_full_disk_is_reported_as_such_and_not_as_an_error_of_the_hub(
     hub: Hub, small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = small_disk(1_000_000)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(disk / "cache"))
     hub.files[f"1c2b8495b28150b8a4922ee1c8edee224c284c0c/{HUB_FILE}"] = bytes(3_000_000)
     with pytest.raises(OutOfSpace, match=rf"{disk}/cache: the disk is full") as caught:
-        load_clip(Model(size="paper", clip="hub"))
+        load_clip(RepresentationConfig(size="paper", clip="hub"))
     assert caught.value.free_bytes < 1_000_000
 
 
-def test_a_reason_is_one_line_without_what_addresses_keep_secret() -> None:
+def test_a_reason_is_one_line_without_the_secrets_of_urls() -> None:
     error = ValueError(
         "403 for url 'https://me:word@cdn.example/file?Signature=abc&Expires=1'\nRequest ID: x"
     )

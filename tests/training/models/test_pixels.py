@@ -1,4 +1,4 @@
-"""Images and masks as the networks take them."""
+"""Conversion and resizing of images and masks for the networks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_any_leading_dimensions_stay_in_place() -> None:
     assert planes.sum() == 16
 
 
-def test_reduced_images_are_smooth_pictures_of_the_same_thing() -> None:
+def test_resized_images_are_close_to_opencv_s() -> None:
     rng = np.random.default_rng(0)
     image = cv2.GaussianBlur(rng.integers(0, 256, (256, 256, 3), np.uint8), (0, 0), 6)
     reduced = pixels(torch.from_numpy(image), 224).permute(1, 2, 0).numpy() * 255
@@ -34,7 +34,7 @@ def test_reduced_images_are_smooth_pictures_of_the_same_thing() -> None:
     assert np.abs(reduced - expected).max() < 2
 
 
-def test_hard_edges_do_not_leave_the_range() -> None:
+def test_values_at_hard_edges_stay_in_the_range() -> None:
     checkers = ((torch.arange(64) // 8 + torch.arange(64)[:, None] // 8) % 2 * 255).byte()
     planes = pixels(checkers[..., None].expand(64, 64, 3), 28)
     assert planes.min() == 0
@@ -48,9 +48,9 @@ def test_a_mask_becomes_the_share_of_each_pixel_that_is_face() -> None:
 
 
 @pytest.mark.parametrize(("side", "reduced"), [(64, 56), (64, 64), (30, 7), (8, 12)])
-def test_the_share_is_exact_where_pixels_straddle_one_another(side: int, reduced: int) -> None:
+def test_the_share_is_exact_for_partly_covered_pixels(side: int, reduced: int) -> None:
     mask = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (3, side, side), np.uint8) * 255)
-    # Every pixel cut into so many that both sides divide the whole, then counted.
+    # Every pixel is divided into as many as both sides divide, which are then counted.
     fine = mask.repeat_interleave(reduced, 1).repeat_interleave(reduced, 2).double() / 255
     exact = fine.unflatten(1, (reduced, side)).unflatten(3, (reduced, side)).mean((2, 4))
     assert torch.allclose(face_share(mask, reduced).double(), exact, atol=1e-6)

@@ -13,8 +13,8 @@ import torch
 
 from shards.atomic import OutOfSpace
 from training.errors import TrainingError
-from training.models.encoder import OmniIDEncoder
 from training.models.sizes import SIZES
+from training.representations.omniid import OmniIDEncoder
 
 TINY = SIZES["tiny"]
 
@@ -42,14 +42,37 @@ def test_what_was_saved_gives_the_same_tokens(encoder: OmniIDEncoder, folder: Pa
 def test_the_folder_holds_two_files_and_the_size_in_full(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     config = json.loads((folder / "config.json").read_text())
-    assert config == {"format_version": "1.0", "kind": "omniid-encoder", "size": TINY.model_dump()}
+    assert config == {
+        "format_version": "1.2",
+        "kind": "omniid-encoder",
+        "size": TINY.model_dump(),
+        "crop_scale": None,
+    }
+
+
+def test_the_crop_scale_of_the_training_comes_back(encoder: OmniIDEncoder, tmp_path: Path) -> None:
+    OmniIDEncoder(TINY, crop_scale=1.1).save_pretrained(tmp_path / "own")
+    assert OmniIDEncoder.from_pretrained(tmp_path / "own").crop_scale == 1.1
+    encoder.crop_scale = 1.3
+    encoder.save_pretrained(tmp_path / "given")
+    assert OmniIDEncoder.from_pretrained(tmp_path / "given").crop_scale == 1.3
+
+
+def test_an_encoder_of_format_1_0_has_no_crop_scale_and_a_newer_field_is_ignored(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["crop_scale"]
+    (folder / "config.json").write_text(json.dumps(config | {"format_version": "1.9", "trained_on": "mfhq"}))
+    assert OmniIDEncoder.from_pretrained(folder).crop_scale is None
+    (folder / "config.json").write_text(json.dumps(config | {"crop_scale": -1}))
+    with pytest.raises(TrainingError, match=r"config\.json: crop_scale: .* greater than 0"):
+        OmniIDEncoder.from_pretrained(folder)
 
 
 def test_other_weights_can_be_saved_in_its_place(encoder: OmniIDEncoder, tmp_path: Path) -> None:
-    average = {key: value * 0.5 for key, value in encoder.state_dict().items()}
-    encoder.save_pretrained(tmp_path, average)
+    ema = {key: value * 0.5 for key, value in encoder.state_dict().items()}
+    encoder.save_pretrained(tmp_path, ema)
     loaded = OmniIDEncoder.from_pretrained(str(tmp_path)).state_dict()
-    assert all(torch.equal(loaded[key], value) for key, value in average.items())
+    assert all(torch.equal(loaded[key], value) for key, value in ema.items())
 
 
 def test_weights_of_another_network_are_not_saved(encoder: OmniIDEncoder, tmp_path: Path) -> None:
@@ -90,8 +113,8 @@ def test_weights_cut_short_are_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": "2.0"}, r"format 2\.0, this code reads 1\.0"),
-        ({"kind": "other"}, "not that of an Omni-ID encoder"),
+        ({"format_version": "2.0"}, r"format 2\.0, this code reads 1\.2"),
+        ({"kind": "other"}, "not that of a representation: its kind is none of omniid-encoder"),
         ({"size": {**TINY.model_dump(), "queries": 17}}, r"query_LD is \(16, 128\), expected \(17, 128\)"),
         ({"size": {**TINY.model_dump(), "colour": 1}}, r"size\.colour: Extra inputs"),
         ({"size": {**TINY.model_dump(), "patch": 7}}, "patch 7 does not divide side 64"),
@@ -113,14 +136,14 @@ def test_a_newer_minor_version_may_say_more(folder: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=f"no folder {tmp_path}/none"):
+    with pytest.raises(TrainingError, match=f"no directory {tmp_path}/none"):
         OmniIDEncoder.from_pretrained(tmp_path / "none")
 
 
 def test_a_name_that_the_hub_does_not_give_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TrainingError, match="no folder somebody/encoder, and the hub gives no encoder"):
+    with pytest.raises(TrainingError, match="no directory somebody/encoder, and the hub gives no encoder"):
         OmniIDEncoder.from_pretrained("somebody/encoder")
 
 
@@ -128,9 +151,11 @@ def test_a_name_that_the_hub_does_not_give_is_named(monkeypatch: pytest.MonkeyPa
 def test_it_needs_neither_the_pipeline_nor_the_stream(folder: Path) -> None:
     code = f"""
 import sys
-from training.models.encoder import OmniIDEncoder
+from training.representations.omniid import OmniIDEncoder
 OmniIDEncoder.from_pretrained({str(folder)!r})
-print([name for name in ("ray", "mediapipe", "pipeline", "training.data", "obstore") if name in sys.modules])
+heavy = ("ray", "mediapipe", "pipeline", "obstore", "training.engine")
+heavy += ("training.data.dataset", "training.data.stream")
+print([name for name in heavy if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

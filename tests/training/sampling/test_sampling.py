@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flow_runs import as_trained, flow_config, flow_stage, write_run
+from flow_runs import as_trained, decoder_of, flow_config, write_run
 from PIL import Image
 from tiny_flux import write_tiny_flux
+from tiny_models import mtd_config
 from typer.testing import CliRunner, Result
 
 from faces.photograph import read_photograph
@@ -20,8 +21,8 @@ from pipeline.demo.photographs import PEOPLE, STILL_LIFE, package_file
 from training.cli import app
 from training.errors import TrainingError
 from training.export import read_trained
-from training.models.flow import FlowStage
-from training.sampling.photographs import read_portraits
+from training.model import IdentityModel, build_model
+from training.sampling.photographs import PhotoFace, find_faces
 from training.sampling.sampler import Sampler
 
 CPU = torch.device("cpu")
@@ -38,14 +39,14 @@ def group() -> Path:
 
 
 @pytest.fixture(scope="module")
-def stage(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> FlowStage:
-    return as_trained(flow_stage(flow_config(tiny_flux, tmp_path_factory.mktemp("prompts"))))
+def model(tiny_flux: Path, prompts: Path) -> IdentityModel:
+    return as_trained(build_model(flow_config(tiny_flux, prompts)))
 
 
 @pytest.fixture(scope="module")
-def run(stage: FlowStage, tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(model: IdentityModel, tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    return write_run(folder, flow_config(tiny_flux, folder), stage)
+    return write_run(folder, flow_config(tiny_flux, folder), model)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,19 @@ def _prompts_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def called(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def faces_of(photographs: list[Path], message=print, **options: float) -> list[PhotoFace]:
+    return find_faces(photographs, message, **options)
+
+
+def generated(
+    model: IdentityModel | Sampler, images: list[np.ndarray], seed: int = 0, **options
+) -> np.ndarray:
+    """An image of the person of whom these are images."""
+    sampler = model if isinstance(model, Sampler) else Sampler(model)
+    (image,) = sampler.generate(sampler.encode(images), [seed], **options)
+    return image
 
 
 def pixels_of(path: Path) -> np.ndarray:
@@ -77,9 +91,9 @@ def test_photographs_become_images_and_the_same_command_the_same_images(
     assert np.array_equal(first, pixels_of(tmp_path / "two" / "sample-5.png"))
 
 
-def test_an_export_draws_what_its_run_draws(run, astronaut, tmp_path: Path) -> None:
+def test_an_export_generates_what_its_run_does(run, astronaut, tmp_path: Path) -> None:
     first_line = called("export", run, tmp_path / "exported").output.splitlines()[0]
-    assert first_line.endswith("what was learned in 3 steps")
+    assert first_line.endswith("the weights after 3 steps")
     for source, folder in ((run, "run"), (tmp_path / "exported", "export")):
         result = called("sample", source, astronaut, "-o", tmp_path / folder, "--count", 1, "--steps", 2)
         assert result.exit_code == 0, result.output
@@ -93,7 +107,7 @@ def test_an_export_draws_what_its_run_draws(run, astronaut, tmp_path: Path) -> N
     [("--guidance", 9), ("--scale", 0), ("--steps", 3), ("--size", 32)],
     ids=lambda option: option[0],
 )
-def test_an_option_changes_what_is_drawn(run, astronaut, tmp_path: Path, option) -> None:
+def test_an_option_changes_the_image(run, astronaut, tmp_path: Path, option) -> None:
     for folder, options in (("plain", ()), ("other", option)):
         steps = () if "--steps" in options else ("--steps", 2)
         result = called("sample", run, astronaut, "-o", tmp_path / folder, "--count", 1, *steps, *options)
@@ -102,42 +116,39 @@ def test_an_option_changes_what_is_drawn(run, astronaut, tmp_path: Path, option)
     assert plain.shape != other.shape or np.abs(plain - other).max() > 1
 
 
-def test_the_steps_and_guidance_of_the_run_are_the_defaults(stage) -> None:
-    sampler = Sampler(stage)
+def test_the_steps_and_guidance_of_the_run_are_the_defaults(model) -> None:
     crop = np.full((512, 512, 3), 90, dtype=np.uint8)
-    (default,) = sampler.draw([crop], [1])
-    (same,) = sampler.draw([crop], [1], steps=28, guidance=3.5, side=64)
-    assert np.array_equal(default, same)
+    default = generated(model, [crop], 1)
+    assert np.array_equal(default, generated(model, [crop], 1, steps=28, guidance=3.5, side=64))
 
 
-def test_more_photographs_are_more_to_go_by_and_their_order_makes_no_difference(
-    stage, astronaut, group
-) -> None:
-    sampler = Sampler(stage)
-    one, other = read_portraits([astronaut, group], print)
-    draw = lambda *portraits: sampler.draw(portraits, [0], steps=2)[0].astype(int)  # noqa: E731
-    assert np.abs(draw(one) - draw(one, other)).max() > 1
-    assert np.abs(draw(other, one) - draw(one, other)).max() <= 1
+def test_more_photographs_change_the_image_and_their_order_does_not(model, astronaut, group) -> None:
+    one, other = (face.portrait.image for face in faces_of([astronaut, group]))
+    alone, both, turned = (
+        generated(model, images, steps=2).astype(int) for images in ([one], [one, other], [other, one])
+    )
+    assert np.abs(alone - both).max() > 1
+    assert np.abs(turned - both).max() <= 1
 
 
-def test_the_encoder_sees_what_the_data_set_would_hold(astronaut, monkeypatch, stage) -> None:
+def test_the_encoder_sees_what_the_dataset_would_hold(astronaut, monkeypatch, model) -> None:
     """The crop that the pipeline's own parts make, reduced on the device as in training."""
     from faces.portraits import PortraitFinder
     from training.models.pixels import pixels
 
     (portrait,) = PortraitFinder.load("embedded").find(read_photograph(astronaut))
-    (crop,) = read_portraits([astronaut], print)
-    assert np.array_equal(crop, portrait.image)
+    (face,) = faces_of([astronaut])
+    assert np.array_equal(face.portrait.image, portrait.image)
     seen: list[torch.Tensor] = []
-    stage.encoder.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    Sampler(stage).draw([crop], [0], steps=1)
-    assert torch.equal(seen[0][0, 0], pixels(torch.from_numpy(portrait.image), stage.size.side))
+    model.representation.clip.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    Sampler(model).encode([portrait.image])
+    assert torch.equal(seen[0][0], pixels(torch.from_numpy(portrait.image), model.representation.size.side))
 
 
 def test_of_several_faces_the_largest_is_taken_and_said(group) -> None:
     said: list[str] = []
-    read_portraits([group], said.append)
-    assert "shows 6 faces: taken is the largest, the face of " in said[0]
+    faces_of([group], said.append)
+    assert "shows 6 faces. The largest is used, the face of " in said[0]
     assert said[0].count("px at") == 6
 
 
@@ -159,10 +170,11 @@ def test_a_file_that_is_no_photograph_is_named(run, tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_a_run_of_the_first_stage_cannot_draw_and_is_told_so(tmp_path: Path, stage) -> None:
-    config = flow_config(None, None).model_copy(update={"stage": "mtd", "flow": None})
-    with pytest.raises(TrainingError, match=r"is of the first stage \(mtd\)"):
-        Sampler.load(read_trained(write_run(tmp_path, config, stage)), CPU)
+def test_a_run_of_the_masked_transformer_decoder_cannot_generate_and_that_is_named(tmp_path: Path) -> None:
+    config = mtd_config()
+    run = write_run(tmp_path, config, build_model(config))
+    with pytest.raises(TrainingError, match=r"has neither a flow nor a control decoder: it cannot generate"):
+        Sampler.load(read_trained(run), CPU)
 
 
 def test_another_flux_than_in_training_is_refused(run, tmp_path: Path, tiny_flux) -> None:
@@ -178,13 +190,13 @@ def test_another_flux_than_in_training_is_refused(run, tmp_path: Path, tiny_flux
         Sampler.load(read_trained(run), CPU, base=str(other))
 
 
-def test_another_flux_of_the_same_shape_draws_and_that_is_said(
+def test_another_flux_of_the_same_shape_is_used_with_a_warning(
     run, astronaut, tmp_path: Path, tiny_flux
 ) -> None:
     trained = read_trained(run)
-    usual = Sampler.load(trained, CPU).stage.frozen_digest
+    usual = decoder_of(Sampler.load(trained, CPU).model).frozen_digest
     said: list[str] = []
-    known = replace(trained, facts=trained.facts.model_copy(update={"frozen_digest": usual}))
+    known = replace(trained, facts=trained.facts.model_copy(update={"flow_digest": usual}))
     Sampler.load(known, CPU, base=str(tiny_flux), say=said.append)
     assert not said
     other = write_tiny_flux(tmp_path / "other", seed=1)
@@ -192,18 +204,19 @@ def test_another_flux_of_the_same_shape_draws_and_that_is_said(
     assert said == [f"warning: this FLUX ({other}) has other weights than in the training of {run}"]
 
 
-def test_faces_are_cut_out_as_those_of_the_data_set_were(run, astronaut, tmp_path: Path) -> None:
+def test_faces_are_cropped_as_those_of_the_dataset_were(run, astronaut, tmp_path: Path) -> None:
     """Tight crops in training, tight crops here."""
     tight = Path(shutil.copytree(run, tmp_path / "tight"))
     facts = json.loads((tight / "run.json").read_text()) | {"crop_scale": 1.1}
     (tight / "run.json").write_text(json.dumps(facts))
     usual, other = tmp_path / "a", tmp_path / "b"
     for folder, source in ((usual, run), (other, tight)):
-        assert called("sample", source, astronaut, "-o", folder, "--steps", 2).exit_code == 0
+        result = called("sample", source, astronaut, "-o", folder, "--steps", 2)
+        assert result.exit_code == 0, result.output
     assert not np.array_equal(pixels_of(usual / "sample-0.png"), pixels_of(other / "sample-0.png"))
-    (wide,), (narrow,) = (read_portraits([astronaut], print, crop_scale=scale) for scale in (1.6, 1.1))
+    wide, narrow = (faces_of([astronaut], crop_scale=scale)[0].portrait.image for scale in (1.6, 1.1))
     sampler = Sampler.load(read_trained(tight), CPU)
-    assert np.array_equal(sampler.draw([narrow], [0], steps=2)[0], pixels_of(other / "sample-0.png"))
+    assert np.array_equal(generated(sampler, [narrow], steps=2), pixels_of(other / "sample-0.png"))
     assert not np.array_equal(wide, narrow)
 
 
@@ -213,7 +226,7 @@ def test_identity_can_be_exaggerated_and_the_run_says_how_much_is_usual(
     config = flow_config(
         tiny_flux, tmp_path, {"identity_dropout": 0.1, "sample_identity_guidance": 3.0, "sample_steps": 2}
     )
-    run = write_run(tmp_path / "run", config, as_trained(flow_stage(config)))
+    run = write_run(tmp_path / "run", config, as_trained(build_model(config)))
     images = {}
     for given in ((), ("--identity-guidance", 3), ("--identity-guidance", 1)):
         result = called("sample", run, astronaut, "-o", tmp_path / "out", "--count", 1, *given)
@@ -224,27 +237,33 @@ def test_identity_can_be_exaggerated_and_the_run_says_how_much_is_usual(
     assert not np.array_equal(usual, one)
 
 
-def test_what_a_transformer_was_never_trained_for_is_refused_and_not_ignored(stage, tmp_path: Path) -> None:
+def test_what_a_transformer_was_never_trained_for_is_refused_and_not_ignored(model, tmp_path: Path) -> None:
     portrait = [np.zeros((512, 512, 3), dtype=np.uint8)]
-    with pytest.raises(TrainingError, match=r"needs a run that was trained with flow\.identity_dropout"):
-        Sampler(stage).draw(portrait, [0], identity_guidance=2.0)
-    config = flow_config(None, None)
-    own = write_run(tmp_path / "run", config, as_trained(flow_stage(config)))
     with pytest.raises(
-        TrainingError, match=r"told no guidance, as only FLUX\.1-dev is; leave --guidance out"
+        TrainingError, match=r"needs a run that was trained with decoders\.flow\.identity_dropout"
     ):
-        Sampler.load(read_trained(own), CPU).draw(portrait, [0], guidance=2.0)
-    with pytest.raises(TrainingError, match=r"--base: .* draws plain pixels, without FLUX; leave it out"):
+        generated(model, portrait, identity_guidance=2.0)
+    config = flow_config(None, None)
+    own = write_run(tmp_path / "run", config, as_trained(build_model(config)))
+    with pytest.raises(
+        TrainingError, match=r"--guidance: .* no guidance input; only FLUX\.1-dev has one\. Leave it out"
+    ):
+        generated(Sampler.load(read_trained(own), CPU), portrait, guidance=2.0)
+    with pytest.raises(
+        TrainingError, match=r"--base: .* generates plain pixels, without FLUX\. Leave it out"
+    ):
         Sampler.load(read_trained(own), CPU, base="flux")
 
 
-def test_a_size_that_flux_cannot_draw_is_refused(stage) -> None:
-    with pytest.raises(TrainingError, match="images of 40 pixels cannot be drawn: give a multiple of 16"):
-        Sampler(stage).draw([np.zeros((512, 512, 3), dtype=np.uint8)], [0], side=40)
+def test_a_size_that_flux_cannot_generate_is_refused(model) -> None:
+    with pytest.raises(
+        TrainingError, match=r"images of 40 pixels cannot be generated\. Pass a multiple of 16"
+    ):
+        generated(model, [np.zeros((512, 512, 3), dtype=np.uint8)], side=40)
 
 
 @pytest.mark.parametrize("command", [("sample",), ("export",)])
-def test_an_output_that_is_a_file_is_refused_before_anything_is_drawn(
+def test_an_output_that_is_a_file_is_refused_before_anything_is_generated(
     run, astronaut, tmp_path: Path, command
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -256,4 +275,4 @@ def test_an_output_that_is_a_file_is_refused_before_anything_is_drawn(
 
 def test_a_device_that_is_not_there_is_named(run, astronaut, tmp_path: Path) -> None:
     result = called("sample", run, astronaut, "-o", tmp_path / "out", "--device", "toaster")
-    assert "error: --device: toaster is none; give cuda or cpu" in result.output
+    assert "error: --device: toaster is no device. Pass cuda or cpu" in result.output

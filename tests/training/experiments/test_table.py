@@ -1,0 +1,125 @@
+"""What evaluations found becomes a table and a plot: means over seeds, intervals, and the paper's figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from scipy import stats
+
+from training.experiments.config import Row, Size, Table
+from training.experiments.plan import EVALUATE, Job, Plan
+from training.experiments.table import collect, t_quantile, write_table
+
+Found = dict[str, tuple[float, float, float]]
+"""Mean and interval by figure, of 1 input."""
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def evaluated(root: Path, name: str, found: Found | None) -> Job:
+    """A job, with the file of its result unless it is not done."""
+    job = Job(name, EVALUATE, {})
+    if found is not None:
+        figures = {
+            figure: {"value": value, "low": low, "high": high, "people": 2}
+            for figure, (value, low, high) in found.items()
+        }
+        document = {
+            "networks": {"identity": [{"name": "sface"}, {"name": "other"}]},
+            "results": [{"source": "0-run", "inputs": 1, "figures": figures}],
+        }
+        job.output(root).mkdir(parents=True)
+        (job.output(root) / "evaluation.json").write_text(json.dumps(document))
+    return job
+
+
+def row(
+    name: str, label: str, x: float | None = None, paper: dict[str, dict[int, float]] | None = None
+) -> Row:
+    return Row(name=name, label=label, stages={"flow": {}}, x=x, paper=paper or {})
+
+
+def table(rows: tuple[Row, ...], figures: tuple[str, ...], x: str | None = None) -> Table:
+    return Table(name="own", title="A table", inputs=(1,), figures=figures, rows=rows, x=x)
+
+
+def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figure(tmp_path: Path) -> None:
+    rows = (
+        row("two", "two seeds", paper={"similarity": {1: 0.708}}),
+        row("one", "one seed", paper={"pose_error": {1: 2.4}}),
+        row("open", "not evaluated"),
+    )
+    found = {
+        "two": ({"sface.similarity": (0.5, 0.1, 0.9)}, {"sface.similarity": (0.7, 0.3, 1.0)}),
+        "one": ({"sface.similarity": (0.25, 0.125, 0.5), "pose_error": (3.25, 2.5, 4.75)}, None),
+        "open": (None, None),
+    }
+    plan = Plan(
+        table(rows, ("similarity", "pose_error")),
+        {
+            name: tuple(evaluated(tmp_path, f"{name}-{seed}", each) for seed, each in enumerate(of_seeds))
+            for name, of_seeds in found.items()
+        },
+    )
+    size = Size(stages={}, labels={"one": "one seed of SFace"})
+    written, text = write_table(plan, collect(plan, size, tmp_path), tmp_path, {"size": "tiny"})
+    # Of 0.5 and 0.7: the standard error is 0.1, and the quantile for one degree of freedom 12.706.
+    assert text == (
+        "# A table\n\n"
+        "| row | seeds | similarity, 1 input | paper | pose error, 1 input | paper |\n"
+        "|---|---|---|---|---|---|\n"
+        "| two seeds | 2 of 2 | 0.600 (-0.671 to 1.871) | 0.708 |  |  |\n"
+        "| one seed of SFace | 1 of 2 | 0.250 (0.125 to 0.500) |  | 3.2 (2.5 to 4.8) | 2.4 |\n"
+        "| not evaluated | 0 of 2 |  |  |  |  |\n\n"
+        "In brackets: 95 % intervals, over seeds where a row has several, else over persons of the evaluation. "
+        "Similarity is measured by sface, the paper's by ArcFace.\n"
+    )
+    assert written == [tmp_path / "own.json", tmp_path / "own.md"]
+    assert written[1].read_text() == text
+    document = json.loads(written[0].read_bytes())
+    assert document["size"] == "tiny"
+    assert document["rows"][0]["figures"]["similarity"]["1"]["seeds"] == [0.5, 0.7]
+    assert [found["network"] for found in document["rows"]] == ["sface", "sface", None]
+
+
+def test_the_quantiles_are_those_of_students_t() -> None:
+    for degrees in range(1, 10):
+        assert t_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=5e-4)
+    assert t_quantile(30) >= stats.t.ppf(0.975, 30)
+
+
+def test_a_figure_is_plotted_with_its_axes_and_a_point_for_each_evaluated_row(tmp_path: Path) -> None:
+    values = {0.0: 0.2, 0.5: 0.4, 1.0: 0.35}
+    rows = (*(row(f"{x:g}", f"{x:.0%}", x) for x in values), row("open", "80 %", 0.8))
+    jobs = {
+        f"{x:g}": (evaluated(tmp_path, f"at-{x:g}", {"sface.similarity": (value, value - 0.1, value + 0.1)}),)
+        for x, value in values.items()
+    }
+    plan = Plan(
+        table(rows, ("similarity",), x="share of MTD's steps"),
+        {**jobs, "open": (evaluated(tmp_path, "open", None),)},
+    )
+    results = collect(plan, Size(stages={}), tmp_path)
+    written, _ = write_table(plan, results, tmp_path, {})
+    assert [path.name for path in written] == ["own.json", "own.md", "own.svg"]
+    drawing = ET.fromstring(written[2].read_bytes())  # noqa: S314 - our own file
+    texts = {"".join(text.itertext()) for text in drawing.iter(f"{SVG}text")}
+    assert {"A table", "share of MTD's steps", "identity similarity (sface)", "1 input", "100%"} <= texts
+    (line,) = [group for group in drawing.iter(f"{SVG}g") if group.get("id") == "similarity-1"]
+    marks = [float(mark.get("y", "")) for mark in line.iter(f"{SVG}use")]
+    assert len(marks) == len(values)
+    assert marks[1] < marks[2] < marks[0]  # y grows downwards in SVG
+    before = written[2].read_bytes()
+    assert write_table(plan, results, tmp_path, {})[0][2].read_bytes() == before
+
+
+def test_a_figure_of_which_nothing_is_evaluated_has_no_plot(tmp_path: Path) -> None:
+    plan = Plan(
+        table((row("0", "0 %", 0.0),), ("similarity",), x="share"),
+        {"0": (evaluated(tmp_path, "open", None),)},
+    )
+    written, text = write_table(plan, collect(plan, Size(stages={}), tmp_path), tmp_path, {})
+    assert [path.name for path in written] == ["own.json", "own.md"]
+    assert "| row | seeds |\n|---|---|\n| 0 % | 0 of 1 |\n" in text

@@ -1,0 +1,1 @@
+"""Decoders: networks that are trained to make images of a person from identity tokens."""

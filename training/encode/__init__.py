@@ -1,0 +1,1 @@
+"""Encodes photos of a person into identity tokens."""

@@ -1,0 +1,175 @@
+"""A small autoencoder of faces, whose latents a small flow transformer learns as FLUX's learns those of its VAE.
+
+    python -m training.experiments.autoencoder /data/mfhq /data/autoencoder --side 64 --channels 4 --steps 2500
+
+It is trained on the images of the training split, reduced to `--side` pixels: by the absolute error of pixels and
+of the differences of neighbours, which keeps edges, and a weak KL term. A latent stands for 4 x 4 or 8 x 8 pixels
+(`--factor`). OUTPUT becomes the directory of an `AutoencoderKL` of diffusers, which a run takes as
+`decoders.flow.scratch.patch=null decoders.flow.scratch.vae=OUTPUT`; a picture in it shows reconstructions of
+held-out identities.
+
+Letters in names give the shape:
+    I  images    C  colour channels (3, RGB)    S  side in pixels
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shards.atomic import write_bytes
+from shards.metadata import DatasetError
+from shards.reader import Dataset
+from shards.schema import Split
+from training.errors import TrainingError
+from training.experiments.images import split_images
+from training.experiments.options import add_training_options, at_least_one, check_is_new, message
+from training.export import WEIGHTS_FILE
+from training.folders import make_folder
+
+WIDTHS = {4: (32, 64, 64), 8: (32, 64, 64, 64)}
+"""Channels at each resolution, by the pixels along a side of a latent."""
+LEARNING_RATE = 2e-3
+WARMUP_STEPS = 100
+KL_WEIGHT = 1e-3
+"""Of the divergence from a standard normal distribution, as the mean over latents."""
+CHUNK = 64
+PICTURE_ROWS, PICTURE_COLUMNS = 4, 6
+
+
+def main() -> None:
+    """Train it, write it, and report the reconstruction error on held-out identities."""
+    options = parse()
+    message("reading the images")
+    try:
+        check_is_new(options.output)
+        make_folder(options.output)
+        dataset = Dataset.open(options.dataset)
+        train_ICSS, held_out_ICSS = (
+            split_images(dataset, split, options.side) * 2 - 1 for split in (Split.TRAIN, Split.TEST)
+        )
+    except (DatasetError, TrainingError) as error:
+        sys.exit(f"error: {error}")
+    torch.manual_seed(options.seed)
+    vae = autoencoder(options.channels, options.factor)
+    latent_side = options.side // options.factor
+    message(
+        f"{len(train_ICSS)} images to train on, {len(held_out_ICSS)} held out; {options.side} px to "
+        f"{options.channels} x {latent_side} x {latent_side} latents"
+    )
+    train(vae, train_ICSS, options.steps, options.batch)
+    latents = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in train_ICSS.split(CHUNK)])
+    # Latents about as wide as the noise, as flow matching expects them.
+    vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std()))
+    found_ICSS = torch.cat([vae(chunk).sample.clamp(-1, 1) for chunk in held_out_ICSS.split(CHUNK)])
+    mse = float(((found_ICSS - held_out_ICSS) / 2).square().mean())
+    picture = options.output / "held_out.png"
+    write_bytes(picture, pairs_png(held_out_ICSS, found_ICSS))
+    vae.save_config(options.output)
+    write_bytes(options.output / WEIGHTS_FILE, save_bytes(vae))
+    message(
+        f"held-out faces: {-10 * math.log10(mse):.1f} dB PSNR; examples, each beside its original: {picture}\n"
+        f"train on its latents with: decoders.flow.scratch.patch=null decoders.flow.scratch.vae={options.output} "
+        f"decoders.flow.side={options.side}"
+    )
+
+
+def save_bytes(module: torch.nn.Module) -> bytes:
+    """The weights as a safetensors file."""
+    from safetensors.torch import save
+
+    return bytes(save(module.state_dict(), {"format": "pt"}))
+
+
+def autoencoder(channels: int, factor: int) -> Any:
+    """An `AutoencoderKL` with initial weights.
+
+    Args:
+        channels: numbers of a latent.
+        factor: pixels along a side of a latent.
+    """
+    from diffusers import AutoencoderKL
+
+    widths = WIDTHS[factor]
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=widths,
+        layers_per_block=1,
+        latent_channels=channels,
+        norm_num_groups=16,
+        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+
+
+def train(vae: Any, images_ICSS: torch.Tensor, steps: int, batch: int) -> None:
+    """AdamW with warm-up and cosine decay; every other batch is mirrored."""
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
+    for step in range(steps):
+        decay = min(1, (step + 1) / WARMUP_STEPS) * (1 + math.cos(math.pi * step / steps)) / 2
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE * decay
+        target = images_ICSS[torch.randint(len(images_ICSS), (batch,))]
+        target = target.flip(3) if step % 2 else target
+        latents = vae.encode(target).latent_dist
+        error = vae.decode(latents.sample()).sample - target
+        loss = error.abs().mean() + sum(error.diff(dim=dim).abs().mean() for dim in (2, 3))
+        loss = loss + KL_WEIGHT * latents.kl().mean() / latents.mean[0].numel()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        if not (step + 1) % 100 or step + 1 == steps:
+            message(
+                f"step {step + 1} of {steps}: mean absolute error {float(error.detach().abs().mean()) / 2:.4f}",
+            )
+    vae.requires_grad_(False).eval()
+
+
+def pairs_png(images_ICSS: torch.Tensor, found_ICSS: torch.Tensor) -> bytes:
+    """A PNG of faces, each with its reconstruction to the right."""
+    count = min(len(images_ICSS), PICTURE_ROWS * PICTURE_COLUMNS)
+    chosen = torch.linspace(0, len(images_ICSS) - 1, count).long()
+    pairs = torch.cat([images_ICSS[chosen], found_ICSS[chosen]], dim=3)
+    rows = [
+        torch.cat(list(row), dim=2) for row in pairs.split(PICTURE_COLUMNS) if len(row) == PICTURE_COLUMNS
+    ]
+    sheet: NDArray[np.uint8] = ((torch.cat(rows or [pairs[0]], dim=1) + 1) * 127.5).round().byte().numpy()
+    large = cv2.resize(sheet.transpose(1, 2, 0)[..., ::-1], None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST)
+    return bytes(cv2.imencode(".png", large)[1])
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", type=Path, help="directory of the dataset")
+    parser.add_argument("output", type=Path, help="directory for the autoencoder; a new or empty one")
+    parser.add_argument(
+        "--side",
+        type=int,
+        choices=range(16, 129, 16),
+        default=64,
+        metavar="PIXELS",
+        help="16, 32, … 128 (64)",
+    )
+    parser.add_argument(
+        "--factor", type=int, choices=sorted(WIDTHS), default=4, help="pixels along a side of a latent (4)"
+    )
+    parser.add_argument("--channels", type=at_least_one, default=4, help="numbers of a latent (4)")
+    add_training_options(parser, steps=2500, batch=32)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

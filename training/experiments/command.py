@@ -1,0 +1,183 @@
+"""`omniid experiment`: train and evaluate the rows of one of the paper's tables, and print it."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from settings.section import ConfigError
+from settings.version import project_version
+from shards.layout import DATASET_JSON
+from storage.errors import StorageError
+from storage.path import path_of
+from training.errors import TrainingError
+from training.evaluate.networks import NetworkNames
+from training.experiments.commands import is_done
+from training.experiments.config import load_size, load_table
+from training.experiments.plan import DATASET, EVALUATE, Job, Plan, plan, with_needs
+from training.experiments.run import run_jobs
+from training.experiments.slurm import submit
+from training.experiments.table import collect, write_table
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the jobs of a table are run.
+
+    Attributes:
+        seeds: runs of each row.
+        rows: of the table; all when empty.
+        models_dir: directory of the weights registry's files.
+        processes: of torchrun on this machine; None for one process.
+        slurm: options of sbatch; None to run here.
+        only_list: print the jobs and what is done, and run nothing.
+        only_table: print the table of what is done, and run nothing.
+    """
+
+    seeds: int = 1
+    rows: tuple[str, ...] = ()
+    models_dir: Path | None = None
+    processes: str | None = None
+    slurm: str | None = None
+    only_list: bool = False
+    only_table: bool = False
+
+
+def run_experiment(
+    name: str,
+    size_name: str,
+    data: Sequence[str],
+    output: Path,
+    options: Options,
+    *,
+    message: Callable[[str], None],
+    result: Callable[[str], None],
+) -> None:
+    """Train, evaluate and print a table; what is done before is skipped.
+
+    Args:
+        name: of the table or figure.
+        size_name: of the size.
+        data: the dataset, and other datasets as NAME=DATASET.
+        output: directory of all experiments; tables share their runs in it.
+        options: how the jobs are run.
+        message: receives progress.
+        result: receives the table.
+
+    Raises:
+        ConfigError: a name or a configuration is not valid; nothing has been run.
+        TrainingError: files of networks that measure are missing, and nothing has been run; or jobs failed, or
+            were stopped. Then the table is printed before, without the rows that are not finished.
+    """
+    table, size = load_table(name), load_size(size_name)
+    root = output.expanduser().resolve()
+    datasets = named_datasets(data)
+    planned = plan(
+        table,
+        size,
+        seeds=options.seeds,
+        root=root,
+        datasets=datasets,
+        digests={name: dataset_digest(place) for name, place in datasets.items()},
+        models_dir=options.models_dir and options.models_dir.expanduser().resolve(),
+        rows=options.rows,
+    )
+    jobs = planned.jobs()
+    done = sum(is_done(job, root) for job in jobs)
+    message(f"{table.title}: {len(planned.evaluations)} rows, {len(jobs)} jobs, {done} done before")
+    if options.only_list:
+        rows = rows_of_jobs(planned)
+        for job in jobs:
+            state = "done" if is_done(job, root) else "open"
+            result(f"{state}  {job.action:<11} {job.output(root)}  ({', '.join(rows[job.name])})")
+        return
+    failure: TrainingError | None = None
+    if not options.only_table:
+        _check_networks([job for job in jobs if not is_done(job, root)])
+    if options.slurm is not None:
+        submit(jobs, root, shlex.split(options.slurm), message)
+    elif not options.only_table:
+        try:
+            run_jobs(jobs, root, message, options.processes)
+        except TrainingError as error:
+            failure = error
+    _report(planned, size_name, data, root, message=message, result=result)
+    if failure is not None:
+        raise failure
+
+
+def rows_of_jobs(planned: Plan) -> dict[str, list[str]]:
+    """The rows that need each job, by its name."""
+    found: dict[str, list[str]] = {}
+    for row, evaluations in planned.evaluations.items():
+        for name in {job.name for evaluation in evaluations for job in with_needs(evaluation)}:
+            found.setdefault(name, []).append(row)
+    return found
+
+
+def named_datasets(data: Sequence[str]) -> dict[str, str]:
+    """Datasets by name, from `DATASET` and `NAME=DATASET`; local ones as absolute paths.
+
+    Raises:
+        ConfigError: two have one name.
+    """
+    found: dict[str, str] = {}
+    for given in data:
+        name, equals, place = given.partition("=")
+        if not equals or "/" in name:
+            name, place = DATASET, given
+        if not place:
+            raise ConfigError(f"--data: {given!r} names no dataset. Pass DATASET or NAME=DATASET")
+        if name in found:
+            raise ConfigError(f"--data: {name} is given twice. Pass one DATASET, and others as NAME=DATASET")
+        found[name] = place if "://" in place else str(Path(place).expanduser().resolve())
+    return found
+
+
+def _check_networks(jobs: Sequence[Job]) -> None:
+    """Check the files of the networks that measure: their evaluations come after hours of training.
+
+    Raises:
+        TrainingError: files are missing or other ones.
+    """
+    needed = {
+        (job.settings["profile"], tuple(job.settings["networks"]), job.settings.get("models_dir"))
+        for job in jobs
+        if job.action == EVALUATE
+    }
+    for profile, networks, models_dir in needed:
+        NetworkNames.of(profile, networks).files(models_dir and Path(models_dir))
+
+
+def dataset_digest(place: str) -> str:
+    """Digest of a dataset's metadata, which lists the digests of all its files.
+
+    Raises:
+        ConfigError: there is no finished dataset.
+    """
+    try:
+        found = (path_of(place) / DATASET_JSON).read_bytes()
+    except (OSError, StorageError) as error:
+        raise ConfigError(f"--data: {place} is no finished dataset, or cannot be read: {error}") from error
+    return hashlib.sha256(found).hexdigest()
+
+
+def _report(
+    planned: Plan,
+    size_name: str,
+    data: Sequence[str],
+    root: Path,
+    *,
+    message: Callable[[str], None],
+    result: Callable[[str], None],
+) -> None:
+    results = collect(planned, load_size(size_name), root)
+    facts = {"size": size_name, "data": list(data), "version": project_version()}
+    written, text = write_table(planned, results, root, facts)
+    result(text)
+    if any(row.seeds < row.planned for row in results):
+        message("Rows without all their seeds are not finished. The same command continues them.")
+    message(f"written: {', '.join(map(str, written))}")

@@ -1,0 +1,47 @@
+"""The result of a table's row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a row.
+
+    Attributes:
+        value: mean over seeds.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        seeds: values of the seeds.
+        paper: the paper's, if it has one.
+    """
+
+    value: float
+    low: float
+    high: float
+    seeds: tuple[float, ...]
+    paper: float | None
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row, as far as it is evaluated.
+
+    Attributes:
+        row: its name.
+        label: what it is called at this size.
+        x: where it stands in a figure; None in tables.
+        figures: by figure and number of inputs; empty before a seed is evaluated.
+        network: identity network that measured; None before a seed is evaluated.
+        seeds: how many are evaluated.
+        planned: how many the experiment has.
+    """
+
+    row: str
+    label: str
+    x: float | None
+    figures: dict[str, dict[int, Figure]]
+    network: str | None
+    seeds: int
+    planned: int

@@ -1,0 +1,1 @@
+"""Representations: networks that encode images of a person into identity tokens."""
