@@ -118,7 +118,7 @@ def evaluate(  # noqa: PLR0917 - typer passes every option by name
 
 
 def experiment(  # noqa: PLR0917 - typer passes every option by name
-    table: Annotated[str, typer.Argument(help="table1, table2, table3 or figure9")],
+    table: Annotated[str, typer.Argument(help="table1, table2, table3, figure9 or ablations")],
     data: Annotated[
         list[str],
         typer.Option(

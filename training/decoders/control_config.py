@@ -38,6 +38,10 @@ class ControlConfig(FlowConfig):
                 "adapter: a ControlNet copies a trained transformer. Set adapter to a run of the flow decoder, or "
                 "transformer to one whose transformer is used without its adapter"
             )
+        if self.adapter and self.adapter_init:
+            raise ValueError(
+                "adapter_init: the adapter starts from the one in adapter. Set adapter_init or adapter to null"
+            )
         if self.transformer and (self.adapter or self.scratch is None):
             raise ValueError("transformer: expected with scratch and without adapter, and only there")
         if self.scratch and self.layers > self.scratch.layers:

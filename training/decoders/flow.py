@@ -102,7 +102,8 @@ class FlowDecoder(nn.Module):
         self.needs = Needs(0, latents=kept) if kept else Needs(config.side, targets=True)
         self.projection = IdentityProjection(width, flux.transformer.config.joint_attention_dim)
         self.frozen = not any(parameter.requires_grad for parameter in flux.transformer.parameters())
-        add_adapter(flux.transformer, zero_initialised=self.frozen)
+        start = config.adapter_init or ("zeros" if self.frozen else "small")
+        add_adapter(flux.transformer, zero_initialised=start == "zeros")
         self.transformer = flux.transformer
         self.register_buffer("prompt_1TD", flux.prompt.tokens_1TD, persistent=False)
         self.register_buffer("pooled_1D", flux.prompt.pooled_1D, persistent=False)

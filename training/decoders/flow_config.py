@@ -79,6 +79,10 @@ class FlowConfig(DecoderConfig):
     were decoded at 512 pixels. FLUX's latents take 0.13 MB an image."""
     prompt_cache: Folder | None = None
     """Directory of encoded prompts, so that the text encoders are loaded once; by default in ~/.cache/omniid."""
+    adapter_init: Literal["zeros", "small"] | None = None
+    """What the values of a new adapter start from: `zeros`, so that the adapted transformer gives what it gave
+    before; or `small` numbers, as torch's linear layers do. Null is `zeros` beside a frozen transformer, and
+    `small` beside one that is trained too, which has nothing to lose."""
     sample_steps: Count = 28
     """Steps of a sample in validation; FLUX.1-dev's own."""
     sample_guidance: NotNegative = 3.5

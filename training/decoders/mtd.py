@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -27,7 +27,7 @@ from training.data.batch import Batch, pick
 from training.data.needs import Needs
 from training.decoders.base import BuildContext, Column, DecoderConfig
 from training.models.blocks import CrossAttentionBlock, SelfAttentionBlock, initialise
-from training.models.clip import ClipTower, from_patches, one_hot, patches_shown
+from training.models.clip import ClipTower, from_patches, one_hot, patches_shown, scattered
 from training.models.masking import visible_patches
 from training.models.pixels import face_share, pixels
 from training.models.sizes import ModelSize
@@ -45,6 +45,10 @@ class MtdConfig(DecoderConfig):
     """Share of a target's patches that are masked; the paper's 0.95."""
     validation_mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """The same in validation, whatever `mask_ratio` is, so that figures of different runs can be compared."""
+    tower: Literal["visible", "all"] = "visible"
+    """What of a target passes through MTD's tower: the visible patches alone, as in masked autoencoders, so that
+    the masked positions join in the last blocks; or all positions, mask tokens at the masked ones, which the
+    paper's text allows as well. `all` takes the tower's whole work for each target."""
 
     def build(self, context: BuildContext) -> MaskedTransformerDecoder:
         """See `DecoderConfig.build`; CLIP's weights go into the decoder's tower too."""
@@ -54,7 +58,9 @@ class MtdConfig(DecoderConfig):
                 f"representation gives {context.width}. Use decoders.flow, or another representation.kind"
             )
         clip = None if context.shapes_only else context.clip()
-        decoder = MaskedTransformerDecoder(context.size, self.mask_ratio, self.validation_mask_ratio)
+        decoder = MaskedTransformerDecoder(
+            context.size, self.mask_ratio, self.validation_mask_ratio, self.tower
+        )
         if clip is not None:
             decoder.clip.visual.load_state_dict(clip, strict=True)
         return decoder
@@ -83,10 +89,15 @@ class MaskedTransformerDecoder(nn.Module):
     frozen_digest = ""
 
     def __init__(
-        self, size: ModelSize, mask_ratio: float, validation_mask_ratio: float | None = None
+        self,
+        size: ModelSize,
+        mask_ratio: float,
+        validation_mask_ratio: float | None = None,
+        tower: Literal["visible", "all"] = "visible",
     ) -> None:
         super().__init__()
         self.size = size
+        self.tower = tower
         self.kept_in_training = size.kept(mask_ratio)
         self.kept_in_validation = size.kept(validation_mask_ratio or mask_ratio)
         self.needs = Needs(size.side, targets=True, masks=True)
@@ -108,7 +119,8 @@ class MaskedTransformerDecoder(nn.Module):
     ) -> torch.Tensor:
         """Reconstruct the targets.
 
-        The tower runs on the visible patches alone: with the paper's numbers, on a twentieth.
+        The tower runs on the visible patches alone, with the paper's numbers on a twentieth, or on all positions
+        (`MtdConfig.tower`).
 
         Args:
             targets_BNCSS: in [0, 1]; only the visible patches are read.
@@ -119,15 +131,17 @@ class MaskedTransformerDecoder(nn.Module):
             (B, N, 3, S, S), black at 0 and white at 1, neither of them a limit.
         """
         size, (identities, targets) = self.size, targets_BNCSS.shape[:2]
-        visible_IV = visible_BNV.flatten(0, 1)
-        seen_IVD = self.clip(targets_BNCSS.flatten(0, 1), visible_IV)
-        places_IPV = one_hot(visible_IV, size.patches, seen_IVD.dtype).mT
-        hidden_IP1 = 1 - places_IPV.sum(dim=2, keepdim=True)
-        query_IPD = places_IPV @ seen_IVD + hidden_IP1 * self.mask_token_D.to(seen_IVD.dtype)
-        query_IPD = query_IPD + self.position_PD.to(seen_IVD.dtype)
+        visible_IV, targets_ICSS = visible_BNV.flatten(0, 1), targets_BNCSS.flatten(0, 1)
+        if self.tower == "all":
+            query_IPD = self.clip(targets_ICSS, visible_IV, hidden_D=self.mask_token_D)
+        else:
+            seen_IVD = self.clip(targets_ICSS, visible_IV)
+            places_IVP = one_hot(visible_IV, size.patches, seen_IVD.dtype)
+            query_IPD = scattered(seen_IVD, places_IVP, self.mask_token_D)
+        query_IPD = query_IPD + self.position_PD.to(query_IPD.dtype)
         # All targets of an identity attend to the same keys: as one long sequence they share the work on the keys.
         query_BQD = query_IPD.unflatten(0, (identities, targets)).flatten(1, 2)
-        tokens_BLD = tokens_BLD.to(seen_IVD.dtype)
+        tokens_BLD = tokens_BLD.to(query_IPD.dtype)
         for block in self.cross:
             query_BQD = block(query_BQD, tokens_BLD)
         query_IPD = query_BQD.unflatten(1, (targets, size.patches)).flatten(0, 1)

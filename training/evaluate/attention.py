@@ -36,7 +36,8 @@ def attention_maps(encoder: OmniIDEncoder, images_MSSC: torch.Tensor) -> torch.T
         images_MSSC: uint8, RGB: the crops of one person.
 
     Returns:
-        (R, L, M, P) float32, on the CPU. For each block and query, the values of all images' patches sum to 1.
+        (R, L, M, P) float32, on the CPU. For each block and query, the values of all images' patches sum to 1, or
+        to less by the attention on the class tokens of an encoder that reads them.
     """
     found: list[torch.Tensor] = []
 
@@ -48,7 +49,8 @@ def attention_maps(encoder: OmniIDEncoder, images_MSSC: torch.Tensor) -> torch.T
         for block in encoder.cross:
             hooks.enter_context(block.attention.register_forward_pre_hook(note))
         encoder.encode(Inputs(images_MSSC[None]))
-    return torch.stack(found).unflatten(2, (len(images_MSSC), -1)).cpu()
+    maps_RLMP = torch.stack(found).unflatten(2, (len(images_MSSC), -1)).cpu()
+    return maps_RLMP[..., 1:] if encoder.class_token else maps_RLMP
 
 
 def _weights(attention: Attention, query_1LD: torch.Tensor, key_1KD: torch.Tensor) -> torch.Tensor:

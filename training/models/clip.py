@@ -53,7 +53,12 @@ class ClipTower(nn.Module):
         self.register_buffer("std_C11", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
 
     def forward(
-        self, pixels_BCSS: torch.Tensor, visible_BV: torch.Tensor | None = None, *, class_token: bool = False
+        self,
+        pixels_BCSS: torch.Tensor,
+        visible_BV: torch.Tensor | None = None,
+        *,
+        class_token: bool = False,
+        hidden_D: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Tokens behind the last norm.
 
@@ -62,9 +67,11 @@ class ClipTower(nn.Module):
             visible_BV: int64, indices of the visible patches, in row-major order; all patches when None. The
                 others are dropped before anything is computed from them.
             class_token: whether to return the class token, as the first token.
+            hidden_D: takes the place of the embedding of every patch that is not visible, so that all positions
+                pass through the tower.
 
         Returns:
-            (B, V, D), or (B, P, D); with the class token, one more.
+            (B, V, D), or (B, P, D) without `visible_BV` or with `hidden_D`; with the class token, one more.
         """
         visual = self.visual
         patches_BPF = to_patches((pixels_BCSS - self.mean_C11) / self.std_C11, self.size.patch)
@@ -77,7 +84,11 @@ class ClipTower(nn.Module):
         positions = visual.positional_embedding.to(tokens_BLD.dtype)
         positions_BLD = positions[None, 1:]
         if visible_BV is not None:
-            positions_BLD = one_hot(visible_BV, self.size.patches, positions.dtype) @ positions[1:]
+            places_BVP = one_hot(visible_BV, self.size.patches, positions.dtype)
+            if hidden_D is None:
+                positions_BLD = places_BVP @ positions[1:]
+            else:
+                tokens_BLD = scattered(tokens_BLD, places_BVP, hidden_D)
         first_B1D = (visual.class_embedding.to(tokens_BLD.dtype) + positions[0]).expand(
             len(tokens_BLD), 1, -1
         )
@@ -138,6 +149,19 @@ def one_hot(numbers_BV: torch.Tensor, patches: int, dtype: torch.dtype) -> torch
     is a product again: fast and deterministic.
     """
     return (numbers_BV[..., None] == torch.arange(patches, device=numbers_BV.device)).to(dtype)
+
+
+def scattered(tokens_BVD: torch.Tensor, places_BVP: torch.Tensor, hidden_D: torch.Tensor) -> torch.Tensor:
+    """Tokens at their places among all patches, (B, P, D), and `hidden_D` at the others.
+
+    Args:
+        tokens_BVD: of the visible patches.
+        places_BVP: their places, as `one_hot` gives them.
+        hidden_D: of any floating-point type.
+    """
+    places_BPV = places_BVP.mT
+    hidden_BP1 = 1 - places_BPV.sum(dim=2, keepdim=True)
+    return places_BPV @ tokens_BVD + hidden_BP1 * hidden_D.to(tokens_BVD.dtype)
 
 
 def patches_shown(visible_BV: torch.Tensor, size: ModelSize) -> torch.Tensor:

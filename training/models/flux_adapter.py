@@ -1,8 +1,9 @@
 """The identity adapter: cross-attention on identity tokens beside FLUX's own attention, which stays as it was.
 
 Each double block of FLUX gets keys and values of its own for the identity (decoupled cross-attention, IP-Adapter).
-Beside a frozen FLUX, values start at zero, so at step 0 the adapted transformer gives what FLUX gives, to the bit.
-Then only the values get a gradient; keys, projection and encoder follow as soon as the values are no longer zero.
+Beside a frozen FLUX, values start at zero by default, so at step 0 the adapted transformer gives what FLUX gives,
+to the bit. Then only the values get a gradient; keys, projection and encoder follow as soon as the values are no
+longer zero.
 
 The names of the parameters are diffusers' own (`FluxIPAdapterAttnProcessor`), so they can be exported as they are.
 
@@ -58,8 +59,8 @@ def add_adapter(transformer: Any, *, zero_initialised: bool) -> None:
 
     Args:
         transformer: changed in place.
-        zero_initialised: V starts at zero, so that the adapted transformer gives what it gave before. One that is
-            trained too has nothing to lose, and learns sooner from values that start as torch's linear layers do.
+        zero_initialised: V starts at zero, so that the adapted transformer gives what it gave before; otherwise as
+            torch's linear layers start.
     """
     from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 

@@ -1,12 +1,12 @@
 """A representation as files: `model.safetensors` with its weights and `config.json` with what else it needs.
 
-    {"format_version": "1.2", "kind": "omniid-encoder", "size": {"side": 224, "patch": 14, …}, "crop_scale": 1.6}
+    {"format_version": "1.3", "kind": "omniid-encoder", "size": {"side": 224, "patch": 14, …}, "crop_scale": 1.6}
 
 The size is there in full, so a representation can be read whatever the names of sizes come to mean. `crop_scale`
 says how the images of its training were cut (`faces.crop`); it is null where their dataset does not say it, and
-missing before version 1.1. Other kinds have `combine`, `fixed_inputs` (from version 1.2), `recogniser` and
-`recogniser_sha256`. `config.json` is written last and removed first: a directory without it holds no
-representation. A reader rejects a newer major version.
+missing before version 1.1. `class_token` (from version 1.3) is there where it is true. Other kinds have
+`combine`, `fixed_inputs` (from version 1.2), `recogniser` and `recogniser_sha256`. `config.json` is written last
+and removed first: a directory without it holds no representation. A reader rejects a newer major version.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PARTS = {
     "arcface_clip": ("size", "recogniser", "recogniser_sha256"),
 }
 """The fields of `config.json` that each kind of representation has."""
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -47,6 +47,8 @@ class EncoderConfig(Section):
     kind: str = KIND
     size: ModelSize | None = None
     """Of its CLIP tower and its blocks, if it has any."""
+    class_token: bool | None = None
+    """Whether an Omni-ID encoder reads the class token of each image beside its patch tokens."""
     combine: Literal["concat", "mean"] | None = None
     """Several images, for a kind that encodes one at a time."""
     fixed_inputs: Annotated[int, Field(ge=1)] | None = None

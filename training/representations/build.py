@@ -150,7 +150,10 @@ def _made(config: RepresentationConfig, inputs: int) -> Any:
             recogniser = load_recogniser(find_recogniser(config.recogniser, config.models_dir))
         if torch.get_default_device().type == "meta":
             recogniser = recogniser.to("meta")
-    return _of_kind(config.kind, SIZES[config.size], recogniser, config.combines, inputs)
+    size = SIZES[config.size]
+    if config.kind == "omniid":
+        return OmniIDEncoder(size, class_token=config.class_token)
+    return _of_kind(config.kind, size, recogniser, config.combines, inputs)
 
 
 def _of_kind(
@@ -166,7 +169,7 @@ def _of_kind(
         raise ValueError(f"a representation of kind {kind} is made with a size")
     if kind == "arcface_clip" and recogniser is not None:
         return ArcFaceClipRepresentation(size, recogniser)
-    return ClipRepresentation(size, combine or "concat", inputs) if kind == "clip" else OmniIDEncoder(size)
+    return ClipRepresentation(size, combine or "concat", inputs)
 
 
 def _frozen_as_configured(representation: Any, config: RepresentationConfig) -> Any:
@@ -231,6 +234,11 @@ def _check_kind(folder: Path, config: RepresentationConfig) -> None:
         raise TrainingError(
             f"{config.weights} is a representation of kind {kind}, and representation.kind is {config.kind}. Pass "
             "other weights, or change the kind"
+        )
+    if bool(found.class_token) != config.class_token:
+        raise TrainingError(
+            f"{config.weights} was trained with class_token={bool(found.class_token)}, and "
+            f"representation.class_token is {config.class_token}"
         )
     if found.recogniser and found.recogniser != config.recogniser:
         raise TrainingError(

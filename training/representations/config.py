@@ -48,6 +48,9 @@ class RepresentationConfig(Section):
     models list`)."""
     models_dir: Folder | None = None
     """Directory of the registry's files; null for those that ship inside wheels."""
+    class_token: bool = False
+    """Whether the queries of `omniid` attend to the class token of each image beside its patch tokens. The paper
+    does not say; the paper's 256 tokens of an image are the patches."""
     combine: Combine | None = None
     """Several images in `clip` and `arcface`, which encode one at a time: `concat` gives the tokens of all, and
     needs a fixed `data.inputs`; `mean` averages tokens of `clip` and embeddings of `arcface`. Null is `concat`
@@ -92,6 +95,10 @@ class RepresentationConfig(Section):
                 f"clip: representation.kind={self.kind} is made of CLIP's pretrained weights. Set "
                 "representation.clip to "
                 "hub or a file of open_clip weights"
+            )
+        if self.class_token and self.kind != "omniid":
+            raise ValueError(
+                f"class_token: representation.kind={self.kind} has the class token always or never. Leave it out"
             )
         if self.combine and self.kind not in {"clip", "arcface"}:
             raise ValueError(

@@ -14,8 +14,8 @@ between 0 and 1, `encoder.size.side` pixels a side. Identities with fewer images
 `valid` of shape (B, M) says which are real.
 
 Letters in names give the shape:
-    B  identities    M  images of one, at most    C  colour channels (3, RGB)    S  side in pixels
-    P  patches of an image    L  identity tokens    D  channels of a token
+    B  identities    M  images of one, at most    I  images, B x M    C  colour channels (3, RGB)
+    S  side in pixels    P  patches of an image    L  identity tokens    D  channels of a token
 """
 
 from __future__ import annotations
@@ -46,21 +46,25 @@ from training.representations.module import RepresentationModule
 
 
 class OmniIDEncoder(RepresentationModule):
-    """CLIP's tokens of all images are keys and values; learned queries attend to them.
+    """CLIP's patch tokens of all images are keys and values; learned queries attend to them.
 
     The order of the images makes no difference, and no parameter depends on how many there are.
 
     Args:
         size: of the network.
+        class_token: whether the class token of each image is a key and value as well.
         crop_scale: how the images of its training were cut (`faces.crop`): side of the head crop as a multiple of
             the landmarks' longer side; None when not known.
 
     Source: Omni-ID, section 3.2.
     """
 
-    def __init__(self, size: ModelSize, crop_scale: float | None = None) -> None:
+    def __init__(
+        self, size: ModelSize, crop_scale: float | None = None, *, class_token: bool = False
+    ) -> None:
         super().__init__(size.width, Needs(size.side))
         self.size = size
+        self.class_token = class_token
         self.crop_scale = crop_scale
         self.clip = ClipTower(size)
         self.query_LD = nn.Parameter(torch.empty(size.queries, size.width))
@@ -89,7 +93,7 @@ class OmniIDEncoder(RepresentationModule):
         return self.tokens(self._tower(pixels_BMCSS), valid_BM)
 
     def features(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
-        """CLIP's tokens of each image, (B, M, P, D)."""
+        """CLIP's tokens of each image, (B, M, P, D), or (B, M, 1 + P, D) with the class token."""
         return self._tower(pixels(inputs.images_BMSSC, self.size.side))
 
     def tokens(self, features: tuple[torch.Tensor, ...], valid_BM: torch.Tensor | None) -> torch.Tensor:
@@ -107,7 +111,8 @@ class OmniIDEncoder(RepresentationModule):
     def _tower(self, pixels_BMCSS: torch.Tensor) -> tuple[torch.Tensor, ...]:
         trained = any(weight.requires_grad for weight in self.clip.parameters())
         with nullcontext() if trained else torch.no_grad():
-            return (self.clip(pixels_BMCSS.flatten(0, 1)).unflatten(0, pixels_BMCSS.shape[:2]),)
+            tokens_IPD = self.clip(pixels_BMCSS.flatten(0, 1), class_token=self.class_token)
+            return (tokens_IPD.unflatten(0, pixels_BMCSS.shape[:2]),)
 
     def blocks(self) -> Iterator[nn.Module]:
         """The transformer blocks."""
@@ -117,7 +122,7 @@ class OmniIDEncoder(RepresentationModule):
 
     def file_config(self) -> EncoderConfig:
         """See `RepresentationModule.file_config`."""
-        return EncoderConfig(size=self.size)
+        return EncoderConfig(size=self.size, class_token=self.class_token or None)
 
     @classmethod
     def from_pretrained(cls, name: Path | str, revision: str | None = None) -> Self:
@@ -136,7 +141,7 @@ class OmniIDEncoder(RepresentationModule):
         size, config = read_size(folder), read_config(folder)
         # On the meta device: initial weights that are replaced at once would take longer than the file.
         with torch.device("meta"):
-            encoder = cls(size, config.crop_scale)
+            encoder = cls(size, config.crop_scale, class_token=bool(config.class_token))
         encoder.load_state_dict(read_weights(folder, encoder.state_dict()), strict=True, assign=True)
         encoder.clip.reset_constants()
         return encoder

@@ -65,3 +65,17 @@ def test_a_transformer_of_its_own_learns_with_everything_else_to_tell_identities
     redder = images[:, 0].mean(dim=(1, 2)) - images[:, 2].mean(dim=(1, 2))
     assert redder[0] > 0.2
     assert redder[1] < -0.2
+
+
+def test_the_values_of_a_new_adapter_start_as_configured(tiny_flux, prompts) -> None:
+    def values(start: str | None, *, frozen: bool) -> float:
+        config = flow_config(tiny_flux, prompts) if frozen else flow_config(None, None)
+        flow = config.decoders.flow.model_copy(update={"adapter_init": start})
+        model = build_model(
+            config.model_copy(update={"decoders": config.decoders.model_copy(update={"flow": flow})})
+        )
+        return max(float(p.detach().abs().max()) for name, p in model.named_parameters() if "to_v_ip" in name)
+
+    assert values(None, frozen=True) == values("zeros", frozen=True) == values("zeros", frozen=False) == 0
+    assert values("small", frozen=True) > 0
+    assert values(None, frozen=False) == values("small", frozen=False) > 0

@@ -13,7 +13,7 @@ from tiny_models import TINY, mtd_config, mtd_model
 
 from training.data.batch import Batch
 from training.data.needs import Needs
-from training.decoders.mtd import Reconstruction, grid_positions
+from training.decoders.mtd import MtdConfig, Reconstruction, grid_positions
 from training.model import IdentityModel, build_model, meta_model
 from training.models.clip import patches_shown
 
@@ -274,3 +274,30 @@ def test_bfloat16_is_close_and_the_loss_is_float32(model, make_batch) -> None:
     rounded = model.bfloat16()(batch)
     assert rounded.dtype == torch.float32
     assert rounded.item() == pytest.approx(exact.item(), rel=0.01)
+
+
+def test_all_positions_may_pass_the_tower_and_masked_pixels_are_still_not_seen(model, make_batch) -> None:
+    batch, config = make_batch(people=2, targets=3), mtd_config()
+    config = config.model_copy(
+        update={"decoders": config.decoders.model_copy(update={"mtd": MtdConfig(tower="all")})}
+    )
+    whole = build_model(config)
+    assert whole.decoder("mtd").state_dict().keys() == model.decoder("mtd").state_dict().keys()
+    lengths: list[int] = []
+    block = whole.decoder("mtd").clip.visual.transformer.resblocks[0]
+    block.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[1]))
+    found = reconstructed(whole, batch)
+    assert lengths == [1 + TINY.patches]
+    hidden_BNSS = 1 - torch.stack([patches_shown(row, TINY) for row in found.visible_BNV])
+    tokens = whole.encode(batch)
+
+    def predicted(targets: torch.Tensor) -> torch.Tensor:
+        return whole.decoder("mtd")(targets, found.visible_BNV, tokens)
+
+    targets = found.targets_BNCSS
+    torch.testing.assert_close(predicted(targets), found.pred_BNCSS)
+    noise = torch.rand_like(targets)
+    assert torch.equal(predicted(targets + hidden_BNSS[:, :, None] * noise), predicted(targets))
+    assert (predicted(targets + noise) - predicted(targets)).abs().max() > 1e-5
+    whole(batch).backward()
+    assert not [name for name, weight in whole.named_parameters() if weight.grad is None]

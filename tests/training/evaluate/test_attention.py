@@ -62,6 +62,14 @@ def test_maps_are_the_weights_of_the_encoders_attention(
     assert torch.allclose(maps.sum(dim=(2, 3)), torch.ones(SIZE.cross_blocks, SIZE.queries), atol=1e-5)
 
 
+def test_maps_leave_out_the_class_token(images_MSSC: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    encoder = OmniIDEncoder(SIZE, class_token=True).eval()
+    maps = attention_maps(encoder, images_MSSC)
+    assert maps.shape == (SIZE.cross_blocks, SIZE.queries, 3, SIZE.patches)
+    assert 0 < float(maps.sum(dim=(2, 3)).max()) < 1
+
+
 def test_the_maps_follow_their_images(encoder: OmniIDEncoder, images_MSSC: torch.Tensor) -> None:
     maps = attention_maps(encoder, images_MSSC)
     assert torch.allclose(attention_maps(encoder, images_MSSC.flip(0)).flip(2), maps, atol=1e-6)

@@ -90,6 +90,21 @@ def test_the_rows_of_table_2_differ_in_what_the_paper_says() -> None:
     assert (without.representation.weights, without.representation.clip) == (None, "hub")
 
 
+def test_ablations_change_one_key_of_the_row_of_table_2_whose_runs_they_share() -> None:
+    found, table2 = planned("ablations"), planned("table2")
+    assert stages(found, "omni-id") == stages(table2, "3-8")
+    assert stages(found, "adapter-init")["mtd"] == stages(table2, "3-8")["mtd"]
+    mtd = {row: config_of(stages(found, row)["mtd"]) for row in found.evaluations}
+    assert [
+        row for row, config in mtd.items() if config.decoders.mtd and config.decoders.mtd.tower == "all"
+    ] == ["mtd-tower-all"]
+    assert [row for row, config in mtd.items() if config.representation.class_token] == ["class-token"]
+    flow = {row: config_of(stages(found, row)["flow"]).decoders.flow for row in found.evaluations}
+    assert {row: config.adapter_init for row, config in flow.items() if config} == {
+        "omni-id": None, "mtd-tower-all": None, "class-token": None, "adapter-init": "small",
+    }  # fmt: skip
+
+
 def test_stages_start_from_those_before_them() -> None:
     jobs = stages(planned("table1"), "omni-id")
     mtd, flow, control = (config_of(jobs[stage]) for stage in ("mtd", "flow", "control"))
@@ -178,7 +193,7 @@ def test_a_dataset_that_changed_has_jobs_of_its_own_and_one_that_moved_does_not(
 
 
 def test_mistakes_are_named_before_anything_runs() -> None:
-    with pytest.raises(ConfigError, match=r"no experiment 'table9'\. Choose from figure9, table1"):
+    with pytest.raises(ConfigError, match=r"no experiment 'table9'\. Choose from ablations, figure9, table1"):
         load_table("table9")
     with pytest.raises(ConfigError, match="no size 'huge'"):
         load_size("huge")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from tiny_models import mtd_config
 
+from training.errors import TrainingError
 from training.model import build_model
 from training.models.sizes import SIZES
+from training.representations.build import check_weights
+from training.representations.config import RepresentationConfig
 from training.representations.omniid import OmniIDEncoder
 
 TINY = SIZES["tiny"]
@@ -107,3 +112,32 @@ def test_where_all_inputs_are_real_no_mask_is_made_and_the_loss_is_the_same(make
     torch.testing.assert_close(plain, model(batch), rtol=1e-5, atol=1e-5)
     assert masks[0] is None
     assert isinstance(masks[1], torch.Tensor)
+
+
+def test_the_class_token_is_one_more_key_and_value_of_each_photograph() -> None:
+    torch.manual_seed(0)
+    plain = OmniIDEncoder(TINY)
+    more = OmniIDEncoder(TINY, class_token=True)
+    more.load_state_dict(plain.state_dict())  # no parameter of its own
+    pixels = photographs(2, 3)
+    seen: list[torch.Tensor] = []
+    more.cross[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
+    found = more(pixels)
+    assert seen[0].shape == (2, 3 * (1 + TINY.patches), TINY.width)
+    assert found.shape == (2, TINY.queries, TINY.width)
+    assert (found - plain(pixels)).abs().max() > 1e-4
+    valid = torch.tensor([[True, False, True], [True, True, True]])
+    torch.testing.assert_close(more(pixels, valid)[:1], more(pixels[:1, [0, 2]]), atol=1e-5, rtol=1e-5)
+
+
+def test_an_encoder_with_the_class_token_is_loaded_as_one_and_only_as_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = OmniIDEncoder(TINY, class_token=True).eval()
+    encoder.save_pretrained(tmp_path)
+    loaded = OmniIDEncoder.from_pretrained(tmp_path).eval()
+    assert torch.equal(loaded(photographs(1, 2)), encoder(photographs(1, 2)))
+    assert RepresentationConfig(size="tiny", weights=str(tmp_path), class_token=True).class_token
+    with pytest.raises(TrainingError, match=r"trained with class_token=True, and .* is False"):
+        check_weights(RepresentationConfig(size="tiny", weights=str(tmp_path)))
+    with pytest.raises(ValidationError, match=r"class_token: representation\.kind=arcface has"):
+        RepresentationConfig(size="tiny", kind="arcface", class_token=True)
