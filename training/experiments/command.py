@@ -6,6 +6,7 @@ import hashlib
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from settings.section import ConfigError
@@ -17,7 +18,7 @@ from training.errors import TrainingError
 from training.evaluate.networks import NetworkNames
 from training.experiments.commands import is_done
 from training.experiments.config import load_size, load_table
-from training.experiments.plan import DATASET, EVALUATE, Job, Plan, plan, with_needs
+from training.experiments.plan import DATASET, EVALUATE, Job, MissingDatasetError, Plan, plan, with_needs
 from training.experiments.run import run_jobs
 from training.experiments.slurm import submit
 from training.experiments.table import collect, write_table
@@ -75,7 +76,8 @@ def run_experiment(
     table, size = load_table(name), load_size(size_name)
     root = output.expanduser().resolve()
     datasets = named_datasets(data)
-    planned = plan(
+    planned_rows = partial(
+        plan,
         table,
         size,
         seeds=options.seeds,
@@ -83,8 +85,8 @@ def run_experiment(
         datasets=datasets,
         digests={name: dataset_digest(place) for name, place in datasets.items()},
         models_dir=options.models_dir and options.models_dir.expanduser().resolve(),
-        rows=options.rows,
     )
+    planned = planned_rows(rows=options.rows)
     jobs = planned.jobs()
     done = sum(is_done(job, root) for job in jobs)
     message(f"{table.title}: {len(planned.evaluations)} rows, {len(jobs)} jobs, {done} done before")
@@ -104,9 +106,19 @@ def run_experiment(
             run_jobs(jobs, root, message, options.processes)
         except TrainingError as error:
             failure = error
-    _report(planned, size_name, data, root, message=message, result=result)
+    known = planned_rows(rows=[row.name for row in table.rows if _has_datasets(row.name, planned_rows)])
+    _report(known, size_name, data, root, message=message, result=result)
     if failure is not None:
         raise failure
+
+
+def _has_datasets(row: str, planned_rows: Callable[..., Plan]) -> bool:
+    """Whether all datasets of a row are given; what is done of other rows than the chosen ones is reported too."""
+    try:
+        planned_rows(rows=[row])
+    except MissingDatasetError:
+        return False
+    return True
 
 
 def rows_of_jobs(planned: Plan) -> dict[str, list[str]]:
@@ -175,8 +187,8 @@ def _report(
     result: Callable[[str], None],
 ) -> None:
     results = collect(planned, load_size(size_name), root)
-    facts = {"size": size_name, "data": list(data), "version": project_version()}
-    written, text = write_table(planned, results, root, facts)
+    facts = {"data": list(data), "version": project_version()}
+    written, text = write_table(planned, size_name, results, root, facts)
     result(text)
     if any(row.seeds < row.planned for row in results):
         message("Rows without all their seeds are not finished. The same command continues them.")

@@ -27,6 +27,10 @@ _NAMED = re.compile(r"\$\{([a-z][a-z0-9_]*)(?:@(\d+)%)?(?::([a-z0-9_-]+))?\}")
 EXPORT, EVALUATE = "export", "evaluate"
 
 
+class MissingDatasetError(ConfigError):
+    """A row names a dataset that was not given."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One run of a command.
@@ -102,24 +106,13 @@ def plan(
         known = ", ".join(row.name for row in table.rows)
         raise ConfigError(f"{table.name} has no row {unknown[0]!r}. Choose from {known}")
     chosen = [row for row in table.rows if not rows or row.name in rows]
-    return Plan(
-        table,
-        {
-            row.name: tuple(
-                _Planner(
-                    row,
-                    size,
-                    seed,
-                    root,
-                    datasets,
-                    None if models_dir is None else str(models_dir),
-                    digests or {},
-                ).evaluation(table.inputs)
-                for seed in range(seeds)
-            )
-            for row in chosen
-        },
-    )
+
+    def evaluation(row: Row, seed: int) -> Job:
+        directory = None if models_dir is None else str(models_dir)
+        planner = _Planner(row, size, seed, root, datasets, directory, digests or {})
+        return planner.evaluation(table.inputs)
+
+    return Plan(table, {row.name: tuple(evaluation(row, seed) for seed in range(seeds)) for row in chosen})
 
 
 def merged(base: Tree, changes: Tree) -> Tree:
@@ -251,11 +244,11 @@ class _Planner:
         """Path or URL of a dataset.
 
         Raises:
-            ConfigError: it was not given.
+            MissingDatasetError: it was not given.
         """
         if name not in self.datasets:
             option = "--data DATASET" if name == DATASET else f"--data {name}=DATASET"
-            raise ConfigError(f"row {self.row.name} needs the dataset {name!r}. Pass {option}")
+            raise MissingDatasetError(f"row {self.row.name} needs the dataset {name!r}. Pass {option}")
         return self.datasets[name]
 
 

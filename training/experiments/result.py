@@ -24,6 +24,10 @@ class Figure:
     paper: float | None
 
 
+Figures = dict[str, dict[int, Figure]]
+"""By the name of the figure and the number of inputs."""
+
+
 @dataclass(frozen=True)
 class RowResult:
     """A row, as far as it is evaluated.
@@ -33,6 +37,8 @@ class RowResult:
         label: what it is called at this size.
         x: where it stands in a figure; None in tables.
         figures: by figure and number of inputs; empty before a seed is evaluated.
+        minus_first: the same, minus the first row; empty for that row, and before both have an evaluated seed in
+            common.
         network: identity network that measured; None before a seed is evaluated.
         seeds: how many are evaluated.
         planned: how many the experiment has.
@@ -41,7 +47,8 @@ class RowResult:
     row: str
     label: str
     x: float | None
-    figures: dict[str, dict[int, Figure]]
+    figures: Figures
+    minus_first: Figures
     network: str | None
     seeds: int
     planned: int

@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 from training.experiments.config import Row, Size, Table
+from training.experiments.evaluations import t_quantile
 from training.experiments.plan import EVALUATE, Job, Plan
-from training.experiments.table import collect, t_quantile, write_table
+from training.experiments.table import collect, write_table
 
 Found = dict[str, tuple[float, float, float]]
 """Mean and interval by figure, of 1 input."""
@@ -19,7 +20,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def evaluated(root: Path, name: str, found: Found | None) -> Job:
-    """A job, with the file of its result unless it is not done."""
+    """A job, with the files of its result unless it is not done: two persons, on both sides of each mean."""
     job = Job(name, EVALUATE, {})
     if found is not None:
         figures = {
@@ -32,6 +33,12 @@ def evaluated(root: Path, name: str, found: Found | None) -> Job:
         }
         job.output(root).mkdir(parents=True)
         (job.output(root) / "evaluation.json").write_text(json.dumps(document))
+        people = [
+            {"person": person, "inputs": 1}
+            | {figure: value + side for figure, (value, _, _) in found.items()}
+            for person, side in (("ann", -0.125), ("bob", 0.125))
+        ]
+        (job.output(root) / "people.jsonl").write_text("".join(json.dumps(line) + "\n" for line in people))
     return job
 
 
@@ -64,7 +71,7 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
         },
     )
     size = Size(stages={}, labels={"one": "one seed of SFace"})
-    written, text = write_table(plan, collect(plan, size, tmp_path), tmp_path, {"size": "tiny"})
+    written, text = write_table(plan, "tiny", collect(plan, size, tmp_path), tmp_path, {"data": ["/data"]})
     # Of 0.5 and 0.7: the standard error is 0.1, and the quantile for one degree of freedom 12.706.
     assert text == (
         "# A table\n\n"
@@ -74,14 +81,46 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
         "| one seed of SFace | 1 of 2 | 0.250 (0.125 to 0.500) |  | 3.2 (2.5 to 4.8) | 2.4 |\n"
         "| not evaluated | 0 of 2 |  |  |  |  |\n\n"
         "In brackets: 95 % intervals, over seeds where a row has several, else over persons of the evaluation. "
-        "Similarity is measured by sface, the paper's by ArcFace.\n"
+        "Similarity is measured by sface, the paper's by ArcFace.\n\n"
+        "Differences from the row two seeds, of the same seeds and persons:\n\n"
+        "| row | seeds | similarity, 1 input |\n"
+        "|---|---|---|\n"
+        "| one seed of SFace | 1 of 2 | -0.250 (-0.250 to -0.250) |\n"
     )
-    assert written == [tmp_path / "own.json", tmp_path / "own.md"]
+    assert written == [tmp_path / "own-tiny.json", tmp_path / "own-tiny.md"]
     assert written[1].read_text() == text
     document = json.loads(written[0].read_bytes())
     assert document["size"] == "tiny"
     assert document["rows"][0]["figures"]["similarity"]["1"]["seeds"] == [0.5, 0.7]
     assert [found["network"] for found in document["rows"]] == ["sface", "sface", None]
+
+
+def test_rows_are_compared_seed_by_seed_and_with_one_seed_person_by_person(tmp_path: Path) -> None:
+    rows = (row("first", "first"), row("other", "other"), row("alone", "alone"))
+    own = [
+        {"sface.similarity": (value, 0.0, 1.0), "other.similarity": (value, 0.0, 1.0)}
+        for value in (0.2, 0.5, 0.4)
+    ]
+    # The seeds differ by .3, the rows by .1 in each seed, less one hundredth in the last.
+    other = [{"sface.similarity": (value, 0.0, 1.0)} for value in (0.3, 0.6, 0.49)]
+    found = {"first": own, "other": other, "alone": [None, other[1], None]}
+    plan = Plan(
+        table(rows, ("similarity", "other.similarity")),
+        {
+            name: tuple(evaluated(tmp_path, f"{name}-{seed}", each) for seed, each in enumerate(of_seeds))
+            for name, of_seeds in found.items()
+        },
+    )
+    first, second, alone = collect(plan, Size(stages={}), tmp_path)
+    assert first.minus_first == {}
+    assert first.figures.keys() == {"similarity", "other.similarity"}
+    assert second.minus_first.keys() == {"similarity"}
+    difference = second.minus_first["similarity"][1]
+    assert difference.seeds == pytest.approx((0.1, 0.1, 0.09))
+    wanted = stats.ttest_rel([0.3, 0.6, 0.49], [0.2, 0.5, 0.4]).confidence_interval(0.95)
+    assert (difference.low, difference.high) == pytest.approx((wanted.low, wanted.high), abs=1e-4)
+    assert alone.minus_first["similarity"][1].value == pytest.approx(0.1)
+    assert len(alone.minus_first["similarity"][1].seeds) == 1
 
 
 def test_the_quantiles_are_those_of_students_t() -> None:
@@ -102,8 +141,8 @@ def test_a_figure_is_plotted_with_its_axes_and_a_point_for_each_evaluated_row(tm
         {**jobs, "open": (evaluated(tmp_path, "open", None),)},
     )
     results = collect(plan, Size(stages={}), tmp_path)
-    written, _ = write_table(plan, results, tmp_path, {})
-    assert [path.name for path in written] == ["own.json", "own.md", "own.svg"]
+    written, _ = write_table(plan, "tiny", results, tmp_path, {})
+    assert [path.name for path in written] == ["own-tiny.json", "own-tiny.md", "own-tiny.svg"]
     drawing = ET.fromstring(written[2].read_bytes())  # noqa: S314 - our own file
     texts = {"".join(text.itertext()) for text in drawing.iter(f"{SVG}text")}
     assert {"A table", "share of MTD's steps", "identity similarity (sface)", "1 input", "100%"} <= texts
@@ -112,7 +151,7 @@ def test_a_figure_is_plotted_with_its_axes_and_a_point_for_each_evaluated_row(tm
     assert len(marks) == len(values)
     assert marks[1] < marks[2] < marks[0]  # y grows downwards in SVG
     before = written[2].read_bytes()
-    assert write_table(plan, results, tmp_path, {})[0][2].read_bytes() == before
+    assert write_table(plan, "tiny", results, tmp_path, {})[0][2].read_bytes() == before
 
 
 def test_a_figure_of_which_nothing_is_evaluated_has_no_plot(tmp_path: Path) -> None:
@@ -120,6 +159,6 @@ def test_a_figure_of_which_nothing_is_evaluated_has_no_plot(tmp_path: Path) -> N
         table((row("0", "0 %", 0.0),), ("similarity",), x="share"),
         {"0": (evaluated(tmp_path, "open", None),)},
     )
-    written, text = write_table(plan, collect(plan, Size(stages={}), tmp_path), tmp_path, {})
-    assert [path.name for path in written] == ["own.json", "own.md"]
+    written, text = write_table(plan, "tiny", collect(plan, Size(stages={}), tmp_path), tmp_path, {})
+    assert [path.name for path in written] == ["own-tiny.json", "own-tiny.md"]
     assert "| row | seeds |\n|---|---|\n| 0 % | 0 of 1 |\n" in text

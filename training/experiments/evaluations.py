@@ -1,0 +1,167 @@
+"""What `omniid evaluate` found of a row: its figures over seeds, and their differences from another row.
+
+Evaluations of one dataset have the same people, targets and noise, and runs of one seed have the same order of
+samples. So rows are compared seed by seed, and with a single seed person by person.
+
+Letters in names give the shape:
+    Z  seeds    P  persons
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.evaluate.bootstrap import interval
+from training.evaluate.names import PEOPLE_FILE, RESULT_FILE
+from training.experiments.commands import is_done
+from training.experiments.plan import Job
+from training.experiments.result import Figure, Figures
+
+Stat = tuple[float, float, float]
+"""A mean, and the ends of its interval."""
+_T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""97.5 % quantiles of Student's t for 1, 2, … degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluation of one source, as files.
+
+    Attributes:
+        folder: output of `omniid evaluate`.
+        document: content of its `evaluation.json`.
+    """
+
+    folder: Path
+    document: dict[str, Any]
+
+    @property
+    def network(self) -> str:
+        """The first identity network, which figures without a network's name are of."""
+        return str(self.document["networks"]["identity"][0]["name"])
+
+    def figure(self, name: str, inputs: int) -> Stat | None:
+        """Mean and interval over persons.
+
+        Args:
+            name: `similarity` and the like are of the first identity network, `NETWORK.similarity` of another.
+            inputs: number of input images.
+
+        Returns:
+            None where no person has the figure, such as the pose error when no face was found.
+        """
+        figures = next(found["figures"] for found in self.document["results"] if found["inputs"] == inputs)
+        stat = figures.get(name) or figures.get(f"{self.network}.{name}")
+        return None if stat is None else (stat["value"], stat["low"], stat["high"])
+
+    def of_people(self, name: str, inputs: int) -> dict[str, float]:
+        """The figure of each person who has it."""
+        rows = [row for row in self._people if row["inputs"] == inputs]
+        values = {row["person"]: row.get(name, row.get(f"{self.network}.{name}")) for row in rows}
+        return {person: value for person, value in values.items() if value is not None}
+
+    @cached_property
+    def _people(self) -> list[dict[str, Any]]:
+        lines = (self.folder / PEOPLE_FILE).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def read_evaluations(jobs: Sequence[Job], root: Path) -> dict[int, Evaluated]:
+    """The evaluations of a row that are done, by their seed.
+
+    Args:
+        jobs: of all seeds.
+        root: output directory of all experiments.
+    """
+    folders = {seed: job.output(root) for seed, job in enumerate(jobs) if is_done(job, root)}
+    return {
+        seed: Evaluated(folder, json.loads((folder / RESULT_FILE).read_bytes()))
+        for seed, folder in folders.items()
+    }
+
+
+def figures_of(
+    evaluations: Mapping[int, Evaluated],
+    names: Iterable[str],
+    inputs: Iterable[int],
+    paper: Mapping[str, Mapping[int, float]],
+) -> Figures:
+    """A row's figures: means over its seeds, beside the paper's.
+
+    Args:
+        evaluations: of the row, by seed.
+        names: of the figures.
+        inputs: numbers of input images.
+        paper: the paper's figures of the row.
+    """
+
+    def figure(name: str, count: int) -> Figure | None:
+        values = [stat for found in evaluations.values() if (stat := found.figure(name, count))]
+        return _over_seeds(values, paper.get(name, {}).get(count)) if values else None
+
+    return _by_name(names, inputs, figure)
+
+
+def differences(
+    own: Mapping[int, Evaluated],
+    other: Mapping[int, Evaluated],
+    names: Iterable[str],
+    inputs: Iterable[int],
+) -> Figures:
+    """A row minus another, over the seeds and persons that both have.
+
+    Args:
+        own: evaluations of the row, by seed.
+        other: of the other row.
+        names: of the figures.
+        inputs: numbers of input images.
+    """
+    pairs = [(own[seed], other[seed]) for seed in sorted(own.keys() & other.keys())]
+
+    def figure(name: str, count: int) -> Figure | None:
+        found = [stat for pair in pairs if (stat := _difference(*pair, name, count))]
+        return _over_seeds(found, None) if found else None
+
+    return _by_name(names, inputs, figure)
+
+
+def t_quantile(degrees: int) -> float:
+    """97.5 % quantile of Student's t; from ten degrees of freedom on that of nine, which is larger."""
+    return _T_95[min(degrees, len(_T_95)) - 1]
+
+
+def _by_name(
+    names: Iterable[str], inputs: Iterable[int], figure: Callable[[str, int], Figure | None]
+) -> Figures:
+    counts = tuple(inputs)
+    found = {name: {count: one for count in counts if (one := figure(name, count))} for name in names}
+    return {name: by_count for name, by_count in found.items() if by_count}
+
+
+def _difference(own: Evaluated, other: Evaluated, name: str, inputs: int) -> Stat | None:
+    """Mean and interval over the persons who have the figure in both; None where no person has it."""
+    first, second = own.of_people(name, inputs), other.of_people(name, inputs)
+    values_P = np.array([first[person] - second[person] for person in sorted(first.keys() & second.keys())])
+    if not len(values_P):
+        return None
+    return (float(values_P.mean()), *interval(lambda mean: mean, values_P))
+
+
+def _over_seeds(values: Sequence[Stat], paper: float | None) -> Figure:
+    """The mean over seeds; its interval is over seeds where there are several, else that over persons."""
+    means_Z = np.array([mean for mean, _, _ in values])
+    mean = float(means_Z.mean())
+    if len(values) == 1:
+        _, low, high = values[0]
+    else:
+        half = t_quantile(len(values) - 1) * float(means_Z.std(ddof=1)) / math.sqrt(len(values))
+        low, high = mean - half, mean + half
+    return Figure(mean, low, high, tuple(means_Z.tolist()), paper)
