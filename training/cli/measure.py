@@ -160,8 +160,8 @@ def experiment(  # noqa: PLR0917 - typer passes every option by name
     workflows/experiments has a file for each row. A row is trained in one or several stages (mtd, flow,
     control) and evaluated by `omniid evaluate`. Rows that share a stage share its run. Jobs that are done
     are skipped, so the same command continues an interrupted experiment. OUTPUT gets runs/, evaluations/,
-    TABLE-SIZE.md and .json, and of figure9 a plot; the table has all rows, as far as they are done. The
-    table goes to stdout, everything else to stderr.
+    TABLE-SIZE.md and .json, .png with images of the rows, and of figure9 a plot. The table has all rows, as
+    far as they are done. The table goes to stdout, everything else to stderr.
 
     Small, on a CPU: omniid experiment table2 --data /data/mfhq-lfw --output /data/experiments --seeds 3
 

@@ -17,7 +17,7 @@ from shards.atomic import write_bytes
 from training.encode.command import check_photo_count, encoder_crop_scale, find_encoder
 from training.errors import TrainingError
 from training.evaluate.attention import attention_maps, attention_rows, chosen_queries, token_similarity
-from training.evaluate.sheet import make_sheet
+from training.evaluate.sheet import make_sheet, tile_of
 from training.folders import make_folder
 from training.inference import memory_error, pick_device
 from training.models.pretrained import read_config
@@ -73,7 +73,7 @@ def show_attention(
     captions = [f"query {number}" for number in shown]
     sheet = make_sheet(
         ["photograph", *captions],
-        [[tile(image), *(tile(row[place]) for row in rows)] for place, image in enumerate(images)],
+        [[tile_of(image), *(tile_of(row[place]) for row in rows)] for place, image in enumerate(images)],
     )
     make_folder(output.absolute().parent)
     encoded = io.BytesIO()
@@ -83,11 +83,6 @@ def show_attention(
         f"{output}: {len(shown)} of {network.size.queries} queries, {len(images)} photographs; mean cosine of two "
         f"identity tokens {similarity:.3f}"
     )
-
-
-def tile(image_SSC: np.ndarray) -> torch.Tensor:
-    """An image as a sheet takes it, (3, S, S) in [0, 1]."""
-    return torch.from_numpy(image_SSC.copy()).permute(2, 0, 1).float() / 255
 
 
 def _check_numbers(network: OmniIDEncoder, queries: Sequence[int], block: int) -> None:

@@ -15,6 +15,7 @@ from settings.version import project_version
 from shards.atomic import remove_file, write_bytes
 from shards.canonical import indented_json
 from training.data.dataset import StreamedDataset
+from training.evaluate.comparison import SourceColumn, write_comparison
 from training.evaluate.figures import PersonFigures
 from training.evaluate.generate import SourceFacts, crop_scale_warning
 from training.evaluate.measuring import StoredFaces
@@ -24,6 +25,7 @@ from training.evaluate.names import (
     PAGE_FILE,
     PEOPLE_FILE,
     RESULT_FILE,
+    SHEET_FILE,
     SUMMARY_FILE,
 )
 from training.evaluate.networks import NetworkNames
@@ -94,6 +96,11 @@ def write_report(evaluation: Evaluation, output: Path) -> list[str]:
         shown=evaluation.shown,
     )
     write_bytes(output / PAGE_FILE, page.encode())
+    columns = [
+        SourceColumn(source.name, output, source.name, source.pose_conditioned)
+        for source in evaluation.sources
+    ]
+    write_comparison(output / SHEET_FILE, evaluation.dataset, columns, evaluation.inputs)
     write_bytes(output / RESULT_FILE, indented_json(document))
     return [f"report: {output / PAGE_FILE}, {output / SUMMARY_FILE}, {output / RESULT_FILE}"]
 

@@ -17,6 +17,8 @@ from training.models.pixels import pixels
 TILE_PX = 160
 GAP_PX = 6
 CAPTION_PX = 30
+"""Of captions of one line; each further line adds `LINE_PX`."""
+LINE_PX = 18
 FONT_PX = 15
 PAPER = (255, 255, 255)
 INK = (60, 60, 60)
@@ -47,17 +49,36 @@ def input_columns(batch: Batch, rows: int) -> tuple[list[str], list[tuple[int, T
 def make_sheet(captions: list[str], lines: list[Tiles]) -> NDArray[np.uint8]:
     """Images in lines, on a sheet with a caption above each column; (H, W, 3) uint8, RGB."""
     step = TILE_PX + GAP_PX
-    sheet = Image.new("RGB", (len(captions) * step + GAP_PX, len(lines) * step + CAPTION_PX), PAPER)
-    pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT_PX)
-    for column, caption in enumerate(captions):
-        middle = (GAP_PX + column * step + TILE_PX / 2, CAPTION_PX / 2)
-        pen.text(middle, caption, INK, font, anchor="mm")
+    texts = [_wrapped(caption, font) for caption in captions]
+    top = CAPTION_PX + LINE_PX * max(text.count("\n") for text in texts)
+    sheet = Image.new("RGB", (len(captions) * step + GAP_PX, len(lines) * step + top), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for column, text in enumerate(texts):
+        middle = (GAP_PX + column * step + TILE_PX / 2, top / 2)
+        pen.text(middle, text, INK, font, anchor="mm", align="center")
     for row, line in enumerate(lines):
         for column, image_CSS in enumerate(line):
             if image_CSS is not None:
-                sheet.paste(_tile(image_CSS), (GAP_PX + column * step, CAPTION_PX + row * step))
+                sheet.paste(_tile(image_CSS), (GAP_PX + column * step, top + row * step))
     return np.asarray(sheet)
+
+
+def tile_of(image_SSC: NDArray[np.uint8]) -> torch.Tensor:
+    """An RGB image as a sheet takes it, (3, S, S) in [0, 1]."""
+    return torch.from_numpy(image_SSC.copy()).permute(2, 0, 1).float() / 255
+
+
+def _wrapped(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """A caption in lines that are no wider than a tile, as far as its words allow."""
+    lines = [""]
+    for word in caption.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > TILE_PX:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
 
 
 def _tile(image_CSS: torch.Tensor) -> Image.Image:

@@ -21,7 +21,7 @@ from training.experiments.config import load_size, load_table
 from training.experiments.plan import DATASET, EVALUATE, Job, MissingDatasetError, Plan, plan, with_needs
 from training.experiments.run import run_jobs
 from training.experiments.slurm import submit
-from training.experiments.table import collect, write_table
+from training.experiments.table import collect, write_sheet, write_table
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,8 @@ def _report(
     results = collect(planned, load_size(size_name), root)
     facts = {"data": list(data), "version": project_version()}
     written, text = write_table(planned, size_name, results, root, facts)
+    if sheet := write_sheet(planned, load_size(size_name), size_name, root):
+        written.append(sheet)
     result(text)
     if any(row.seeds < row.planned for row in results):
         message("Rows without all their seeds are not finished. The same command continues them.")

@@ -48,6 +48,16 @@ class Evaluated:
         """The first identity network, which figures without a network's name are of."""
         return str(self.document["networks"]["identity"][0]["name"])
 
+    @property
+    def source(self) -> str:
+        """Name of the source among the images."""
+        return str(self.document["sources"][0]["name"])
+
+    @property
+    def pose_conditioned(self) -> bool:
+        """Whether the source received the landmark images of the targets."""
+        return bool(self.document["sources"][0]["pose_conditioned"])
+
     def figure(self, name: str, inputs: int) -> Stat | None:
         """Mean and interval over persons.
 

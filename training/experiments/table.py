@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from shards.atomic import write_bytes
+from training.data.dataset import open_dataset
+from training.evaluate.command import RETRY_S
+from training.evaluate.comparison import SourceColumn, write_comparison
 from training.experiments.config import Size
 from training.experiments.evaluations import differences, figures_of, read_evaluations
 from training.experiments.plan import Plan
@@ -41,6 +44,36 @@ def collect(plan: Plan, size: Size, root: Path) -> list[RowResult]:
         )
         for row in rows
     ]
+
+
+def write_sheet(plan: Plan, size: Size, name: str, root: Path) -> Path | None:
+    """Write `<table>-<size>.png`: what the rows make of the same people, each by its first seed that is evaluated.
+
+    Args:
+        plan: of the table.
+        size: at which it was run.
+        name: of the size.
+        root: output directory of all experiments.
+
+    Returns:
+        The file; None when no row is evaluated.
+
+    Raises:
+        TrainingError: the dataset, or an image of an evaluation, cannot be read.
+        OutOfSpace: the disk or the quota is full.
+    """
+    columns, data = [], ""
+    for row in plan.table.rows:
+        jobs = plan.evaluations.get(row.name, ())
+        for _, found in sorted(read_evaluations(jobs, root).items())[:1]:
+            label = size.labels.get(row.name, row.label)
+            columns.append(SourceColumn(label, found.folder, found.source, found.pose_conditioned))
+            data = jobs[0].settings["data"]
+    if not columns:
+        return None
+    path = root / f"{plan.table.name}-{name}.png"
+    write_comparison(path, open_dataset(data, RETRY_S), columns, plan.table.inputs)
+    return path
 
 
 def markdown(title: str, inputs: Sequence[int], results: Sequence[RowResult]) -> str:

@@ -74,7 +74,7 @@ def test_a_result_says_what_was_measured_how_and_on_whom(first: Path, data: Path
     names = {path.name for path in first.iterdir()}
     assert names == {
         *("evaluation.json", "evaluation.md", "index.html", "people.jsonl", "images.jsonl"),
-        *("settings.json", "images"),
+        *("settings.json", "images", "comparison.png"),
     }
     rows = [json.loads(line) for line in (first / "people.jsonl").read_text().splitlines()]
     assert {(row["person"], row["inputs"]) for row in rows} == {(who, k) for who in THREE for k in (1, 5)}

@@ -25,6 +25,7 @@ from evaluations import (
 )
 from PIL import Image
 from rendered_people import PEOPLE, POSES, head, landmarks, write_people
+from sheets import STEP_PX, tile
 
 from faces.landmark_image import landmark_image
 from shards.schema import IMAGE_SIDE
@@ -32,6 +33,7 @@ from training.errors import TrainingError
 from training.evaluate.generate import Generator, Sampling, source_facts
 from training.evaluate.page import THUMBNAIL_PX
 from training.evaluate.protocol import roles
+from training.evaluate.sheet import CAPTION_PX, GAP_PX, TILE_PX
 
 TWO = PEOPLE[:2]
 NAME = "0-control"
@@ -90,6 +92,31 @@ def test_a_control_decoder_is_evaluated_in_the_poses_of_the_targets(
         image = generator.image(generator.tokens(identity, inputs), row["seed"], points)
         with Image.open(first / row["file"]) as found:
             assert np.array_equal(np.asarray(found), image)
+
+
+def test_a_sheet_shows_inputs_pose_sources_and_truth_of_the_first_people(first: Path, data: Path) -> None:
+    with Image.open(first / "comparison.png") as opened:
+        sheet = np.asarray(opened)
+    most = max(INPUTS)
+    assert sheet.shape == (CAPTION_PX + 2 * STEP_PX, GAP_PX + (most + 4) * STEP_PX, 3)
+    rows = [json.loads(line) for line in (first / "images.jsonl").read_text().splitlines()]
+    for place, identity in enumerate(identities(data)):
+        shown = roles(identity.key, INPUTS)
+        target = shown.targets[0]
+        expected = [identity.images_KSSC[number] for number in shown.inputs]
+        expected.append(landmark_image(identity.landmarks_KL2[target], IMAGE_SIDE, IMAGE_SIDE))
+        for name in (NAME, "1-flow"):
+            (file,) = [
+                row["file"]
+                for row in rows
+                if (row["key"], row["source"], row["inputs"], row["target"])
+                == (identity.key, name, most, target)
+            ]
+            with Image.open(first / file) as found:
+                expected.append(np.asarray(found))
+        for column, image in enumerate([*expected, identity.images_KSSC[target]]):
+            wanted = Image.fromarray(image).resize((TILE_PX, TILE_PX), Image.Resampling.BICUBIC)
+            assert np.array_equal(tile(sheet, place, column), np.asarray(wanted)), column
 
 
 def test_other_landmarks_give_another_image_and_none_are_an_error(data: Path, run: Path) -> None:

@@ -14,7 +14,7 @@ from tiny_models import mtd_model
 
 from training.data.batch import Batch
 from training.evaluate.grid import sample_grid
-from training.evaluate.sheet import CAPTION_PX, GAP_PX, TILE_PX
+from training.evaluate.sheet import CAPTION_PX, GAP_PX, LINE_PX, TILE_PX, make_sheet
 from training.model import IdentityModel
 
 
@@ -71,3 +71,14 @@ def test_the_place_of_a_missing_input_stays_empty(model, flat) -> None:
     grid = grid_of(model, padded, rows=2)
     assert np.all(tile(grid, 0, 1) == 255)
     assert np.all(tile(grid, 1, 1) == 120)
+
+
+def test_captions_that_are_wider_than_a_tile_are_broken_between_words() -> None:
+    image = torch.zeros(3, 8, 8)
+    short, long = (
+        make_sheet([caption, "b"], [[image, image]]) for caption in ("a", "a caption of many words")
+    )
+    assert long.shape[0] == short.shape[0] + LINE_PX
+    assert np.array_equal(long[CAPTION_PX + LINE_PX :], short[CAPTION_PX:])
+    beside = long[: CAPTION_PX + LINE_PX, GAP_PX + TILE_PX : GAP_PX + STEP_PX]
+    assert (beside == 255).all()

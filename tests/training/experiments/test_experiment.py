@@ -119,7 +119,7 @@ def test_a_figure_shares_the_runs_of_the_table_and_is_plotted(data: Path, output
     assert done == [("0", 0), ("20", 0.2)]
     assert (output / "figure9-tiny.svg").read_text().count("share of MTD's steps") == 1
     content = {path.name: path.read_bytes() for path in output.glob("figure9-*")}
-    assert content.keys() == {"figure9-tiny.json", "figure9-tiny.md", "figure9-tiny.svg"}
+    assert content.keys() == {f"figure9-tiny.{suffix}" for suffix in ("json", "md", "svg", "png")}
     again = finished(data, output, *FIGURE9)
     assert jobs(again.stderr, "/") == []
     assert {path.name: path.read_bytes() for path in output.glob("figure9-*")} == content
