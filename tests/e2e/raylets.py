@@ -26,8 +26,11 @@ class Raylets:
     """A cluster whose head runs no actor; every other node is a raylet of its own."""
 
     def __init__(self) -> None:
+        from ray._common.utils import get_default_ray_temp_dir
         from ray.cluster_utils import Cluster
 
+        # Cluster writes its address there, and does not make the directory where no one used Ray before.
+        Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)
         # Ray's sockets are in this folder, and the path of a socket may have 107 characters only.
         self._folder = tempfile.mkdtemp(prefix="ray")
         self._cluster: Any = Cluster(
