@@ -17,7 +17,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -25,6 +24,7 @@ from training.config import Run
 from training.data.batch import Batch
 from training.engine.processes import World
 from training.model import IdentityModel
+from training.models.precision import bfloat16
 
 COMPILED_KINDS = 64
 """Compiled variants of one function, at most. All blocks with activation checkpointing share a function, which
@@ -134,18 +134,9 @@ class ParallelModel:
             total += losses_R.detach()
         return total
 
-    @contextmanager
-    def precision(self) -> Iterator[None]:
+    def precision(self) -> AbstractContextManager[object]:
         """In bfloat16 where the configuration says so."""
-        device = self._world.device.type
-        if self._run.precision != "bf16":
-            yield
-            return
-        # On CPUs torch's fused attention takes 1.3 to 4 times the time of matrix products in bfloat16, most of it
-        # in the backward pass (2.15, AVX-512).
-        plain = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
-        with torch.autocast(device, torch.bfloat16), plain:
-            yield
+        return bfloat16(self._world.device) if self._run.precision == "bf16" else nullcontext()
 
     @contextmanager
     def evaluating(self) -> Iterator[IdentityModel]:

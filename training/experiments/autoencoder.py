@@ -34,8 +34,9 @@ from training.experiments.images import split_images
 from training.experiments.options import add_training_options, at_least_one, check_is_new, message
 from training.export import WEIGHTS_FILE
 from training.folders import make_folder
+from training.models.precision import bfloat16
 
-WIDTHS = {4: (32, 64, 64), 8: (32, 64, 64, 64)}
+WIDTHS = {4: (16, 32, 64), 8: (16, 32, 64, 64)}
 """Channels at each resolution, by the pixels along a side of a latent."""
 LEARNING_RATE = 2e-3
 WARMUP_STEPS = 100
@@ -120,10 +121,11 @@ def train(vae: Any, images_ICSS: torch.Tensor, steps: int, batch: int) -> None:
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * decay
         target = images_ICSS[torch.randint(len(images_ICSS), (batch,))]
         target = target.flip(3) if step % 2 else target
-        latents = vae.encode(target).latent_dist
-        error = vae.decode(latents.sample()).sample - target
+        with bfloat16(target.device):
+            latents = vae.encode(target).latent_dist
+            error = vae.decode(latents.sample()).sample.float() - target
         loss = error.abs().mean() + sum(error.diff(dim=dim).abs().mean() for dim in (2, 3))
-        loss = loss + KL_WEIGHT * latents.kl().mean() / latents.mean[0].numel()
+        loss = loss + KL_WEIGHT * latents.kl().float().mean() / latents.mean[0].numel()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()

@@ -35,6 +35,7 @@ from training.experiments.images import split_images
 from training.experiments.options import add_training_options, check_is_new, message
 from training.folders import make_folder
 from training.models.clip import ClipTower
+from training.models.precision import bfloat16
 from training.models.sizes import SIZES
 
 TOWER_FILE = "tower.safetensors"
@@ -85,7 +86,8 @@ def train(tower: ClipTower, head: nn.Module, images_ICSS: torch.Tensor, steps: i
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * decay
         # Without repetition: the same image twice would be a negative of itself.
         chosen = torch.randperm(len(images_ICSS))[:batch]
-        logits_II = view_similarity(tower, head, images_ICSS[chosen]) / TEMPERATURE
+        with bfloat16(images_ICSS.device):
+            logits_II = view_similarity(tower, head, images_ICSS[chosen]).float() / TEMPERATURE
         labels_I = torch.arange(len(logits_II))
         loss = (
             functional.cross_entropy(logits_II, labels_I) + functional.cross_entropy(logits_II.T, labels_I)
