@@ -208,7 +208,7 @@ def test_mistakes_are_named_before_anything_runs() -> None:
         _planned_row({"flow": {}}, size)
     with pytest.raises(ConfigError, match=r"row one, stage mtd: .*masks: Extra inputs"):
         _planned_row({"mtd": {"masks": 1}}, Size(stages={"mtd": Stage(workflow=workflow("mtd"))}))
-    with pytest.raises(ConfigError, match="7% of the steps of mtd is step 140, whose checkpoint is not kept"):
+    with pytest.raises(ConfigError, match="7% of the steps of mtd is step 70, whose checkpoint is not kept"):
         _planned_row(
             {"mtd": {}, "flow": {"representation": {"weights": "${mtd@7%}/encoder"}}}, load_size("small")
         )
