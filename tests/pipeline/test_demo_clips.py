@@ -87,6 +87,7 @@ def by_defect(folder: Path, name: str) -> tuple[list[Image], dict[Defect, list[I
     return sound, spoilt
 
 
+@pytest.mark.slow
 def test_a_second_build_with_the_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     make_demo_clips(tmp_path, only=TWICE)
     for name in TWICE:

@@ -225,6 +225,7 @@ def killed_at_every(event: str, base: Path) -> list[int]:
     return [int(code) for code in result.stdout.split()]
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_file_leaves_one_generation_or_the_other(pristine: Path, tmp_path: Path) -> None:
 
     for number in range(8):

@@ -246,6 +246,7 @@ for number in range(renames):
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_file_leaves_no_dataset_and_a_rerun_gives_the_same_bytes(
     pristine: Path, tmp_path: Path
 ) -> None:

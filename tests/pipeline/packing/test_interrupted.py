@@ -93,6 +93,7 @@ def inodes(root: Path) -> dict[str, int]:
     return {path.relative_to(root).as_posix(): path.stat().st_ino for path in root.glob("*/*.tar")}
 
 
+@pytest.mark.slow
 def test_shards_may_be_written_in_any_order_and_by_processes(source: Path, tmp_path: Path) -> None:
     packed(source, tmp_path / "plain")
     packed(source, tmp_path / "reversed", Until(99))
@@ -167,6 +168,7 @@ def test_a_task_of_an_earlier_driver_writes_nothing_any_more(source: Path, tmp_p
     assert list(output.glob("*/*.tar")) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_staged_file_is_named_by_any_process(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "mfhq"
     planned = plan(source, output)

@@ -125,6 +125,7 @@ def start_writer(folder: Path, kilobytes: float, first: int, count: int) -> subp
     return process
 
 
+@pytest.mark.slow
 def test_several_processes_share_a_cache_within_its_limit(tmp_path: Path) -> None:
     writers = [start_writer(tmp_path, 200, first, 400) for first in (0, 20, 40)]
     for writer in writers:

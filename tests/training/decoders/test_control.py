@@ -72,6 +72,7 @@ def test_it_starts_as_the_flow_decoder_that_it_copies(flow_run, control, make_ba
     assert torch.equal(found, losses(control, "control", with_landmarks(batch, seed=1)))
 
 
+@pytest.mark.slow
 def test_some_steps_make_landmarks_count_and_every_trained_weight_gets_a_gradient(
     control, make_batch
 ) -> None:
@@ -128,6 +129,7 @@ def test_samples_depend_on_the_landmarks(control, make_batch) -> None:
     assert not torch.allclose(sampled(batch), sampled(with_landmarks(batch, seed=1)), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_grid_shows_landmarks_sample_and_target(control, make_batch) -> None:
     batch = with_landmarks(make_batch(people=2, targets=2))
     columns = decoder(control.eval()).columns(batch, control.encode(batch))

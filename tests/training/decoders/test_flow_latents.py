@@ -50,6 +50,7 @@ def batches(config: Config, dataset: StreamedDataset, model: IdentityModel) -> l
         return [next(stream) for _ in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec_and_side", [("vae", 64), ("vae", 256), ("pixels", 32)])
 def test_losses_are_those_of_latents_on_the_fly_to_the_bit(
     dataset: StreamedDataset, tiny_flux: Path, prompts: Path, tmp_path: Path, codec_and_side: tuple[str, int]
@@ -153,6 +154,7 @@ def test_a_damaged_sample_counts_for_nothing(
     assert losses_BN[1].tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_work_that_kept_latents_save_is_not_counted(tiny_flux: Path, prompts: Path, tmp_path: Path) -> None:
     def flops(latents: str) -> int:
         return step_flops(flow_config(tiny_flux, prompts, {"latents": latents}, batch=8))

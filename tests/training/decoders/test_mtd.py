@@ -218,6 +218,7 @@ def test_clip_s_weights_go_into_both_towers(tmp_path: Path) -> None:
         assert all(torch.equal(value, weights[key]) for key, value in tower.visual.state_dict().items())
 
 
+@pytest.mark.slow
 def test_it_learns_to_distinguish_two_identities(make_batch) -> None:
     """Flat colours, one an identity: only the tokens say how to fill a face of which a corner is seen."""
     model = build_model(mtd_config())

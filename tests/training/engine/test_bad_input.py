@@ -24,6 +24,7 @@ def copy(dataset: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(dataset, tmp_path / "copy"))
 
 
+@pytest.mark.slow
 def test_a_half_written_dataset(copy: Path, tmp_path: Path) -> None:
     (copy / "dataset.json").unlink()
     message = Run(tmp_path / "run", copy).refused(2)
@@ -81,6 +82,7 @@ def test_a_bucket_that_cannot_be_reached(tmp_path: Path) -> None:
     assert "a-secret" not in message
 
 
+@pytest.mark.slow
 def test_an_output_that_is_not_the_same_folder_on_every_machine(dataset: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "run", dataset)
     run.arguments[2] = "output=runs/one"
@@ -100,6 +102,7 @@ def test_an_output_that_cannot_be_written_to(dataset: Path, tmp_path: Path) -> N
     assert f"the output {tmp_path / 'file' / 'run'} cannot be used" in run.refused(2)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_configuration_names_what_differs(
     dataset: Path, copy: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +122,7 @@ def test_a_checkpoint_of_another_configuration_names_what_differs(
     assert other.ended(1).processes  # the same bytes in another place are the same dataset
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_takes_its_place(
     undisturbed: Run, dataset: Path, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def _being_written(run: Run) -> list[str]:
     return [name for name in run.checkpoints() if name.startswith(".step-")]
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_saved_and_the_same_command_resumes(
     undisturbed: Run, dataset: Path, tmp_path: Path
 ) -> None:
