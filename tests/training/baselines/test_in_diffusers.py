@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from exports import Exported
 from flow_runs import SIDE
@@ -18,6 +19,7 @@ PROMPT = "photo of a person."
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_a_stock_pipeline_generates_what_omniid_sample_does(
     exported: Exported, tiny_flux: Path, portraits: list[Portrait], models_dir: Path
 ) -> None:

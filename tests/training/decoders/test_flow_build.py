@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from flow_runs import flow_config
 
@@ -19,6 +20,7 @@ def test_initial_weights_depend_only_on_the_seed(tiny_flux, prompts) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_another_prompt_text_length_or_guidance_reaches_flux(tiny_flux, prompts, make_batch) -> None:
     losses = {
         build_model(flow_config(tiny_flux, prompts, flow))(make_batch()).item()
