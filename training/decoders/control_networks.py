@@ -47,7 +47,7 @@ def build_control_decoder(config: ControlConfig, context: BuildContext) -> Contr
             flux = replace(flux, digest=weights_digest(transformer) + flux.digest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
-        controlnet = _controlnet(config, transformer)
+        controlnet = new_controlnet(config, transformer)
     dataset = "shapes" if context.shapes_only else context.dataset_sha256
     with _own_keys():
         kept = None if dataset is None else kept_latents(config, context.data_root, dataset, flux.codec)
@@ -66,8 +66,13 @@ def _own_keys() -> Iterator[None]:
         raise type(error)(str(error).replace("decoders.flow.", "decoders.control.")) from error
 
 
-def _controlnet(config: ControlConfig, transformer: Any) -> Any:
-    """A `FluxControlNetModel` in float32 that starts as a copy of the transformer's first blocks."""
+def new_controlnet(config: ControlConfig, transformer: Any) -> Any:
+    """A `FluxControlNetModel` in float32 that starts as a copy of the transformer's first blocks.
+
+    Args:
+        config: how many blocks it has.
+        transformer: without an adapter.
+    """
     from diffusers import FluxControlNetModel
 
     with warnings.catch_warnings():
