@@ -53,7 +53,7 @@ def arguments(job: Job, root: Path) -> list[str]:
             line += ["--identity-network", network]
         others = settings.keys() - {"source", "data", "inputs", "networks"}
     else:
-        line = [f"{__package__}.{job.action}", settings["data"], output]
+        line = [f"{__package__}.{job.action}", settings["data"], output, "--continue"]
         others = settings.keys() - {"data"}
     for name in sorted(others):
         line += [f"--{name.replace('_', '-')}", str(settings[name])]

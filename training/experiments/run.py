@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -14,15 +13,12 @@ from types import FrameType
 
 from training.errors import TrainingError
 from training.experiments.commands import REPOSITORY, command, is_done
-from training.experiments.config import Program
-from training.experiments.plan import EXPORT, Job
+from training.experiments.plan import Job
 
 CONTINUES = "The same command continues the experiment"
 _STOPPED = {0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM}
 """Exit codes of a job that is not done because it received a signal itself: a training saves, and exits with 0."""
 _STDERR = 2
-_BEGIN_ANEW = {Program.AUTOENCODER, Program.TOWER, EXPORT}
-"""What an interrupted one of these has left is of no use, and they refuse a directory that is not empty."""
 
 
 def run_jobs(
@@ -70,8 +66,6 @@ def run_jobs(
 
 
 def _run(job: Job, root: Path, processes: str | None, signals: _Signals) -> int:
-    if job.action in _BEGIN_ANEW and job.output(root).is_dir():
-        shutil.rmtree(job.output(root))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *_python_path()])}
     # What a job prints is progress; stdout is for the table.
     with subprocess.Popen(command(job, root, processes), env=environment, stdout=_STDERR) as process:
