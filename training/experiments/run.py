@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,7 +67,8 @@ def run_jobs(
 
 
 def _run(job: Job, root: Path, processes: str | None, signals: _Signals) -> int:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *_python_path()])}
+    path = os.pathsep.join([str(REPOSITORY), *_python_path()])
+    environment = os.environ | {"PYTHONPATH": path, "PYTHON": sys.executable}
     # What a job prints is progress; stdout is for the table.
     with subprocess.Popen(command(job, root, processes), env=environment, stdout=_STDERR) as process:
         return signals.wait(process)
