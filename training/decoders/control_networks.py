@@ -75,9 +75,7 @@ def new_controlnet(config: ControlConfig, transformer: Any) -> Any:
     """
     from diffusers import FluxControlNetModel
 
-    with warnings.catch_warnings():
-        # Its own module uses what it deprecates.
-        warnings.filterwarnings("ignore", message="`FluxPosEmbed` is deprecated", category=FutureWarning)
+    with _deprecated_by_itself():
         controlnet = FluxControlNetModel.from_transformer(
             transformer,
             num_layers=config.layers,
@@ -91,6 +89,14 @@ def new_controlnet(config: ControlConfig, transformer: Any) -> Any:
             if name.startswith(_WITHOUT_GRADIENT):
                 parameter.requires_grad_(False)
     return controlnet
+
+
+@contextmanager
+def _deprecated_by_itself() -> Iterator[None]:
+    """Make a `FluxControlNetModel` without its warning: diffusers' own module calls what diffusers deprecates."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`FluxPosEmbed` is deprecated", category=FutureWarning)
+        yield
 
 
 def write_controlnet(weights: Mapping[str, torch.Tensor], config: ControlConfig, folder: Path) -> None:
@@ -110,7 +116,7 @@ def write_controlnet(weights: Mapping[str, torch.Tensor], config: ControlConfig,
 
     width, in_channels = weights["x_embedder.weight"].shape
     head_width = len(weights["transformer_blocks.0.attn.norm_q.weight"])
-    with torch.device("meta"):
+    with torch.device("meta"), _deprecated_by_itself():
         controlnet: Any = FluxControlNetModel(
             in_channels=in_channels,
             num_layers=config.layers,
