@@ -33,10 +33,10 @@ from training.evaluate.generate import (
 from training.evaluate.measuring import StoredFaces, images_of, measure_person, measure_stored
 from training.evaluate.networks import Face, MeasuringNetworks, NetworkNames, usual_place
 from training.evaluate.people import LEAST_PEOPLE, Identity, Person, held_out_people, read_identity
-from training.evaluate.progress import Progress
 from training.evaluate.ranks import Ranks, ranks
 from training.evaluate.settings_file import check_loaded, check_settings
 from training.inference import memory_error, pick_device
+from training.progress import Progress
 
 RETRY_S = 60.0
 """How long a read of the dataset is tried."""

@@ -15,6 +15,7 @@ from types import FrameType
 from training.errors import TrainingError
 from training.experiments.commands import REPOSITORY, command, is_done
 from training.experiments.plan import Job
+from training.progress import duration
 
 CONTINUES = "The same command continues the experiment"
 _STOPPED = {0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM}
@@ -53,7 +54,7 @@ def run_jobs(
             began = time.monotonic()
             code = _run(job, root, processes, signals)
             if code == 0 and is_done(job, root):
-                message(f"{place}: done in {_duration(time.monotonic() - began)}")
+                message(f"{place}: done in {duration(time.monotonic() - began)}")
             elif signals.received is not None or code in _STOPPED:
                 raise TrainingError(f"{job.name} was stopped. {CONTINUES}")
             else:
@@ -116,9 +117,3 @@ def _passing_signals() -> Iterator[_Signals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
