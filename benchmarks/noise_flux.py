@@ -105,7 +105,7 @@ def noise_model(config: Config, device: torch.device) -> IdentityModel:
     if flow is None:
         raise ValueError("this configuration has neither decoders.flow nor decoders.control")
     dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
-    configs = open_flux(flow).configs
+    configs = open_flux(str(flow.base), None).configs
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
