@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from training.config import Config
+from training.decoders.control import ControlDecoder
+from training.decoders.control_networks import new_controlnet
 from training.decoders.flow import FlowDecoder, Flux
 from training.model import IdentityModel
 from training.models.flux_folder import open_flux
@@ -90,19 +92,20 @@ def write_sizes(folder: Path, *, tiny: bool = False) -> Path:
 
 
 def noise_model(config: Config, device: torch.device) -> IdentityModel:
-    """The model of a configuration with a flow decoder on a device, all of its weights random.
+    """The model of a configuration with a flow or a control decoder on a device, all of its weights random.
 
     Args:
-        config: whose `decoders.flow.base` is what `write_sizes` wrote.
+        config: whose `decoders.flow.base` or `decoders.control.base` is what `write_sizes` wrote.
         device: where it is made; 12 billion random numbers take much less time on a GPU.
     """
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-    flow = config.decoders.flow
+    control = config.decoders.control
+    flow = control or config.decoders.flow
     if flow is None:
-        raise ValueError("this configuration has no decoders.flow")
+        raise ValueError("this configuration has neither decoders.flow nor decoders.control")
     dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
-    configs = open_flux(flow).configs
+    configs = open_flux(str(flow.base), None).configs
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -119,4 +122,8 @@ def noise_model(config: Config, device: torch.device) -> IdentityModel:
         frozen = [network.requires_grad_(False).eval() for network in (transformer, vae)]
         flux = Flux(frozen[0], VaeCodec(frozen[1], "noise"), prompt, Schedule())
         representation = build_representation(config.representation, lambda: None, config.data.most_inputs)
-        return IdentityModel(representation, {"flow": FlowDecoder(representation.width, flow, flux)})
+        if control is None:
+            return IdentityModel(representation, {"flow": FlowDecoder(representation.width, flow, flux)})
+        controlnet = new_controlnet(control, transformer)
+        decoder = ControlDecoder(representation.width, control, flux, controlnet)
+        return IdentityModel(representation, {"control": decoder})

@@ -140,12 +140,17 @@ def noise(config: Config, seed: int) -> Batch:
     if needs.masks:
         masks = torch.zeros(people, stored, side, side, dtype=torch.uint8)
         masks[..., side // 4 : -side // 4, side // 4 : -side // 4] = 255
+    landmarks = None
+    if height := needs.landmark_images:
+        shape = (people, config.data.targets, height, height, 3)
+        landmarks = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     batch = Batch(
         images_BKSSC=torch.randint(
             0, 256, (people, stored, side, side, 3), dtype=torch.uint8, generator=generator
         ),
         masks_BKSS=masks,
         keypoints_BKP2=torch.rand(people, stored, 5, 2, generator=generator) if needs.keypoints else None,
+        landmark_images_BNHHC=landmarks,
         inputs_BM=torch.arange(config.data.most_inputs).repeat(people, 1),
         input_valid_BM=None,
         targets_BN=torch.arange(config.data.targets).repeat(people, 1),

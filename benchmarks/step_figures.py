@@ -145,29 +145,33 @@ def measure(
     )
 
 
-def configured(options: argparse.Namespace, world: World, per_process: int) -> Config:
+def configured(options: argparse.Namespace, world_size: int, per_process: int) -> Config:
     """The workflow of a size, as the options and the number of processes change it."""
     workflow = WORKFLOWS / f"train_{options.stage}_{options.size}.yaml"
     if not workflow.exists():
         raise SystemExit(f"there is no {workflow.name}")
     given = [f"data.root={options.root or 'none'}", f"output={tempfile.gettempdir()}"]
     given.append("representation.clip=random")
-    if options.stage == "flow":
+    decoder = f"decoders.{options.stage}"
+    if options.stage == "control":
+        given.append(f"{decoder}.adapter=null")
+    elif options.stage == "flow":
         given.append("representation.weights=null")
+    if options.stage != "mtd":
         if options.size == "paper" and not any(
-            text.startswith("decoders.flow.base=") for text in options.overrides
+            text.startswith(f"{decoder}.base=") for text in options.overrides
         ):
-            given.append(f"decoders.flow.base={write_sizes(Path(tempfile.gettempdir()) / 'flux-sizes')}")
+            given.append(f"{decoder}.base={write_sizes(Path(tempfile.gettempdir()) / 'flux-sizes')}")
         if options.text_tokens:
-            given.append(f"decoders.flow.text_tokens={options.text_tokens}")
+            given.append(f"{decoder}.text_tokens={options.text_tokens}")
     given += options.overrides
     usual = load_workflow(workflow, given, Config)
     per_process = per_process or usual.run.per_process
     accumulation = options.accumulation or max(1, usual.batch // (USUAL_PROCESSES * per_process))
     # fsdp on one process shares nothing out and gathers all the same.
-    alone = "ddp" if world.world_size == 1 else usual.run.strategy
+    alone = "ddp" if world_size == 1 else usual.run.strategy
     changes = {
-        "batch": per_process * accumulation * world.world_size,
+        "batch": per_process * accumulation * world_size,
         "data.inputs": options.inputs or usual.data.most_inputs,
         "run.per_process": per_process,
         "run.strategy": options.strategy or alone,
@@ -178,12 +182,16 @@ def configured(options: argparse.Namespace, world: World, per_process: int) -> C
         ),
     }
     overrides = [f"{key}={str(value).lower()}" for key, value in changes.items()]
-    return load_workflow(workflow, [*given, *overrides], Config)
+    config = load_workflow(workflow, [*given, *overrides], Config)
+    # A workflow may not freeze random weights, so the weights that it names are taken away afterwards.
+    representation = config.representation.model_copy(update={"weights": None})
+    return config.model_copy(update={"representation": representation})
 
 
 def built(config: Config, world: World) -> IdentityModel:
     """The model with random weights; FLUX at its full size is made on the device."""
-    if config.decoders.flow is not None and config.decoders.flow.base is not None:
+    flow = config.decoders.control or config.decoders.flow
+    if flow is not None and flow.base is not None:
         return noise_model(config, world.device)
     return build_model(config)
 

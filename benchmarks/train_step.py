@@ -4,6 +4,7 @@
     python benchmarks/train_step.py --size paper --root s3://bucket/mfhq --batch auto
     python benchmarks/train_step.py --size tiny --root demo/mfhq       # on a processor
     python benchmarks/train_step.py --stage flow --size paper --text-tokens 64 --checkpointing
+    python benchmarks/train_step.py --stage control --size paper
 
 It is the trainer's own step (`training.engine.learner`) with random weights. In turn, `--repeats` times, so that a
 noisy machine disturbs all alike, it measures: a large product of matrices, the practical limit of the device; the
@@ -35,9 +36,11 @@ def main() -> None:
     with processes(options.deterministic) as world:
         if options.batch == "auto" and (world.device.type != "cuda" or world.world_size > 1):
             raise SystemExit("--batch auto fills the memory of one GPU, from one process; give a number")
-        config = configured(options, world, per_process=1 if options.batch == "auto" else int(options.batch))
+        config = configured(
+            options, world.world_size, per_process=1 if options.batch == "auto" else int(options.batch)
+        )
         if options.batch == "auto":
-            config = configured(options, world, largest_batch(config, world))
+            config = configured(options, world.world_size, largest_batch(config, world))
         found = measure(
             config, world, streaming=bool(options.root), steps=options.steps, repeats=options.repeats
         )
@@ -110,7 +113,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--stage", choices=["mtd", "flow"], default="mtd", help="(mtd)")
+    parser.add_argument("--stage", choices=["mtd", "flow", "control"], default="mtd", help="(mtd)")
     parser.add_argument(
         "--size", choices=sorted(SIZES), required=True, help="workflows/train_STAGE_SIZE.yaml"
     )

@@ -15,7 +15,6 @@ Letters in names give the shape:
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,12 +44,12 @@ from training.errors import RunEnded, Stopped, TrainingError
 from training.folders import make_folder
 from training.models.flux_latents import Codec
 from training.models.pixels import pixels
+from training.progress import Progress
 
 ALL_IMAGES = tuple(range(IMAGES_PER_IDENTITY))
 READ_AHEAD = 2
 """Batches that are read and decoded while the device encodes one."""
 WRITERS = 4
-SHOW_EVERY_S = 10.0
 NAMED_DAMAGED = 20
 """Damaged identities that a message names."""
 
@@ -176,7 +175,7 @@ def _encode_all(work: _Work, todo: Sequence[str], collectives: Collectives, stop
     world, per_process = work.world, work.config.run.per_process
     share = todo[world.rank :: world.world_size]
     rounds = -(-len(todo) // (world.world_size * per_process))
-    progress = _Progress(world, len(todo))
+    progress = Progress("latents of", "identities", len(todo), world.message)
     with ExitStack() as opened:
         pool = opened.enter_context(ThreadPoolExecutor(WRITERS, "write"))
         reading = opened.enter_context(closing(_batches(work, share, stop)))
@@ -194,7 +193,7 @@ def _encode_all(work: _Work, todo: Sequence[str], collectives: Collectives, stop
             except USER_ERRORS as error:
                 problem = str(error)
             found = collectives.all_reduce((done,), asked, problem)
-            progress.add(found.counts[0])
+            progress.advance(found.counts[0])
             if found.stop:
                 break
         with collectives.barrier():
@@ -296,31 +295,6 @@ def _damaged(problems: dict[str, str]) -> str:
         "run.max_damaged. Copy or build the dataset again (`mfhq verify` lists all damage), then run the same "
         "command"
     )
-
-
-class _Progress:
-    """Shows how many identities are done, the rate, and the time left."""
-
-    def __init__(self, world: World, total: int) -> None:
-        self._world, self._total = world, total
-        self.done = 0
-        self._began_s = self._shown_s = time.monotonic()
-
-    def add(self, identities: int) -> None:
-        """Count identities of all ranks."""
-        self.done += identities
-        now = time.monotonic()
-        if now - self._shown_s < SHOW_EVERY_S and self.done < self._total:
-            return
-        self._shown_s = now
-        rate = self.done / max(now - self._began_s, 1e-9)
-        left = f", {_duration((self._total - self.done) / rate)} left" if 0 < self.done < self._total else ""
-        self._world.message(f"latents of {self.done:,} of {self._total:,} identities, {rate:,.1f}/s{left}")
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def build_model(config: Config, dataset_sha256: str | None = None) -> IdentityMo
         ConfigError: keys do not fit one another.
         TrainingError: weights are missing, damaged or of another size.
     """
-    clip = cache(partial(load_clip, config.representation))
+    named = config.representation
+    clip = cache(partial(load_clip, named.clip, named.size, named.clip_sha256))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         representation = build_representation(config.representation, clip, config.data.most_inputs)

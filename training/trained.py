@@ -216,7 +216,8 @@ def _untrained(config: RepresentationConfig, inputs: int, digest: str) -> dict[s
     Raises:
         TrainingError: its frozen weights are others now.
     """
-    representation = build_representation(config, partial(load_clip, config), inputs)
+    read_clip = partial(load_clip, config.clip, config.size, config.clip_sha256)
+    representation = build_representation(config, read_clip, inputs)
     _check_frozen(config, representation, digest)
     return {f"{REPRESENTATION}{name}": value for name, value in representation.state_dict().items()}
 

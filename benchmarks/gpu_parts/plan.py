@@ -33,6 +33,7 @@ PARTS = (
     # After `mtd_compiled`, whose compiled code its run takes from the cache.
     Part("stream", "stream and MTD run", "gpu_parts.stream", budget_s=150, least_s=60),
     Part("flow", "flow", "gpu_parts.step", ("--stage", "flow"), budget_s=120, least_s=45),
+    Part("control", "control", "gpu_parts.step", ("--stage", "control"), budget_s=120, least_s=50),
     Part("mtd", "MTD", "gpu_parts.step", ("--stage", "mtd"), budget_s=90, least_s=30),
     Part(
         "flow_compiled",

@@ -1,7 +1,7 @@
 """A part of `gpu_check.py`: step time, MFU and peak memory of a stage at the paper's size, with random weights.
 
-The workflow is the paper's, with the micro-batch that it gives one of eight GPUs. The flow stage takes one
-micro-batch a step instead of eight, because a step would take a quarter of a minute.
+The workflow is the paper's, with the micro-batch that it gives one of eight GPUs. The stages `flow`
+and `control` take one micro-batch a step instead of eight, because a step would take a quarter of a minute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from typing import Any
 from gpu_parts.result import Result, rounded, run
 
 TINY = ("representation.size=tiny", "data.targets=2", "run.decode_threads=1")
-TINY_FLOW = (*TINY, "decoders.flow.side=64", "decoders.flow.text_tokens=8")
+TINY_FLUX = {
+    "flow": {"side": 64, "text_tokens": 8},
+    "control": {"side": 64, "text_tokens": 8, "layers": 2},
+}
+"""Keys of the decoders around a tiny FLUX, which has two double blocks for the ControlNet to copy."""
 CPU_BACKEND = "aot_eager"
 REPEATS, STEPS = 7, 3
 STREAMED_STEPS = 8
@@ -44,15 +48,15 @@ def main(options: argparse.Namespace, result: Result) -> None:
     if streaming:
         arguments += ["--root", str(shards)]
     arguments += ["--compile" if options.compile else "--no-compile"]
-    if options.stage == "flow":
+    if options.stage != "mtd":
         arguments += ["--accumulation", "1"]
     if options.tiny:
         arguments += ["--batch", "2", "--accumulation", "1", *tiny_overrides(options.stage, options.work)]
     chosen = parse(arguments)
     with processes(chosen.deterministic) as world:
-        config = configured(chosen, world, per_process=int(chosen.batch))
+        config = configured(chosen, world.world_size, per_process=int(chosen.batch))
         result.add(**_run_figures(config), compile_backend=_backend(options))
-        steps = 1 if options.tiny or options.stage == "flow" else STEPS
+        steps = 1 if options.tiny or options.stage != "mtd" else STEPS
         repeats = 2 if options.tiny else REPEATS
         # Compiling takes most of the time, and how long is not known before.
         found = measure(
@@ -100,7 +104,8 @@ def tiny_overrides(stage: str, work: Path) -> list[str]:
         return list(TINY)
     from noise_flux import write_sizes
 
-    return [*TINY_FLOW, f"decoders.flow.base={write_sizes(work / 'tiny-flux', tiny=True)}"]
+    keys = TINY_FLUX[stage] | {"base": write_sizes(work / "tiny-flux", tiny=True)}
+    return [*TINY, *(f"decoders.{stage}.{key}={value}" for key, value in keys.items())]
 
 
 def _backend(options: argparse.Namespace) -> str | None:
@@ -136,6 +141,6 @@ def _run_figures(config: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", choices=["mtd", "flow"], required=True)
+    parser.add_argument("--stage", choices=["mtd", "flow", "control"], required=True)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
     run(main, parser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,14 @@ def test_an_export_generates_what_the_run_does_in_the_pose_that_is_given(run: Pa
     image = generated(run)
     assert np.abs(image - generated(tmp_path / "export")).max() <= 1
     assert np.abs(image - generated(run, LANDMARKS[::-1].copy())).max() > 3
+
+
+def test_neither_export_nor_sampling_prints_what_libraries_deprecate(run: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        export(run, tmp_path / "export")
+        generated(run)
+        generated(tmp_path / "export")
 
 
 def test_a_stock_controlnet_pipeline_generates_the_same_image(

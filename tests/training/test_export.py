@@ -180,6 +180,17 @@ def test_nothing_is_exported_among_other_files(run, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
 
 
+def test_the_same_command_replaces_what_an_interrupted_export_left(run, exported, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(exported, tmp_path / "out"))
+    (output / "omniid.json").unlink()
+    (output / "ip_adapter.safetensors").unlink()
+    (output / ".ip_adapter.safetensors.tmp-0123456789abcdef").write_bytes(b"half of it")
+    (output / "encoder" / "config.json").write_text("of another run")
+    export(run, output)
+    whole = {path.relative_to(exported): path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+    assert {name: (output / name).read_bytes() for name in whole} == whole
+
+
 def test_an_export_holds_what_the_run_learned_to_the_bit(model, run, exported) -> None:
     learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     for trained in (read_run(run), read_export(exported)):

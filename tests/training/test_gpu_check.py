@@ -273,14 +273,15 @@ def test_every_part_runs_on_a_cpu_at_its_smallest(tmp_path: Path) -> None:
     assert (code, report["status"]) == (0, "passed")
     assert report["parts"]["tests"]["figures"]["failed"] == 0
     assert report["parts"]["tests"]["figures"]["passed"] >= 15
-    for name in ("mtd", "mtd_compiled", "flow", "flow_compiled"):
+    for name in ("mtd", "mtd_compiled", "flow", "flow_compiled", "control"):
         figures = report["parts"][name]["figures"]
         assert figures["step_s"] > 0
         assert figures["skipped_steps"] == 0
         assert 0 < figures["share_of_matrix_product"] < 1
         assert figures["mfu"] is None  # a CPU has no peak that is known
         assert figures["compile"] == name.endswith("compiled")
-    assert report["parts"]["flow"]["figures"]["data_wait_share"] < 1
+    for name in ("flow", "control"):
+        assert report["parts"][name]["figures"]["data_wait_share"] < 1
     stream = report["parts"]["stream"]["figures"]
     assert stream["stream_targets_per_s"] > 0
     assert 0 <= stream["run_data_wait_share"] < 1

@@ -9,16 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from launches import started
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 
 from damaged_data import damage
 from trainers import Run, make_dataset
-
-from training import latents
-from training.engine.processes import World
 
 pytestmark = pytest.mark.slow
 
@@ -48,22 +44,6 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.returncode == 0, result.stderr
     for promised in ("omniid latents workflows/", "torchrun", "beside_shards", "Exit code 1"):
         assert promised in result.stdout
-
-
-def test_progress_has_the_rate_and_the_time_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = iter([0.0, 5.0, 40.0, 80.0, 90.0])
-    monkeypatch.setattr(latents.time, "monotonic", lambda: next(now))
-    world = World(0, 1, torch.device("cpu"), main_group=None, writing=None)
-    progress = latents._Progress(world, 100_000)
-    for identities in (10, 390, 400, 99_200):
-        progress.add(identities)
-    assert capsys.readouterr().err.splitlines() == [
-        "latents of 400 of 100,000 identities, 10.0/s, 2 h 46 min left",
-        "latents of 800 of 100,000 identities, 10.0/s, 2 h 45 min left",
-        "latents of 100,000 of 100,000 identities, 1,111.1/s",
-    ]
 
 
 def files(root: Path) -> dict[str, bytes]:

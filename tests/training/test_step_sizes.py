@@ -12,7 +12,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+from noise_flux import noise_model
+from step_figures import configured as step_configured
 from step_sizes import configured, kept_bytes
+from train_step import parse
 
 from training.model import meta_model
 from training.models.flux_adapter import add_adapter
@@ -58,3 +61,23 @@ def test_the_adapter_has_the_478_million_parameters_of_its_19_blocks() -> None:
     assert adapter == 19 * 2 * (4096 + 1) * 3072
     frozen = [weight for weight in model.parameters() if not weight.requires_grad]
     assert sum(weight.numel() for weight in frozen) == 11_901_408_320
+
+
+@pytest.mark.parametrize("stage", ["flow", "control"])
+def test_a_model_of_noise_trains_what_the_workflow_trains(stage: str) -> None:
+    options = parse(["--stage", stage, "--size", "paper", "--accumulation", "1"])
+    config = step_configured(options, world_size=1, per_process=1)
+    expected, found = (
+        {name: (weight.shape, weight.requires_grad) for name, weight in model.named_parameters()}
+        for model in (meta_model(config), noise_model(config, torch.device("meta")))
+    )
+    assert found == expected
+    # The representation is frozen beside a ControlNet only, and the ControlNet has four of FLUX's double blocks.
+    trained = {name for name, (_, trains) in found.items() if trains}
+    assert any(name.startswith("representation.") for name in trained) == (stage == "flow")
+    blocks = {
+        name.split("transformer_blocks.")[1].partition(".")[0]
+        for name in trained
+        if ".controlnet.transformer_blocks." in name
+    }
+    assert len(blocks) == (4 if stage == "control" else 0)

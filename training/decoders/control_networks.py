@@ -47,7 +47,7 @@ def build_control_decoder(config: ControlConfig, context: BuildContext) -> Contr
             flux = replace(flux, digest=weights_digest(transformer) + flux.digest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
-        controlnet = _controlnet(config, transformer)
+        controlnet = new_controlnet(config, transformer)
     dataset = "shapes" if context.shapes_only else context.dataset_sha256
     with _own_keys():
         kept = None if dataset is None else kept_latents(config, context.data_root, dataset, flux.codec)
@@ -66,13 +66,16 @@ def _own_keys() -> Iterator[None]:
         raise type(error)(str(error).replace("decoders.flow.", "decoders.control.")) from error
 
 
-def _controlnet(config: ControlConfig, transformer: Any) -> Any:
-    """A `FluxControlNetModel` in float32 that starts as a copy of the transformer's first blocks."""
+def new_controlnet(config: ControlConfig, transformer: Any) -> Any:
+    """A `FluxControlNetModel` in float32 that starts as a copy of the transformer's first blocks.
+
+    Args:
+        config: how many blocks it has.
+        transformer: without an adapter.
+    """
     from diffusers import FluxControlNetModel
 
-    with warnings.catch_warnings():
-        # Its own module uses what it deprecates.
-        warnings.filterwarnings("ignore", message="`FluxPosEmbed` is deprecated", category=FutureWarning)
+    with _deprecated_by_itself():
         controlnet = FluxControlNetModel.from_transformer(
             transformer,
             num_layers=config.layers,
@@ -86,6 +89,14 @@ def _controlnet(config: ControlConfig, transformer: Any) -> Any:
             if name.startswith(_WITHOUT_GRADIENT):
                 parameter.requires_grad_(False)
     return controlnet
+
+
+@contextmanager
+def _deprecated_by_itself() -> Iterator[None]:
+    """Make a `FluxControlNetModel` without its warning: diffusers' own module calls what diffusers deprecates."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`FluxPosEmbed` is deprecated", category=FutureWarning)
+        yield
 
 
 def write_controlnet(weights: Mapping[str, torch.Tensor], config: ControlConfig, folder: Path) -> None:
@@ -105,7 +116,7 @@ def write_controlnet(weights: Mapping[str, torch.Tensor], config: ControlConfig,
 
     width, in_channels = weights["x_embedder.weight"].shape
     head_width = len(weights["transformer_blocks.0.attn.norm_q.weight"])
-    with torch.device("meta"):
+    with torch.device("meta"), _deprecated_by_itself():
         controlnet: Any = FluxControlNetModel(
             in_channels=in_channels,
             num_layers=config.layers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from training.decoders.flow import FlowDecoder, Flux
 from training.decoders.flow_config import FlowConfig, Scratch
 from training.errors import TrainingError
 from training.models.digest import weights_digest
-from training.models.flux_folder import load_errors, open_flux, read_vae_config
+from training.models.flux_folder import COMPONENTS, FluxFolder, load_errors, open_flux, read_vae_config
 from training.models.flux_latents import Codec, PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
@@ -84,7 +85,12 @@ def load_codec(config: FlowConfig, precision: str) -> Codec:
     """
     if config.scratch:
         return _scratch_codec(config.scratch, config.side)
-    return VaeCodec.load(open_flux(config, weights=("vae",)).path / "vae", _frozen_dtype(precision))
+    return VaeCodec.load(_open(config, weights=("vae",)).path / "vae", _frozen_dtype(precision))
+
+
+def _open(config: FlowConfig, weights: Iterable[str] = tuple(COMPONENTS)) -> FluxFolder:
+    """The directory of FLUX that a configuration without `scratch` names, with the weights of these components."""
+    return open_flux(str(config.base), config.revision, weights=weights)
 
 
 def _networks(config: FlowConfig, context: BuildContext) -> Flux:
@@ -94,10 +100,10 @@ def _networks(config: FlowConfig, context: BuildContext) -> Flux:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
             return _scratch_flux(config.scratch, codec)
-    folder = open_flux(config)
+    folder = _open(config)
     dtype = _frozen_dtype(context.precision)
     # The prompt first: when it is not in the cache, T5 takes much memory for a moment.
-    prompt = encoded_prompt(folder, config)
+    prompt = encoded_prompt(folder, config.prompt, config.text_tokens, config.prompt_cache)
     transformer = folder.load("transformer", _kind(), dtype)
     codec = VaeCodec.load(folder.path / "vae", dtype)
     digest = weights_digest(transformer, codec.network)
@@ -110,7 +116,7 @@ def _shapes(config: FlowConfig, context: BuildContext) -> Flux:
 
     if config.scratch:
         return _scratch_flux(config.scratch, _scratch_codec(config.scratch, config.side, weights=False))
-    configs = open_flux(config, weights=()).configs
+    configs = _open(config, weights=()).configs
     transformer = _kind().from_config(configs["transformer"]).requires_grad_(False)
     # Not diffusers' own `to`, which warns of layers that FLUX does not have.
     torch.nn.Module.to(transformer, _frozen_dtype(context.precision))

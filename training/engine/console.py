@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from training.progress import duration
+
 SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "train/loss": ("loss", "{:.4f}".format),
     "speed/targets_per_s": ("targets/s", "{:,.1f}".format),
@@ -89,7 +91,7 @@ class Display:
         began_s, began = self._timed_from
         if step <= began:
             return []
-        return [f"ETA {_duration((now - began_s) / (step - began) * (self._steps - step))}"]
+        return [f"ETA {duration((now - began_s) / (step - began) * (self._steps - step))}"]
 
 
 def _with_intervals(figures: Mapping[str, float]) -> Iterator[str]:
@@ -100,10 +102,3 @@ def _with_intervals(figures: Mapping[str, float]) -> Iterator[str]:
         ends = [figures[f"{name}_{end}"] for end in ("low", "high") if f"{name}_{end}" in figures]
         interval = f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""
         yield f"{name.removeprefix('val/')} {value:{'d' if isinstance(value, int) else '.4f'}}{interval}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, whole_seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return (f"{days} d " if days else "") + f"{hours:02}:{minutes:02}:{whole_seconds:02}"

@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from training.errors import TrainingError
 FOLDER = "profile"
 MOST_EVENTS = 1_000_000
 """Allocations that a memory history holds at most."""
+_ABOVE_ERRORS = "6"
+"""Level of the log of torch's profiler."""
 
 
 class Profiler:
@@ -79,6 +84,8 @@ class Profiler:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             profile.export_chrome_trace(str(trace))
+            if not self._cuda:
+                check_whole(trace)
             if self._cuda and self._config is not None and self._config.memory:
                 torch.cuda.memory._dump_snapshot(str(self._folder / f"{self._name}.memory.pickle"))
         except OSError as error:
@@ -92,6 +99,10 @@ class Profiler:
     def _start(self) -> None:
         from torch.profiler import ProfilerActivity, profile
 
+        if not self._cuda:
+            # A torch that was built for GPUs asks the driver for them at the start of every profile, and calls it
+            # an error that there is none. What matters of that log, a trace that cannot be written, is checked.
+            os.environ.setdefault("KINETO_LOG_LEVEL", _ABOVE_ERRORS)
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._cuda else [])]
         self._profile = profile(activities=activities, record_shapes=True)
         self._profile.start()
@@ -102,3 +113,23 @@ class Profiler:
         if self._cuda:
             with suppress(RuntimeError):
                 torch.cuda.memory._record_memory_history(enabled=None)
+
+
+def check_whole(trace: Path) -> None:
+    """Check that a trace was written to its end: torch's profiler only logs that a disk is full.
+
+    Raises:
+        TrainingError: it was not.
+    """
+    end = b""
+    try:
+        with gzip.open(trace) as file:
+            while part := file.read(2**20):
+                end = (end + part)[-16:]
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        end = b""
+    if not end.rstrip().endswith(b"}"):
+        raise TrainingError(
+            f"run.profile: {trace} is not whole. Check the free space of its disk and of the directory for "
+            "temporary files (TMPDIR), or profile fewer steps"
+        )

@@ -8,9 +8,11 @@ they are measured. Rank 0 gathers the figures of all people and writes the repor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
+
+import torch
 
 from settings.section import Section
 from training.data.dataset import StreamedDataset, open_dataset
@@ -20,6 +22,7 @@ from training.evaluate.figures import PersonFigures
 from training.evaluate.generate import (
     GeneratedImage,
     Generator,
+    Loaded,
     Sampling,
     SourceFacts,
     crop_scale_warning,
@@ -30,15 +33,17 @@ from training.evaluate.generate import (
 from training.evaluate.measuring import StoredFaces, images_of, measure_person, measure_stored
 from training.evaluate.networks import Face, MeasuringNetworks, NetworkNames, usual_place
 from training.evaluate.people import LEAST_PEOPLE, Identity, Person, held_out_people, read_identity
-from training.evaluate.progress import Progress
 from training.evaluate.ranks import Ranks, ranks
-from training.evaluate.settings_file import check_settings
+from training.evaluate.settings_file import check_loaded, check_settings
 from training.inference import memory_error, pick_device
+from training.progress import Progress
 
 RETRY_S = 60.0
 """How long a read of the dataset is tried."""
 Own = list[tuple[StoredFaces, dict[int, Face]]]
 """The people of this rank."""
+Wanted = list[tuple[StoredFaces, list[GeneratedImage]]]
+"""Images to generate, by person."""
 
 
 class Options(Section):
@@ -87,7 +92,7 @@ class Evaluator:
         )
         own = [(person, faces) for person, faces in own if person.targets]
         for source in self._sources:
-            self._world.gather(partial(self._generate, source, own))
+            self._generate(source, own)
         figures = self._world.merged(lambda: self._measure(own), lambda found: found[0])
         return Evaluation(
             people=[person for _, person in figures],
@@ -147,6 +152,23 @@ class Evaluator:
             )
 
     def _generate(self, source: SourceFacts, own: Own) -> None:
+        """Generate the images of a source that are missing; nothing is written before its loading is compared."""
+        wanted = self._wanted(source, own)
+        opened: list[Generator] = []
+
+        def load() -> Loaded | None:
+            if not wanted:
+                return None
+            opened.append(self._load(source))
+            return opened[0].loaded
+
+        loaded = [one for one in self._world.gather(load) if one is not None]
+        if loaded:
+            self._world.broadcast(lambda: check_loaded(self._options.output, source.name, loaded))
+            self._world.gather(lambda: self._write(source, opened, wanted))
+
+    def _wanted(self, source: SourceFacts, own: Own) -> Wanted:
+        """The images of this rank that are missing, by person."""
         options = self._options
         wanted = [
             (person, images)
@@ -159,21 +181,28 @@ class Evaluator:
         )
         if kept > total:
             self._world.message(f"{source.path}: {kept - total:,} images are there already")
-        if not total:
-            return
-        device = pick_device(options.device) if options.device else self._world.device
-        with memory_error(
-            f"{device} has too little memory for {source.path}: use a GPU with more, or --device cpu"
-        ):
-            generator = Generator.load(
+        return wanted
+
+    def _load(self, source: SourceFacts) -> Generator:
+        options = self._options
+        with self._memory_error(source):
+            return Generator.load(
                 source,
-                device,
+                self._device,
                 self._world.message,
                 guidance=options.sampling.guidance,
                 base=options.base,
                 models_dir=options.models_dir,
             )
-            progress = self._progress(f"{source.path}: generated", "images", total)
+
+    def _write(self, source: SourceFacts, opened: list[Generator], wanted: Wanted) -> None:
+        """Generate what is missing, with the one generator that was loaded where something is."""
+        if not opened:
+            return
+        (generator,) = opened
+        options, total = self._options, sum(len(images) for _, images in wanted)
+        progress = self._progress(f"{source.path}: generated", "images", total)
+        with self._memory_error(source):
             for person, images in wanted:
                 identity = self._identity(person)
                 inputs = person.roles.inputs if person.roles else ()
@@ -184,6 +213,16 @@ class Evaluator:
                         found = generator.image(tokens, image.seed, identity.landmarks_KL2[image.target])
                         write_image(options.output, image, found)
                         progress.advance()
+
+    @property
+    def _device(self) -> torch.device:
+        """Where images are generated."""
+        return pick_device(self._options.device) if self._options.device else self._world.device
+
+    def _memory_error(self, source: SourceFacts) -> AbstractContextManager[None]:
+        return memory_error(
+            f"{self._device} has too little memory for {source.path}: use a GPU with more, or --device cpu"
+        )
 
     def _measure(self, own: Own) -> list[tuple[int, PersonFigures]]:
         options = self._options

@@ -82,6 +82,18 @@ class SourceFacts(Section):
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """What the images of a source depend on besides the source, known when it is loaded."""
+
+    device: str
+    """Its kind, `cuda` or `cpu`."""
+    precision: str
+    """Of FLUX and the encoder, `bf16` or `fp32`."""
+    base: str
+    """Digest of the weights that the source was loaded around: of FLUX, or of an autoencoder."""
+
+
+@dataclass(frozen=True)
 class GeneratedImage:
     """One image to generate, or generated."""
 
@@ -179,6 +191,12 @@ class Generator:
         self._sampler = sampler
         self._source = source
         self._guidance = guidance
+
+    @property
+    def loaded(self) -> Loaded:
+        """What was loaded, and where."""
+        sampler = self._sampler
+        return Loaded(sampler.device.type, sampler.precision, sampler.base_digest)
 
     @classmethod
     def load(

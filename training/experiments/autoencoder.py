@@ -31,9 +31,8 @@ from shards.reader import Dataset
 from shards.schema import Split
 from training.errors import TrainingError
 from training.experiments.images import split_images
-from training.experiments.options import add_training_options, at_least_one, check_is_new, message
+from training.experiments.options import add_training_options, at_least_one, begin_output, message
 from training.export import WEIGHTS_FILE
-from training.folders import make_folder
 from training.models.precision import bfloat16
 
 WIDTHS = {4: (16, 32, 64), 8: (16, 32, 64, 64)}
@@ -43,16 +42,19 @@ WARMUP_STEPS = 100
 KL_WEIGHT = 1e-3
 """Of the divergence from a standard normal distribution, as the mean over latents."""
 CHUNK = 64
+PICTURE_FILE = "held_out.png"
+FILES = (PICTURE_FILE, "config.json", WEIGHTS_FILE)
+"""Of the output, in the order in which they are written."""
 PICTURE_ROWS, PICTURE_COLUMNS = 4, 6
 
 
 def main() -> None:
     """Train it, write it, and report the reconstruction error on held-out identities."""
     options = parse()
-    message("reading the images")
     try:
-        check_is_new(options.output)
-        make_folder(options.output)
+        if not begin_output(options.output, FILES, continues=options.continues):
+            return
+        message("reading the images")
         dataset = Dataset.open(options.dataset)
         train_ICSS, held_out_ICSS = (
             split_images(dataset, split, options.side) * 2 - 1 for split in (Split.TRAIN, Split.TEST)
@@ -72,7 +74,7 @@ def main() -> None:
     vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std()))
     found_ICSS = torch.cat([vae(chunk).sample.clamp(-1, 1) for chunk in held_out_ICSS.split(CHUNK)])
     mse = float(((found_ICSS - held_out_ICSS) / 2).square().mean())
-    picture = options.output / "held_out.png"
+    picture = options.output / PICTURE_FILE
     write_bytes(picture, pairs_png(held_out_ICSS, found_ICSS))
     vae.save_config(options.output)
     write_bytes(options.output / WEIGHTS_FILE, save_bytes(vae))

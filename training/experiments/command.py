@@ -16,7 +16,7 @@ from storage.errors import StorageError
 from storage.path import path_of
 from training.errors import TrainingError
 from training.evaluate.networks import NetworkNames
-from training.experiments.commands import is_done
+from training.experiments.commands import is_done, process_count
 from training.experiments.config import load_size, load_table
 from training.experiments.plan import DATASET, EVALUATE, Job, MissingDatasetError, Plan, plan, with_needs
 from training.experiments.run import run_jobs
@@ -74,6 +74,8 @@ def run_experiment(
             were stopped. Then the table is printed before, without the rows that are not finished.
     """
     table, size = load_table(name), load_size(size_name)
+    if options.processes is not None:
+        process_count(options.processes)
     root = output.expanduser().resolve()
     datasets = named_datasets(data)
     planned_rows = partial(

@@ -130,13 +130,23 @@ class Table(Section):
 
 
 def table_names() -> list[str]:
-    """Names of the tables and figures, sorted."""
+    """Names of the tables and figures, sorted.
+
+    Raises:
+        ConfigError: their files are not there: this is an installed package.
+    """
+    _check_repository()
     directories = [path.parent.name for path in DIRECTORY.glob(f"*/{TABLE_FILE}")]
     return sorted([*directories, *(path.stem for path in DIRECTORY.glob("*.yaml"))])
 
 
 def size_names() -> list[str]:
-    """Names of the sizes, sorted."""
+    """Names of the sizes, sorted.
+
+    Raises:
+        ConfigError: their files are not there: this is an installed package.
+    """
+    _check_repository()
     return sorted(path.stem for path in (DIRECTORY / SIZES).glob("*.yaml"))
 
 
@@ -174,6 +184,15 @@ def load_size(name: str) -> Size:
         for stage, found in size.stages.items()
     }
     return size.model_copy(update={"stages": stages})
+
+
+def _check_repository() -> None:
+    if not DIRECTORY.is_dir():
+        raise ConfigError(
+            f"{DIRECTORY} does not exist: the experiments are workflow files, which an installed package does not "
+            "have. Run this command from a clone of the repository (`make setup`, then `.venv/bin/omniid "
+            "experiment`)"
+        )
 
 
 def _validated(kind: type[S], tree: Tree, path: Path) -> S:

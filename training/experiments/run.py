@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,15 +14,13 @@ from types import FrameType
 
 from training.errors import TrainingError
 from training.experiments.commands import REPOSITORY, command, is_done
-from training.experiments.config import Program
-from training.experiments.plan import EXPORT, Job
+from training.experiments.plan import Job
+from training.progress import duration
 
 CONTINUES = "The same command continues the experiment"
 _STOPPED = {0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM}
 """Exit codes of a job that is not done because it received a signal itself: a training saves, and exits with 0."""
 _STDERR = 2
-_BEGIN_ANEW = {Program.AUTOENCODER, Program.TOWER, EXPORT}
-"""What an interrupted one of these has left is of no use, and they refuse a directory that is not empty."""
 
 
 def run_jobs(
@@ -56,7 +54,7 @@ def run_jobs(
             began = time.monotonic()
             code = _run(job, root, processes, signals)
             if code == 0 and is_done(job, root):
-                message(f"{place}: done in {_duration(time.monotonic() - began)}")
+                message(f"{place}: done in {duration(time.monotonic() - began)}")
             elif signals.received is not None or code in _STOPPED:
                 raise TrainingError(f"{job.name} was stopped. {CONTINUES}")
             else:
@@ -70,9 +68,8 @@ def run_jobs(
 
 
 def _run(job: Job, root: Path, processes: str | None, signals: _Signals) -> int:
-    if job.action in _BEGIN_ANEW and job.output(root).is_dir():
-        shutil.rmtree(job.output(root))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *_python_path()])}
+    path = os.pathsep.join([str(REPOSITORY), *_python_path()])
+    environment = os.environ | {"PYTHONPATH": path, "PYTHON": sys.executable}
     # What a job prints is progress; stdout is for the table.
     with subprocess.Popen(command(job, root, processes), env=environment, stdout=_STDERR) as process:
         return signals.wait(process)
@@ -120,9 +117,3 @@ def _passing_signals() -> Iterator[_Signals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

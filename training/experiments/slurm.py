@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from training.errors import TrainingError
-from training.experiments.commands import REPOSITORY, arguments, is_done
+from training.experiments.commands import LAUNCH, REPOSITORY, arguments, is_done
 from training.experiments.config import Program
 from training.experiments.plan import Job
-
-_LAUNCH = REPOSITORY / "workflows" / "launch"
 
 
 def submit(jobs: Sequence[Job], root: Path, options: Sequence[str], message: Callable[[str], None]) -> None:
@@ -54,8 +52,8 @@ def submit(jobs: Sequence[Job], root: Path, options: Sequence[str], message: Cal
 
 def _script(job: Job, root: Path) -> list[str]:
     if job.action == Program.TRAIN:
-        return [str(_LAUNCH / "slurm.sbatch"), *arguments(job, root)[2:]]
-    return [str(_LAUNCH / "slurm_command.sbatch"), *arguments(job, root)]
+        return [str(LAUNCH / "slurm.sbatch"), *arguments(job, root)[2:]]
+    return [str(LAUNCH / "slurm_command.sbatch"), *arguments(job, root)]
 
 
 def _number(line: list[str]) -> str:

@@ -32,8 +32,7 @@ from shards.reader import Dataset
 from shards.schema import Split
 from training.errors import TrainingError
 from training.experiments.images import split_images
-from training.experiments.options import add_training_options, check_is_new, message
-from training.folders import make_folder
+from training.experiments.options import add_training_options, begin_output, message
 from training.models.clip import ClipTower
 from training.models.precision import bfloat16
 from training.models.sizes import SIZES
@@ -53,10 +52,10 @@ def main() -> None:
     """Train it, write it, and report how often a held-out image finds its other view."""
     options = parse()
     size = SIZES[options.size]
-    message("reading the images")
     try:
-        check_is_new(options.output)
-        make_folder(options.output)
+        if not begin_output(options.output, [TOWER_FILE], continues=options.continues):
+            return
+        message("reading the images")
         dataset = Dataset.open(options.dataset)
         train_ICSS, held_out_ICSS = (
             split_images(dataset, split, size.side) for split in (Split.TRAIN, Split.TEST)

@@ -19,7 +19,6 @@ from training.errors import TrainingError
 from training.models.clip import ClipTower
 from training.models.hub import hub_errors
 from training.models.sizes import SIZES, ModelSize
-from training.representations.config import RepresentationConfig
 
 HUB_SIZE = SIZES["paper"]
 """The size of the hub's weights."""
@@ -37,25 +36,30 @@ OPEN_CLIP_CONFIG = "open_clip_config.json"
 """The configuration next to the weights in open_clip's repositories."""
 
 
-def load_clip(config: RepresentationConfig) -> dict[str, torch.Tensor] | None:
-    """The weights of the tower that a configuration names; None when it asks for random ones.
+def load_clip(clip: str, size_name: str, sha256: str | None = None) -> dict[str, torch.Tensor] | None:
+    """The weights of a tower; None for random ones.
+
+    Args:
+        clip: `random`, `hub` or a file (`representation.clip`).
+        size_name: of the tower (`representation.size`).
+        sha256: expected digest of the file (`representation.clip_sha256`); None checks that of the hub only.
 
     Raises:
         ConfigError: the hub's weights do not fit the size.
         TrainingError: the file is missing or has another digest, or the hub cannot be reached.
         OutOfSpace: the hub's file does not fit on the disk.
     """
-    size = SIZES[config.size]
-    if config.clip == "random":
+    size = SIZES[size_name]
+    if clip == "random":
         return None
-    if config.clip == "hub":
+    if clip == "hub":
         if size != HUB_SIZE:
             raise ConfigError(
-                f"representation.clip: the hub's weights are of ViT-H-14, not of size {config.size}. "
+                f"representation.clip: the hub's weights are of ViT-H-14, not of size {size_name}. "
                 "Set representation.clip to random or to a file, or representation.size to paper"
             )
-        return read_tower(_download(), size, config.clip_sha256 or HUB_SHA256)
-    return read_tower(Path(config.clip), size, config.clip_sha256)
+        return read_tower(_download(), size, sha256 or HUB_SHA256)
+    return read_tower(Path(clip), size, sha256)
 
 
 def read_tower(path: Path, size: ModelSize, sha256: str | None = None) -> dict[str, torch.Tensor]:

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from training.decoders.flow_config import FlowConfig
 from training.errors import TrainingError, out_of_memory
 from training.models.clip_weights import first_names
 from training.models.hub import hub_errors
@@ -97,21 +96,20 @@ def load_component(path: Path, kind: Any, dtype: torch.dtype) -> Any:
     return model.requires_grad_(False).eval()
 
 
-def open_flux(flow: FlowConfig, *, weights: Iterable[str] = tuple(COMPONENTS)) -> FluxFolder:
-    """The directory that a configuration names; downloaded first when it is a repository on the hub.
+def open_flux(base: str, revision: str | None, *, weights: Iterable[str] = tuple(COMPONENTS)) -> FluxFolder:
+    """A directory of FLUX; downloaded first when it is a repository on the hub.
 
     Args:
-        flow: the configuration.
+        base: the directory, or owner/name on the hub (`decoders.flow.base`).
+        revision: commit of the hub's repository (`decoders.flow.revision`); None for a directory.
         weights: components whose weights are downloaded too; of the others, only the configuration files.
 
     Raises:
         TrainingError: the directory or a component is missing, or components do not fit together.
     """
-    path = Path(str(flow.base))
+    path = Path(base)
     if not path.is_dir():
-        path = _fetch(
-            str(flow.base), flow.revision, DESCRIPTION + [WEIGHTS.format(component=name) for name in weights]
-        )
+        path = _fetch(base, revision, DESCRIPTION + [WEIGHTS.format(component=name) for name in weights])
     folder = FluxFolder(path, {component: _component_config(path, component) for component in COMPONENTS})
     for component in ("scheduler/scheduler_config.json", "tokenizer", "tokenizer_2"):
         if not (path / component).exists():

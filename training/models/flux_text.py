@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from shards.atomic import write_bytes
-from training.decoders.flow_config import FlowConfig
 from training.errors import TrainingError
 from training.models.flux_folder import FluxFolder
 
@@ -30,30 +29,37 @@ class Prompt:
     """CLIP's, float32."""
 
 
-def encoded_prompt(folder: FluxFolder, flow: FlowConfig) -> Prompt:
-    """The embeddings of a configuration's prompt, from the cache if it has them.
+def encoded_prompt(folder: FluxFolder, prompt: str, tokens: int, cache: Path | None = None) -> Prompt:
+    """The embeddings of a prompt, from the cache if it has them.
 
     When several ranks of a machine call it, one encodes and the others wait for its file.
+
+    Args:
+        folder: with the text encoders.
+        prompt: the text.
+        tokens: of T5, to which the prompt is padded (`decoders.flow.text_tokens`).
+        cache: directory of encoded prompts, made when missing (`decoders.flow.prompt_cache`); None for
+            `omniid/prompts` in the user's cache directory.
 
     Raises:
         TrainingError: a text encoder cannot be loaded, or the cache cannot be used.
     """
-    cache = flow.prompt_cache or _default_cache()
-    path = cache / f"{_digest(folder, flow)}.safetensors"
+    cache = cache or _default_cache()
+    path = cache / f"{_digest(folder, prompt, tokens)}.safetensors"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if (found := _read(path)) is not None:
                 return found
-            prompt = encode(folder, flow.prompt, flow.text_tokens)
-            _write(path, prompt)
+            encoded = encode(folder, prompt, tokens)
+            _write(path, encoded)
     except OSError as error:
         raise TrainingError(
             f"decoders.flow.prompt_cache: {cache} cannot be used: {error.strerror or error}. Set it to "
             "a writable directory"
         ) from error
-    return prompt
+    return encoded
 
 
 @torch.no_grad()
@@ -92,7 +98,7 @@ def empty_prompt(width: int, pooled_width: int) -> Prompt:
     return Prompt(torch.zeros(1, 1, width), torch.zeros(1, pooled_width))
 
 
-def _digest(folder: FluxFolder, flow: FlowConfig) -> str:
+def _digest(folder: FluxFolder, prompt: str, tokens: int) -> str:
     """Digest of a prompt and of the names, sizes and times of the files that encode it."""
     parts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     files = [file for part in parts for file in sorted((folder.path / part).iterdir())]
@@ -101,7 +107,7 @@ def _digest(folder: FluxFolder, flow: FlowConfig) -> str:
         (f"{file.parent.name}/{file.name}", file.stat().st_size, file.stat().st_mtime_ns, file.resolve().name)
         for file in files
     ]
-    text = json.dumps([flow.prompt, flow.text_tokens, facts])
+    text = json.dumps([prompt, tokens, facts])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -34,13 +34,16 @@ class Sampler:
 
     Args:
         model: with its weights, on the device where it runs; its decoder generates images.
+        base_digest: of the weights it is built around, where it is not `frozen_digest` of the decoder.
     """
 
-    def __init__(self, model: IdentityModel) -> None:
+    def __init__(self, model: IdentityModel, base_digest: str | None = None) -> None:
         self.model = model.requires_grad_(False).eval()
         (name,) = model.names
         self.decoder: FlowDecoder = model.decoder(name)
         self.device = self.decoder.prompt_1TD.device
+        self.base_digest = self.decoder.frozen_digest if base_digest is None else base_digest
+        """Changes with the weights that were loaded beside what was learned: of FLUX, or of an autoencoder."""
 
     @classmethod
     def load(
@@ -98,7 +101,9 @@ class Sampler:
                 )
         elif changed:
             say(f"warning: {_surroundings(flow)} has other weights than in the training of {source}")
-        return cls(model.to(device))
+        # The small transformer that an export holds replaces the one that its decoder was built with.
+        own_transformer = isinstance(flow, ControlConfig) and flow.scratch is not None and whole
+        return cls(model.to(device), decoder.codec.name if own_transformer else None)
 
     @torch.no_grad()
     def encode(
@@ -115,7 +120,7 @@ class Sampler:
         """
         images_MSSC = torch.from_numpy(np.stack(images))
         keypoints_MK2 = None if keypoints is None else torch.from_numpy(np.stack(keypoints))
-        with self._precision():
+        with self._autocast():
             found_LD: torch.Tensor = self.model.representation.encode_images(images_MSSC, keypoints_MK2)
         return found_LD[None]
 
@@ -170,7 +175,7 @@ class Sampler:
             scale,
             identity_guidance,
         )
-        with self._precision():
+        with self._autocast():
             control_1QF = self._control(landmarks, side)
             images = [
                 decoder.sample(
@@ -189,9 +194,13 @@ class Sampler:
         image_HHC = landmark_image(landmarks, IMAGE_SIDE, side)
         return self.decoder.encode_landmarks(torch.from_numpy(image_HHC)[None].to(self.device))
 
-    def _precision(self) -> torch.autocast:
-        bf16 = self.decoder.transformer.dtype == torch.bfloat16
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+    @property
+    def precision(self) -> str:
+        """Of FLUX and the encoder, `bf16` or `fp32`."""
+        return "bf16" if self.decoder.transformer.dtype == torch.bfloat16 else "fp32"
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def without_generator(source: Path) -> TrainingError:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from training.config import Profile
-from training.engine.profiling import Profiler
+from training.engine.profiling import Profiler, check_whole
+from training.errors import TrainingError
 
 CPU = torch.device("cpu")
 
@@ -54,6 +58,41 @@ def test_a_run_that_resumes_past_the_first_step_is_profiled_from_there(tmp_path:
         for step in (7, 8, 9):
             profiler.before(step)
             assert (profiler.after() is not None) == (step == 7)
+
+
+QUIET = """\
+import sys
+from pathlib import Path
+import torch
+from training.config import Profile
+from training.engine.profiling import Profiler
+
+with Profiler(Profile(first_step=0, steps=1), Path(sys.argv[1]), 0, torch.device("cpu")) as profiler:
+    profiler.before(0)
+    torch.ones(8, 8) @ torch.ones(8, 8)
+    assert profiler.after() is not None
+"""
+
+
+def test_without_a_gpu_the_profiler_prints_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", QUIET, str(tmp_path)]
+    environment = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[3])}
+    found = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_a_trace_that_is_not_whole_is_an_error(tmp_path: Path, part: float) -> None:
+    (trace,) = [found for found in trained(Profile(first_step=0, steps=1), tmp_path, 1) if found]
+    check_whole(trace)
+    text = gzip.decompress(trace.read_bytes())
+    trace.write_bytes(gzip.compress(text[: int(part * len(text))]))
+    with pytest.raises(TrainingError, match=r"rank-0\.trace\.json\.gz is not whole"):
+        check_whole(trace)
+    trace.write_bytes(gzip.compress(text)[:-20])
+    with pytest.raises(TrainingError, match="is not whole"):
+        check_whole(trace)
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from training.evaluate.chart import Point, Series, chart, ticks
 from training.evaluate.figures import GeneratedFigures, PersonFigures
-from training.evaluate.progress import Progress, duration
 from training.evaluate.result import comparisons, levels, person_rows, results, stat
 
 NET = "net"
@@ -120,20 +119,3 @@ def test_a_chart_shows_each_point_with_its_interval_and_escapes_names() -> None:
     assert "<b>" not in drawn
     assert drawn.count('class="level"') == 1
     assert chart([], []) == ""
-
-
-def test_progress_has_rate_and_time_left_and_ends_with_the_total() -> None:
-    lines: list[str] = []
-    times = iter([0.0, 1.0, 11.0, 12.0, 30.0])
-    progress = Progress("generated", "images", 8, lines.append, clock=lambda: next(times))
-    for count in (1, 4, 1, 2):
-        progress.advance(count)
-    assert lines == [
-        "generated 5 of 8 images, 0.455/s, 7 s left",
-        "generated 8 of 8 images, 0.267/s",
-    ]
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (700, "12 min"), (12600, "3.5 h")])
-def test_durations_are_written_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -39,6 +39,17 @@ def test_shards_become_an_autoencoder_that_diffusers_reads_and_nothing_is_overwr
     assert again.returncode == 1
     assert "exists and is not empty. Pass a new directory" in " ".join(again.stderr.split())
 
+    before = (tmp_path / "vae" / "config.json").stat().st_mtime_ns
+    continued = called(launched_data, tmp_path / "vae", *few, "--continue")
+    assert continued.returncode == 0, continued.stderr
+    assert continued.stdout == f"{tmp_path / 'vae'} is finished: nothing to do\n"
+    assert (tmp_path / "vae" / "config.json").stat().st_mtime_ns == before
+
+    (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").unlink()  # as if it had been interrupted
+    continued = called(launched_data, tmp_path / "vae", *few, "--continue")
+    assert continued.returncode == 0, continued.stderr
+    VaeCodec.load(tmp_path / "vae", torch.float32)
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),

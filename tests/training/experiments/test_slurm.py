@@ -62,6 +62,10 @@ def test_jobs_wait_for_those_that_they_need_and_for_others_of_their_name(calls: 
     train = lines_of["mtd-0"]
     assert train[-2:] == [str(launch / "slurm.sbatch"), str(tmp_path / "workflows" / "mtd-0.yaml")]
     assert train[train.index("--nodes") : -2] == ["--nodes", "2", "--time=1:00"]
+    # A batch job may find what an interrupted one of the same name has left.
+    tower = lines_of["tower-0"]
+    begun = [str(TOWER.output(tmp_path)), "--continue"]
+    assert tower[tower.index("training.experiments.tower") + 2 :][:2] == begun
     export = lines_of["mtd-0-step4"]
     script = export.index(str(launch / "slurm_command.sbatch"))
     # The last number of nodes counts.

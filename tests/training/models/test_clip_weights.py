@@ -17,7 +17,6 @@ from training.errors import TrainingError
 from training.models.clip import ClipTower
 from training.models.clip_weights import HUB_REPOSITORY, load_clip, read_tower
 from training.models.sizes import SIZES
-from training.representations.config import RepresentationConfig
 
 
 @pytest.fixture
@@ -68,22 +67,22 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_missing_file_is_named_with_the_other_choices(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=rf"no file {tmp_path}/clip\.bin.*`hub`.*`random`"):
-        load_clip(RepresentationConfig(size="tiny", clip=str(tmp_path / "clip.bin")))
+        load_clip(str(tmp_path / "clip.bin"), "tiny")
 
 
 def test_random_keeps_the_initial_weights() -> None:
-    assert load_clip(RepresentationConfig(size="tiny", clip="random")) is None
+    assert load_clip("random", "tiny") is None
 
 
 def test_the_digest_is_checked_when_it_is_given(clip: open_clip.CLIP, tmp_path: Path) -> None:
     path = tmp_path / "clip.safetensors"
     save_file(clip.state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    loaded = load_clip(RepresentationConfig(size="tiny", clip=str(path), clip_sha256=digest))
+    loaded = load_clip(str(path), "tiny", digest)
     assert loaded is not None
     assert_is_tower_of(clip, loaded)
     with pytest.raises(TrainingError, match=f"has sha256 {digest}, expected {'0' * 64}"):
-        load_clip(RepresentationConfig(size="tiny", clip=str(path), clip_sha256="0" * 64))
+        load_clip(str(path), "tiny", "0" * 64)
 
 
 def test_differences_are_named_key_by_key(clip: open_clip.CLIP, tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_weights_of_another_activation_are_an_error_if_the_configuration_names_i
 
 def test_the_hub_s_weights_need_the_paper_s_size() -> None:
     with pytest.raises(ConfigError, match=r"representation\.clip.*ViT-H-14.*tiny"):
-        load_clip(RepresentationConfig(size="tiny", clip="hub"))
+        load_clip("hub", "tiny")
 
 
 def test_an_unreachable_hub_is_an_error_that_names_the_file_and_its_digest(
@@ -140,4 +139,4 @@ def test_an_unreachable_hub_is_an_error_that_names_the_file_and_its_digest(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(TrainingError, match=rf"{HUB_REPOSITORY}.*copy the file.*sha256 is 0084e753"):
-        load_clip(RepresentationConfig(size="paper", clip="hub"))
+        load_clip("hub", "paper")

@@ -14,7 +14,6 @@ import torch
 from huggingface_hub import errors
 from tiny_flux import write_tiny_flux
 
-from training.decoders.flow_config import FlowConfig
 from training.errors import TrainingError
 from training.models.digest import weights_digest
 from training.models.flux_folder import open_flux
@@ -29,7 +28,7 @@ def copy(tiny_flux: Path, tmp_path: Path) -> Path:
 
 
 def opened(base: Path | str, revision: str | None = None) -> Any:
-    return open_flux(FlowConfig(base=str(base), revision=revision))
+    return open_flux(str(base), revision)
 
 
 def edited(path: Path, **changes: object) -> None:
@@ -196,7 +195,7 @@ def test_nothing_is_downloaded_without_a_revision(monkeypatch: pytest.MonkeyPatc
 def test_sizes_need_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = failing(monkeypatch, errors.LocalEntryNotFoundError("offline"))
     with pytest.raises(TrainingError, match="cannot be fetched"):
-        open_flux(FlowConfig(base=DEV, revision=REVISION), weights=())
+        open_flux(DEV, REVISION, weights=())
     assert not any("safetensors" in pattern for pattern in asked[0]["allow_patterns"])
 
 

@@ -8,22 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.decoders.flow_config import FlowConfig
 from training.errors import TrainingError
 from training.models import flux_text
 from training.models.flux_folder import open_flux
 from training.models.flux_text import Prompt, encoded_prompt
 
 
-def flow(tiny_flux: Path, cache: Path, **changes: object) -> FlowConfig:
-    return FlowConfig.model_validate(
-        {"base": str(tiny_flux), "prompt_cache": cache, "text_tokens": 16} | changes
-    )
-
-
-def prompt(tiny_flux: Path, cache: Path, **changes: object) -> Prompt:
-    wanted = flow(tiny_flux, cache, **changes)
-    return encoded_prompt(open_flux(wanted), wanted)
+def prompt(
+    tiny_flux: Path, cache: Path | None, prompt: str = "photo of a person.", text_tokens: int = 16
+) -> Prompt:
+    return encoded_prompt(open_flux(str(tiny_flux), None), prompt, text_tokens, cache)
 
 
 def test_the_embeddings_equal_those_of_the_pipeline(tiny_flux: Path, tmp_path: Path) -> None:
@@ -87,8 +81,7 @@ def test_the_default_cache_is_in_the_user_s_cache_directory(
     tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    wanted = flow(tiny_flux, tmp_path).model_copy(update={"prompt_cache": None})
-    encoded_prompt(open_flux(wanted), wanted)
+    prompt(tiny_flux, None)
     assert len(list((tmp_path / "omniid" / "prompts").glob("*.safetensors"))) == 1
 
 

@@ -215,7 +215,7 @@ def test_a_broken_download_of_clip_is_an_error_with_its_reason(hub: Hub) -> None
     hub.files[f"1c2b8495b28150b8a4922ee1c8edee224c284c0c/{HUB_FILE}"] = bytes(1_000_000)
     hub.breaks_after = 50_000
     with pytest.raises(TrainingError, match=rf"{HUB_FILE} of {HUB_REPOSITORY} cannot be fetched.*Error: "):
-        load_clip(RepresentationConfig(size="paper", clip="hub"))
+        load_clip("hub", "paper")
 
 
 def test_a_refused_connection_is_an_error_with_its_reason(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_a_refused_connection_is_an_error_with_its_reason(hub: Hub, monkeypatch:
     hub.shutdown()
     hub.server_close()
     with pytest.raises(TrainingError, match=r"\(ConnectError: .*Connection refused\)"):
-        load_clip(RepresentationConfig(size="paper", clip="hub"))
+        load_clip("hub", "paper")
 
 
 def test_a_full_disk_is_reported_as_such_and_not_as_an_error_of_the_hub(
@@ -233,7 +233,7 @@ def test_a_full_disk_is_reported_as_such_and_not_as_an_error_of_the_hub(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(disk / "cache"))
     hub.files[f"1c2b8495b28150b8a4922ee1c8edee224c284c0c/{HUB_FILE}"] = bytes(3_000_000)
     with pytest.raises(OutOfSpace, match=rf"{disk}/cache: the disk is full") as caught:
-        load_clip(RepresentationConfig(size="paper", clip="hub"))
+        load_clip("hub", "paper")
     assert caught.value.free_bytes < 1_000_000
 
 

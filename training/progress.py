@@ -1,0 +1,62 @@
+"""How far a command is, as lines: what is done, the rate, and the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+EVERY_S = 10.0
+"""Seconds between two lines."""
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
+
+
+class Progress:
+    """Counts what is done, and shows it.
+
+    Args:
+        what: is done, such as "generated".
+        unit: of what is counted, such as "images".
+        total: of what this rank counts: its own share, whose lines rank 0 shows, or that of all ranks.
+        message: receives the lines.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        unit: str,
+        total: int,
+        message: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._what, self._unit, self._total = what, unit, total
+        self._message, self._clock = message, clock
+        self._started = self._last = clock()
+        self.done = 0
+
+    def advance(self, count: int = 1) -> None:
+        """Count so many more."""
+        self.done += count
+        now = self._clock()
+        if now - self._last < EVERY_S and self.done < self._total:
+            return
+        self._last = now
+        rate = self.done / max(now - self._started, 1e-9)
+        unknown = not 0 < self.done < self._total
+        left = "" if unknown else f", {duration((self._total - self.done) / rate)} left"
+        shown = f"{rate:,.1f}" if rate >= 10 else f"{rate:.3g}"
+        self._message(f"{self._what} {self.done:,} of {self._total:,} {self._unit}, {shown}/s{left}")
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units, such as `2 d 3 h`, `2 h 05 min`, `3 min 20 s` or `45 s`."""
+    whole = round(seconds)
+    if whole < MINUTE_S:
+        return f"{whole} s"
+    if whole < HOUR_S:
+        return f"{whole // MINUTE_S} min {whole % MINUTE_S:02} s"
+    minutes = round(seconds / MINUTE_S)
+    if minutes < DAY_S // MINUTE_S:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    hours = round(seconds / HOUR_S)
+    return f"{hours // 24} d {hours % 24} h"
