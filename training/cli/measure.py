@@ -137,7 +137,9 @@ def experiment(  # noqa: PLR0917 - typer passes every option by name
         ),
     ] = "small",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with the seeds 0, 1, …")] = 1,
-    row: Annotated[list[str] | None, typer.Option(help="Only this row; may be given several times")] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(help="Runs only this row; may be given several times")
+    ] = None,
     models_dir: Annotated[
         Path | None,
         typer.Option(

@@ -24,7 +24,7 @@ from training.config import Run
 from training.data.batch import Batch
 from training.engine.processes import World
 from training.model import IdentityModel
-from training.models.precision import bfloat16
+from training.models.precision import bfloat16, with_plain_attention
 
 COMPILED_KINDS = 64
 """Compiled variants of one function, at most. All blocks with activation checkpointing share a function, which
@@ -54,7 +54,10 @@ class ParallelModel:
         self._module = module
         if run.compile:
             torch._dynamo.config.recompile_limit = COMPILED_KINDS
+        plain = run.precision == "bf16" and world.device.type == "cpu"
         for number, block in enumerate(model.blocks()):
+            if plain:
+                block.forward = with_plain_attention(block.forward)
             if _is_selected(number, float(run.activation_checkpointing)):
                 block.forward = _checkpointed(block.forward)
             if run.compile:

@@ -22,6 +22,7 @@ from faces.landmark_image import landmark_image
 from shards.atomic import write_bytes
 from shards.schema import IMAGE_SIDE
 from training.data.dataset import StreamedDataset
+from training.errors import TrainingError
 from training.evaluate.generate import GeneratedImage, read_image
 from training.evaluate.names import IMAGES_FILE
 from training.evaluate.people import Person, read_identity
@@ -113,9 +114,13 @@ def comparison_sheet(
 def _generated(column: SourceColumn, inputs: int) -> dict[str, GeneratedImage]:
     """The first image of each identity from a number of inputs, in the order of the evaluation."""
     found: dict[str, GeneratedImage] = {}
-    with (column.folder / IMAGES_FILE).open(encoding="utf-8") as lines:
-        for line in map(json.loads, lines):
-            if line["source"] == column.source and line["inputs"] == inputs and line["sample"] == 0:
-                fields = (line[name] for name in ("source", "key", "person", "inputs", "target", "sample"))
-                found.setdefault(line["key"], GeneratedImage(*fields))
+    path = column.folder / IMAGES_FILE
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}") from error
+    for line in lines:
+        if line["source"] == column.source and line["inputs"] == inputs and line["sample"] == 0:
+            fields = (line[name] for name in ("source", "key", "person", "inputs", "target", "sample"))
+            found.setdefault(line["key"], GeneratedImage(*fields))
     return found

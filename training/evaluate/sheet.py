@@ -6,6 +6,8 @@ Letters in names give the shape:
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -70,15 +72,13 @@ def tile_of(image_SSC: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def _wrapped(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """A caption in lines that are no wider than a tile, as far as its words allow."""
+    """A caption in lines that are no wider than a tile, broken behind blanks, hyphens and underscores."""
     lines = [""]
-    for word in caption.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > TILE_PX:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return "\n".join(lines)
+    for part in re.findall(r"[^\s_-]*[_-]*\s*", caption):
+        if lines[-1] and font.getlength(lines[-1] + part.rstrip()) > TILE_PX:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _tile(image_CSS: torch.Tensor) -> Image.Image:

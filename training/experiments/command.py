@@ -17,7 +17,7 @@ from storage.path import path_of
 from training.errors import TrainingError
 from training.evaluate.networks import NetworkNames
 from training.experiments.commands import is_done, process_count
-from training.experiments.config import load_size, load_table
+from training.experiments.config import Table, load_size, load_table
 from training.experiments.plan import DATASET, EVALUATE, Job, MissingDatasetError, Plan, plan, with_needs
 from training.experiments.run import run_jobs
 from training.experiments.slurm import submit
@@ -82,13 +82,14 @@ def run_experiment(
         plan,
         table,
         size,
-        seeds=options.seeds,
         root=root,
         datasets=datasets,
         digests={name: dataset_digest(place) for name, place in datasets.items()},
         models_dir=options.models_dir and options.models_dir.expanduser().resolve(),
     )
-    planned = planned_rows(rows=options.rows)
+    planned = planned_rows(rows=options.rows, seeds=options.seeds)
+    # Before days of work: a workflow that is changed meanwhile would give other names.
+    known, missing = _reported(table, planned_rows, options.seeds, root)
     jobs = planned.jobs()
     done = sum(is_done(job, root) for job in jobs)
     message(f"{table.title}: {len(planned.evaluations)} rows, {len(jobs)} jobs, {done} done before")
@@ -108,19 +109,44 @@ def run_experiment(
             run_jobs(jobs, root, message, options.processes)
         except TrainingError as error:
             failure = error
-    known = planned_rows(rows=[row.name for row in table.rows if _has_datasets(row.name, planned_rows)])
-    _report(known, size_name, data, root, message=message, result=result)
-    if failure is not None:
-        raise failure
-
-
-def _has_datasets(row: str, planned_rows: Callable[..., Plan]) -> bool:
-    """Whether all datasets of a row are given; what is done of other rows than the chosen ones is reported too."""
     try:
-        planned_rows(rows=[row])
-    except MissingDatasetError:
-        return False
-    return True
+        for lacking in missing:
+            message(f"not in the table: {lacking}")
+        _report(known, size_name, data, root, message=message, result=result)
+        if options.only_table and not all(is_done(job, root) for job in jobs):
+            message("Not all jobs are done. The same command without --table runs them")
+    finally:
+        if failure is not None:
+            raise failure
+
+
+def _reported(
+    table: Table, planned_rows: Callable[..., Plan], seeds: int, root: Path
+) -> tuple[Plan, list[MissingDatasetError]]:
+    """What the table shows: all rows whose datasets are given, and further seeds that were run before.
+
+    Args:
+        table: to report.
+        planned_rows: plans rows, with a number of seeds.
+        seeds: that are asked for.
+        root: output directory of all experiments.
+
+    Returns:
+        The plan, and why rows are missing from it.
+    """
+    rows, missing = [], []
+    for row in table.rows:
+        try:
+            planned_rows(rows=[row.name], seeds=1)
+            rows.append(row.name)
+        except MissingDatasetError as error:
+            missing.append(error)
+    found: Plan = planned_rows(rows=rows, seeds=seeds)
+    while True:
+        more: Plan = planned_rows(rows=rows, seeds=seeds + 1)
+        if not any(is_done(jobs[seeds], root) for jobs in more.evaluations.values()):
+            return found, missing
+        found, seeds = more, seeds + 1
 
 
 def rows_of_jobs(planned: Plan) -> dict[str, list[str]]:
@@ -188,12 +214,22 @@ def _report(
     message: Callable[[str], None],
     result: Callable[[str], None],
 ) -> None:
-    results = collect(planned, load_size(size_name), root)
+    size = load_size(size_name)
+    results = collect(planned, size, root)
     facts = {"data": list(data), "version": project_version()}
     written, text = write_table(planned, size_name, results, root, facts)
-    if sheet := write_sheet(planned, load_size(size_name), size_name, root):
-        written.append(sheet)
     result(text)
-    if any(row.seeds < row.planned for row in results):
-        message("Rows without all their seeds are not finished. The same command continues them.")
+    if not written:
+        message(
+            f"{root}/{planned.table.name}-{size_name}.json has more evaluations than this command finds, and is "
+            "not replaced. Give the --data and --models-dir that they were run with, or delete it"
+        )
+        return
+    try:
+        if sheet := write_sheet(planned, size, size_name, root):
+            written.append(sheet)
+    except TrainingError as error:
+        message(
+            f"no sheet of images: {error}. The evaluation counts as done until its evaluation.json is deleted"
+        )
     message(f"written: {', '.join(map(str, written))}")

@@ -1,7 +1,7 @@
 """What `omniid evaluate` found of a row: its figures over seeds, and their differences from another row.
 
-Evaluations of one dataset have the same people, targets and noise, and runs of one seed have the same order of
-samples. So rows are compared seed by seed, and with a single seed person by person.
+Evaluations of one dataset have the same people, targets and noise, and runs of one seed on one dataset have the
+same order of samples. So rows are compared seed by seed, and with a single seed person by person.
 
 Letters in names give the shape:
     Z  seeds    P  persons
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from training.errors import TrainingError
 from training.evaluate.bootstrap import interval
-from training.evaluate.names import PEOPLE_FILE, RESULT_FILE
+from training.evaluate.names import IMAGES_FILE, PEOPLE_FILE, RESULT_FILE
 from training.experiments.commands import is_done
 from training.experiments.plan import Job
 from training.experiments.result import Figure, Figures
@@ -72,16 +74,50 @@ class Evaluated:
         stat = figures.get(name) or figures.get(f"{self.network}.{name}")
         return None if stat is None else (stat["value"], stat["low"], stat["high"])
 
+    @property
+    def measured_by(self) -> tuple[object, ...]:
+        """Networks and data, which two evaluations must share to be compared."""
+        networks = self.document["networks"]
+        used = [*networks["identity"], networks["detector"], networks["pose"]]
+        return self.document["dataset"]["digest"], *((each["name"], each["sha256"]) for each in used)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What its own report warns of, and networks that measure in favour of the source."""
+        conditions = [
+            f"{network['name']} conditions this row and measures it"
+            for network in self.document["networks"]["identity"]
+            if network["conditions"]
+        ]
+        return [*self.document["warnings"], *conditions]
+
     def of_people(self, name: str, inputs: int) -> dict[str, float]:
         """The figure of each person who has it."""
         rows = [row for row in self._people if row["inputs"] == inputs]
         values = {row["person"]: row.get(name, row.get(f"{self.network}.{name}")) for row in rows}
         return {person: value for person, value in values.items() if value is not None}
 
+    def pose_errors(self, inputs: int) -> dict[tuple[str, int, int], float]:
+        """Of each image whose pose is known, by person, target and sample."""
+        return {
+            (row["person"], row["target"], row["sample"]): row["pose_error"]
+            for row in self._images
+            if row["inputs"] == inputs and row["pose_error"] is not None
+        }
+
     @cached_property
     def _people(self) -> list[dict[str, Any]]:
-        lines = (self.folder / PEOPLE_FILE).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return self._lines(PEOPLE_FILE)
+
+    @cached_property
+    def _images(self) -> list[dict[str, Any]]:
+        return self._lines(IMAGES_FILE)
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        with _named(self.folder / name):
+            return [
+                json.loads(line) for line in (self.folder / name).read_text(encoding="utf-8").splitlines()
+            ]
 
 
 def read_evaluations(jobs: Sequence[Job], root: Path) -> dict[int, Evaluated]:
@@ -90,12 +126,16 @@ def read_evaluations(jobs: Sequence[Job], root: Path) -> dict[int, Evaluated]:
     Args:
         jobs: of all seeds.
         root: output directory of all experiments.
+
+    Raises:
+        TrainingError: the file of a result is damaged.
     """
     folders = {seed: job.output(root) for seed, job in enumerate(jobs) if is_done(job, root)}
-    return {
-        seed: Evaluated(folder, json.loads((folder / RESULT_FILE).read_bytes()))
-        for seed, folder in folders.items()
-    }
+    found = {}
+    for seed, folder in folders.items():
+        with _named(folder / RESULT_FILE):
+            found[seed] = Evaluated(folder, json.loads((folder / RESULT_FILE).read_bytes()))
+    return found
 
 
 def figures_of(
@@ -114,7 +154,7 @@ def figures_of(
     """
 
     def figure(name: str, count: int) -> Figure | None:
-        values = [stat for found in evaluations.values() if (stat := found.figure(name, count))]
+        values = {seed: stat for seed, found in evaluations.items() if (stat := found.figure(name, count))}
         return _over_seeds(values, paper.get(name, {}).get(count)) if values else None
 
     return _by_name(names, inputs, figure)
@@ -133,11 +173,18 @@ def differences(
         other: of the other row.
         names: of the figures.
         inputs: numbers of input images.
+
+    Returns:
+        Without seeds that were measured by other networks or on other data (`Evaluated.measured_by`).
     """
-    pairs = [(own[seed], other[seed]) for seed in sorted(own.keys() & other.keys())]
+    pairs = {
+        seed: (own[seed], other[seed])
+        for seed in sorted(own.keys() & other.keys())
+        if own[seed].measured_by == other[seed].measured_by
+    }
 
     def figure(name: str, count: int) -> Figure | None:
-        found = [stat for pair in pairs if (stat := _difference(*pair, name, count))]
+        found = {seed: stat for seed, pair in pairs.items() if (stat := _difference(*pair, name, count))}
         return _over_seeds(found, None) if found else None
 
     return _by_name(names, inputs, figure)
@@ -158,20 +205,47 @@ def _by_name(
 
 def _difference(own: Evaluated, other: Evaluated, name: str, inputs: int) -> Stat | None:
     """Mean and interval over the persons who have the figure in both; None where no person has it."""
-    first, second = own.of_people(name, inputs), other.of_people(name, inputs)
-    values_P = np.array([first[person] - second[person] for person in sorted(first.keys() & second.keys())])
+    if name == "pose_error":
+        by_person = _pose_differences(own.pose_errors(inputs), other.pose_errors(inputs))
+    else:
+        first, second = own.of_people(name, inputs), other.of_people(name, inputs)
+        by_person = {
+            person: first[person] - second[person] for person in sorted(first.keys() & second.keys())
+        }
+    values_P = np.array(list(by_person.values()))
     if not len(values_P):
         return None
     return (float(values_P.mean()), *interval(lambda mean: mean, values_P))
 
 
-def _over_seeds(values: Sequence[Stat], paper: float | None) -> Figure:
+def _pose_differences(
+    own: Mapping[tuple[str, int, int], float], other: Mapping[tuple[str, int, int], float]
+) -> dict[str, float]:
+    """Mean difference of each person, over the images whose pose is known in both."""
+    by_person: dict[str, list[float]] = {}
+    for image in sorted(own.keys() & other.keys()):
+        by_person.setdefault(image[0], []).append(own[image] - other[image])
+    return {person: sum(values) / len(values) for person, values in by_person.items()}
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{path} cannot be read: {error}. Delete {path.parent / RESULT_FILE} and run the experiment again, "
+            "which evaluates the images that are there anew"
+        ) from error
+
+
+def _over_seeds(values: Mapping[int, Stat], paper: float | None) -> Figure:
     """The mean over seeds; its interval is over seeds where there are several, else that over persons."""
-    means_Z = np.array([mean for mean, _, _ in values])
+    means_Z = np.array([mean for mean, _, _ in values.values()])
     mean = float(means_Z.mean())
     if len(values) == 1:
-        _, low, high = values[0]
+        ((_, low, high),) = values.values()
     else:
         half = t_quantile(len(values) - 1) * float(means_Z.std(ddof=1)) / math.sqrt(len(values))
         low, high = mean - half, mean + half
-    return Figure(mean, low, high, tuple(means_Z.tolist()), paper)
+    return Figure(mean, low, high, {seed: value for seed, (value, _, _) in values.items()}, paper)

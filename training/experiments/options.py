@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from shards.atomic import TEMPORARY
 from training.errors import TrainingError
 from training.folders import make_folder
 
@@ -40,8 +41,7 @@ def begin_output(output: Path, files: Sequence[str], *, continues: bool) -> bool
     if output.exists() and not output.is_dir():
         raise TrainingError(f"{output} is a file. Pass a new directory")
     left = sorted(output.iterdir()) if output.is_dir() else []
-    # What is written atomically has a hidden name before.
-    others = [path.name for path in left if path.name not in files and not path.name.startswith(".")]
+    others = [path for path in left if path.name not in files and not TEMPORARY.fullmatch(path.name)]
     if left and (others or not continues):
         raise TrainingError(f"{output} exists and is not empty. Pass a new directory")
     if (output / files[-1]) in left:
@@ -62,7 +62,8 @@ def add_training_options(parser: argparse.ArgumentParser, *, steps: int, batch: 
         "--continue",
         dest="continues",
         action="store_true",
-        help="when the same command was interrupted: begin again; when it is finished: do nothing",
+        help="when the same command was interrupted: begin again; when it is finished: do nothing, whatever "
+        "the other options are",
     )
 
 

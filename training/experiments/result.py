@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -13,14 +14,14 @@ class Figure:
         value: mean over seeds.
         low: lower end of its 95 % interval.
         high: upper end.
-        seeds: values of the seeds.
+        seeds: values by seed.
         paper: the paper's, if it has one.
     """
 
     value: float
     low: float
     high: float
-    seeds: tuple[float, ...]
+    seeds: Mapping[int, float]
     paper: float | None
 
 
@@ -42,6 +43,10 @@ class RowResult:
         network: identity network that measured; None before a seed is evaluated.
         seeds: how many are evaluated.
         planned: how many the experiment has.
+        code_versions: of the code that evaluated.
+        warnings: of the evaluations, each once.
+        not_compared: whether it has seeds in common with the first row, which were measured by other networks or
+            on other data.
     """
 
     row: str
@@ -52,3 +57,6 @@ class RowResult:
     network: str | None
     seeds: int
     planned: int
+    code_versions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    not_compared: bool = False

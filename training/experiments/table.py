@@ -16,7 +16,7 @@ from shards.atomic import write_bytes
 from training.data.dataset import open_dataset
 from training.evaluate.command import RETRY_S
 from training.evaluate.comparison import SourceColumn, write_comparison
-from training.experiments.config import Size
+from training.experiments.config import Row, Size
 from training.experiments.evaluations import differences, figures_of, read_evaluations
 from training.experiments.plan import Plan
 from training.experiments.plot import plot_svg
@@ -24,26 +24,34 @@ from training.experiments.result import Figure, Figures, RowResult
 
 
 def collect(plan: Plan, size: Size, root: Path) -> list[RowResult]:
-    """The results of a plan's rows, in their order."""
+    """The results of a plan's rows, in their order.
+
+    Raises:
+        TrainingError: a file of an evaluation is damaged.
+    """
     rows = [row for row in plan.table.rows if row.name in plan.evaluations]
     names, inputs = (*plan.table.figures, *size.figures), plan.table.inputs
     found = {row.name: read_evaluations(plan.evaluations[row.name], root) for row in rows}
-    first = rows[0].name
-    return [
-        RowResult(
+    first = found[rows[0].name]
+
+    def result(row: Row) -> RowResult:
+        own = found[row.name]
+        compared = {} if own is first else differences(own, first, names, inputs)
+        return RowResult(
             row=row.name,
             label=size.labels.get(row.name, row.label),
             x=row.x,
-            figures=figures_of(found[row.name], names, inputs, row.paper),
-            minus_first={}
-            if row.name == first
-            else differences(found[row.name], found[first], names, inputs),
-            network=next((each.network for each in found[row.name].values()), None),
-            seeds=len(found[row.name]),
+            figures=figures_of(own, names, inputs, row.paper),
+            minus_first=compared,
+            network=next((each.network for each in own.values()), None),
+            seeds=len(own),
             planned=len(plan.evaluations[row.name]),
+            code_versions=tuple(sorted({str(each.document["code_version"]) for each in own.values()})),
+            warnings=tuple(dict.fromkeys(warning for each in own.values() for warning in each.warnings)),
+            not_compared=not compared and own is not first and bool(own.keys() & first.keys()),
         )
-        for row in rows
-    ]
+
+    return [result(row) for row in rows]
 
 
 def write_sheet(plan: Plan, size: Size, name: str, root: Path) -> Path | None:
@@ -93,6 +101,8 @@ def markdown(title: str, inputs: Sequence[int], results: Sequence[RowResult]) ->
             "",
             *_rows(others, inputs, lambda result: result.minus_first, signed=True),
         ]
+    if remarks := _remarks(results):
+        lines += ["", *remarks]
     return "\n".join(lines) + "\n"
 
 
@@ -115,9 +125,28 @@ def _rows(
             heads.append("paper")
             columns.append([_paper_cell(figure) for figure in column])
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for result, *cells in zip(results, *columns, strict=True):
-        lines.append(f"| {' | '.join([result.label, f'{result.seeds} of {result.planned}', *cells])} |")
+    for result, own, *cells in zip(results, figures, *columns, strict=True):
+        done = max(
+            (len(figure.seeds) for by_count in own.values() for figure in by_count.values()), default=0
+        )
+        lines.append(f"| {' | '.join([result.label, f'{done} of {result.planned}', *cells])} |")
     return lines
+
+
+def _remarks(results: Sequence[RowResult]) -> list[str]:
+    """What a reader must know of single rows, as a list; a warning of several rows once."""
+    rows: dict[str, list[str]] = {}
+    for result in results:
+        for warning in result.warnings:
+            rows.setdefault(warning, []).append(result.label)
+        if result.not_compared:
+            text = "not compared with the first row: measured by other networks, or on another dataset"
+            rows.setdefault(text, []).append(result.label)
+    everyone = [result.label for result in results if result.seeds]
+    return [
+        f"- {'All rows' if labels == everyone else ', '.join(labels)}: {text}"
+        for text, labels in rows.items()
+    ]
 
 
 def _cell(figure: Figure | None, digits: int, *, signed: bool) -> str:
@@ -136,8 +165,12 @@ def _note(results: Sequence[RowResult]) -> str:
     measured = (
         f" Similarity is measured by {', '.join(networks)}, the paper's by ArcFace." if networks else ""
     )
+    single = (
+        " One seed cannot tell two trainings apart." if any(result.seeds == 1 for result in results) else ""
+    )
     return (
         "In brackets: 95 % intervals, over seeds where a row has several, else over persons of the evaluation."
+        + single
         + measured
     )
 
@@ -155,7 +188,7 @@ def write_table(
         facts: what else the file says of the runs: datasets, version of the code.
 
     Returns:
-        The files, and the Markdown.
+        The files, none when those that are there have more evaluations; and the Markdown.
     """
     table = plan.table
     document = facts | {
@@ -169,8 +202,18 @@ def write_table(
     content = {"json": (json.dumps(document, indent=2) + "\n").encode(), "md": text.encode()}
     if table.x is not None and any(result.figures for result in results):
         content["svg"] = plot_svg(table.title, table.x, results)
-    written = []
+    written: list[Path] = []
+    if evaluated_before(output / f"{table.name}-{size}.json") > sum(result.seeds for result in results):
+        return written, text
     for suffix, data in content.items():
         written.append(output / f"{table.name}-{size}.{suffix}")
         write_bytes(written[-1], data)
     return written, text
+
+
+def evaluated_before(path: Path) -> int:
+    """The evaluations in the `.json` of a table; 0 where there is none that can be read."""
+    try:
+        return sum(row["seeds"] for row in json.loads(path.read_bytes())["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0

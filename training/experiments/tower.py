@@ -34,7 +34,7 @@ from training.errors import TrainingError
 from training.experiments.images import split_images
 from training.experiments.options import add_training_options, begin_output, message
 from training.models.clip import ClipTower
-from training.models.precision import bfloat16
+from training.models.precision import bfloat16, with_plain_attention
 from training.models.sizes import SIZES
 
 TOWER_FILE = "tower.safetensors"
@@ -80,6 +80,8 @@ def train(tower: ClipTower, head: nn.Module, images_ICSS: torch.Tensor, steps: i
     """AdamW with warm-up and cosine decay, on the symmetric contrastive loss."""
     parameters = [*tower.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    for block in tower.visual.transformer.resblocks:
+        block.forward = with_plain_attention(block.forward)
     for step in range(steps):
         decay = min(1, (step + 1) / WARMUP_STEPS) * (1 + math.cos(math.pi * step / steps)) / 2
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * decay

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
-@contextmanager
-def bfloat16(device: torch.device) -> Iterator[None]:
+def bfloat16(device: torch.device) -> AbstractContextManager[object]:
     """Compute in bfloat16 where torch's autocast does so; weights stay as they are."""
-    # In bfloat16 on CPUs, torch's fused attention takes 1.3 to 4 times the time of matrix products, most of it in
-    # the backward pass (torch 2.15, AVX-512).
-    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with torch.autocast(device.type, torch.bfloat16), attention:
-        yield
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def with_plain_attention(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A block's `forward` whose attention is matrix products, for bfloat16 on CPUs.
+
+    There torch's fused attention takes 1.3 to 4 times their time, most of it in the backward pass (torch 2.15,
+    AVX-512). It is chosen inside of `forward`, so that activation checkpointing computes the same again.
+    """
+
+    def forward_with_plain_attention(*args: Any, **named: Any) -> Any:
+        with sdpa_kernel(SDPBackend.MATH):
+            return forward(*args, **named)
+
+    return forward_with_plain_attention
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -1,12 +1,12 @@
 """A representation as files: `model.safetensors` with its weights and `config.json` with what else it needs.
 
-    {"format_version": "1.3", "kind": "omniid-encoder", "size": {"side": 224, "patch": 14, …}, "crop_scale": 1.6}
+    {"format_version": "1.2", "kind": "omniid-encoder", "size": {"side": 224, "patch": 14, …}, "crop_scale": 1.6}
 
 The size is there in full, so a representation can be read whatever the names of sizes come to mean. `crop_scale`
 says how the images of its training were cut (`faces.crop`); it is null where their dataset does not say it, and
-missing before version 1.1. `class_token` (from version 1.3) is there where it is true. Other kinds have
-`combine`, `fixed_inputs` (from version 1.2), `recogniser` and `recogniser_sha256`. `config.json` is written last
-and removed first: a directory without it holds no representation. A reader rejects a newer major version.
+missing before version 1.1. `class_token` is there where it is true, and then the version is 2.0. Other kinds
+have `combine`, `fixed_inputs` (from version 1.2), `recogniser` and `recogniser_sha256`. `config.json` is written
+last and removed first: a directory without it holds no representation. A reader rejects a newer major version.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ PARTS = {
     "arcface_clip": ("size", "recogniser", "recogniser_sha256"),
 }
 """The fields of `config.json` that each kind of representation has."""
-FORMAT_VERSION = "1.3"
+FORMAT_VERSION = "1.2"
+VERSION_WITH_CLASS = "2.0"
+"""Of an encoder that reads class tokens: older readers would ignore the field, and give other tokens."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -94,7 +96,8 @@ def write_representation(
     write_bytes(folder / WEIGHTS, save(tensors, {"format": "pt"}))
     facts = config.model_dump(mode="json")
     unset = {name for name, value in facts.items() if value is None and name != "crop_scale"}
-    written = {"format_version": FORMAT_VERSION} | {
+    version = VERSION_WITH_CLASS if config.class_token else FORMAT_VERSION
+    written = {"format_version": version} | {
         name: value for name, value in facts.items() if name not in unset
     }
     write_bytes(folder / CONFIG, (json.dumps(written, indent=2) + "\n").encode())
@@ -168,9 +171,11 @@ def read_config(folder: Path) -> EncoderConfig:
     if not isinstance(config, dict) or config.get("kind") not in PARTS:
         raise TrainingError(f"{path} is not that of a representation: its kind is none of {', '.join(PARTS)}")
     version = str(config.get("format_version"))
-    if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+    if version.partition(".")[0] not in {
+        known.partition(".")[0] for known in (FORMAT_VERSION, VERSION_WITH_CLASS)
+    }:
         raise TrainingError(
-            f"{folder} is an encoder of format {version}, this code reads {FORMAT_VERSION}: use a version of "
+            f"{folder} is an encoder of format {version}, this code reads {VERSION_WITH_CLASS}: use a version of "
             "omniid that is as new as the one that wrote it"
         )
     try:

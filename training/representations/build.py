@@ -238,7 +238,8 @@ def _check_kind(folder: Path, config: RepresentationConfig) -> None:
     if bool(found.class_token) != config.class_token:
         raise TrainingError(
             f"{config.weights} was trained with class_token={bool(found.class_token)}, and "
-            f"representation.class_token is {config.class_token}"
+            f"representation.class_token is {config.class_token}. Set it to "
+            f"{bool(found.class_token)}, or pass other weights"
         )
     if found.recogniser and found.recogniser != config.recogniser:
         raise TrainingError(

@@ -67,6 +67,26 @@ def test_small_micro_batches_add_up_to_the_large_one(world: World, make_batch: A
     assert_close(found, whole)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_bfloat16_gives_the_same_gradients_with_activation_checkpointing(
+    world: World, make_batch: Any, strategy: str
+) -> None:
+    batch, run = make_batch(people=2), {"precision": "bf16", "strategy": strategy}
+    plain, recomputed = (
+        learned(ParallelModel(mtd_model(), Run(**run, activation_checkpointing=share), world), [batch])
+        for share in (False, True)
+    )
+    assert torch.equal(plain[0], recomputed[0])
+    assert all(torch.equal(plain[1][name], gradient) for name, gradient in recomputed[1].items())
+    _, exact = learned(parallel(world), [batch])
+    cosines = {
+        name: torch.cosine_similarity(gradient.flatten(), exact[name].flatten(), dim=0).item()
+        for name, gradient in plain[1].items()
+        if exact[name].norm() > 1e-4
+    }
+    assert min(cosines.values()) > 0.9, cosines
+
+
 def test_damaged_rows_leave_the_mean_to_the_others(world: World, make_batch: Any) -> None:
     batch = make_batch(people=4, inputs=2, targets=1)
     batch.valid_B[2:] = False

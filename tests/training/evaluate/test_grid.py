@@ -73,11 +73,10 @@ def test_the_place_of_a_missing_input_stays_empty(model, flat) -> None:
     assert np.all(tile(grid, 1, 1) == 120)
 
 
-def test_captions_that_are_wider_than_a_tile_are_broken_between_words() -> None:
+@pytest.mark.parametrize("caption", ["a caption of many words", "0-control-9fa9eda8b4-seed0"])
+def test_captions_that_are_wider_than_a_tile_are_broken(caption: str) -> None:
     image = torch.zeros(3, 8, 8)
-    short, long = (
-        make_sheet([caption, "b"], [[image, image]]) for caption in ("a", "a caption of many words")
-    )
+    short, long = (make_sheet([text, "b"], [[image, image]]) for text in ("a", caption))
     assert long.shape[0] == short.shape[0] + LINE_PX
     assert np.array_equal(long[CAPTION_PX + LINE_PX :], short[CAPTION_PX:])
     beside = long[: CAPTION_PX + LINE_PX, GAP_PX + TILE_PX : GAP_PX + STEP_PX]

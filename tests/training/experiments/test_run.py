@@ -26,7 +26,7 @@ def test_a_job_that_fails_is_named_and_only_those_that_need_it_are_skipped(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     done(EVALUATED, tmp_path, "evaluation.json")
-    done(TOWER, tmp_path, ".tower.safetensors.left-by-an-interrupted-run")
+    done(TOWER, tmp_path, f".tower.safetensors.tmp-{'0a' * 8}")
     lines: list[str] = []
     with pytest.raises(TrainingError) as error:
         run_jobs([TOWER, EXPORTED, EVALUATED], tmp_path, lines.append)

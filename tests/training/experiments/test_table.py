@@ -9,17 +9,22 @@ from xml.etree import ElementTree as ET
 import pytest
 from scipy import stats
 
+from training.errors import TrainingError
 from training.experiments.config import Row, Size, Table
 from training.experiments.evaluations import t_quantile
 from training.experiments.plan import EVALUATE, Job, Plan
-from training.experiments.table import collect, write_table
+from training.experiments.table import collect, markdown, write_table
 
 Found = dict[str, tuple[float, float, float]]
 """Mean and interval by figure, of 1 input."""
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def evaluated(root: Path, name: str, found: Found | None) -> Job:
+def network(name: str, sha256: str) -> dict[str, object]:
+    return {"name": name, "sha256": sha256, "conditions": []}
+
+
+def evaluated(root: Path, name: str, found: Found | None, sha256: str = "a") -> Job:
     """A job, with the files of its result unless it is not done: two persons, on both sides of each mean."""
     job = Job(name, EVALUATE, {})
     if found is not None:
@@ -28,7 +33,14 @@ def evaluated(root: Path, name: str, found: Found | None) -> Job:
             for figure, (value, low, high) in found.items()
         }
         document = {
-            "networks": {"identity": [{"name": "sface"}, {"name": "other"}]},
+            "networks": {
+                "identity": [network("sface", sha256), network("other", "b")],
+                "detector": network("yunet", "c"),
+                "pose": network("face_landmarker", "d"),
+            },
+            "dataset": {"digest": "e"},
+            "code_version": "1.0.0",
+            "warnings": ["2 people are few"],
             "results": [{"source": "0-run", "inputs": 1, "figures": figures}],
         }
         job.output(root).mkdir(parents=True)
@@ -38,6 +50,7 @@ def evaluated(root: Path, name: str, found: Found | None) -> Job:
             | {figure: value + side for figure, (value, _, _) in found.items()}
             for person, side in (("ann", -0.125), ("bob", 0.125))
         ]
+        (job.output(root) / "images.jsonl").touch()
         (job.output(root) / "people.jsonl").write_text("".join(json.dumps(line) + "\n" for line in people))
     return job
 
@@ -81,17 +94,19 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
         "| one seed of SFace | 1 of 2 | 0.250 (0.125 to 0.500) |  | 3.2 (2.5 to 4.8) | 2.4 |\n"
         "| not evaluated | 0 of 2 |  |  |  |  |\n\n"
         "In brackets: 95 % intervals, over seeds where a row has several, else over persons of the evaluation. "
-        "Similarity is measured by sface, the paper's by ArcFace.\n\n"
+        "One seed cannot tell two trainings apart. Similarity is measured by sface, the paper's by ArcFace.\n\n"
         "Differences from the row two seeds, of the same seeds and persons:\n\n"
         "| row | seeds | similarity, 1 input |\n"
         "|---|---|---|\n"
-        "| one seed of SFace | 1 of 2 | -0.250 (-0.250 to -0.250) |\n"
+        "| one seed of SFace | 1 of 2 | -0.250 (-0.250 to -0.250) |\n\n"
+        "- All rows: 2 people are few\n"
     )
     assert written == [tmp_path / "own-tiny.json", tmp_path / "own-tiny.md"]
     assert written[1].read_text() == text
     document = json.loads(written[0].read_bytes())
     assert document["size"] == "tiny"
-    assert document["rows"][0]["figures"]["similarity"]["1"]["seeds"] == [0.5, 0.7]
+    assert document["rows"][0]["figures"]["similarity"]["1"]["seeds"] == {"0": 0.5, "1": 0.7}
+    assert document["rows"][0]["code_versions"] == ["1.0.0"]
     assert [found["network"] for found in document["rows"]] == ["sface", "sface", None]
 
 
@@ -116,11 +131,74 @@ def test_rows_are_compared_seed_by_seed_and_with_one_seed_person_by_person(tmp_p
     assert first.figures.keys() == {"similarity", "other.similarity"}
     assert second.minus_first.keys() == {"similarity"}
     difference = second.minus_first["similarity"][1]
-    assert difference.seeds == pytest.approx((0.1, 0.1, 0.09))
+    assert difference.seeds == pytest.approx({0: 0.1, 1: 0.1, 2: 0.09})
     wanted = stats.ttest_rel([0.3, 0.6, 0.49], [0.2, 0.5, 0.4]).confidence_interval(0.95)
     assert (difference.low, difference.high) == pytest.approx((wanted.low, wanted.high), abs=1e-4)
     assert alone.minus_first["similarity"][1].value == pytest.approx(0.1)
-    assert len(alone.minus_first["similarity"][1].seeds) == 1
+    assert list(alone.minus_first["similarity"][1].seeds) == [1]
+    text = markdown("A table", (1,), [first, second, alone])
+    assert "| alone | 1 of 3 | +0.100 (+0.100 to +0.100) |" in text  # one seed in common with the first row
+
+
+def test_pose_errors_are_compared_on_the_images_whose_pose_both_have(tmp_path: Path) -> None:
+    rows = (row("first", "first"), row("other", "other"))
+    poses = {"first": {0: 1.0, 1: 21.0}, "other": {0: 1.0, 1: None}}
+    jobs = {}
+    for name, errors in poses.items():
+        known = [error for error in errors.values() if error is not None]
+        mean = sum(known) / len(known)
+        job = evaluated(tmp_path, name, {"pose_error": (mean, mean, mean)})
+        lines = [
+            {"person": who, "inputs": 1, "target": target, "sample": 0, "pose_error": error}
+            for who in ("ann", "bob")
+            for target, error in errors.items()
+        ]
+        (job.output(tmp_path) / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        jobs[name] = (job,)
+    first, other = collect(Plan(table(rows, ("pose_error",)), jobs), Size(stages={}), tmp_path)
+    assert first.figures["pose_error"][1].value == 11
+    assert other.figures["pose_error"][1].value == 1
+    assert other.minus_first["pose_error"][1].value == 0
+
+
+def test_rows_that_other_networks_measured_are_not_compared_and_the_table_says_so(tmp_path: Path) -> None:
+    rows = (row("first", "first"), row("other", "other"))
+    value: Found = {"sface.similarity": (0.5, 0.4, 0.6)}
+    jobs = {
+        name: (evaluated(tmp_path, name, value, sha256),) for name, sha256 in (("first", "a"), ("other", "z"))
+    }
+    results = collect(Plan(table(rows, ("similarity",)), jobs), Size(stages={}), tmp_path)
+    assert results[1].minus_first == {}
+    text = markdown("A table", (1,), results)
+    assert "Differences" not in text
+    assert "- other: not compared with the first row: measured by other networks" in text
+
+
+def test_a_table_with_more_evaluations_is_not_replaced(tmp_path: Path) -> None:
+    rows = (row("first", "first"),)
+    value: Found = {"sface.similarity": (0.5, 0.4, 0.6)}
+    both = (evaluated(tmp_path, "first-0", value), evaluated(tmp_path, "first-1", value))
+    for jobs, count in ((both, 2), (both[:1], 0), (both, 2)):
+        plan = Plan(table(rows, ("similarity",)), {"first": jobs})
+        written, _ = write_table(plan, "tiny", collect(plan, Size(stages={}), tmp_path), tmp_path, {})
+        assert len(written) == count
+    assert json.loads((tmp_path / "own-tiny.json").read_bytes())["rows"][0]["seeds"] == 2
+
+
+def test_a_damaged_result_is_named_with_the_remedy(tmp_path: Path) -> None:
+    rows = (row("first", "first"), row("other", "other"))
+    value: Found = {"sface.similarity": (0.5, 0.4, 0.6)}
+    jobs = {name: (evaluated(tmp_path, name, value),) for name in ("first", "other")}
+    plan = Plan(table(rows, ("similarity",)), jobs)
+    people = jobs["other"][0].output(tmp_path) / "people.jsonl"
+    people.unlink()
+    with pytest.raises(
+        TrainingError, match=rf"{people} cannot be read: .* Delete .*evaluation\.json and run"
+    ):
+        collect(plan, Size(stages={}), tmp_path)
+    (people.parent / "evaluation.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"evaluation\.json cannot be read"):
+        collect(plan, Size(stages={}), tmp_path)
 
 
 def test_the_quantiles_are_those_of_students_t() -> None:

@@ -43,7 +43,7 @@ def test_the_folder_holds_two_files_and_the_size_in_full(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     config = json.loads((folder / "config.json").read_text())
     assert config == {
-        "format_version": "1.3",
+        "format_version": "1.2",
         "kind": "omniid-encoder",
         "size": TINY.model_dump(),
         "crop_scale": None,
@@ -113,7 +113,7 @@ def test_weights_cut_short_are_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": "2.0"}, r"format 2\.0, this code reads 1\.3"),
+        ({"format_version": "3.0"}, r"format 3\.0, this code reads 2\.0"),
         ({"kind": "other"}, "not that of a representation: its kind is none of omniid-encoder"),
         ({"size": {**TINY.model_dump(), "queries": 17}}, r"query_LD is \(16, 128\), expected \(17, 128\)"),
         ({"size": {**TINY.model_dump(), "colour": 1}}, r"size\.colour: Extra inputs"),
