@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 from launches import LIMIT_S, ONE_THREAD, ROOT, started
+from PIL import Image
+
+from training.evaluate.sheet import GAP_PX, TILE_PX
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluate"))
 
@@ -92,11 +95,15 @@ def test_an_interrupted_table_continues_and_a_finished_one_is_done_before(
     # The paper's figures stand beside; images of noise have no face, so there is no pose error.
     assert re.search(r"^\| full \| 1 of 1 \| 0\.000 \(0\.000 to 0\.000\) \| 0\.708 \|", table, re.MULTILINE)
     assert "pose error" not in table
-    for names in document["evaluations"].values():
-        for name in names:
-            evaluation = json.loads((output / "evaluations" / name / "evaluation.json").read_bytes())
-            assert evaluation["sources"][0]["pose_conditioned"] is True
-            assert evaluation["networks"]["detector"]["name"] == "yunet"
+    assert "not in the table: row webface needs the dataset 'webface'" in first.stderr
+    for row in ("full", "without-flow"):
+        (name,) = document["evaluations"][row]
+        evaluation = json.loads((output / "evaluations" / name / "evaluation.json").read_bytes())
+        assert evaluation["sources"][0]["pose_conditioned"] is True
+        assert evaluation["networks"]["detector"]["name"] == "yunet"
+    with Image.open(output / "table3-tiny.png") as sheet:
+        # Three inputs, pose, two rows, truth.
+        assert sheet.width == GAP_PX + 7 * (TILE_PX + GAP_PX)
 
     content = {path.name: path.read_bytes() for path in output.glob("table3-*")}
     again = finished(data, output, *TABLE3)
