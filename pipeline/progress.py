@@ -20,7 +20,7 @@ from rich.text import Text
 from pipeline.monitor.logs import json_line, redacted
 from pipeline.monitor.monitor import Monitor
 from pipeline.monitor.operators import Left, Operator
-from pipeline.monitor.units import duration, rate
+from settings.units import duration, rate
 
 LOG_EVERY_S = 10.0
 """Without a terminal (`ray job logs`, a file) a line is written at most this often."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from settings.units import duration
+
 EVERY_S = 10.0
 """Seconds between two lines."""
-MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 
 class Progress:
@@ -46,17 +47,3 @@ class Progress:
         left = "" if unknown else f", {duration((self._total - self.done) / rate)} left"
         shown = f"{rate:,.1f}" if rate >= 10 else f"{rate:.3g}"
         self._message(f"{self._what} {self.done:,} of {self._total:,} {self._unit}, {shown}/s{left}")
-
-
-def duration(seconds: float) -> str:
-    """A time in its two largest units, such as `2 d 3 h`, `2 h 05 min`, `3 min 20 s` or `45 s`."""
-    whole = round(seconds)
-    if whole < MINUTE_S:
-        return f"{whole} s"
-    if whole < HOUR_S:
-        return f"{whole // MINUTE_S} min {whole % MINUTE_S:02} s"
-    minutes = round(seconds / MINUTE_S)
-    if minutes < DAY_S // MINUTE_S:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    hours = round(seconds / HOUR_S)
-    return f"{hours // 24} d {hours % 24} h"

@@ -6,7 +6,7 @@ import time
 
 from pipeline.monitor.state import BuildState, NodeState, OperatorState
 from pipeline.monitor.status import Status
-from pipeline.monitor.units import duration, rate
+from settings.units import duration, rate
 from shards.schema import Status as Outcome
 
 MOST_NODES = 5

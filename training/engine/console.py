@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from training.progress import duration
+from settings.units import duration
 
 SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "train/loss": ("loss", "{:.4f}".format),

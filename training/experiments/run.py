@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from settings.units import duration
 from training.errors import TrainingError
 from training.experiments.commands import REPOSITORY, command, is_done
 from training.experiments.plan import Job
-from training.progress import duration
 
 CONTINUES = "The same command continues the experiment"
 _STOPPED = {0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM}

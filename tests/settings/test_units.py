@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.monitor.units import duration, rate
+from settings.units import duration, rate
 
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
@@ -36,6 +37,18 @@ def test_a_duration_is_true_to_its_smaller_unit(seconds: float) -> None:
     assert " ".join(" ".join(part) for part in parts) == text
     told = sum(int(number) * UNITS[unit] for number, unit in parts)
     assert abs(told - seconds) <= UNITS[parts[-1][1]] / 2 + 1e-6
+
+
+@given(st.lists(st.floats(0, 1e7), min_size=2, max_size=2).map(sorted))
+def test_a_longer_time_never_reads_shorter(seconds: list[float]) -> None:
+    found = []
+    for each in seconds:
+        words = duration(each).split()
+        found.append(
+            sum(int(number) * UNITS[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+        )
+        assert found[-1] == pytest.approx(each, rel=0.025, abs=0.5)
+    assert all(before <= after for before, after in pairwise(found))
 
 
 @pytest.mark.parametrize(
