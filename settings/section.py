@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_jsonable_python
 
 
 class ConfigError(ValueError):
@@ -30,6 +30,25 @@ class Section(BaseModel):
         if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise PydanticCustomError("truth_value", "expected a number or a text")
         return value
+
+
+def completed(old: dict[str, Any], new: dict[str, Any], section: Section) -> dict[str, Any]:
+    """An older configuration with the defaults of keys that only the new one has: they did not exist then.
+
+    Args:
+        old: values of the older one, in JSON's types.
+        new: values of the new one.
+        section: the new one.
+    """
+    found = dict(old)
+    for key, value in new.items():
+        before, field = old.get(key), type(section).model_fields.get(key)
+        inner = getattr(section, key, None)
+        if key not in old and field is not None and not field.is_required():
+            found[key] = to_jsonable_python(field.get_default(call_default_factory=True))
+        elif isinstance(before, dict) and isinstance(value, dict) and isinstance(inner, Section):
+            found[key] = completed(before, value, inner)
+    return found
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -119,7 +119,7 @@ class _Run:
             saved = checkpoints.newest()
             with collectives.barrier():
                 if saved:
-                    check_same_run(saved, config.defining(), self._dataset.digest, config.output)
+                    check_same_run(saved, config, self._dataset.digest)
                 else:
                     check_unfinished(config.output)
             learner = self._learner(saved)

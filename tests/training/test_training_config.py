@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from settings.loading import load_workflow
-from settings.section import ConfigError, differences
+from settings.section import ConfigError, completed, differences
 from training.config import Config
 
 WORKFLOW = """\
@@ -164,3 +164,23 @@ def test_kept_latents_exclude_mirrored_images(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.flip: kept latents are those of the stored images"):
         load(tmp_path, flow, "data.flip=0.5")
     load(tmp_path, flow)
+
+
+def test_a_key_that_an_older_configuration_does_not_have_counts_as_its_default(tmp_path: Path) -> None:
+    config = load(tmp_path)
+    old = config.defining()
+    del old["representation"]["class_token"]
+    del old["decoders"]["mtd"]["tower"]
+
+    def changed(*overrides: str) -> list[str]:
+        new = load(tmp_path, *overrides)
+        return differences(completed(old, new.defining(), new), new.defining())
+
+    assert changed() == []
+    assert changed("decoders.mtd.tower=all", "data.targets=3") == [
+        "data.targets: 8 -> 3",
+        "decoders.mtd.tower: visible -> all",
+    ]
+    # Not the defaults of a decoder that was not there.
+    flow = "decoders.flow={scratch: {patch: 4}, side: 64}"
+    assert any(line.startswith("decoders.flow: None -> ") for line in changed(flow))

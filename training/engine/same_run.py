@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from settings.section import differences
+from settings.section import completed, differences
+from training.config import Config
 from training.engine.checkpoint import SavedState
 from training.engine.collectives import Collectives
 from training.errors import TrainingError
@@ -18,13 +18,16 @@ REPRESENTATION_KEYS = ("representation.weights", "representation.clip", "represe
 """Config keys that name its frozen weights."""
 
 
-def check_same_run(saved: SavedState, config: dict[str, Any], dataset_sha256: str, output: Path) -> None:
+def check_same_run(saved: SavedState, config: Config, dataset_sha256: str) -> None:
     """Check that a run resumes with the configuration and the dataset of its checkpoint.
+
+    A key that the code of the checkpoint did not have counts as its default, which does what that code did.
 
     Raises:
         TrainingError: they differ; the message lists the keys.
     """
-    changed = differences(saved.config, config)
+    output, new = config.output, config.defining()
+    changed = differences(completed(saved.config, new, config), new)
     if saved.dataset_sha256 != dataset_sha256:
         changed.append(f"dataset (sha256 of its metadata): {saved.dataset_sha256} -> {dataset_sha256}")
     if changed:

@@ -100,7 +100,7 @@ if __name__ == "__main__":
 def test_a_task_that_hangs_ends_the_work_and_its_process(tmp_path: Path) -> None:
     script, pipe = tmp_path / "driver.py", tmp_path / "pipe"
     script.write_text(HANGING)
-    os.mkfifo(pipe)  # nobody writes
+    os.mkfifo(pipe)  # there is no writer
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     driver = subprocess.run(
         [sys.executable, str(script), str(pipe)], capture_output=True, env=environment, timeout=60, check=True

@@ -254,7 +254,7 @@ def test_a_task_that_hangs_on_one_node_is_tried_elsewhere_and_its_process_ends(t
             except FileExistsError:
                 return item
             (tmp_path / "pid").write_text(str(os.getpid()))
-            pipe.read_bytes()  # nobody writes
+            pipe.read_bytes()  # there is no writer
         return item
 
     faults = Faults()
