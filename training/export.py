@@ -2,7 +2,7 @@
 
     <export>/encoder/                   omniid.load_representation; of kind omniid, OmniIDEncoder.from_pretrained
     <export>/ip_adapter.safetensors     FluxPipeline.load_ip_adapter, and that of FluxControlNetPipeline
-    <export>/transformer/               FluxTransformer2DModel.from_pretrained; only where it was trained too
+    <export>/transformer/               FluxTransformer2DModel.from_pretrained; a small one, in place of FLUX's
     <export>/vae/                       AutoencoderKL.from_pretrained; only where its latents are generated
     <export>/controlnet/                FluxControlNetModel.from_pretrained; of the control decoder
     <export>/omniid.json                what it is, written last
@@ -17,19 +17,21 @@ Letters in names give the shape:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from shards.atomic import remove_file, write_bytes
 from training.decoders.control_networks import write_controlnet
+from training.decoders.flow_config import FlowConfig
 from training.decoders.flow_networks import scratch_transformer
+from training.decoders.own_transformer import read_transformer
 from training.engine.output import RUN_FILE
 from training.errors import TrainingError
 from training.folders import make_folder
 from training.models.digest import weights_digest
 from training.models.flux_adapter import TOKENS_OF_A_VECTOR, name_in_file, name_in_transformer
+from training.models.flux_folder import WEIGHTS_FILE
 from training.models.pretrained import CONFIG, read_config
 from training.representations.build import kind_of, load_representation
 from training.trained import EXPORT_FILE, REPRESENTATION, ExportFacts, Trained, read_facts, read_run
@@ -38,7 +40,6 @@ ENCODER_FOLDER = "encoder"
 ADAPTER_FILE = "ip_adapter.safetensors"
 TRANSFORMER_FOLDER = "transformer"
 VAE_FOLDER = "vae"
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 CONTROLNET_FOLDER = "controlnet"
 PROJECTION, TRANSFORMER, CONTROLNET = "projection.", "transformer.", "controlnet."
 """Parts of the decoder that generates images."""
@@ -67,8 +68,6 @@ def export(run: Path, output: Path, step: int | None = None, models_dir: Path | 
         representation = trained.representation()
     representation.crop_scale = trained.facts.crop_scale
     representation.save_pretrained(output / ENCODER_FOLDER, trained.of(REPRESENTATION))
-    if trained.facts.control is not None and trained.facts.control.scratch is not None:
-        trained = replace(trained, weights={**trained.weights, **_frozen_transformer(trained)})
     if trained.facts.generator is not None:
         write_bytes(output / ADAPTER_FILE, save(ip_adapter(trained), {"format": "pt"}))
         if trained.facts.generator.scratch is not None:
@@ -76,7 +75,7 @@ def export(run: Path, output: Path, step: int | None = None, models_dir: Path | 
             _copy_vae(trained, output / VAE_FOLDER)
     if trained.facts.control is not None:
         write_controlnet(_part(trained, CONTROLNET), trained.facts.control, output / CONTROLNET_FOLDER)
-    facts = _with_vae(trained.facts, VAE_FOLDER)
+    facts = _with_own_networks(trained.facts, Path())
     write_bytes(output / EXPORT_FILE, (facts.model_dump_json(indent=2) + "\n").encode())
     return facts
 
@@ -144,7 +143,7 @@ def read_export(export: Path, models_dir: Path | None = None) -> Trained:
         ConfigError: the recognition network's file is missing or another one.
         TrainingError: it is none, or something of it is missing or damaged.
     """
-    facts = _with_vae(read_facts(export), str(export / VAE_FOLDER))
+    facts = _with_own_networks(read_facts(export), export)
     folder = export / ENCODER_FOLDER
     kind = kind_of(read_config(folder))
     if kind != facts.representation:
@@ -156,7 +155,7 @@ def read_export(export: Path, models_dir: Path | None = None) -> Trained:
     weights = {f"{REPRESENTATION}{name}": value for name, value in representation.state_dict().items()}
     if facts.generator is not None:
         parts = _from_adapter_file(export / ADAPTER_FILE)
-        if facts.generator.scratch is not None:
+        if facts.generator.scratch is not None and facts.generator.transformer_source is None:
             transformer = _read(export / TRANSFORMER_FOLDER / WEIGHTS_FILE)
             parts |= {f"{TRANSFORMER}{name}": value for name, value in transformer.items()}
         if facts.control is not None:
@@ -183,27 +182,20 @@ def read_trained(source: Path, models_dir: Path | None = None) -> Trained:
     return read_export(source, models_dir)
 
 
-def _frozen_transformer(trained: Trained) -> dict[str, torch.Tensor]:
-    """The small transformer that a control run froze, by its names in the model: no checkpoint of it holds it.
+def _frozen_transformer(trained: Trained, flow: FlowConfig) -> dict[str, torch.Tensor]:
+    """The small transformer that a run froze: no checkpoint of it holds it.
 
     Raises:
         TrainingError: it cannot be read, or it has been trained further since.
     """
-    config = trained.facts.control
-    source = (config.adapter or config.transformer) if config else None
-    if source is None:
-        return {}
-    weights = {
-        name: value
-        for name, value in read_trained(source).of("decoders.flow.transformer.").items()
-        if name_in_file(name) is None
-    }
+    source = flow.transformer_source
+    weights = {} if source is None else dict(read_transformer(source, flow.transformer_key))
     if not trained.facts.flow_digest.startswith(weights_digest(weights)):
         raise TrainingError(
             f"the transformer of {source} has other weights than when {trained.source} was trained on it. Put the "
             "weights of then back"
         )
-    return {f"decoders.control.transformer.{name}": value for name, value in weights.items()}
+    return weights
 
 
 def _from_adapter_file(path: Path) -> dict[str, torch.Tensor]:
@@ -243,9 +235,14 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 def _write_transformer(trained: Trained, folder: Path) -> None:
     from safetensors.torch import save
 
-    weights = {name: value for name, value in _part(trained, TRANSFORMER).items() if not name_in_file(name)}
-    write_bytes(folder / WEIGHTS_FILE, save(weights, {"format": "pt"}))
     flow = trained.facts.generator
+    if flow is not None and flow.transformer_source is not None:
+        weights = _frozen_transformer(trained, flow)
+    else:
+        weights = {
+            name: value for name, value in _part(trained, TRANSFORMER).items() if not name_in_file(name)
+        }
+    write_bytes(folder / WEIGHTS_FILE, save(weights, {"format": "pt"}))
     if flow is not None and flow.scratch is not None:
         in_channels = weights["x_embedder.weight"].shape[1]
         with torch.device("meta"):
@@ -268,11 +265,14 @@ def _copy_vae(trained: Trained, folder: Path) -> None:
         ) from error
 
 
-def _with_vae(facts: ExportFacts, folder: str) -> ExportFacts:
-    """The same facts, with the autoencoder elsewhere if there is one."""
-    if facts.generator is None or facts.generator.own_vae is None:
+def _with_own_networks(facts: ExportFacts, folder: Path) -> ExportFacts:
+    """The same facts, with the small networks of the generator in the directory of an export."""
+    flow = facts.generator
+    if flow is None or flow.scratch is None:
         return facts
-    return facts.with_generator(facts.generator.with_own_vae(folder))
+    return facts.with_generator(
+        flow.of_trained().with_own_networks(folder / VAE_FOLDER, folder / TRANSFORMER_FOLDER)
+    )
 
 
 def _part(trained: Trained, part: str) -> dict[str, torch.Tensor]:

@@ -128,27 +128,49 @@ def compute(config: Config) -> None:
         with collectives.barrier():
             cache = SampleCache(config.run.cache) if config.run.cache else None
             dataset = open_dataset(config.data.root, config.run.retry_s, cache)
-            files, codec = latents_of(config, meta_model(config).needs, dataset)
-        keys = all_keys(dataset)
-        # One listing for all ranks, because each of them begins to write.
-        todo = collectives.broadcast(lambda: _open(files, keys))
-        world.message(f"{files.directory}: {len(keys):,} identities, {len(keys) - len(todo):,} have latents")
-        work = _Work(config, dataset, files, codec, world)
-        stopped = _encode_all(work, todo, collectives, stop)
-        problems = {
-            key: text for found in collectives.all_gather(work.problems) for key, text in found.items()
-        }
-        if stopped:
-            world.message(f"stopped, {len(problems):,} damaged so far; the same command computes the others")
-            return
-        collectives.broadcast(lambda: _check_seen(files, keys))
-        size = (len(keys) - len(problems)) * files.file_bytes
-        world.message(
-            f"{files.directory}: latents of {len(keys) - len(problems):,} identities, {size / 1e6:,.1f} MB; "
-            f"{len(todo) - len(problems):,} computed now, {len(problems):,} damaged"
-        )
-        if problems:
-            raise RunEnded(_damaged(problems))
+            needs = meta_model(config).needs
+        if damaged := compute_missing(config, needs, dataset, collectives, stop):
+            raise RunEnded(_damaged(damaged))
+
+
+def compute_missing(
+    config: Config, needs: Needs, dataset: StreamedDataset, collectives: Collectives, stop: StopRequest
+) -> dict[str, str]:
+    """Compute the latents that are missing, on all ranks.
+
+    Args:
+        config: of the run that will read them.
+        needs: of that run.
+        dataset: whose latents they are.
+        collectives: of the ranks.
+        stop: a request ends this early.
+
+    Returns:
+        What is wrong with damaged identities, by key; nothing after a stop.
+
+    Raises:
+        TrainingError: what is wrong and what to do; `RunEnded` when all ranks raise the same.
+    """
+    world = collectives.world
+    with collectives.barrier():
+        files, codec = latents_of(config, needs, dataset)
+    keys = all_keys(dataset)
+    # One listing for all ranks, because each of them begins to write.
+    todo = collectives.broadcast(lambda: _open(files, keys))
+    world.message(f"{files.directory}: {len(keys):,} identities, {len(keys) - len(todo):,} have latents")
+    work = _Work(config, dataset, files, codec, world)
+    stopped = _encode_all(work, todo, collectives, stop)
+    problems = {key: text for found in collectives.all_gather(work.problems) for key, text in found.items()}
+    if stopped:
+        world.message(f"stopped, {len(problems):,} damaged so far; the same command computes the others")
+        return {}
+    collectives.broadcast(lambda: _check_seen(files, keys))
+    size = (len(keys) - len(problems)) * files.file_bytes
+    world.message(
+        f"{files.directory}: latents of {len(keys) - len(problems):,} identities, {size / 1e6:,.1f} MB; "
+        f"{len(todo) - len(problems):,} computed now, {len(problems):,} damaged"
+    )
+    return problems
 
 
 @dataclass

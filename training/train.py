@@ -43,7 +43,7 @@ from training.engine.same_run import check_same_run, check_same_weights
 from training.engine.signals import StopRequest
 from training.engine.tracking import WandbTracker, load_wandb
 from training.engine.validation import Validator
-from training.latents import check_complete, latents_of
+from training.latents import check_complete, compute_missing, latents_of
 from training.model import build_model, meta_model
 
 
@@ -110,6 +110,10 @@ class _Run:
         """Train to the end, or until a stop is requested."""
         config, world, collectives = self._config, self._world, self._collectives
         self._check_batch()
+        if config.run.compute_latents and self._needs.latents is not None:
+            compute_missing(config, self._needs, self._dataset, collectives, self._stop)
+            if collectives.all_reduce((), self._stop.asked()).stop:
+                return
         self._find_latents()
         with (
             lock_output(config, collectives),

@@ -35,7 +35,7 @@ from training.representations.build import build_representation, meta_representa
 from training.representations.config import RepresentationConfig
 
 EXPORT_FILE = "omniid.json"
-EXPORT_VERSION = "2.2"
+EXPORT_VERSION = "2.3"
 REPRESENTATION = "representation."
 """Prefix of the names of its weights in the model."""
 _OF_THAT_MACHINE = {"latents": "on_the_fly", "prompt_cache": None}

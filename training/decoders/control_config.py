@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -22,9 +22,8 @@ class ControlConfig(FlowConfig):
 
     adapter: Folder | None = None
     """A run of the flow decoder, or its export, whose adapter this one starts from; the paper's way for all
-    representations. With `scratch`, also the transformer, which is frozen now. Null starts an adapter anew."""
-    transformer: Folder | None = None
-    """With `scratch` and without `adapter`: a run or an export whose transformer is frozen and used."""
+    representations. With `scratch` and without `scratch.transformer`, also the transformer, which is frozen now.
+    Null starts an adapter anew."""
     layers: Count = 4
     """Double blocks of the ControlNet, copies of the transformer's first. The paper gives no size; 4 is the
     default of diffusers, with 1.4 billion parameters."""
@@ -33,17 +32,15 @@ class ControlConfig(FlowConfig):
 
     @model_validator(mode="after")
     def _a_small_transformer_is_trained_already(self) -> ControlConfig:
-        if self.scratch and self.adapter is None and self.transformer is None:
+        if self.scratch and self.transformer_source is None:
             raise ValueError(
                 "adapter: a ControlNet copies a trained transformer. Set adapter to a run of the flow decoder, or "
-                "transformer to one whose transformer is used without its adapter"
+                "scratch.transformer to one whose transformer is used without its adapter"
             )
         if self.adapter and self.adapter_init:
             raise ValueError(
                 "adapter_init: the adapter starts from the one in adapter. Set adapter_init or adapter to null"
             )
-        if self.transformer and (self.adapter or self.scratch is None):
-            raise ValueError("transformer: expected with scratch and without adapter, and only there")
         if self.scratch and self.layers > self.scratch.layers:
             raise ValueError(
                 f"layers: the transformer has {self.scratch.layers} double blocks to copy, given: {self.layers}"
@@ -56,17 +53,28 @@ class ControlConfig(FlowConfig):
         return self
 
     @property
-    def frozen_keys(self) -> tuple[str, ...]:
-        """See `DecoderConfig.frozen_keys`."""
-        source = "transformer" if self.transformer else "adapter"
-        return (*super().frozen_keys, *([f"decoders.control.{source}"] if self.scratch else []))
+    def transformer_source(self) -> Path | None:
+        """See `FlowConfig.transformer_source`; the run that `adapter` names has a transformer too."""
+        return super().transformer_source or (self.adapter if self.scratch else None)
+
+    @property
+    def transformer_key(self) -> str:
+        """See `FlowConfig.transformer_key`."""
+        return super().transformer_key if super().transformer_source else "decoders.control.adapter"
+
+    def of_trained(self) -> Self:
+        """See `FlowConfig.of_trained`."""
+        found = self.model_copy(update={"adapter": None})
+        if self.scratch is None:
+            return found
+        scratch = self.scratch.model_copy(update={"transformer": self.transformer_source})
+        return found.model_copy(update={"scratch": scratch})
 
     def defining(self) -> dict[str, Any]:
         """Runs may move: of their paths, the names count."""
         found = super().defining()
-        for key in ("adapter", "transformer"):
-            if found[key]:
-                found[key] = Path(found[key]).name
+        if found["adapter"]:
+            found["adapter"] = Path(found["adapter"]).name
         return found
 
     def build(self, context: BuildContext) -> Decoder:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,14 @@ from training.decoders.base import BuildContext
 from training.decoders.control import ControlDecoder
 from training.decoders.control_config import ControlConfig
 from training.decoders.flow_networks import build_flux, kept_latents, rope_axes
+from training.decoders.own_transformer import read_transformer
 from training.errors import TrainingError
 from training.folders import make_folder
 from training.models.clip_weights import key_differences
 from training.models.digest import weights_digest
+from training.models.flux_adapter import name_in_file
+from training.models.flux_folder import WEIGHTS_FILE
 
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 _ADAPTER = ("projection.", "transformer.")
 _WITHOUT_GRADIENT = ("attn.to_add_out.", "attn.add_q_proj.", "attn.norm_added_q.", "ff_context.")
 """Of the last double block, where no single block follows: they compute text tokens that are not used."""
@@ -37,23 +38,16 @@ def build_control_decoder(config: ControlConfig, context: BuildContext) -> Contr
     """
     with _own_keys():
         flux = build_flux(config, context)
-    transformer = flux.transformer
-    source = config.adapter or config.transformer
-    trained = {} if source is None or context.shapes_only else _flow_weights(source)
-    if config.scratch:
-        transformer.requires_grad_(False)
-        _load(transformer, _of(trained, "transformer."), source)
-        if not context.shapes_only:
-            flux = replace(flux, digest=weights_digest(transformer) + flux.digest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
-        controlnet = new_controlnet(config, transformer)
+        controlnet = new_controlnet(config, flux.transformer)
     dataset = "shapes" if context.shapes_only else context.dataset_sha256
     with _own_keys():
         kept = None if dataset is None else kept_latents(config, context.data_root, dataset, flux.codec)
     decoder = ControlDecoder(context.width, config, flux, controlnet, kept)
     if config.adapter and not context.shapes_only:
-        _load_adapter(decoder, trained, config.adapter)
+        _check_transformer_of(config, flux.transformer)
+        _load_adapter(decoder, _flow_weights(config.adapter), config.adapter)
     return decoder
 
 
@@ -166,18 +160,13 @@ def _load_adapter(decoder: ControlDecoder, trained: Mapping[str, torch.Tensor], 
     decoder.load_state_dict(given, strict=False)
 
 
-def _load(transformer: Any, given: Mapping[str, torch.Tensor], source: Path | None) -> None:
-    """Load a small transformer that another run trained; without weights, shapes are all that is wanted."""
-    if not given:
+def _check_transformer_of(config: ControlConfig, transformer: Any) -> None:
+    """Check that the adapter was trained in the small transformer that is used."""
+    if config.adapter is None or config.transformer_source in {None, config.adapter}:
         return
-    expected = transformer.state_dict()
-    own = {name: value for name, value in given.items() if name in expected}
-    if problems := key_differences(expected, own):
+    own = {name: weight for name, weight in transformer.state_dict().items() if name_in_file(name) is None}
+    if weights_digest(read_transformer(config.adapter, "decoders.control.adapter")) != weights_digest(own):
         raise TrainingError(
-            f"decoders.control.scratch: the transformer of {source} has another size: {'; '.join(problems)}"
+            f"decoders.control.adapter: the adapter of {config.adapter} was trained in another transformer than "
+            f"that of {config.transformer_source}. Set scratch.transformer to null, or to that of the adapter"
         )
-    transformer.load_state_dict(own, strict=True)
-
-
-def _of(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,8 +14,12 @@ from training.decoders.base import BuildContext, Decoder, DecoderConfig
 from training.fields import Commit, Count, Folder, NotNegative, Weights
 
 
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
+
+
 class Scratch(Section):
-    """A small flow transformer that is trained from nothing, for experiments without FLUX."""
+    """A small flow transformer of this size in place of FLUX, for experiments."""
 
     layers: Count = 4
     """Double blocks, which hold the identity adapter."""
@@ -27,6 +31,10 @@ class Scratch(Section):
     vae: Annotated[str, AfterValidator(os.path.expanduser), AfterValidator(os.path.abspath)] | None = None
     """To generate latents: the directory of an `AutoencoderKL` of diffusers, which is not trained; as in FLUX, two
     by two latents are a token."""
+    transformer: Annotated[Folder | None, AfterValidator(_absolute)] = None
+    """A transformer of this size that is trained already and frozen, as FLUX is: the directory of a
+    `FluxTransformer2DModel` of diffusers (`training.experiments.transformer`), or a run of the flow decoder or its
+    export. Null: it is trained from random weights together with the encoder."""
 
     @model_validator(mode="after")
     def _pixels_or_latents(self) -> Scratch:
@@ -55,7 +63,7 @@ class FlowConfig(DecoderConfig):
     revision: Commit | None = None
     """The commit of the hub's repository, without which its files may change from one run to the next."""
     scratch: Scratch | None = None
-    """Instead of `base`: a transformer of this size, trained from random weights together with the encoder."""
+    """Instead of `base`: a small transformer, trained together with the encoder, or before and frozen."""
     side: Annotated[int, Field(ge=16, le=IMAGE_SIDE, multiple_of=16)] = IMAGE_SIDE
     """Pixels along a side of a generated image. That of the stored images; the paper does not give it."""
     prompt: str = "photo of a person."
@@ -99,18 +107,38 @@ class FlowConfig(DecoderConfig):
     @property
     def frozen_keys(self) -> tuple[str, ...]:
         """See `DecoderConfig.frozen_keys`."""
-        return (f"decoders.{self.name}.scratch.vae",) if self.scratch else (f"decoders.{self.name}.base",)
+        if not self.scratch:
+            return (f"decoders.{self.name}.base",)
+        own = [self.transformer_key] if self.transformer_source else []
+        return (*own, f"decoders.{self.name}.scratch.vae")
+
+    @property
+    def transformer_source(self) -> Path | None:
+        """Where the weights of a small transformer are read that is frozen; None where it is trained, or FLUX."""
+        return self.scratch.transformer if self.scratch else None
+
+    @property
+    def transformer_key(self) -> str:
+        """The configuration key that names `transformer_source`."""
+        return f"decoders.{self.name}.scratch.transformer"
 
     @property
     def own_vae(self) -> str | None:
         """Directory of the autoencoder whose latents a transformer of its own generates, where there is one."""
         return self.scratch.vae if self.scratch else None
 
-    def with_own_vae(self, folder: str) -> FlowConfig:
-        """The same, with that autoencoder in another directory."""
-        if self.scratch is None or self.scratch.vae is None:
-            raise ValueError("this configuration generates no latents of an autoencoder of its own")
-        return self.model_copy(update={"scratch": self.scratch.model_copy(update={"vae": folder})})
+    def with_own_networks(self, vae: Path, transformer: Path) -> Self:
+        """The same, with its own networks in other directories, of those that it has."""
+        if self.scratch is None:
+            return self
+        found: dict[str, Any] = {"vae": str(vae)} if self.scratch.vae else {}
+        if self.transformer_source:
+            found["transformer"] = transformer
+        return self.model_copy(update={"scratch": self.scratch.model_copy(update=found)})
+
+    def of_trained(self) -> Self:
+        """The same for a decoder that gets trained weights: without the weights that training began with."""
+        return self
 
     @model_validator(mode="after")
     def _there_is_one_base(self) -> FlowConfig:
@@ -136,6 +164,7 @@ class FlowConfig(DecoderConfig):
         found = super().defining()
         if found["base"]:
             found["base"] = Path(found["base"]).name
-        if found["scratch"] and found["scratch"]["vae"]:
-            found["scratch"]["vae"] = Path(found["scratch"]["vae"]).name
+        for key in ("vae", "transformer"):
+            if found["scratch"] and found["scratch"][key]:
+                found["scratch"][key] = Path(found["scratch"][key]).name
         return found

@@ -1,9 +1,10 @@
-"""The networks around the adapter: FLUX, or a transformer of its own that is trained too."""
+"""The networks around the adapter: FLUX, or a small transformer, trained too or frozen."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from training.data.needs import KeptLatents
 from training.decoders.base import BuildContext
 from training.decoders.flow import FlowDecoder, Flux
 from training.decoders.flow_config import FlowConfig, Scratch
+from training.decoders.own_transformer import load_frozen
 from training.errors import TrainingError
 from training.models.digest import weights_digest
 from training.models.flux_folder import COMPONENTS, FluxFolder, load_errors, open_flux, read_vae_config
@@ -84,7 +86,7 @@ def load_codec(config: FlowConfig, precision: str) -> Codec:
         TrainingError: its weights are missing, or not what they should be.
     """
     if config.scratch:
-        return _scratch_codec(config.scratch, config.side)
+        return scratch_codec(config.scratch, config.side)
     return VaeCodec.load(_open(config, weights=("vae",)).path / "vae", _frozen_dtype(precision))
 
 
@@ -96,10 +98,16 @@ def _open(config: FlowConfig, weights: Iterable[str] = tuple(COMPONENTS)) -> Flu
 def _networks(config: FlowConfig, context: BuildContext) -> Flux:
     """What the adapter is put into, with its weights."""
     if config.scratch:
-        codec = _scratch_codec(config.scratch, config.side)
+        codec = scratch_codec(config.scratch, config.side)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
-            return _scratch_flux(config.scratch, codec)
+            flux = _scratch_flux(config.scratch, codec)
+        source = config.transformer_source
+        if source is None:
+            return flux
+        load_frozen(flux.transformer, source, config.transformer_key)
+        digest = weights_digest(flux.transformer) + flux.digest
+        return replace(_in_precision(flux, context.precision), digest=digest)
     folder = _open(config)
     dtype = _frozen_dtype(context.precision)
     # The prompt first: when it is not in the cache, T5 takes much memory for a moment.
@@ -115,18 +123,24 @@ def _shapes(config: FlowConfig, context: BuildContext) -> Flux:
     from diffusers import AutoencoderKL
 
     if config.scratch:
-        return _scratch_flux(config.scratch, _scratch_codec(config.scratch, config.side, weights=False))
+        flux = _scratch_flux(config.scratch, scratch_codec(config.scratch, config.side, weights=False))
+        return _in_precision(flux, context.precision) if config.transformer_source else flux
     configs = _open(config, weights=()).configs
-    transformer = _kind().from_config(configs["transformer"]).requires_grad_(False)
-    # Not diffusers' own `to`, which warns of layers that FLUX does not have.
-    torch.nn.Module.to(transformer, _frozen_dtype(context.precision))
+    transformer = _kind().from_config(configs["transformer"])
     codec = VaeCodec(AutoencoderKL.from_config(configs["vae"]).requires_grad_(False), "shapes")
     widths = transformer.config
     prompt = Prompt(
         torch.zeros(1, config.text_tokens, widths.joint_attention_dim),
         torch.zeros(1, widths.pooled_projection_dim),
     )
-    return Flux(transformer, codec, prompt, Schedule())
+    return _in_precision(Flux(transformer, codec, prompt, Schedule()), context.precision)
+
+
+def _in_precision(flux: Flux, precision: str) -> Flux:
+    """The same, with its transformer frozen, in the precision of frozen networks."""
+    # Not diffusers' own `to`, which warns of layers that FLUX does not have.
+    torch.nn.Module.to(flux.transformer.requires_grad_(False), _frozen_dtype(precision))
+    return flux
 
 
 def scratch_transformer(scratch: Scratch, in_channels: int) -> Any:
@@ -165,13 +179,18 @@ def rope_axes(head_width: int) -> tuple[int, int, int]:
     return head_width - 2 * spatial, spatial, spatial
 
 
+def scratch_prompt() -> Prompt:
+    """What a transformer of its own gets in place of a prompt: one token of zeros."""
+    return empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
+
+
 def _scratch_flux(scratch: Scratch, codec: Codec) -> Flux:
-    prompt = empty_prompt(SCRATCH_TEXT_WIDTH, SCRATCH_POOLED_WIDTH)
+    prompt = scratch_prompt()
     transformer = scratch_transformer(scratch, 4 * codec.channels)
     return Flux(transformer, codec, prompt, Schedule(), digest=codec.name if scratch.vae else "")
 
 
-def _scratch_codec(scratch: Scratch, side: int, *, weights: bool = True) -> Codec:
+def scratch_codec(scratch: Scratch, side: int, *, weights: bool = True) -> Codec:
     """The codec of images of `side` pixels."""
     if scratch.patch is not None:
         return PixelCodec(scratch.patch)

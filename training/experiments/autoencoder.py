@@ -20,19 +20,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from shards.atomic import write_bytes
 from shards.metadata import DatasetError
 from shards.reader import Dataset
 from shards.schema import Split
 from training.errors import TrainingError
-from training.experiments.images import split_images
+from training.experiments.images import sheet_png, split_images
 from training.experiments.options import add_training_options, at_least_one, begin_output, message
-from training.export import WEIGHTS_FILE
+from training.models.flux_folder import WEIGHTS_FILE
 from training.models.precision import bfloat16
 
 WIDTHS = {4: (16, 32, 64), 8: (16, 32, 64, 64)}
@@ -144,12 +141,7 @@ def pairs_png(images_ICSS: torch.Tensor, found_ICSS: torch.Tensor) -> bytes:
     count = min(len(images_ICSS), PICTURE_ROWS * PICTURE_COLUMNS)
     chosen = torch.linspace(0, len(images_ICSS) - 1, count).long()
     pairs = torch.cat([images_ICSS[chosen], found_ICSS[chosen]], dim=3)
-    rows = [
-        torch.cat(list(row), dim=2) for row in pairs.split(PICTURE_COLUMNS) if len(row) == PICTURE_COLUMNS
-    ]
-    sheet: NDArray[np.uint8] = ((torch.cat(rows or [pairs[0]], dim=1) + 1) * 127.5).round().byte().numpy()
-    large = cv2.resize(sheet.transpose(1, 2, 0)[..., ::-1], None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST)
-    return bytes(cv2.imencode(".png", large)[1])
+    return sheet_png((pairs + 1) / 2, PICTURE_COLUMNS)
 
 
 def parse() -> argparse.Namespace:

@@ -14,7 +14,7 @@ from training.evaluate.names import RESULT_FILE
 from training.experiments.config import Program, Tree
 from training.experiments.plan import EVALUATE, EXPORT, Job, merged
 from training.experiments.tower import TOWER_FILE
-from training.export import WEIGHTS_FILE
+from training.models.flux_folder import WEIGHTS_FILE
 
 CLI = f"{__package__.rpartition('.')[0]}.cli"
 """Module of `omniid`; a wheel has it below another package."""
@@ -23,6 +23,7 @@ LAUNCH = REPOSITORY / "workflows" / "launch"
 _DONE = {
     Program.TRAIN: "encoder/config.json",
     Program.AUTOENCODER: WEIGHTS_FILE,
+    Program.TRANSFORMER: WEIGHTS_FILE,
     Program.TOWER: TOWER_FILE,
     EXPORT: "omniid.json",
     EVALUATE: RESULT_FILE,

@@ -33,6 +33,8 @@ class Program(StrEnum):
     """`omniid train`."""
     AUTOENCODER = "autoencoder"
     """`training.experiments.autoencoder`: the latents of a small flow transformer."""
+    TRANSFORMER = "transformer"
+    """`training.experiments.transformer`: a small flow transformer, in place of FLUX."""
     TOWER = "tower"
     """`training.experiments.tower`: a small image encoder, in place of CLIP's."""
 
@@ -46,7 +48,8 @@ class Stage(Section):
     overrides: Tree = Field(default_factory=dict)
     """Keys of the workflow, or options of the program. `${stage}` stands for the output of another stage,
     `${stage@20%}` for an export of its checkpoint after a fifth of its steps, `${dataset}` for the dataset and
-    `${dataset:NAME}` for another one, `${size:NAME}` for one of the values of the size."""
+    `${dataset:NAME}` for another one, `${latents}` for the directory of kept latents that all runs share, and
+    `${size:NAME}` for one of the values of the size."""
     seeded: bool = True
     """Whether each seed has its own; otherwise all seeds share one."""
 

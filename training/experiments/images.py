@@ -9,6 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from shards.reader import Dataset
 from shards.schema import IMAGE_SIDE, IMAGES_PER_IDENTITY, Split
@@ -51,3 +52,18 @@ def _decoding(side: int) -> int:
     """How OpenCV decodes: libjpeg leaves out what is not needed, as in the trainer's stream."""
     factors = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
     return next((flag for factor, flag in factors.items() if side * factor <= IMAGE_SIDE), cv2.IMREAD_COLOR)
+
+
+def sheet_png(images_ICSS: torch.Tensor, columns: int) -> bytes:
+    """A PNG of images side by side, three times as large; a last row that is not full is left out if others are.
+
+    Args:
+        images_ICSS: in [0, 1]; their widths may differ from their heights.
+        columns: images of a row.
+    """
+    rows = [torch.cat(list(row), dim=2) for row in images_ICSS.split(columns)]
+    full = [row for row in rows if row.shape[2] == rows[0].shape[2]]
+    sheet: NDArray[np.uint8] = (torch.cat(full, dim=1).clamp(0, 1) * 255).round().byte().numpy()
+    bgr_HWC = np.ascontiguousarray(sheet.transpose(1, 2, 0)[..., ::-1])
+    large = cv2.resize(bgr_HWC, None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST)
+    return bytes(cv2.imencode(".png", large)[1])

@@ -22,7 +22,7 @@ from training.config import Config
 from training.experiments.config import Program, Row, Size, Stage, Table, Tree
 from training.models.sizes import SIZES
 
-DATASET, SIZE = "dataset", "size"
+DATASET, SIZE, LATENTS = "dataset", "size", "latents"
 _NAMED = re.compile(r"\$\{([a-z][a-z0-9_]*)(?:@(\d+)%)?(?::([a-z0-9_-]+))?\}")
 EXPORT, EVALUATE = "export", "evaluate"
 
@@ -210,6 +210,8 @@ class _Planner:
             if name == DATASET:
                 place = self.dataset(variant or DATASET)
                 return self.digests.get(variant or DATASET, place) if short else place
+            if name == LATENTS:
+                return name if short else str(self.root / LATENTS)
             job = self.stage(name) if percent is None else self._export(name, int(percent))
             needs[job.name] = job
             return job.name if short else str(job.output(self.root))
@@ -218,7 +220,7 @@ class _Planner:
         if "${" in found:
             raise ConfigError(
                 f"row {self.row.name}: {value!r} is not understood. Expected ${{stage}}, ${{stage@20%}}, "
-                "${dataset}, ${dataset:NAME} or ${size:NAME}"
+                "${dataset}, ${dataset:NAME}, ${latents} or ${size:NAME}"
             )
         return found
 

@@ -39,6 +39,8 @@ SIZES_OF = {
 DESCRIPTION = ["*.json", "*.txt", "*.model"]
 WEIGHTS = "{component}/*.safetensors*"
 """Files to download; a repository may hold the same weights in other formats too."""
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+"""Of a component of diffusers that is one file."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from training.decoders.flow import FlowDecoder
 from training.decoders.flow_config import FlowConfig
 from training.decoders.flow_networks import build_flow_decoder
 from training.errors import TrainingError
+from training.export import TRANSFORMER_FOLDER, VAE_FOLDER
 from training.model import IdentityModel
 from training.models.clip_weights import key_differences
 from training.trained import REPRESENTATION, Trained
@@ -34,15 +35,14 @@ class Sampler:
 
     Args:
         model: with its weights, on the device where it runs; its decoder generates images.
-        base_digest: of the weights it is built around, where it is not `frozen_digest` of the decoder.
     """
 
-    def __init__(self, model: IdentityModel, base_digest: str | None = None) -> None:
+    def __init__(self, model: IdentityModel) -> None:
         self.model = model.requires_grad_(False).eval()
         (name,) = model.names
         self.decoder: FlowDecoder = model.decoder(name)
         self.device = self.decoder.prompt_1TD.device
-        self.base_digest = self.decoder.frozen_digest if base_digest is None else base_digest
+        self.base_digest = self.decoder.frozen_digest
         """Changes with the weights that were loaded beside what was learned: of FLUX, or of an autoencoder."""
 
     @classmethod
@@ -60,8 +60,8 @@ class Sampler:
         Args:
             trained: from the output directory of a run, or an export (`training.export.read_trained`).
             device: where to generate images.
-            base: directory of FLUX, or of the autoencoder of a scratch transformer, when it is not where it was in
-                training.
+            base: directory of FLUX when it is not where it was in training; of the autoencoder of a small
+                transformer, or, where the transformer was frozen too, a directory with `vae` and `transformer`.
             precision: of FLUX, `bf16` or `fp32`; the encoder runs in it too.
             say: receives a warning when what was not trained has other weights than in training, as a fine-tuned
                 FLUX has.
@@ -83,27 +83,23 @@ class Sampler:
         context = BuildContext(
             size=trained.facts.size, width=representation.width, seed=0, precision=precision, data_root=""
         )
-        # An export of a control decoder holds the small transformer that the run took from a flow run.
-        whole = _has_transformer(trained)
-        if isinstance(flow, ControlConfig):
-            anew = flow.model_copy(update={"adapter": None, "transformer": None})
-            decoder: FlowDecoder = build_control_decoder(anew if whole or not flow.scratch else flow, context)
-        else:
-            decoder = build_flow_decoder(flow, context)
+        flow = flow.of_trained()
+        decoder: FlowDecoder = (
+            build_control_decoder(flow, context)
+            if isinstance(flow, ControlConfig)
+            else build_flow_decoder(flow, context)
+        )
         model = IdentityModel(representation, {flow.name: decoder})
         _load(trained, model)
         changed = trained.facts.flow_digest not in {"", decoder.frozen_digest}
-        if isinstance(flow, ControlConfig) and flow.scratch:
-            if changed and not whole:
-                raise TrainingError(
-                    f"{flow.adapter or flow.transformer} has other weights than when {source} was trained on its "
-                    "transformer. Put the weights of then back"
-                )
-        elif changed:
+        if changed and flow.transformer_source:
+            raise TrainingError(
+                f"{flow.transformer_source} or {flow.own_vae} has other weights than when {source} was trained on "
+                "it. Put the weights of then back"
+            )
+        if changed:
             say(f"warning: {_surroundings(flow)} has other weights than in the training of {source}")
-        # The small transformer that an export holds replaces the one that its decoder was built with.
-        own_transformer = isinstance(flow, ControlConfig) and flow.scratch is not None and whole
-        return cls(model.to(device), decoder.codec.name if own_transformer else None)
+        return cls(model.to(device))
 
     @torch.no_grad()
     def encode(
@@ -246,19 +242,21 @@ def check_identity_guidance(flow: FlowConfig, identity_guidance: float | None) -
 def _elsewhere(flow: FlowConfig, base: str, source: Path) -> FlowConfig:
     if flow.scratch is None:
         return flow.model_copy(update={"base": base, "revision": None})
+    folder = Path(base)
+    if flow.transformer_source:
+        return flow.of_trained().with_own_networks(folder / VAE_FOLDER, folder / TRANSFORMER_FOLDER)
     if flow.own_vae is None:
         raise TrainingError(f"--base: {source} generates plain pixels, without FLUX. Leave it out")
-    return flow.with_own_vae(base)
+    return flow.with_own_networks(folder, folder)
 
 
 def _load(trained: Trained, model: IdentityModel) -> None:
     (name,) = model.names
     decoder: FlowDecoder = model.decoder(name)
-    own = f"{trained.prefix}transformer." if _has_transformer(trained) else REPRESENTATION
     expected = {
         name: weight
         for name, weight in model.state_dict().items()
-        if name.startswith((REPRESENTATION, own)) or model.get_parameter(name).requires_grad
+        if name.startswith(REPRESENTATION) or model.get_parameter(name).requires_grad
     }
     # A run may have trained other decoders too, and an exported ControlNet is whole.
     untrained = model.state_dict().keys() - expected.keys()
@@ -272,11 +270,6 @@ def _load(trained: Trained, model: IdentityModel) -> None:
             f"{trained.source} was not trained on {_surroundings(decoder.config)}: {'; '.join(problems)}"
         )
     model.load_state_dict(given, strict=False)
-
-
-def _has_transformer(trained: Trained) -> bool:
-    """Whether a small transformer is among the weights, and not only its adapter."""
-    return f"{trained.prefix}transformer.x_embedder.weight" in trained.weights
 
 
 def _surroundings(flow: FlowConfig) -> str:

@@ -167,7 +167,6 @@ def test_on_flux_the_adapter_starts_from_the_flow_run_or_anew(
     ("keys", "message"),
     [
         ({}, "adapter: a ControlNet copies a trained transformer"),
-        ({"adapter": "a", "transformer": "b"}, "expected with scratch and without adapter"),
         ({"adapter": "a", "layers": 3}, "the transformer has 2 double blocks to copy, given: 3"),
         ({"adapter": "a", "single_layers": 2}, "the transformer has 1 single blocks to copy, given: 2"),
     ],
@@ -187,6 +186,26 @@ def test_an_adapter_of_another_size_or_none_is_named(tmp_path, flow_run, tiny_fl
     base = {"scratch": None, "base": str(tiny_flux), "prompt_cache": str(prompts), "text_tokens": 16}
     with pytest.raises(TrainingError, match="was trained for another FLUX or another representation"):
         build_model(control_config(tmp_path, run / "encoder", adapter=str(run), **base))
+
+
+def test_a_transformer_may_come_without_its_adapter(tmp_path, flow_run, make_batch) -> None:
+    run, flow = flow_run
+    scratch = SCRATCH | {"transformer": str(run)}
+    model = build_model(control_config(tmp_path, run / "encoder", scratch=scratch)).eval()
+    own, its = (m.decoder(n).transformer.state_dict() for m, n in ((model, "control"), (flow, "flow")))
+    assert all(torch.equal(own[name], its[name]) for name in own if "_ip." not in name)
+    values = [weight for name, weight in own.items() if "to_v_ip" in name]
+    assert values
+    assert not any(value.any() for value in values)
+
+
+def test_an_adapter_of_another_transformer_is_refused(tmp_path, flow_run) -> None:
+    run, _ = flow_run
+    config = flow_config(None, None).model_copy(update={"seed": 1})
+    other = write_run(tmp_path / "other", config, build_model(config))
+    scratch = SCRATCH | {"transformer": str(other)}
+    with pytest.raises(TrainingError, match="was trained in another transformer than that of"):
+        build_model(control_config(tmp_path, run / "encoder", scratch=scratch, adapter=str(run)))
 
 
 def test_a_batch_without_landmark_images_is_an_error(control, make_batch) -> None:

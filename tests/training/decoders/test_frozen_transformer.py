@@ -1,0 +1,158 @@
+"""A small transformer that was trained before is frozen as FLUX is, and travels with runs and exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flow_runs import SCRATCH, SIDE, as_trained, decoder_of, flow_config, write_run
+from safetensors.torch import save_file
+
+from training.config import Config
+from training.decoders.flow_config import Scratch
+from training.decoders.flow_networks import scratch_transformer
+from training.errors import TrainingError
+from training.export import export, read_export, read_trained
+from training.model import IdentityModel, build_model, meta_model
+from training.sampling.sampler import Sampler
+
+CPU = torch.device("cpu")
+PORTRAITS = list(np.random.default_rng(6).integers(0, 255, (2, 512, 512, 3), dtype=np.uint8))
+TOKEN = 3 * 4**2
+"""Numbers of a token of plain pixels, with `patch: 4`."""
+
+
+@pytest.fixture
+def transformer(tmp_path: Path) -> Path:
+    """A directory as `training.experiments.transformer` writes it."""
+    return written(tmp_path / "transformer", seed=0)
+
+
+def written(folder: Path, *, seed: int) -> Path:
+    torch.manual_seed(seed)
+    network = scratch_transformer(Scratch.model_validate(SCRATCH), TOKEN)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.05)
+    network.save_config(folder)
+    save_file(network.state_dict(), folder / "diffusion_pytorch_model.safetensors")
+    return folder
+
+
+def config_with(transformer: Path, **changes: object) -> Config:
+    return flow_config(None, None, {"scratch": SCRATCH | {"transformer": str(transformer)}}, **changes)
+
+
+def generated(source: Path) -> np.ndarray:
+    sampler = Sampler.load(read_trained(source), CPU)
+    (image,) = sampler.generate(sampler.encode(PORTRAITS), [3], steps=2)
+    return image.astype(int)
+
+
+@pytest.fixture
+def run(transformer: Path, tmp_path: Path) -> Path:
+    config = config_with(transformer)
+    return write_run(tmp_path / "run", config, as_trained(build_model(config)))
+
+
+def test_only_adapter_and_representation_are_trained_and_at_first_the_adapter_adds_nothing(
+    transformer: Path, make_batch
+) -> None:
+    model = build_model(config_with(transformer)).eval()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert all("_ip." in name for name in trained if name.startswith("decoders.flow.transformer."))
+    assert any("_ip." in name for name in trained)
+    batch = make_batch(people=2, targets=2)
+    tokens_BLD = model.encode(batch)
+    found = model.losses("flow", batch, tokens_BLD)
+    assert torch.equal(found, model.losses("flow", batch, tokens_BLD.flip(0)))
+
+
+def test_it_computes_in_the_precision_of_frozen_networks(transformer: Path, make_batch) -> None:
+    model = build_model(config_with(transformer, run={"precision": "bf16"}))
+    types = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    assert {kind for name, kind in types.items() if "x_embedder" in name} == {torch.bfloat16}
+    assert {kind for name, kind in types.items() if "_ip." in name} == {torch.float32}
+    batch = make_batch(people=1, targets=2)
+    model.losses("flow", batch, model.encode(batch)).sum().backward()
+    meta = meta_model(config_with(transformer, run={"precision": "bf16"}))
+    assert {name: parameter.dtype for name, parameter in meta.named_parameters()} == types
+
+
+def test_an_export_holds_it_and_generates_what_the_run_does(
+    run: Path, transformer: Path, tmp_path: Path
+) -> None:
+    export(run, tmp_path / "export")
+    image = generated(run)
+    moved = transformer.rename(tmp_path / "elsewhere")
+    assert np.abs(image - generated(tmp_path / "export")).max() <= 1
+    # A run of the decoder, its export, or the directory itself: all name the same transformer.
+    for source in (tmp_path / "export", moved):
+        model = build_model(config_with(source))
+        assert same_transformer(model, build_model(config_with(moved)))
+
+
+def test_a_run_names_the_transformer_that_it_was_trained_on(run: Path, transformer: Path) -> None:
+    assert same_transformer(build_model(config_with(run)), build_model(config_with(transformer)))
+
+
+def same_transformer(one: IdentityModel, other: IdentityModel) -> bool:
+    first, second = (decoder_of(model).transformer.state_dict() for model in (one, other))
+    return all(torch.equal(first[name], second[name]) for name in first if "_ip." not in name)
+
+
+def test_other_weights_in_its_place_are_noticed(run: Path, transformer: Path, tmp_path: Path) -> None:
+    written(transformer, seed=1)
+    for use in (lambda: generated(run), lambda: export(run, tmp_path / "export")):
+        with pytest.raises(TrainingError, match="has other weights than when"):
+            use()
+
+
+def test_where_it_is_in_another_directory_now_base_says_so(
+    run: Path, transformer: Path, tmp_path: Path
+) -> None:
+    image = generated(run)
+    (tmp_path / "moved").mkdir()
+    transformer.rename(tmp_path / "moved" / "transformer")
+    with pytest.raises(TrainingError, match=r"scratch\.transformer: .* holds no transformer"):
+        generated(run)
+    sampler = Sampler.load(read_trained(run), CPU, base=str(tmp_path / "moved"))
+    (again,) = sampler.generate(sampler.encode(PORTRAITS), [3], steps=2)
+    assert np.array_equal(image, again.astype(int))
+
+
+def test_another_size_or_no_transformer_is_named(run: Path, tmp_path: Path) -> None:
+    wider = {"scratch": SCRATCH | {"head_width": 32, "transformer": str(run)}}
+    with pytest.raises(TrainingError, match=r"decoders\.flow\.scratch\.transformer: .* has another size"):
+        build_model(flow_config(None, None, wider))
+    with pytest.raises(TrainingError, match=r"decoders\.flow\.scratch\.transformer: .* holds no transformer"):
+        build_model(config_with(tmp_path))
+    without = write_run(tmp_path / "mtd", mtd := mtd_config(), build_model(mtd))
+    with pytest.raises(TrainingError, match="has no flow decoder with a transformer of its own"):
+        build_model(config_with(without))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "diffusion_pytorch_model.safetensors").write_bytes(b"none")
+    with pytest.raises(TrainingError, match=r"damaged/diffusion_pytorch_model\.safetensors cannot be read"):
+        build_model(config_with(tmp_path / "damaged"))
+
+
+def mtd_config() -> Config:
+    return Config.model_validate(
+        {
+            "output": "out",
+            "data": {"root": "root"},
+            "representation": {"size": "tiny"},
+            "decoders": {"mtd": {}},
+            "run": {"precision": "fp32"},
+        }
+    )
+
+
+def test_an_export_of_it_is_an_export_as_others_are(run: Path, tmp_path: Path) -> None:
+    facts = export(run, tmp_path / "export")
+    assert facts.flow is not None
+    assert facts.flow.side == SIDE
+    read = read_export(tmp_path / "export").facts.flow
+    assert read is not None
+    assert read.transformer_source == tmp_path / "export" / "transformer"

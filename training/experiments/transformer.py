@@ -1,0 +1,215 @@
+"""A small flow transformer of faces, which rows share frozen, as they share FLUX at the paper's size.
+
+    python -m training.experiments.transformer /data/mfhq /data/transformer --vae /data/autoencoder --side 64
+
+It learns to generate the images of the training split, mirrored ones too, and nothing of who they show: there are
+no identity tokens and no text. The loss is that of the flow decoder. OUTPUT becomes the directory of a
+`FluxTransformer2DModel` of diffusers, which a run takes frozen as `decoders.flow.scratch.transformer=OUTPUT`; a
+picture in it shows generated faces.
+
+Source: Peebles and Xie, "Scalable Diffusion Models with Transformers", 2023; its architecture is FLUX's.
+
+Letters in names give the shape:
+    I  images    C  channels of latents    H  side of latents    S  side of an image in pixels
+    Q  tokens of an image    F  numbers of a token
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from shards.atomic import write_bytes
+from shards.metadata import DatasetError
+from shards.reader import Dataset
+from shards.schema import Split
+from training.decoders.flow_config import Scratch
+from training.decoders.flow_networks import scratch_codec, scratch_prompt, scratch_transformer
+from training.errors import TrainingError
+from training.experiments.images import sheet_png, split_images
+from training.experiments.options import add_training_options, at_least_one, begin_output, message
+from training.models.flux_folder import WEIGHTS_FILE
+from training.models.flux_latents import Codec, pack, positions, unpack
+from training.models.flux_schedule import Schedule
+from training.models.precision import bfloat16, with_plain_attention
+
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 0.01
+WARMUP_STEPS = 200
+CHUNK = 64
+MEASURED_TIMES = 8
+"""Times at which the loss of an image is measured, evenly spaced in (0, 1)."""
+PICTURE_FILE = "generated.png"
+PICTURE_ROWS, PICTURE_COLUMNS = 4, 12
+SAMPLE_STEPS = 28
+FILES = (PICTURE_FILE, "config.json", WEIGHTS_FILE)
+"""Of the output, in the order in which they are written."""
+
+
+def main() -> None:
+    """Train it, write it, and report the loss on held-out identities."""
+    options = parse()
+    scratch = Scratch(
+        layers=options.layers,
+        single_layers=options.single_layers,
+        heads=options.heads,
+        head_width=options.head_width,
+        vae=options.vae,
+    )
+    try:
+        if not begin_output(options.output, FILES, continues=options.continues):
+            return
+        codec = scratch_codec(scratch, options.side)
+        message("reading and encoding the images")
+        dataset = Dataset.open(options.dataset)
+        train_ICSS, held_out_ICSS = (
+            split_images(dataset, split, options.side) for split in (Split.TRAIN, Split.TEST)
+        )
+    except (DatasetError, TrainingError) as error:
+        sys.exit(f"error: {error}")
+    train_IQF = torch.cat([encoded(images_ICSS, codec) for images_ICSS in (train_ICSS, train_ICSS.flip(3))])
+    held_out_IQF = encoded(held_out_ICSS, codec)
+    torch.manual_seed(options.seed)
+    transformer = scratch_transformer(scratch, 4 * codec.channels)
+    parameters = sum(parameter.numel() for parameter in transformer.parameters())
+    message(
+        f"{parameters / 1e6:.1f} million parameters; {len(train_IQF)} images to train on with the mirrored ones, "
+        f"{len(held_out_IQF)} held out; {train_IQF.shape[1]} tokens an image"
+    )
+    train(transformer, train_IQF, options.steps, options.batch)
+    held_out_loss = measured_loss(transformer, held_out_IQF)
+    train_loss = measured_loss(transformer, train_IQF[: len(held_out_IQF)])
+    latents_ICHH = unpack(generated(transformer, PICTURE_ROWS * PICTURE_COLUMNS, train_IQF[0].shape))
+    picture = options.output / PICTURE_FILE
+    write_bytes(picture, sheet_png(codec.decode(latents_ICHH), PICTURE_COLUMNS))
+    transformer.save_config(options.output)
+    write_bytes(options.output / WEIGHTS_FILE, save(transformer.state_dict(), {"format": "pt"}))
+    message(
+        f"loss {held_out_loss:.4f} on held-out images, {train_loss:.4f} on as many of the training\n"
+        f"generated faces: {picture}\n"
+        f"use it frozen with: decoders.flow.scratch.transformer={options.output} "
+        f"decoders.flow.scratch.vae={options.vae} decoders.flow.side={options.side}"
+    )
+
+
+@torch.no_grad()
+def encoded(images_ICSS: torch.Tensor, codec: Codec) -> torch.Tensor:
+    """Latents of images as tokens, (I, Q, F)."""
+    return torch.cat([pack(codec.encode(chunk)) for chunk in images_ICSS.split(CHUNK)])
+
+
+def train(transformer: Any, latents_IQF: torch.Tensor, steps: int, batch: int) -> None:
+    """AdamW with warm-up and cosine decay, on the loss of flow matching."""
+    optimiser = torch.optim.AdamW(
+        transformer.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY
+    )
+    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        block.forward = with_plain_attention(block.forward)
+    sum_of_losses = 0.0
+    for step in range(steps):
+        decay = min(1, (step + 1) / WARMUP_STEPS) * (1 + math.cos(math.pi * step / steps)) / 2
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE * decay
+        clean_IQF = latents_IQF[torch.randint(len(latents_IQF), (batch,))]
+        loss = flow_loss(transformer, clean_IQF, torch.rand(batch), torch.randn_like(clean_IQF))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        sum_of_losses += float(loss.detach())
+        if not (step + 1) % 100 or step + 1 == steps:
+            message(f"step {step + 1} of {steps}: loss {sum_of_losses / (step % 100 + 1):.4f}")
+            sum_of_losses = 0.0
+    transformer.requires_grad_(False).eval()
+
+
+def flow_loss(
+    transformer: Any, clean_IQF: torch.Tensor, time_I: torch.Tensor, noise_IQF: torch.Tensor
+) -> torch.Tensor:
+    """Mean squared error of the velocity (`training.decoders.flow`)."""
+    noisy_IQF = torch.lerp(clean_IQF, noise_IQF, time_I.view(-1, 1, 1))
+    return (velocity(transformer, noisy_IQF, time_I) - (noise_IQF - clean_IQF)).square().mean()
+
+
+def velocity(transformer: Any, noisy_IQF: torch.Tensor, time_I: torch.Tensor) -> torch.Tensor:
+    """The predicted velocity, float32."""
+    images, tokens, _ = noisy_IQF.shape
+    prompt = scratch_prompt()
+    with bfloat16(noisy_IQF.device):
+        (found_IQF,) = transformer(
+            hidden_states=noisy_IQF,
+            encoder_hidden_states=prompt.tokens_1TD.expand(images, -1, -1),
+            pooled_projections=prompt.pooled_1D.expand(images, -1),
+            timestep=time_I,
+            img_ids=positions(math.isqrt(tokens), noisy_IQF.device),
+            txt_ids=noisy_IQF.new_zeros(prompt.tokens_1TD.shape[1], 3),
+            return_dict=False,
+        )
+    found: torch.Tensor = found_IQF.float()
+    return found
+
+
+@torch.no_grad()
+def measured_loss(transformer: Any, latents_IQF: torch.Tensor) -> float:
+    """The loss at evenly spaced times, with the same noise in every call."""
+    noise = torch.Generator().manual_seed(0)
+    found = [
+        float(
+            flow_loss(
+                transformer,
+                chunk,
+                torch.full((len(chunk),), (number + 0.5) / MEASURED_TIMES),
+                torch.randn(chunk.shape, generator=noise),
+            )
+        )
+        * len(chunk)
+        for chunk in latents_IQF.split(CHUNK)
+        for number in range(MEASURED_TIMES)
+    ]
+    return sum(found) / (MEASURED_TIMES * len(latents_IQF))
+
+
+@torch.no_grad()
+def generated(transformer: Any, images: int, shape: torch.Size) -> torch.Tensor:
+    """Tokens of generated images, (I, Q, F), in Euler steps from noise.
+
+    Args:
+        transformer: that was trained.
+        images: how many.
+        shape: of an image, (Q, F).
+    """
+    found_IQF = torch.randn(images, *shape, generator=torch.Generator().manual_seed(0))
+    for time, following in pairwise(Schedule().times(SAMPLE_STEPS, shape[0])):
+        found_IQF = found_IQF + (following - time) * velocity(
+            transformer, found_IQF, torch.full((images,), time)
+        )
+    return found_IQF
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", type=Path, help="directory of the dataset")
+    parser.add_argument("output", type=Path, help="directory for the transformer; a new or empty one")
+    parser.add_argument(
+        "--vae", required=True, help="directory of the autoencoder whose latents it generates"
+    )
+    parser.add_argument("--side", type=int, default=64, help="pixels along a side of an image (64)")
+    parser.add_argument("--layers", type=at_least_one, default=4, help="double blocks (4)")
+    parser.add_argument("--single-layers", type=at_least_one, default=2, help="single blocks (2)")
+    parser.add_argument("--heads", type=at_least_one, default=4, help="of attention (4)")
+    parser.add_argument("--head-width", type=int, default=48, help="channels of a head, a multiple of 8 (48)")
+    add_training_options(parser, steps=5000, batch=128)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
