@@ -70,6 +70,21 @@ def test_a_run_on_kept_latents_is_the_run_that_computes_them_also_when_it_is_res
     assert [path.read_bytes() for path in grids[0]] == [path.read_bytes() for path in grids[1]]
 
 
+def test_a_training_computes_those_that_are_missing_where_it_may(copy: Path, tmp_path: Path) -> None:
+    key = damage(copy)
+    refused = Run(tmp_path / "run", copy, *FLOW).refused(2)
+    assert "has no latents of 14 of 14 identities. Compute them first: omniid latents" in refused
+    run = Run(tmp_path / "run", copy, *FLOW, "run.compute_latents=true")
+    said = run.ended(2).log(0)
+    assert "13 computed now, 1 damaged\n" in said
+    assert f"skipped: sample {key}: " in said
+    assert said.index("computed now") < said.index("loss")
+    assert len(files(copy)) == 13
+    other = Run(tmp_path / "other", copy, *FLOW, "run.compute_latents=true")
+    assert "14 identities, 13 have latents\n" in other.ended(2).log(0)
+    assert other.encoder() == run.encoder()
+
+
 def test_what_is_there_is_skipped_and_what_was_cut_off_is_computed_again(copy: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "run", copy, *FLOW)
     run.ended(1, program="latents")
