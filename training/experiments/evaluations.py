@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from training.engine.metrics import METRICS_FILE
+from training.engine.output import RUN_FILE
 from training.errors import TrainingError
 from training.evaluate.bootstrap import interval
 from training.evaluate.names import IMAGES_FILE, PEOPLE_FILE, RESULT_FILE
@@ -29,6 +31,11 @@ from training.experiments.result import Figure, Figures
 
 Stat = tuple[float, float, float]
 """A mean, and the ends of its interval."""
+SWAP_RATIO = "swap_ratio"
+"""A figure of the run's own last validation (`training.evaluate.swap`), not of generated images. It has less noise
+than similarity, but says only that the decoder uses the identity."""
+LEAST_SEEDS = 2
+"""For an interval over seeds."""
 _T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t for 1, 2, … degrees of freedom."""
 
@@ -64,12 +71,15 @@ class Evaluated:
         """Mean and interval over persons.
 
         Args:
-            name: `similarity` and the like are of the first identity network, `NETWORK.similarity` of another.
+            name: `similarity` and the like are of the first identity network, `NETWORK.similarity` of another;
+                or `SWAP_RATIO`.
             inputs: number of input images.
 
         Returns:
             None where no person has the figure, such as the pose error when no face was found.
         """
+        if name == SWAP_RATIO:
+            return self._swap_ratio.get(inputs)
         figures = next(found["figures"] for found in self.document["results"] if found["inputs"] == inputs)
         stat = figures.get(name) or figures.get(f"{self.network}.{name}")
         return None if stat is None else (stat["value"], stat["low"], stat["high"])
@@ -104,6 +114,26 @@ class Evaluated:
             for row in self._images
             if row["inputs"] == inputs and row["pose_error"] is not None
         }
+
+    @cached_property
+    def _swap_ratio(self) -> dict[int, Stat]:
+        """By the number of inputs of the validation; empty where the source is an export, or has no validation."""
+        run = Path(self.document["sources"][0]["path"])
+        if not (run / RUN_FILE).is_file():
+            return {}
+        try:
+            inputs = json.loads((run / RUN_FILE).read_bytes())["config"]["validation"]["inputs"]
+            lines = map(json.loads, (run / METRICS_FILE).read_text(encoding="utf-8").splitlines())
+            names = [f"val/{SWAP_RATIO}{end}" for end in ("", "_low", "_high")]
+            found = [line for line in lines if names[0] in line]
+            if not found:
+                return {}
+            value, low, high = (float(found[-1][name]) for name in names)
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainingError(
+                f"the validations of {run} cannot be read: {error}. Train it again"
+            ) from error
+        return {inputs: (value, low, high)}
 
     @cached_property
     def _people(self) -> list[dict[str, Any]]:
@@ -185,6 +215,8 @@ def differences(
 
     def figure(name: str, count: int) -> Figure | None:
         found = {seed: stat for seed, pair in pairs.items() if (stat := _difference(*pair, name, count))}
+        if name == SWAP_RATIO and len(found) < LEAST_SEEDS:
+            return None  # validations are not kept by person
         return _over_seeds(found, None) if found else None
 
     return _by_name(names, inputs, figure)
@@ -205,6 +237,9 @@ def _by_name(
 
 def _difference(own: Evaluated, other: Evaluated, name: str, inputs: int) -> Stat | None:
     """Mean and interval over the persons who have the figure in both; None where no person has it."""
+    if name == SWAP_RATIO:
+        mine, its = own.figure(name, inputs), other.figure(name, inputs)
+        return (mine[0] - its[0], math.nan, math.nan) if mine and its else None
     if name == "pose_error":
         by_person = _pose_differences(own.pose_errors(inputs), other.pose_errors(inputs))
     else:

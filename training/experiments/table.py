@@ -118,8 +118,10 @@ def _rows(
     names = list(dict.fromkeys(name for own in figures for name in own))
     heads, columns = ["row", "seeds"], []
     for name, count in ((name, count) for name in names for count in inputs):
-        heads.append(f"{name.replace('_', ' ')}, {count} input{'s' if count > 1 else ''}")
         column = [own.get(name, {}).get(count) for own in figures]
+        if not any(column):
+            continue
+        heads.append(f"{name.replace('_', ' ')}, {count} input{'s' if count > 1 else ''}")
         columns.append([_cell(figure, 1 if name == "pose_error" else 3, signed=signed) for figure in column])
         if any(figure and figure.paper is not None for figure in column):
             heads.append("paper")

@@ -33,6 +33,7 @@ def evaluated(root: Path, name: str, found: Found | None, sha256: str = "a") -> 
             for figure, (value, low, high) in found.items()
         }
         document = {
+            "sources": [{"name": "0-run", "path": str(root / "trained" / name)}],
             "networks": {
                 "identity": [network("sface", sha256), network("other", "b")],
                 "detector": network("yunet", "c"),
@@ -108,6 +109,50 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
     assert document["rows"][0]["figures"]["similarity"]["1"]["seeds"] == {"0": 0.5, "1": 0.7}
     assert document["rows"][0]["code_versions"] == ["1.0.0"]
     assert [found["network"] for found in document["rows"]] == ["sface", "sface", None]
+
+
+def validated(root: Path, name: str, *ratios: float, inputs: int = 1) -> None:
+    """A run, with its validations."""
+    run = root / "trained" / name
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"config": {"validation": {"inputs": inputs}}}))
+    lines = [
+        {"step": step, "val/swap_ratio": ratio, "val/swap_ratio_low": 1.0, "val/swap_ratio_high": 1.25}
+        for step, ratio in enumerate(ratios)
+    ]
+    text = [json.dumps(line) + "\n" for line in [{"step": 0, "train/loss": 1.0}, *lines, {"step": 9}]]
+    (run / "metrics.jsonl").write_text("".join(text))
+
+
+def test_the_swap_ratio_is_that_of_the_last_validation_and_is_compared_over_seeds(tmp_path: Path) -> None:
+    found: Found = {"sface.similarity": (0.5, 0.1, 0.9)}
+    rows = (row("first", "first"), row("other", "other"))
+    plan = Plan(
+        table(rows, ("swap_ratio",)),
+        {
+            name: tuple(evaluated(tmp_path, f"{name}-{seed}", found) for seed in range(seeds))
+            for name, seeds in (("first", 2), ("other", 2))
+        },
+    )
+    validated(tmp_path, "first-0", 1.5, 1.125)
+    first, second = collect(plan, Size(stages={}), tmp_path)
+    figure = first.figures["swap_ratio"][1]
+    assert (figure.value, figure.low, figure.high) == (1.125, 1.0, 1.25)
+    assert second.figures == {}
+
+    validated(tmp_path, "other-0", 1.0625)
+    _, second = collect(plan, Size(stages={}), tmp_path)
+    assert second.minus_first == {}  # one seed in common, and no figures of persons
+    validated(tmp_path, "first-1", 1.25)
+    validated(tmp_path, "other-1", 1.125)
+    _, second = collect(plan, Size(stages={}), tmp_path)
+    difference = second.minus_first["swap_ratio"][1]
+    assert difference.seeds == {0: -0.0625, 1: -0.125}
+    assert difference.low < difference.value == -0.09375 < difference.high
+
+    (tmp_path / "trained" / "other-1" / "metrics.jsonl").write_text("{")
+    with pytest.raises(TrainingError, match=r"the validations of .*other-1 cannot be read"):
+        collect(plan, Size(stages={}), tmp_path)
 
 
 def test_rows_are_compared_seed_by_seed_and_with_one_seed_person_by_person(tmp_path: Path) -> None:
