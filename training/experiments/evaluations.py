@@ -24,7 +24,7 @@ from training.engine.metrics import METRICS_FILE
 from training.engine.output import RUN_FILE
 from training.errors import TrainingError
 from training.evaluate.bootstrap import interval
-from training.evaluate.names import IMAGES_FILE, PEOPLE_FILE, RESULT_FILE
+from training.evaluate.names import IMAGES_FILE, PEOPLE_FILE, RESULT_FILE, SETTINGS_FILE
 from training.experiments.commands import is_done
 from training.experiments.plan import Job
 from training.experiments.result import Figure, Figures
@@ -84,12 +84,19 @@ class Evaluated:
         stat = figures.get(name) or figures.get(f"{self.network}.{name}")
         return None if stat is None else (stat["value"], stat["low"], stat["high"])
 
-    @property
-    def measured_by(self) -> tuple[object, ...]:
-        """Networks and data, which two evaluations must share to be compared."""
+    @cached_property
+    def conditions(self) -> tuple[object, ...]:
+        """What two evaluations must share to be compared.
+
+        Data, networks that measured, and kind of device, precision and steps of the sampling.
+        """
         networks = self.document["networks"]
         used = [*networks["identity"], networks["detector"], networks["pose"]]
-        return self.document["dataset"]["digest"], *((each["name"], each["sha256"]) for each in used)
+        with _named(self.folder / SETTINGS_FILE):
+            settings = json.loads((self.folder / SETTINGS_FILE).read_bytes())
+        sampled = [settings.get(f"{self.source}.{name}") for name in ("device", "precision", "steps")]
+        digest = self.document["dataset"]["digest"]
+        return digest, *sampled, *((each["name"], each["sha256"]) for each in used)
 
     @property
     def warnings(self) -> list[str]:
@@ -205,12 +212,12 @@ def differences(
         inputs: numbers of input images.
 
     Returns:
-        Without seeds that were measured by other networks or on other data (`Evaluated.measured_by`).
+        Without seeds that were evaluated under other conditions (`Evaluated.conditions`).
     """
     pairs = {
         seed: (own[seed], other[seed])
         for seed in sorted(own.keys() & other.keys())
-        if own[seed].measured_by == other[seed].measured_by
+        if own[seed].conditions == other[seed].conditions
     }
 
     def figure(name: str, count: int) -> Figure | None:

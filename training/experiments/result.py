@@ -45,8 +45,8 @@ class RowResult:
         planned: how many the experiment has.
         code_versions: of the code that evaluated.
         warnings: of the evaluations, each once.
-        not_compared: whether it has seeds in common with the first row, which were measured by other networks or
-            on other data.
+        not_compared: whether it has seeds in common with the first row, which were evaluated under other
+            conditions (`Evaluated.conditions`).
     """
 
     row: str

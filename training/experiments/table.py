@@ -142,7 +142,10 @@ def _remarks(results: Sequence[RowResult]) -> list[str]:
         for warning in result.warnings:
             rows.setdefault(warning, []).append(result.label)
         if result.not_compared:
-            text = "not compared with the first row: measured by other networks, or on another dataset"
+            text = (
+                "not compared with the first row: evaluated on another dataset, measured by other networks, or "
+                "sampled on another kind of device, in another precision or number of steps"
+            )
             rows.setdefault(text, []).append(result.label)
     everyone = [result.label for result in results if result.seeds]
     return [

@@ -24,7 +24,7 @@ def network(name: str, sha256: str) -> dict[str, object]:
     return {"name": name, "sha256": sha256, "conditions": []}
 
 
-def evaluated(root: Path, name: str, found: Found | None, sha256: str = "a") -> Job:
+def evaluated(root: Path, name: str, found: Found | None, sha256: str = "a", precision: str = "fp32") -> Job:
     """A job, with the files of its result unless it is not done: two persons, on both sides of each mean."""
     job = Job(name, EVALUATE, {})
     if found is not None:
@@ -51,6 +51,8 @@ def evaluated(root: Path, name: str, found: Found | None, sha256: str = "a") -> 
             | {figure: value + side for figure, (value, _, _) in found.items()}
             for person, side in (("ann", -0.125), ("bob", 0.125))
         ]
+        settings = {"0-run.device": "cpu", "0-run.precision": precision, "0-run.steps": 4}
+        (job.output(root) / "settings.json").write_text(json.dumps(settings))
         (job.output(root) / "images.jsonl").touch()
         (job.output(root) / "people.jsonl").write_text("".join(json.dumps(line) + "\n" for line in people))
     return job
@@ -206,17 +208,21 @@ def test_pose_errors_are_compared_on_the_images_whose_pose_both_have(tmp_path: P
     assert other.minus_first["pose_error"][1].value == 0
 
 
-def test_rows_that_other_networks_measured_are_not_compared_and_the_table_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sha256", "precision"), [("z", "fp32"), ("a", "bf16")])
+def test_rows_that_were_evaluated_otherwise_are_not_compared_and_the_table_says_so(
+    tmp_path: Path, sha256: str, precision: str
+) -> None:
     rows = (row("first", "first"), row("other", "other"))
     value: Found = {"sface.similarity": (0.5, 0.4, 0.6)}
     jobs = {
-        name: (evaluated(tmp_path, name, value, sha256),) for name, sha256 in (("first", "a"), ("other", "z"))
+        "first": (evaluated(tmp_path, "first", value),),
+        "other": (evaluated(tmp_path, "other", value, sha256, precision),),
     }
     results = collect(Plan(table(rows, ("similarity",)), jobs), Size(stages={}), tmp_path)
     assert results[1].minus_first == {}
     text = markdown("A table", (1,), results)
     assert "Differences" not in text
-    assert "- other: not compared with the first row: measured by other networks" in text
+    assert "- other: not compared with the first row: evaluated on another dataset, measured by other" in text
 
 
 def test_a_table_with_more_evaluations_is_not_replaced(tmp_path: Path) -> None:
