@@ -57,7 +57,10 @@ def evaluate(  # noqa: PLR0917 - typer passes every option by name
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="Directory of FLUX (or of the autoencoder), when it has moved since training"),
+        typer.Option(
+            help="When it has moved since training: directory of FLUX; of decoders.flow.scratch.vae; or, with "
+            "scratch.transformer, one that has both as vae and transformer"
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cuda or cpu, for generating (cuda where there is one)")

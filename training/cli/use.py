@@ -82,7 +82,8 @@ def sample(  # noqa: PLR0917 - typer hands in every option by name
     base: Annotated[
         str | None,
         typer.Option(
-            help="Directory of FLUX (or of decoders.flow.scratch.vae), when it has moved since training"
+            help="When it has moved since training: directory of FLUX; of decoders.flow.scratch.vae; or, with "
+            "scratch.transformer, one that has both as vae and transformer"
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cuda or cpu (cuda where there is one)")] = None,
