@@ -216,7 +216,7 @@ class Run(Section):
     """Also send figures and sample grids to Weights & Biases; `run.wandb.project=NAME` turns it on."""
     compute_latents: bool = False
     """Compute kept latents that are missing before the first step, on all ranks; otherwise they are an error that
-    names `omniid latents`."""
+    names `omniid latents`. A dry run does not compute them."""
     log_every: Count = 10
     """Steps between two lines of figures, in metrics.jsonl and the log. Each line synchronises with the device."""
 

@@ -31,7 +31,7 @@ from training.errors import TrainingError
 from training.folders import make_folder
 from training.models.digest import weights_digest
 from training.models.flux_adapter import TOKENS_OF_A_VECTOR, name_in_file, name_in_transformer
-from training.models.flux_folder import WEIGHTS_FILE
+from training.models.flux_folder import WEIGHTS_FILE, read_weights
 from training.models.pretrained import CONFIG, read_config
 from training.representations.build import kind_of, load_representation
 from training.trained import EXPORT_FILE, REPRESENTATION, ExportFacts, Trained, read_facts, read_run
@@ -41,6 +41,7 @@ ADAPTER_FILE = "ip_adapter.safetensors"
 TRANSFORMER_FOLDER = "transformer"
 VAE_FOLDER = "vae"
 CONTROLNET_FOLDER = "controlnet"
+EXPORT_AGAIN = "Export the run again"
 PROJECTION, TRANSFORMER, CONTROLNET = "projection.", "transformer.", "controlnet."
 """Parts of the decoder that generates images."""
 
@@ -155,8 +156,12 @@ def read_export(export: Path, models_dir: Path | None = None) -> Trained:
     weights = {f"{REPRESENTATION}{name}": value for name, value in representation.state_dict().items()}
     if facts.generator is not None:
         parts = _from_adapter_file(export / ADAPTER_FILE)
-        if facts.generator.scratch is not None and facts.generator.transformer_source is None:
-            transformer = _read(export / TRANSFORMER_FOLDER / WEIGHTS_FILE)
+        own = export / TRANSFORMER_FOLDER / WEIGHTS_FILE
+        if facts.generator.transformer_source is not None:
+            if not own.is_file():  # it is read later, with what it is built into
+                raise TrainingError(f"{own} is missing. {EXPORT_AGAIN}")
+        elif facts.generator.scratch is not None:
+            transformer = _read(own)
             parts |= {f"{TRANSFORMER}{name}": value for name, value in transformer.items()}
         if facts.control is not None:
             controlnet = _read(export / CONTROLNET_FOLDER / WEIGHTS_FILE)
@@ -222,14 +227,7 @@ def _from_adapter_file(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise TrainingError(f"{path} cannot be read: {error}. Export the run again") from error
-    return tensors
+    return read_weights(path, "", EXPORT_AGAIN)
 
 
 def _write_transformer(trained: Trained, folder: Path) -> None:

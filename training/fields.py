@@ -16,6 +16,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 """A path; `~` is expanded, because shells do not expand it behind an equals sign."""
+AbsoluteFolder = Annotated[Path, AfterValidator(Path.expanduser), AfterValidator(Path.absolute)]
+"""Such a path, made absolute: of what is read again later, from another working directory."""
 Weights = Annotated[str, AfterValidator(os.path.expanduser)]
 """Such a path, or owner/name of a repository on the Hugging Face hub."""
 Images = Annotated[int, Field(ge=1, le=IMAGES_PER_IDENTITY)]

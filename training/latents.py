@@ -128,19 +128,26 @@ def compute(config: Config) -> None:
         with collectives.barrier():
             cache = SampleCache(config.run.cache) if config.run.cache else None
             dataset = open_dataset(config.data.root, config.run.retry_s, cache)
-            needs = meta_model(config).needs
-        if damaged := compute_missing(config, needs, dataset, collectives, stop):
+            files, codec = latents_of(config, meta_model(config).needs, dataset)
+        if damaged := compute_missing(config, files, codec, dataset, collectives=collectives, stop=stop):
             raise RunEnded(_damaged(damaged))
 
 
 def compute_missing(
-    config: Config, needs: Needs, dataset: StreamedDataset, collectives: Collectives, stop: StopRequest
+    config: Config,
+    files: LatentFiles,
+    codec: Codec,
+    dataset: StreamedDataset,
+    *,
+    collectives: Collectives,
+    stop: StopRequest,
 ) -> dict[str, str]:
     """Compute the latents that are missing, on all ranks.
 
     Args:
         config: of the run that will read them.
-        needs: of that run.
+        files: of its latents.
+        codec: that makes them (`latents_of`).
         dataset: whose latents they are.
         collectives: of the ranks.
         stop: a request ends this early.
@@ -152,8 +159,6 @@ def compute_missing(
         TrainingError: what is wrong and what to do; `RunEnded` when all ranks raise the same.
     """
     world = collectives.world
-    with collectives.barrier():
-        files, codec = latents_of(config, needs, dataset)
     keys = all_keys(dataset)
     # One listing for all ranks, because each of them begins to write.
     todo = collectives.broadcast(lambda: _open(files, keys))

@@ -60,6 +60,8 @@ def run(config: Config, *, dry_run: bool = False, arguments: Sequence[str] = ("W
     """
     hints = [key for _, decoder in config.decoders.chosen() for key in decoder.memory_hints]
     command = shlex.join(["omniid", "latents", *arguments])
+    if config.run.compute_latents:
+        command += " (a training computes them itself, a dry run does not)"
     with processes(config.run.deterministic, hints) as world, StopRequest() as stop:
         found = _Run(config, world, Collectives(world), stop, command)
         if dry_run:
@@ -110,11 +112,8 @@ class _Run:
         """Train to the end, or until a stop is requested."""
         config, world, collectives = self._config, self._world, self._collectives
         self._check_batch()
-        if config.run.compute_latents and self._needs.latents is not None:
-            compute_missing(config, self._needs, self._dataset, collectives, self._stop)
-            if collectives.all_reduce((), self._stop.asked()).stop:
-                return
-        self._find_latents()
+        if not config.run.compute_latents:
+            self._find_latents()
         with (
             lock_output(config, collectives),
             self._checkpoints() as checkpoints,
@@ -126,6 +125,9 @@ class _Run:
                     check_same_run(saved, config, self._dataset.digest)
                 else:
                     check_unfinished(config.output)
+            if config.run.compute_latents and not self._find_latents(compute=True):
+                world.message("stopped before the first step; the same command continues")
+                return
             learner = self._learner(saved)
             if saved:
                 checkpoints.load(saved, learner.state())
@@ -215,16 +217,36 @@ class _Run:
             check_enough(len(self._dataset.keys(Split.TRAIN)), config.batch, self._dataset.root)
             Share(config.batch, config.run.per_process, world.rank, world.world_size)
 
-    def _find_latents(self) -> None:
-        """Check that kept latents are complete, before anything large is loaded."""
+    def _find_latents(self, *, compute: bool = False) -> bool:
+        """Check that kept latents are complete, before anything large is loaded.
+
+        Args:
+            compute: what is missing, first.
+
+        Returns:
+            Whether they are; not when a stop was requested while they were computed.
+        """
         if self._needs.latents is None:
-            return
+            return True
         with self._collectives.barrier():
-            files, _ = latents_of(self._config, self._needs, self._dataset)
+            files, codec = latents_of(self._config, self._needs, self._dataset)
             self._needs = files.needs
+        if compute:
+            compute_missing(
+                self._config,
+                files,
+                codec,
+                self._dataset,
+                collectives=self._collectives,
+                stop=self._stop,
+            )
+            if self._collectives.all_reduce((), self._stop.asked()).stop:
+                return False
+        with self._collectives.barrier():
             # A directory may be on each machine's own disk; an object store is listed once.
             if is_local(files.directory) or self._world.is_main:
                 check_complete(files, self._dataset, self._latents_command)
+        return True
 
     def _learner(self, saved: SavedState | None) -> Learner:
         """The networks, with the same weights on every rank; then wrapped, with optimiser and EMA."""

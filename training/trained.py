@@ -62,7 +62,7 @@ class ExportFacts(Section):
     crop_scale: float | None = None
     """Crop scale of the images that it was trained on (`faces.crop`), where their dataset says it."""
     flow_digest: str = ""
-    """Of the weights of the generator that were not trained: of FLUX, or of an autoencoder (`Flux.digest`)."""
+    """Of the weights of the generator that were not trained: of FLUX, or of small networks (`Flux.digest`)."""
 
     @property
     def generator(self) -> FlowConfig | None:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from training.decoders.base import BuildContext, Decoder
 from training.decoders.flow_config import FlowConfig
-from training.fields import Count, Folder
+from training.fields import AbsoluteFolder, Count
 
 
 class ControlConfig(FlowConfig):
@@ -20,7 +20,7 @@ class ControlConfig(FlowConfig):
 
     name: ClassVar[str] = "control"
 
-    adapter: Folder | None = None
+    adapter: AbsoluteFolder | None = None
     """A run of the flow decoder, or its export, whose adapter this one starts from; the paper's way for all
     representations. With `scratch` and without `scratch.transformer`, also the transformer, which is frozen now.
     Null starts an adapter anew."""
@@ -29,6 +29,17 @@ class ControlConfig(FlowConfig):
     default of diffusers, with 1.4 billion parameters."""
     single_layers: Annotated[int, Field(ge=0)] = 0
     """Single blocks of the ControlNet."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _transformer_was_a_key(cls, values: Any) -> Any:
+        """Runs and exports of earlier versions have a key `transformer` in place of `scratch.transformer`."""
+        if not isinstance(values, dict) or "transformer" not in values:
+            return values
+        others = {key: value for key, value in values.items() if key != "transformer"}
+        if values["transformer"] is None:
+            return others
+        return others | {"scratch": (others.get("scratch") or {}) | {"transformer": values["transformer"]}}
 
     @model_validator(mode="after")
     def _a_small_transformer_is_trained_already(self) -> ControlConfig:

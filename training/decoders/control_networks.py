@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,14 +15,17 @@ from shards.atomic import write_bytes
 from training.decoders.base import BuildContext
 from training.decoders.control import ControlDecoder
 from training.decoders.control_config import ControlConfig
+from training.decoders.flow import Flux
 from training.decoders.flow_networks import build_flux, kept_latents, rope_axes
-from training.decoders.own_transformer import read_transformer
+from training.decoders.own_transformer import transformer_of
 from training.errors import TrainingError
 from training.folders import make_folder
 from training.models.clip_weights import key_differences
 from training.models.digest import weights_digest
-from training.models.flux_adapter import name_in_file
 from training.models.flux_folder import WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from training.trained import Trained
 
 _ADAPTER = ("projection.", "transformer.")
 _WITHOUT_GRADIENT = ("attn.to_add_out.", "attn.add_q_proj.", "attn.norm_added_q.", "ff_context.")
@@ -46,8 +49,9 @@ def build_control_decoder(config: ControlConfig, context: BuildContext) -> Contr
         kept = None if dataset is None else kept_latents(config, context.data_root, dataset, flux.codec)
     decoder = ControlDecoder(context.width, config, flux, controlnet, kept)
     if config.adapter and not context.shapes_only:
-        _check_transformer_of(config, flux.transformer)
-        _load_adapter(decoder, _flow_weights(config.adapter), config.adapter)
+        trained = _flow_run(config.adapter)
+        _check_transformer_of(trained, config, flux)
+        _load_adapter(decoder, trained.of("decoders.flow."), config.adapter)
     return decoder
 
 
@@ -131,8 +135,8 @@ def write_controlnet(weights: Mapping[str, torch.Tensor], config: ControlConfig,
     write_bytes(folder / WEIGHTS_FILE, save(whole, {"format": "pt"}))
 
 
-def _flow_weights(source: Path) -> dict[str, torch.Tensor]:
-    """The weights of a run's flow decoder, without their prefix."""
+def _flow_run(source: Path) -> Trained:
+    """A run of the flow decoder, or its export."""
     from training.export import read_trained
 
     trained = read_trained(source)
@@ -141,7 +145,7 @@ def _flow_weights(source: Path) -> dict[str, torch.Tensor]:
             f"decoders.control: {source} has no flow decoder. Pass the output of a run with decoders.flow, or its "
             "export"
         )
-    return trained.of("decoders.flow.")
+    return trained
 
 
 def _load_adapter(decoder: ControlDecoder, trained: Mapping[str, torch.Tensor], source: Path) -> None:
@@ -160,12 +164,16 @@ def _load_adapter(decoder: ControlDecoder, trained: Mapping[str, torch.Tensor], 
     decoder.load_state_dict(given, strict=False)
 
 
-def _check_transformer_of(config: ControlConfig, transformer: Any) -> None:
+def _check_transformer_of(trained: Trained, config: ControlConfig, flux: Flux) -> None:
     """Check that the adapter was trained in the small transformer that is used."""
-    if config.adapter is None or config.transformer_source in {None, config.adapter}:
+    flow = trained.facts.flow
+    if config.scratch is None or flow is None or config.transformer_source == config.adapter:
         return
-    own = {name: weight for name, weight in transformer.state_dict().items() if name_in_file(name) is None}
-    if weights_digest(read_transformer(config.adapter, "decoders.control.adapter")) != weights_digest(own):
+    if flow.transformer_source is None:
+        own = weights_digest(dict(transformer_of(trained, "decoders.control.adapter")))
+    else:
+        own = trained.facts.flow_digest
+    if not flux.digest.startswith(own):
         raise TrainingError(
             f"decoders.control.adapter: the adapter of {config.adapter} was trained in another transformer than "
             f"that of {config.transformer_source}. Set scratch.transformer to null, or to that of the adapter"

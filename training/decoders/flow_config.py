@@ -11,11 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from settings.section import Section
 from shards.schema import IMAGE_SIDE
 from training.decoders.base import BuildContext, Decoder, DecoderConfig
-from training.fields import Commit, Count, Folder, NotNegative, Weights
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()
+from training.fields import AbsoluteFolder, Commit, Count, Folder, NotNegative, Weights
 
 
 class Scratch(Section):
@@ -31,7 +27,7 @@ class Scratch(Section):
     vae: Annotated[str, AfterValidator(os.path.expanduser), AfterValidator(os.path.abspath)] | None = None
     """To generate latents: the directory of an `AutoencoderKL` of diffusers, which is not trained; as in FLUX, two
     by two latents are a token."""
-    transformer: Annotated[Folder | None, AfterValidator(_absolute)] = None
+    transformer: AbsoluteFolder | None = None
     """A transformer of this size that is trained already and frozen, as FLUX is: the directory of a
     `FluxTransformer2DModel` of diffusers (`training.experiments.transformer`), or a run of the flow decoder or its
     export. Null: it is trained from random weights together with the encoder."""
@@ -109,8 +105,8 @@ class FlowConfig(DecoderConfig):
         """See `DecoderConfig.frozen_keys`."""
         if not self.scratch:
             return (f"decoders.{self.name}.base",)
-        own = [self.transformer_key] if self.transformer_source else []
-        return (*own, f"decoders.{self.name}.scratch.vae")
+        transformer = [self.transformer_key] if self.transformer_source else []
+        return (*transformer, *([f"decoders.{self.name}.scratch.vae"] if self.own_vae else []))
 
     @property
     def transformer_source(self) -> Path | None:

@@ -105,7 +105,7 @@ def _networks(config: FlowConfig, context: BuildContext) -> Flux:
         source = config.transformer_source
         if source is None:
             return flux
-        load_frozen(flux.transformer, source, config.transformer_key)
+        load_frozen(flux.transformer, source, config.transformer_key, codec.name)
         digest = weights_digest(flux.transformer) + flux.digest
         return replace(_in_precision(flux, context.precision), digest=digest)
     folder = _open(config)

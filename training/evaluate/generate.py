@@ -90,7 +90,7 @@ class Loaded:
     precision: str
     """Of FLUX and the encoder, `bf16` or `fp32`."""
     base: str
-    """Digest of the weights that the source was loaded around: of FLUX, or of an autoencoder."""
+    """Digest of the weights that the source was loaded around: of FLUX, or of small networks in its place."""
 
 
 @dataclass(frozen=True)

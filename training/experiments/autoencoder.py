@@ -28,7 +28,8 @@ from shards.reader import Dataset
 from shards.schema import Split
 from training.errors import TrainingError
 from training.experiments.images import sheet_png, split_images
-from training.experiments.options import add_training_options, at_least_one, begin_output, message
+from training.experiments.options import add_side, add_training_options, at_least_one, begin_output, message
+from training.experiments.schedule import learning_rate
 from training.models.flux_folder import WEIGHTS_FILE
 from training.models.precision import bfloat16
 
@@ -116,8 +117,7 @@ def train(vae: Any, images_ICSS: torch.Tensor, steps: int, batch: int) -> None:
     """AdamW with warm-up and cosine decay; every other batch is mirrored."""
     optimiser = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
     for step in range(steps):
-        decay = min(1, (step + 1) / WARMUP_STEPS) * (1 + math.cos(math.pi * step / steps)) / 2
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE * decay
+        optimiser.param_groups[0]["lr"] = learning_rate(LEARNING_RATE, step, steps, WARMUP_STEPS)
         target = images_ICSS[torch.randint(len(images_ICSS), (batch,))]
         target = target.flip(3) if step % 2 else target
         with bfloat16(target.device):
@@ -151,14 +151,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("dataset", type=Path, help="directory of the dataset")
     parser.add_argument("output", type=Path, help="directory for the autoencoder; a new or empty one")
-    parser.add_argument(
-        "--side",
-        type=int,
-        choices=range(16, 129, 16),
-        default=64,
-        metavar="PIXELS",
-        help="16, 32, … 128 (64)",
-    )
+    add_side(parser)
     parser.add_argument(
         "--factor", type=int, choices=sorted(WIDTHS), default=4, help="pixels along a side of a latent (4)"
     )

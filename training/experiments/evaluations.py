@@ -47,10 +47,12 @@ class Evaluated:
     Attributes:
         folder: output of `omniid evaluate`.
         document: content of its `evaluation.json`.
+        trained: output of the run or the export that was evaluated.
     """
 
     folder: Path
     document: dict[str, Any]
+    trained: Path
 
     @property
     def network(self) -> str:
@@ -125,7 +127,7 @@ class Evaluated:
     @cached_property
     def _swap_ratio(self) -> dict[int, Stat]:
         """By the number of inputs of the validation; empty where the source is an export, or has no validation."""
-        run = Path(self.document["sources"][0]["path"])
+        run = self.trained
         if not (run / RUN_FILE).is_file():
             return {}
         try:
@@ -167,11 +169,13 @@ def read_evaluations(jobs: Sequence[Job], root: Path) -> dict[int, Evaluated]:
     Raises:
         TrainingError: the file of a result is damaged.
     """
-    folders = {seed: job.output(root) for seed, job in enumerate(jobs) if is_done(job, root)}
     found = {}
-    for seed, folder in folders.items():
-        with _named(folder / RESULT_FILE):
-            found[seed] = Evaluated(folder, json.loads((folder / RESULT_FILE).read_bytes()))
+    for seed, job in enumerate(jobs):
+        if is_done(job, root):
+            folder = job.output(root)
+            with _named(folder / RESULT_FILE):
+                document = json.loads((folder / RESULT_FILE).read_bytes())
+            found[seed] = Evaluated(folder, document, job.needs[0].output(root))
     return found
 
 

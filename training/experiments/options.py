@@ -53,6 +53,18 @@ def begin_output(output: Path, files: Sequence[str], *, continues: bool) -> bool
     return True
 
 
+def add_side(parser: argparse.ArgumentParser) -> None:
+    """Add the side of the images, of which a token of a small flow transformer takes 8 or 16 pixels."""
+    parser.add_argument(
+        "--side",
+        type=int,
+        choices=range(16, 129, 16),
+        default=64,
+        metavar="PIXELS",
+        help="16, 32, … 128 (64)",
+    )
+
+
 def add_training_options(parser: argparse.ArgumentParser, *, steps: int, batch: int) -> None:
     """Add the length of the training, its batch, its seed and `--continue`, with these defaults."""
     parser.add_argument("--steps", type=at_least_one, default=steps, help=f"of training ({steps})")

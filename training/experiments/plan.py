@@ -210,7 +210,7 @@ class _Planner:
             if name == DATASET:
                 place = self.dataset(variant or DATASET)
                 return self.digests.get(variant or DATASET, place) if short else place
-            if name == LATENTS:
+            if match[0] == f"${{{LATENTS}}}":
                 return name if short else str(self.root / LATENTS)
             job = self.stage(name) if percent is None else self._export(name, int(percent))
             needs[job.name] = job

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from training.experiments.evaluations import SWAP_RATIO
 from training.experiments.result import Figure, RowResult
 
 WIDTH, HEIGHT = 5.2, 3.6
@@ -79,6 +80,8 @@ def _label(name: str, results: Sequence[RowResult]) -> str:
     """What the vertical axis shows, with the network that measured it."""
     if name == "pose_error":
         return "pose error, degrees"
+    if name == SWAP_RATIO:
+        return "swap ratio"
     networks = sorted({result.network for result in results if result.network})
     text = "identity similarity" if name == "similarity" else name.replace("_", " ")
     return f"{text} ({', '.join(networks)})"

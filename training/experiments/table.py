@@ -48,7 +48,9 @@ def collect(plan: Plan, size: Size, root: Path) -> list[RowResult]:
             planned=len(plan.evaluations[row.name]),
             code_versions=tuple(sorted({str(each.document["code_version"]) for each in own.values()})),
             warnings=tuple(dict.fromkeys(warning for each in own.values() for warning in each.warnings)),
-            not_compared=not compared and own is not first and bool(own.keys() & first.keys()),
+            not_compared=any(
+                own[seed].conditions != first[seed].conditions for seed in own.keys() & first.keys()
+            ),
         )
 
     return [result(row) for row in rows]
@@ -174,7 +176,7 @@ def _note(results: Sequence[RowResult]) -> str:
         " One seed cannot tell two trainings apart." if any(result.seeds == 1 for result in results) else ""
     )
     return (
-        "In brackets: 95 % intervals, over seeds where a row has several, else over persons of the evaluation."
+        "In brackets: 95 % intervals, over seeds where a row has several, else over persons."
         + single
         + measured
     )

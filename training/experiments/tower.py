@@ -17,7 +17,6 @@ Letters in names give the shape:
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from shards.schema import Split
 from training.errors import TrainingError
 from training.experiments.images import split_images
 from training.experiments.options import add_training_options, begin_output, message
+from training.experiments.schedule import learning_rate
 from training.models.clip import ClipTower
 from training.models.precision import bfloat16, with_plain_attention
 from training.models.sizes import SIZES
@@ -83,8 +83,7 @@ def train(tower: ClipTower, head: nn.Module, images_ICSS: torch.Tensor, steps: i
     for block in tower.visual.transformer.resblocks:
         block.forward = with_plain_attention(block.forward)
     for step in range(steps):
-        decay = min(1, (step + 1) / WARMUP_STEPS) * (1 + math.cos(math.pi * step / steps)) / 2
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE * decay
+        optimiser.param_groups[0]["lr"] = learning_rate(LEARNING_RATE, step, steps, WARMUP_STEPS)
         # Without repetition: the same image twice would be a negative of itself.
         chosen = torch.randperm(len(images_ICSS))[:batch]
         with bfloat16(images_ICSS.device):

@@ -34,8 +34,9 @@ from training.decoders.flow_config import Scratch
 from training.decoders.flow_networks import scratch_codec, scratch_prompt, scratch_transformer
 from training.errors import TrainingError
 from training.experiments.images import sheet_png, split_images
-from training.experiments.options import add_training_options, at_least_one, begin_output, message
-from training.models.flux_folder import WEIGHTS_FILE
+from training.experiments.options import add_side, add_training_options, at_least_one, begin_output, message
+from training.experiments.schedule import learning_rate
+from training.models.flux_folder import CODEC, WEIGHTS_FILE
 from training.models.flux_latents import Codec, pack, positions, unpack
 from training.models.flux_schedule import Schedule
 from training.models.precision import bfloat16, with_plain_attention
@@ -56,13 +57,8 @@ FILES = (PICTURE_FILE, "config.json", WEIGHTS_FILE)
 def main() -> None:
     """Train it, write it, and report the loss on held-out identities."""
     options = parse()
-    scratch = Scratch(
-        layers=options.layers,
-        single_layers=options.single_layers,
-        heads=options.heads,
-        head_width=options.head_width,
-        vae=options.vae,
-    )
+    size = {name: getattr(options, name) for name in ("layers", "single_layers", "heads", "head_width")}
+    scratch = Scratch.model_validate(size | {"vae": options.vae})
     try:
         if not begin_output(options.output, FILES, continues=options.continues):
             return
@@ -73,7 +69,9 @@ def main() -> None:
             split_images(dataset, split, options.side) for split in (Split.TRAIN, Split.TEST)
         )
     except (DatasetError, TrainingError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(
+            f"error: {str(error).replace('decoders.flow.scratch.', '--').replace('decoders.flow.', '--')}"
+        )
     train_IQF = torch.cat([encoded(images_ICSS, codec) for images_ICSS in (train_ICSS, train_ICSS.flip(3))])
     held_out_IQF = encoded(held_out_ICSS, codec)
     torch.manual_seed(options.seed)
@@ -90,12 +88,15 @@ def main() -> None:
     picture = options.output / PICTURE_FILE
     write_bytes(picture, sheet_png(codec.decode(latents_ICHH), PICTURE_COLUMNS))
     transformer.save_config(options.output)
-    write_bytes(options.output / WEIGHTS_FILE, save(transformer.state_dict(), {"format": "pt"}))
+    write_bytes(
+        options.output / WEIGHTS_FILE, save(transformer.state_dict(), {"format": "pt", CODEC: codec.name})
+    )
+    own = size | {"patch": "null", "vae": scratch.vae, "transformer": options.output}
     message(
         f"loss {held_out_loss:.4f} on held-out images, {train_loss:.4f} on as many of the training\n"
         f"generated faces: {picture}\n"
-        f"use it frozen with: decoders.flow.scratch.transformer={options.output} "
-        f"decoders.flow.scratch.vae={options.vae} decoders.flow.side={options.side}"
+        f"use it frozen with: decoders.flow.side={options.side} 'decoders.flow.scratch="
+        f"{{{', '.join(f'{name}: {value}' for name, value in own.items())}}}'"
     )
 
 
@@ -114,8 +115,7 @@ def train(transformer: Any, latents_IQF: torch.Tensor, steps: int, batch: int) -
         block.forward = with_plain_attention(block.forward)
     sum_of_losses = 0.0
     for step in range(steps):
-        decay = min(1, (step + 1) / WARMUP_STEPS) * (1 + math.cos(math.pi * step / steps)) / 2
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE * decay
+        optimiser.param_groups[0]["lr"] = learning_rate(LEARNING_RATE, step, steps, WARMUP_STEPS)
         clean_IQF = latents_IQF[torch.randint(len(latents_IQF), (batch,))]
         loss = flow_loss(transformer, clean_IQF, torch.rand(batch), torch.randn_like(clean_IQF))
         loss.backward()
@@ -202,11 +202,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--vae", required=True, help="directory of the autoencoder whose latents it generates"
     )
-    parser.add_argument("--side", type=int, default=64, help="pixels along a side of an image (64)")
+    add_side(parser)
     parser.add_argument("--layers", type=at_least_one, default=4, help="double blocks (4)")
     parser.add_argument("--single-layers", type=at_least_one, default=2, help="single blocks (2)")
     parser.add_argument("--heads", type=at_least_one, default=4, help="of attention (4)")
-    parser.add_argument("--head-width", type=int, default=48, help="channels of a head, a multiple of 8 (48)")
+    parser.add_argument(
+        "--head-width",
+        type=int,
+        choices=range(8, 129, 8),
+        default=48,
+        metavar="CHANNELS",
+        help="8, 16, … 128 (48)",
+    )
     add_training_options(parser, steps=5000, batch=128)
     return parser.parse_args()
 

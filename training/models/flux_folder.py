@@ -41,6 +41,8 @@ WEIGHTS = "{component}/*.safetensors*"
 """Files to download; a repository may hold the same weights in other formats too."""
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 """Of a component of diffusers that is one file."""
+CODEC = "codec"
+"""Key of that file's metadata, in a small transformer: name of the codec whose latents it generates."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,27 @@ def load_component(path: Path, kind: Any, dtype: torch.dtype) -> Any:
             "Download this component again"
         )
     return model.requires_grad_(False).eval()
+
+
+def read_weights(path: Path, where: str, remedy: str) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
+
+    Args:
+        path: of the file.
+        where: what a message begins with.
+        remedy: what it ends with.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{where}{path} cannot be read: {error}. {remedy}") from error
+    return tensors
 
 
 def open_flux(base: str, revision: str | None, *, weights: Iterable[str] = tuple(COMPONENTS)) -> FluxFolder:

@@ -43,7 +43,7 @@ class Sampler:
         self.decoder: FlowDecoder = model.decoder(name)
         self.device = self.decoder.prompt_1TD.device
         self.base_digest = self.decoder.frozen_digest
-        """Changes with the weights that were loaded beside what was learned: of FLUX, or of an autoencoder."""
+        """Changes with the weights that were loaded beside what was learned: of FLUX, or of small networks."""
 
     @classmethod
     def load(
@@ -67,18 +67,15 @@ class Sampler:
                 FLUX has.
 
         Raises:
-            TrainingError: it cannot be loaded, or what was learned does not fit it.
+            TrainingError: it cannot be loaded, or what was learned does not fit it; a small frozen transformer or
+                its autoencoder has other weights than in training.
         """
         flow, source = trained.facts.generator, trained.source
         if flow is None:
             raise without_generator(source)
         if base is not None:
             flow = _elsewhere(flow, base, source)
-        if flow.own_vae and not Path(flow.own_vae).is_dir():
-            raise TrainingError(
-                f"{source} generates latents of the autoencoder in {flow.own_vae}, which is not there. Pass its "
-                "directory with --base"
-            )
+        _check_own_networks(flow, source)
         representation = trained.representation()
         context = BuildContext(
             size=trained.facts.size, width=representation.width, seed=0, precision=precision, data_root=""
@@ -93,9 +90,9 @@ class Sampler:
         _load(trained, model)
         changed = trained.facts.flow_digest not in {"", decoder.frozen_digest}
         if changed and flow.transformer_source:
+            networks = " or ".join(str(path) for path in (flow.transformer_source, flow.own_vae) if path)
             raise TrainingError(
-                f"{flow.transformer_source} or {flow.own_vae} has other weights than when {source} was trained on "
-                "it. Put the weights of then back"
+                f"{networks} has other weights than when {source} was trained on it. Put the weights of then back"
             )
         if changed:
             say(f"warning: {_surroundings(flow)} has other weights than in the training of {source}")
@@ -248,6 +245,20 @@ def _elsewhere(flow: FlowConfig, base: str, source: Path) -> FlowConfig:
     if flow.own_vae is None:
         raise TrainingError(f"--base: {source} generates plain pixels, without FLUX. Leave it out")
     return flow.with_own_networks(folder, folder)
+
+
+def _check_own_networks(flow: FlowConfig, source: Path) -> None:
+    """Check that the directories of small networks are there, which may have moved since training."""
+    for path in (flow.own_vae, flow.transformer_source):
+        if path and not Path(path).is_dir():
+            moved = (
+                f"a directory with {VAE_FOLDER} and {TRANSFORMER_FOLDER}, such as an export has,"
+                if flow.transformer_source
+                else "the directory of its autoencoder"
+            )
+            raise TrainingError(
+                f"{source} was trained around {path}, which is not there. Pass {moved} with --base"
+            )
 
 
 def _load(trained: Trained, model: IdentityModel) -> None:

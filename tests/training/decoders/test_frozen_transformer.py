@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from flow_runs import SCRATCH, SIDE, as_trained, decoder_of, flow_config, write_run
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from training.config import Config
+from training.decoders.control_config import ControlConfig
 from training.decoders.flow_config import Scratch
 from training.decoders.flow_networks import scratch_transformer
 from training.errors import TrainingError
@@ -87,14 +88,81 @@ def test_an_export_holds_it_and_generates_what_the_run_does(
     image = generated(run)
     moved = transformer.rename(tmp_path / "elsewhere")
     assert np.abs(image - generated(tmp_path / "export")).max() <= 1
-    # A run of the decoder, its export, or the directory itself: all name the same transformer.
-    for source in (tmp_path / "export", moved):
-        model = build_model(config_with(source))
-        assert same_transformer(model, build_model(config_with(moved)))
+    of_export = build_model(config_with(tmp_path / "export"))
+    assert same_transformer(of_export, build_model(config_with(moved)))
 
 
 def test_a_run_names_the_transformer_that_it_was_trained_on(run: Path, transformer: Path) -> None:
     assert same_transformer(build_model(config_with(run)), build_model(config_with(transformer)))
+
+
+def test_a_run_whose_transformer_was_replaced_names_none(
+    run: Path, transformer: Path, tmp_path: Path
+) -> None:
+    written(transformer, seed=1)
+    control = {"side": SIDE, "layers": 1, "scratch": SCRATCH, "adapter": str(run)}
+    adapter_elsewhere = control | {"scratch": SCRATCH | {"transformer": str(transformer)}}
+    for decoders, message in (
+        (
+            {"flow": {"side": SIDE, "scratch": SCRATCH | {"transformer": str(run)}}},
+            "has other weights than when",
+        ),
+        ({"control": control}, "has other weights than when"),
+        ({"control": adapter_elsewhere}, "was trained in another transformer"),
+    ):
+        config = Config.model_validate(
+            {
+                "output": "out",
+                "data": {"root": "root"},
+                "representation": {"size": "tiny"},
+                "decoders": decoders,
+                "run": {"precision": "fp32"},
+            }
+        )
+        with pytest.raises(TrainingError, match=message):
+            build_model(config)
+
+
+def test_an_adapter_is_taken_where_its_transformer_has_moved(
+    run: Path, transformer: Path, tmp_path: Path
+) -> None:
+    moved = transformer.rename(tmp_path / "elsewhere")
+    control = {
+        "side": SIDE,
+        "layers": 1,
+        "scratch": SCRATCH | {"transformer": str(moved)},
+        "adapter": str(run),
+    }
+    config = flow_config(None, None).model_dump(mode="json") | {"decoders": {"control": control}}
+    model = build_model(Config.model_validate(config))
+    trained = read_trained(run).of("decoders.flow.")
+    own = dict(model.decoder("control").named_parameters())
+    adapter = [name for name in trained if "_ip." in name]
+    assert adapter
+    assert all(torch.equal(own[name], trained[name]) for name in adapter)
+    alone = Config.model_validate(config | {"decoders": {"control": control | {"scratch": SCRATCH}}})
+    with pytest.raises(TrainingError, match=r"decoders\.control\.adapter: .* holds no transformer"):
+        build_model(alone)
+
+
+def test_shapes_are_not_enough(transformer: Path) -> None:
+    """Other axes of the rotary embeddings, or latents of another autoencoder, have the same shapes."""
+    path = transformer / "config.json"
+    path.write_text(path.read_text().replace('"axes_dims_rope": [', '"axes_dims_rope": [2, '))
+    with pytest.raises(TrainingError, match="axes_dims_rope is"):
+        build_model(config_with(transformer))
+    written(transformer, seed=0)
+    weights = transformer / "diffusion_pytorch_model.safetensors"
+    save_file(load_file(weights), weights, {"format": "pt", "codec": "vae-of-others"})
+    with pytest.raises(TrainingError, match=r"of another autoencoder \(vae-of-others\)"):
+        build_model(config_with(transformer))
+
+
+def test_a_key_of_earlier_versions_is_still_read() -> None:
+    base: dict[str, object] = {"base": "flux", "layers": 1}
+    assert ControlConfig.model_validate(base | {"transformer": None}) == ControlConfig.model_validate(base)
+    scratch = ControlConfig.model_validate({"scratch": SCRATCH, "layers": 1, "transformer": "/runs/flow"})
+    assert scratch.transformer_source == Path("/runs/flow")
 
 
 def same_transformer(one: IdentityModel, other: IdentityModel) -> bool:
@@ -115,7 +183,7 @@ def test_where_it_is_in_another_directory_now_base_says_so(
     image = generated(run)
     (tmp_path / "moved").mkdir()
     transformer.rename(tmp_path / "moved" / "transformer")
-    with pytest.raises(TrainingError, match=r"scratch\.transformer: .* holds no transformer"):
+    with pytest.raises(TrainingError, match=r"Pass a directory with vae and transformer, .* with --base"):
         generated(run)
     sampler = Sampler.load(read_trained(run), CPU, base=str(tmp_path / "moved"))
     (again,) = sampler.generate(sampler.encode(PORTRAITS), [3], steps=2)
@@ -127,9 +195,9 @@ def test_another_size_or_no_transformer_is_named(run: Path, tmp_path: Path) -> N
     with pytest.raises(TrainingError, match=r"decoders\.flow\.scratch\.transformer: .* has another size"):
         build_model(flow_config(None, None, wider))
     with pytest.raises(TrainingError, match=r"decoders\.flow\.scratch\.transformer: .* holds no transformer"):
-        build_model(config_with(tmp_path))
+        build_model(config_with(tmp_path / "nothing"))
     without = write_run(tmp_path / "mtd", mtd := mtd_config(), build_model(mtd))
-    with pytest.raises(TrainingError, match="has no flow decoder with a transformer of its own"):
+    with pytest.raises(TrainingError, match="has no flow decoder with a small transformer"):
         build_model(config_with(without))
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "diffusion_pytorch_model.safetensors").write_bytes(b"none")

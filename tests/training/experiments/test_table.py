@@ -26,14 +26,14 @@ def network(name: str, sha256: str) -> dict[str, object]:
 
 def evaluated(root: Path, name: str, found: Found | None, sha256: str = "a", precision: str = "fp32") -> Job:
     """A job, with the files of its result unless it is not done: two persons, on both sides of each mean."""
-    job = Job(name, EVALUATE, {})
+    job = Job(name, EVALUATE, {}, (Job(f"of-{name}", "train", {}),))
     if found is not None:
         figures = {
             figure: {"value": value, "low": low, "high": high, "people": 2}
             for figure, (value, low, high) in found.items()
         }
         document = {
-            "sources": [{"name": "0-run", "path": str(root / "trained" / name)}],
+            "sources": [{"name": "0-run"}],
             "networks": {
                 "identity": [network("sface", sha256), network("other", "b")],
                 "detector": network("yunet", "c"),
@@ -96,7 +96,7 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
         "| two seeds | 2 of 2 | 0.600 (-0.671 to 1.871) | 0.708 |  |  |\n"
         "| one seed of SFace | 1 of 2 | 0.250 (0.125 to 0.500) |  | 3.2 (2.5 to 4.8) | 2.4 |\n"
         "| not evaluated | 0 of 2 |  |  |  |  |\n\n"
-        "In brackets: 95 % intervals, over seeds where a row has several, else over persons of the evaluation. "
+        "In brackets: 95 % intervals, over seeds where a row has several, else over persons. "
         "One seed cannot tell two trainings apart. Similarity is measured by sface, the paper's by ArcFace.\n\n"
         "Differences from the row two seeds, of the same seeds and persons:\n\n"
         "| row | seeds | similarity, 1 input |\n"
@@ -115,7 +115,7 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
 
 def validated(root: Path, name: str, *ratios: float, inputs: int = 1) -> None:
     """A run, with its validations."""
-    run = root / "trained" / name
+    run = root / "runs" / f"of-{name}"
     run.mkdir(parents=True)
     (run / "run.json").write_text(json.dumps({"config": {"validation": {"inputs": inputs}}}))
     lines = [
@@ -152,7 +152,7 @@ def test_the_swap_ratio_is_that_of_the_last_validation_and_is_compared_over_seed
     assert difference.seeds == {0: -0.0625, 1: -0.125}
     assert difference.low < difference.value == -0.09375 < difference.high
 
-    (tmp_path / "trained" / "other-1" / "metrics.jsonl").write_text("{")
+    (tmp_path / "runs" / "of-other-1" / "metrics.jsonl").write_text("{")
     with pytest.raises(TrainingError, match=r"the validations of .*other-1 cannot be read"):
         collect(plan, Size(stages={}), tmp_path)
 

