@@ -135,6 +135,31 @@ def test_seeds_have_runs_of_their_own_and_come_row_by_row() -> None:
     assert sum(job.action in {"tower", "autoencoder"} for job in found.jobs()) == 2
 
 
+def test_rows_of_the_small_size_share_one_frozen_transformer_and_its_latents() -> None:
+    found = planned("table1", "small", seeds=2)
+    (transformer,) = [job for job in found.jobs() if job.action == "transformer"]
+    (autoencoder,) = transformer.needs
+    assert autoencoder.action == "autoencoder"
+    trained = [config_of(job).decoders for job in found.jobs() if job.action == "train"]
+    generators = [decoders.control or decoders.flow for decoders in trained if decoders.mtd is None]
+    assert len(generators) == 2 * 4 * 2
+    root = transformer.output(ROOT).parent.parent
+    for generator in generators:
+        assert generator is not None
+        assert generator.transformer_source == transformer.output(ROOT)
+        assert generator.own_vae == str(autoencoder.output(ROOT))
+        assert generator.latents == str(root / "latents")
+
+
+def test_the_place_of_kept_latents_shapes_no_name() -> None:
+    table, size = load_table("table2"), load_size("small")
+    one, other = (
+        [job.name for job in plan(table, size, seeds=1, root=Path(root), datasets=DATA).jobs()]
+        for root in ("/a", "/b")
+    )
+    assert one == other
+
+
 def test_the_directory_of_weights_shapes_no_name() -> None:
     one, other = (planned("table1", models_dir=Path(place)) for place in ("/a", "/b"))
     assert [job.name for job in one.jobs()] == [job.name for job in other.jobs()]
@@ -193,6 +218,9 @@ def test_a_dataset_that_changed_has_jobs_of_its_own_and_one_that_moved_does_not(
 
 
 def test_mistakes_are_named_before_anything_runs() -> None:
+    kept = {"decoders": {"flow": {"latents": "${latents@20%}"}}}
+    with pytest.raises(ConfigError, match="row one: it needs a stage 'latents'"):
+        _planned_row({"mtd": {}, "flow": kept}, load_size("small"))
     with pytest.raises(ConfigError, match=r"no experiment 'table9'\. Choose from ablations, figure9, table1"):
         load_table("table9")
     with pytest.raises(ConfigError, match="no size 'huge'"):
@@ -208,7 +236,7 @@ def test_mistakes_are_named_before_anything_runs() -> None:
         _planned_row({"flow": {}}, size)
     with pytest.raises(ConfigError, match=r"row one, stage mtd: .*masks: Extra inputs"):
         _planned_row({"mtd": {"masks": 1}}, Size(stages={"mtd": Stage(workflow=workflow("mtd"))}))
-    with pytest.raises(ConfigError, match="7% of the steps of mtd is step 70, whose checkpoint is not kept"):
+    with pytest.raises(ConfigError, match="7% of the steps of mtd is step 112, whose checkpoint is not kept"):
         _planned_row(
             {"mtd": {}, "flow": {"representation": {"weights": "${mtd@7%}/encoder"}}}, load_size("small")
         )
