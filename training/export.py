@@ -194,11 +194,11 @@ def _frozen_transformer(trained: Trained, flow: FlowConfig) -> dict[str, torch.T
         TrainingError: it cannot be read, or it has been trained further since.
     """
     source = flow.transformer_source
-    weights = {} if source is None else dict(read_transformer(source, flow.transformer_key))
+    weights = {} if source is None else dict(read_transformer(source, flow.transformer_key).weights)
     if not trained.facts.flow_digest.startswith(weights_digest(weights)):
         raise TrainingError(
-            f"the transformer of {source} has other weights than when {trained.source} was trained on it. Put the "
-            "weights of then back"
+            f"the transformer of {source} has other weights than when {trained.source} was trained on it. Restore "
+            "the weights of the training"
         )
     return weights
 

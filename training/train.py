@@ -60,8 +60,6 @@ def run(config: Config, *, dry_run: bool = False, arguments: Sequence[str] = ("W
     """
     hints = [key for _, decoder in config.decoders.chosen() for key in decoder.memory_hints]
     command = shlex.join(["omniid", "latents", *arguments])
-    if config.run.compute_latents:
-        command += " (a training computes them itself, a dry run does not)"
     with processes(config.run.deterministic, hints) as world, StopRequest() as stop:
         found = _Run(config, world, Collectives(world), stop, command)
         if dry_run:
@@ -95,6 +93,8 @@ class _Run:
         identities = len(self._dataset.keys(Split.TRAIN))
         describe(self._config, identities, self._collectives, self._world.message)
         self._check_batch()
+        if self._config.run.compute_latents:
+            self._world.message("a dry run does not compute latents that are missing (run.compute_latents)")
         self._find_latents()
         learner = self._learner(None)
         with self._stream(0) as stream:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ class Trained:
     """The run or export that they were read from."""
     representation: Callable[[], Any]
     """Makes the representation, with any weights."""
+    frozen_digests: Mapping[str, str] = field(default_factory=dict)
+    """Of a run: digests of what its decoders did not train, by decoder."""
 
     @property
     def prefix(self) -> str:
@@ -170,7 +172,7 @@ def read_run(run: Path, step: int | None = None, models_dir: Path | None = None)
     generator = facts.generator
     if generator is not None:
         facts = facts.model_copy(update={"flow_digest": state["frozen_digests"].get(generator.name, "")})
-    return Trained(facts, weights, run, made)
+    return Trained(facts, weights, run, made, state["frozen_digests"])
 
 
 def read_facts(export: Path) -> ExportFacts:

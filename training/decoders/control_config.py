@@ -37,9 +37,12 @@ class ControlConfig(FlowConfig):
         if not isinstance(values, dict) or "transformer" not in values:
             return values
         others = {key: value for key, value in values.items() if key != "transformer"}
+        scratch = others.get("scratch")
         if values["transformer"] is None:
             return others
-        return others | {"scratch": (others.get("scratch") or {}) | {"transformer": values["transformer"]}}
+        if not isinstance(scratch, dict) or scratch.get("transformer") is not None:
+            return values  # the key is refused as any unknown one
+        return others | {"scratch": scratch | {"transformer": values["transformer"]}}
 
     @model_validator(mode="after")
     def _a_small_transformer_is_trained_already(self) -> ControlConfig:

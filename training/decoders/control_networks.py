@@ -17,7 +17,7 @@ from training.decoders.control import ControlDecoder
 from training.decoders.control_config import ControlConfig
 from training.decoders.flow import Flux
 from training.decoders.flow_networks import build_flux, kept_latents, rope_axes
-from training.decoders.own_transformer import transformer_of
+from training.decoders.own_transformer import read_transformer
 from training.errors import TrainingError
 from training.folders import make_folder
 from training.models.clip_weights import key_differences
@@ -170,10 +170,11 @@ def _check_transformer_of(trained: Trained, config: ControlConfig, flux: Flux) -
     if config.scratch is None or flow is None or config.transformer_source == config.adapter:
         return
     if flow.transformer_source is None:
-        own = weights_digest(dict(transformer_of(trained, "decoders.control.adapter")))
+        own = read_transformer(config.adapter, "decoders.control.adapter") if config.adapter else None
+        expected = weights_digest(dict(own.weights)) if own else ""
     else:
-        own = trained.facts.flow_digest
-    if not flux.digest.startswith(own):
+        expected = trained.frozen_digests.get(flow.name, trained.facts.flow_digest)
+    if not flux.digest.startswith(expected):
         raise TrainingError(
             f"decoders.control.adapter: the adapter of {config.adapter} was trained in another transformer than "
             f"that of {config.transformer_source}. Set scratch.transformer to null, or to that of the adapter"

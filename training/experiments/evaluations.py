@@ -47,7 +47,7 @@ class Evaluated:
     Attributes:
         folder: output of `omniid evaluate`.
         document: content of its `evaluation.json`.
-        trained: output of the run or the export that was evaluated.
+        trained: output of the run that was evaluated.
     """
 
     folder: Path
@@ -126,7 +126,7 @@ class Evaluated:
 
     @cached_property
     def _swap_ratio(self) -> dict[int, Stat]:
-        """By the number of inputs of the validation; empty where the source is an export, or has no validation."""
+        """By the number of inputs of the validation; empty where the run has none."""
         run = self.trained
         if not (run / RUN_FILE).is_file():
             return {}

@@ -45,8 +45,8 @@ class RowResult:
         planned: how many the experiment has.
         code_versions: of the code that evaluated.
         warnings: of the evaluations, each once.
-        not_compared: whether it has seeds in common with the first row, which were evaluated under other
-            conditions (`Evaluated.conditions`).
+        not_compared: seeds in common with the first row that were evaluated under other conditions
+            (`Evaluated.conditions`).
     """
 
     row: str
@@ -59,4 +59,4 @@ class RowResult:
     planned: int
     code_versions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    not_compared: bool = False
+    not_compared: int = 0

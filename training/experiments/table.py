@@ -48,7 +48,7 @@ def collect(plan: Plan, size: Size, root: Path) -> list[RowResult]:
             planned=len(plan.evaluations[row.name]),
             code_versions=tuple(sorted({str(each.document["code_version"]) for each in own.values()})),
             warnings=tuple(dict.fromkeys(warning for each in own.values() for warning in each.warnings)),
-            not_compared=any(
+            not_compared=sum(
                 own[seed].conditions != first[seed].conditions for seed in own.keys() & first.keys()
             ),
         )
@@ -145,8 +145,9 @@ def _remarks(results: Sequence[RowResult]) -> list[str]:
             rows.setdefault(warning, []).append(result.label)
         if result.not_compared:
             text = (
-                "not compared with the first row: evaluated on another dataset, measured by other networks, or "
-                "sampled on another kind of device, in another precision or number of steps"
+                f"{result.not_compared} of {result.seeds} seeds are not compared with the first row: evaluated on "
+                "another dataset, measured by other networks, or sampled on another kind of device, in another "
+                "precision or number of steps"
             )
             rows.setdefault(text, []).append(result.label)
     everyone = [result.label for result in results if result.seeds]

@@ -4,8 +4,8 @@
 
 It learns to generate the images of the training split, mirrored ones too, and nothing of who they show: there are
 no identity tokens and no text. The loss is that of the flow decoder. OUTPUT becomes the directory of a
-`FluxTransformer2DModel` of diffusers, which a run takes frozen as `decoders.flow.scratch.transformer=OUTPUT`; a
-picture in it shows generated faces.
+`FluxTransformer2DModel` of diffusers, which a run freezes (`decoders.flow.scratch.transformer`; the command prints
+the whole section); a picture in it shows generated faces.
 
 Source: Peebles and Xie, "Scalable Diffusion Models with Transformers", 2023; its architecture is FLUX's.
 
@@ -17,7 +17,9 @@ Letters in names give the shape:
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import shlex
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -91,12 +93,12 @@ def main() -> None:
     write_bytes(
         options.output / WEIGHTS_FILE, save(transformer.state_dict(), {"format": "pt", CODEC: codec.name})
     )
-    own = size | {"patch": "null", "vae": scratch.vae, "transformer": options.output}
+    own = size | {"patch": None, "vae": scratch.vae, "transformer": str(options.output)}
     message(
         f"loss {held_out_loss:.4f} on held-out images, {train_loss:.4f} on as many of the training\n"
         f"generated faces: {picture}\n"
-        f"use it frozen with: decoders.flow.side={options.side} 'decoders.flow.scratch="
-        f"{{{', '.join(f'{name}: {value}' for name, value in own.items())}}}'"
+        f"use it frozen with: decoders.flow.side={options.side} "
+        f"{shlex.quote('decoders.flow.scratch=' + json.dumps(own))}"
     )
 
 

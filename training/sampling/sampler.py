@@ -92,7 +92,8 @@ class Sampler:
         if changed and flow.transformer_source:
             networks = " or ".join(str(path) for path in (flow.transformer_source, flow.own_vae) if path)
             raise TrainingError(
-                f"{networks} has other weights than when {source} was trained on it. Put the weights of then back"
+                f"{networks} has other weights than when {source} was trained on it. Restore the weights of "
+                "the training"
             )
         if changed:
             say(f"warning: {_surroundings(flow)} has other weights than in the training of {source}")

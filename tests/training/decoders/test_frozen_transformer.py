@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from flow_runs import SCRATCH, SIDE, as_trained, decoder_of, flow_config, write_run
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from training.config import Config
@@ -15,6 +17,7 @@ from training.decoders.control_config import ControlConfig
 from training.decoders.flow_config import Scratch
 from training.decoders.flow_networks import scratch_transformer
 from training.errors import TrainingError
+from training.experiments.autoencoder import autoencoder
 from training.export import export, read_export, read_trained
 from training.model import IdentityModel, build_model, meta_model
 from training.sampling.sampler import Sampler
@@ -158,11 +161,56 @@ def test_shapes_are_not_enough(transformer: Path) -> None:
         build_model(config_with(transformer))
 
 
+def test_latents_of_another_autoencoder_are_noticed_of_runs_and_exports(tmp_path: Path) -> None:
+    def scratch_on(vae: str, **keys: str) -> dict[str, object]:
+        torch.manual_seed(len(vae))
+        autoencoder(3, 4).save_pretrained(tmp_path / vae)
+        return {"scratch": SCRATCH | {"patch": None, "vae": str(tmp_path / vae)} | keys}
+
+    config = flow_config(None, None, scratch_on("one"))
+    run = write_run(tmp_path / "run", config, build_model(config))
+    export(run, tmp_path / "export")
+    for source in (run, tmp_path / "export"):
+        build_model(flow_config(None, None, scratch_on("one", transformer=str(source))))
+        other = flow_config(None, None, scratch_on("another", transformer=str(source)))
+        with pytest.raises(TrainingError, match="generates latents of another autoencoder"):
+            build_model(other)
+
+
+def test_a_config_without_a_key_of_a_newer_diffusers_is_completed(transformer: Path) -> None:
+    path = transformer / "config.json"
+    config = json.loads(path.read_text())
+    del config["patch_size"]
+    path.write_text(json.dumps(config | {"out_channels": config["in_channels"]}))
+    build_model(config_with(transformer))
+    for damaged in ("{", '{"num_layers": "two"}'):
+        path.write_text(damaged)
+        with pytest.raises(TrainingError, match=r"config\.json cannot be read"):
+            build_model(config_with(transformer))
+
+
+def test_an_export_is_read_as_such_and_not_as_a_directory(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "export")
+    build_model(config_with(tmp_path / "export"))
+    written(tmp_path / "export" / "transformer", seed=1)
+    with pytest.raises(TrainingError, match="has other weights than when"):
+        build_model(config_with(tmp_path / "export"))
+    # An export without a generator, into the same directory, leaves the files of the earlier one.
+    mtd = mtd_config()
+    export(write_run(tmp_path / "mtd", mtd, build_model(mtd)), tmp_path / "export")
+    assert (tmp_path / "export" / "transformer").is_dir()
+    with pytest.raises(TrainingError, match="is an export without a small transformer"):
+        build_model(config_with(tmp_path / "export"))
+
+
 def test_a_key_of_earlier_versions_is_still_read() -> None:
     base: dict[str, object] = {"base": "flux", "layers": 1}
     assert ControlConfig.model_validate(base | {"transformer": None}) == ControlConfig.model_validate(base)
     scratch = ControlConfig.model_validate({"scratch": SCRATCH, "layers": 1, "transformer": "/runs/flow"})
     assert scratch.transformer_source == Path("/runs/flow")
+    for both in (base, {"scratch": 5}, {"scratch": SCRATCH | {"transformer": "/other"}}):
+        with pytest.raises(ValidationError):
+            ControlConfig.model_validate(both | {"layers": 1, "transformer": "/runs/flow"})
 
 
 def same_transformer(one: IdentityModel, other: IdentityModel) -> bool:
@@ -197,7 +245,7 @@ def test_another_size_or_no_transformer_is_named(run: Path, tmp_path: Path) -> N
     with pytest.raises(TrainingError, match=r"decoders\.flow\.scratch\.transformer: .* holds no transformer"):
         build_model(config_with(tmp_path / "nothing"))
     without = write_run(tmp_path / "mtd", mtd := mtd_config(), build_model(mtd))
-    with pytest.raises(TrainingError, match="has no flow decoder with a small transformer"):
+    with pytest.raises(TrainingError, match="has no decoder with a small transformer"):
         build_model(config_with(without))
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "diffusion_pytorch_model.safetensors").write_bytes(b"none")

@@ -222,7 +222,7 @@ def test_rows_that_were_evaluated_otherwise_are_not_compared_and_the_table_says_
     assert results[1].minus_first == {}
     text = markdown("A table", (1,), results)
     assert "Differences" not in text
-    assert "- other: not compared with the first row: evaluated on another dataset, measured by other" in text
+    assert "- other: 1 of 1 seeds are not compared with the first row: evaluated on another dataset" in text
 
 
 def test_a_table_with_more_evaluations_is_not_replaced(tmp_path: Path) -> None:
