@@ -151,7 +151,7 @@ def test_rows_of_the_small_size_share_one_frozen_transformer_and_its_latents() -
         assert generator.latents == str(root / "latents")
 
 
-def test_the_place_of_kept_latents_shapes_no_name() -> None:
+def test_the_directory_of_kept_latents_shapes_no_name() -> None:
     table, size = load_table("table2"), load_size("small")
     one, other = (
         [job.name for job in plan(table, size, seeds=1, root=Path(root), datasets=DATA).jobs()]
