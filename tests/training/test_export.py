@@ -295,7 +295,7 @@ def test_a_run_that_cannot_be_exported_says_why(run, tmp_path: Path, damage, mes
             lambda out: (out / "omniid.json").write_text(
                 json.dumps(json.loads((out / "omniid.json").read_text()) | {"format_version": "3.0"})
             ),
-            r"format 3\.0, this code reads 2\.2",
+            r"format 3\.0, this code reads 2\.3",
         ),
         (
             lambda out: (out / "ip_adapter.safetensors").write_bytes(b"x"),
