@@ -94,7 +94,9 @@ class _Run:
         describe(self._config, identities, self._collectives, self._world.message)
         self._check_batch()
         if self._config.run.compute_latents:
-            self._world.message("a dry run does not compute latents that are missing (run.compute_latents)")
+            self._world.message(
+                "a training computes latents that are missing (run.compute_latents), a dry run does not"
+            )
         self._find_latents()
         learner = self._learner(None)
         with self._stream(0) as stream:

@@ -21,6 +21,7 @@ import json
 import math
 import shlex
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ FILES = (PICTURE_FILE, "config.json", WEIGHTS_FILE)
 def main() -> None:
     """Train it, write it, and report the loss on held-out identities."""
     options = parse()
+    # Norms are float32 in autocast, as is meant.
+    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     size = {name: getattr(options, name) for name in ("layers", "single_layers", "heads", "head_width")}
     scratch = Scratch.model_validate(size | {"vae": options.vae})
     try:

@@ -71,9 +71,7 @@ def test_a_run_and_its_export_give_the_same_image_wherever_the_autoencoder_has_g
     moved = vae.rename(tmp_path / "moved")
     assert np.array_equal(image, sampled(tmp_path / "out"))
     assert np.array_equal(image, sampled(run, moved))
-    with pytest.raises(
-        TrainingError, match=rf"was trained around {vae}, which is not there.*--base"
-    ):
+    with pytest.raises(TrainingError, match=rf"was trained around {vae}, which is not there.*--base"):
         sampled(run)
     with pytest.raises(TrainingError, match=r"config\.json is missing\. Put it back"):
         export(run, tmp_path / "again")
