@@ -77,7 +77,7 @@ class Evaluator:
         self._options = options
         self._world = world
         self._names = world.broadcast(lambda: NetworkNames.of(options.profile, options.identity_networks))
-        self._people, self._sources = world.broadcast(self._plan)
+        self._people, self._held_out, self._sources = world.broadcast(self._plan)
         opened: list[tuple[StreamedDataset, MeasuringNetworks]] = []
         world.gather(lambda: opened.append(self._opened()))
         ((self._dataset, self._networks),) = opened
@@ -97,6 +97,7 @@ class Evaluator:
         return Evaluation(
             people=[person for _, person in figures],
             stored=everybody,
+            held_out=self._held_out,
             sources=self._sources,
             networks=self._names,
             files=self._names.files(self._options.models_dir),
@@ -106,7 +107,7 @@ class Evaluator:
             shown=self._options.page_people,
         )
 
-    def _plan(self) -> tuple[list[Person], list[SourceFacts]]:
+    def _plan(self) -> tuple[list[Person], int, list[SourceFacts]]:
         """What can be wrong is found out by rank 0 before the work begins."""
         options = self._options
         if options.device is not None:
@@ -114,6 +115,7 @@ class Evaluator:
         self._names.files(options.models_dir)
         dataset = open_dataset(options.data, RETRY_S)
         people = held_out_people(dataset, options.people)
+        held_out = len(held_out_people(dataset))
         sources = [
             source_facts(path, place, options.inputs, options.sampling, options.models_dir)
             for place, path in enumerate(options.sources)
@@ -122,7 +124,7 @@ class Evaluator:
         for source in sources:
             if warning := crop_scale_warning(source, dataset.crop_scale):
                 self._world.message(f"warning: {warning}")
-        return people, sources
+        return people, held_out, sources
 
     def _opened(self) -> tuple[StreamedDataset, MeasuringNetworks]:
         return open_dataset(self._options.data, RETRY_S), MeasuringNetworks.load(

@@ -44,7 +44,9 @@ class Evaluation:
 
     Attributes:
         people: their figures, in the order of the dataset.
-        stored: what was found in the stored images of all held-out people, those that are left out included.
+        stored: what was found in the stored images of the people that were asked for, those that are left out
+            included.
+        held_out: people of the test split.
         sources: of images.
         networks: that measured.
         files: theirs, by name.
@@ -56,6 +58,7 @@ class Evaluation:
 
     people: list[PersonFigures]
     stored: list[StoredFaces]
+    held_out: int
     sources: list[SourceFacts]
     networks: NetworkNames
     files: Mapping[str, WeightsFile]
@@ -175,7 +178,7 @@ def _people(evaluation: Evaluation) -> dict[str, Any]:
     measured = {person.person for person in evaluation.people}
     left_out = [person for person in evaluation.stored if person.person.id not in measured]
     return {
-        "held_out": len(evaluation.stored),
+        "held_out": evaluation.held_out,
         "evaluated": len(evaluation.people),
         "left_out": [
             {
