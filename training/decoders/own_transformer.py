@@ -90,7 +90,7 @@ def read_transformer(source: Path, key: str) -> StoredTransformer:
             run = read_run(source)
         except (TrainingError, ValueError) as error:
             raise TrainingError(f"{key}: {error}") from error
-        return transformer_of(run, key)
+        return _of_run(run, key)
     if (source / EXPORT_FILE).is_file():
         return _of_export(source, key)
     raise TrainingError(
@@ -99,7 +99,7 @@ def read_transformer(source: Path, key: str) -> StoredTransformer:
     )
 
 
-def transformer_of(run: Trained, key: str) -> StoredTransformer:
+def _of_run(run: Trained, key: str) -> StoredTransformer:
     """The small transformer that a run trained, or was trained on.
 
     Args:
