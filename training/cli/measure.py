@@ -158,7 +158,9 @@ def experiment(  # noqa: PLR0917 - typer passes every option by name
         typer.Option(metavar="OPTIONS", help="Submit to Slurm; options of sbatch, such as '--nodes=2'"),
     ] = None,
     only_list: Annotated[bool, typer.Option("--list", help="List the jobs and run nothing")] = False,
-    only_table: Annotated[bool, typer.Option("--table", help="Print what is done and run nothing")] = False,
+    only_table: Annotated[
+        bool, typer.Option("--table", help="Print and write the table of what is done, and run nothing")
+    ] = False,
 ) -> None:
     """Train and evaluate the rows of one of the paper's tables, and print it beside the paper's.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +21,6 @@ from training.models.flux_folder import COMPONENTS, FluxFolder, load_errors, ope
 from training.models.flux_latents import Codec, PixelCodec, VaeCodec
 from training.models.flux_schedule import Schedule
 from training.models.flux_text import Prompt, empty_prompt, encoded_prompt
-
-# diffusers imports bitsandbytes where it is installed, which then logs errors about kernels that are not used.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 SCRATCH_TEXT_WIDTH = 256
 SCRATCH_POOLED_WIDTH = 64

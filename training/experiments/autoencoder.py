@@ -27,9 +27,9 @@ from shards.metadata import DatasetError
 from shards.reader import Dataset
 from shards.schema import Split
 from training.errors import TrainingError
+from training.experiments.fitting import fit, message
 from training.experiments.images import sheet_png, split_images
-from training.experiments.options import add_side, add_training_options, at_least_one, begin_output, message
-from training.experiments.schedule import learning_rate
+from training.experiments.options import add_side, add_training_options, at_least_one, begin_output
 from training.models.flux_folder import WEIGHTS_FILE
 from training.models.precision import bfloat16
 
@@ -52,7 +52,6 @@ def main() -> None:
     try:
         if not begin_output(options.output, FILES, continues=options.continues):
             return
-        message("reading the images")
         dataset = Dataset.open(options.dataset)
         train_ICSS, held_out_ICSS = (
             split_images(dataset, split, options.side) * 2 - 1 for split in (Split.TRAIN, Split.TEST)
@@ -114,10 +113,9 @@ def autoencoder(channels: int, factor: int) -> Any:
 
 
 def train(vae: Any, images_ICSS: torch.Tensor, steps: int, batch: int) -> None:
-    """AdamW with warm-up and cosine decay; every other batch is mirrored."""
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = learning_rate(LEARNING_RATE, step, steps, WARMUP_STEPS)
+    """On pixels, their edges and the KL term; every other batch is mirrored."""
+
+    def loss_at(step: int) -> tuple[torch.Tensor, float]:
         target = images_ICSS[torch.randint(len(images_ICSS), (batch,))]
         target = target.flip(3) if step % 2 else target
         with bfloat16(target.device):
@@ -125,14 +123,16 @@ def train(vae: Any, images_ICSS: torch.Tensor, steps: int, batch: int) -> None:
             error = vae.decode(latents.sample()).sample.float() - target
         loss = error.abs().mean() + sum(error.diff(dim=dim).abs().mean() for dim in (2, 3))
         loss = loss + KL_WEIGHT * latents.kl().float().mean() / latents.mean[0].numel()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        if not (step + 1) % 100 or step + 1 == steps:
-            message(
-                f"step {step + 1} of {steps}: mean absolute error {float(error.detach().abs().mean()) / 2:.4f}",
-            )
+        return loss, float(error.detach().abs().mean()) / 2
+
+    fit(
+        vae.parameters(),
+        loss_at,
+        steps,
+        peak=LEARNING_RATE,
+        warmup_steps=WARMUP_STEPS,
+        reported="mean absolute error",
+    )
     vae.requires_grad_(False).eval()
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shards.reader import Dataset
 from shards.schema import IMAGE_SIDE, IMAGES_PER_IDENTITY, Split
 from training.errors import TrainingError
+from training.experiments.fitting import Progress
 from training.models.pixels import pixels
 
 
@@ -33,11 +34,13 @@ def split_images(dataset: Dataset, split: Split, side: int) -> torch.Tensor:
         )
     # Into one tensor: small ones among the large ones of decoding would keep the heap from shrinking.
     images_ICSS = torch.empty(len(keys) * IMAGES_PER_IDENTITY, 3, side, side)
-    count = 0
+    progress, count = Progress(f"reading the {split} split", len(images_ICSS), "images"), 0
     for sample in dataset.samples(split):
         for jpeg in sample.images:
             images_ICSS[count] = _reduced(jpeg, side)
             count += 1
+        if progress.add(len(sample.images)):
+            progress.show()
     return images_ICSS[:count]
 
 

@@ -206,10 +206,11 @@ def write_table(
         "rows": [asdict(result) for result in results],
         "evaluations": {row: [job.name for job in jobs] for row, jobs in plan.evaluations.items()},
     }
-    text = markdown(table.title, table.inputs, results)
+    title = f"{table.title} (size {size})"
+    text = markdown(title, table.inputs, results)
     content = {"json": (json.dumps(document, indent=2) + "\n").encode(), "md": text.encode()}
     if table.x is not None and any(result.figures for result in results):
-        content["svg"] = plot_svg(table.title, table.x, results)
+        content["svg"] = plot_svg(title, table.x, results)
     written: list[Path] = []
     if evaluated_before(output / f"{table.name}-{size}.json") > sum(result.seeds for result in results):
         return written, text

@@ -30,15 +30,16 @@ from shards.metadata import DatasetError
 from shards.reader import Dataset
 from shards.schema import Split
 from training.errors import TrainingError
+from training.experiments.fitting import fit, message
 from training.experiments.images import split_images
-from training.experiments.options import add_training_options, begin_output, message
-from training.experiments.schedule import learning_rate
+from training.experiments.options import add_training_options, begin_output
 from training.models.clip import ClipTower
 from training.models.precision import bfloat16, with_plain_attention
 from training.models.sizes import SIZES
 
 TOWER_FILE = "tower.safetensors"
 LEARNING_RATE = 1e-3
+BETAS = (0.9, 0.999)
 WEIGHT_DECAY = 0.05
 WARMUP_STEPS = 100
 TEMPERATURE = 0.2
@@ -55,7 +56,6 @@ def main() -> None:
     try:
         if not begin_output(options.output, [TOWER_FILE], continues=options.continues):
             return
-        message("reading the images")
         dataset = Dataset.open(options.dataset)
         train_ICSS, held_out_ICSS = (
             split_images(dataset, split, size.side) for split in (Split.TRAIN, Split.TEST)
@@ -77,13 +77,11 @@ def main() -> None:
 
 
 def train(tower: ClipTower, head: nn.Module, images_ICSS: torch.Tensor, steps: int, batch: int) -> None:
-    """AdamW with warm-up and cosine decay, on the symmetric contrastive loss."""
-    parameters = [*tower.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    """On the symmetric contrastive loss."""
     for block in tower.visual.transformer.resblocks:
         block.forward = with_plain_attention(block.forward)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = learning_rate(LEARNING_RATE, step, steps, WARMUP_STEPS)
+
+    def loss_at(_step: int) -> tuple[torch.Tensor, float]:
         # Without repetition: the same image twice would be a negative of itself.
         chosen = torch.randperm(len(images_ICSS))[:batch]
         with bfloat16(images_ICSS.device):
@@ -92,12 +90,17 @@ def train(tower: ClipTower, head: nn.Module, images_ICSS: torch.Tensor, steps: i
         loss = (
             functional.cross_entropy(logits_II, labels_I) + functional.cross_entropy(logits_II.T, labels_I)
         ) / 2
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        if not (step + 1) % 100 or step + 1 == steps:
-            message(f"step {step + 1} of {steps}: loss {float(loss.detach()):.3f}")
+        return loss, float(loss.detach())
+
+    fit(
+        [*tower.parameters(), *head.parameters()],
+        loss_at,
+        steps,
+        peak=LEARNING_RATE,
+        warmup_steps=WARMUP_STEPS,
+        betas=BETAS,
+        weight_decay=WEIGHT_DECAY,
+    )
     tower.requires_grad_(False).eval()
 
 

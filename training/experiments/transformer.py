@@ -36,16 +36,15 @@ from shards.schema import Split
 from training.decoders.flow_config import Scratch
 from training.decoders.flow_networks import scratch_codec, scratch_prompt, scratch_transformer
 from training.errors import TrainingError
+from training.experiments.fitting import Progress, fit, message
 from training.experiments.images import sheet_png, split_images
-from training.experiments.options import add_side, add_training_options, at_least_one, begin_output, message
-from training.experiments.schedule import learning_rate
+from training.experiments.options import add_side, add_training_options, at_least_one, begin_output
 from training.models.flux_folder import CODEC, WEIGHTS_FILE
 from training.models.flux_latents import Codec, pack, positions, unpack
 from training.models.flux_schedule import Schedule
 from training.models.precision import bfloat16, with_plain_attention
 
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.01
 WARMUP_STEPS = 200
 CHUNK = 64
 MEASURED_TIMES = 8
@@ -68,7 +67,6 @@ def main() -> None:
         if not begin_output(options.output, FILES, continues=options.continues):
             return
         codec = scratch_codec(scratch, options.side)
-        message("reading and encoding the images")
         dataset = Dataset.open(options.dataset)
         train_ICSS, held_out_ICSS = (
             split_images(dataset, split, options.side) for split in (Split.TRAIN, Split.TEST)
@@ -108,29 +106,25 @@ def main() -> None:
 @torch.no_grad()
 def encoded(images_ICSS: torch.Tensor, codec: Codec) -> torch.Tensor:
     """Latents of images as tokens, (I, Q, F)."""
-    return torch.cat([pack(codec.encode(chunk)) for chunk in images_ICSS.split(CHUNK)])
+    progress, found = Progress("encoding", len(images_ICSS), "images"), []
+    for chunk in images_ICSS.split(CHUNK):
+        found.append(pack(codec.encode(chunk)))
+        if progress.add(len(chunk)):
+            progress.show()
+    return torch.cat(found)
 
 
 def train(transformer: Any, latents_IQF: torch.Tensor, steps: int, batch: int) -> None:
-    """AdamW with warm-up and cosine decay, on the loss of flow matching."""
-    optimiser = torch.optim.AdamW(
-        transformer.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY
-    )
+    """On the loss of flow matching."""
     for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
         block.forward = with_plain_attention(block.forward)
-    sum_of_losses = 0.0
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = learning_rate(LEARNING_RATE, step, steps, WARMUP_STEPS)
+
+    def loss_at(_step: int) -> tuple[torch.Tensor, float]:
         clean_IQF = latents_IQF[torch.randint(len(latents_IQF), (batch,))]
         loss = flow_loss(transformer, clean_IQF, torch.rand(batch), torch.randn_like(clean_IQF))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        sum_of_losses += float(loss.detach())
-        if not (step + 1) % 100 or step + 1 == steps:
-            message(f"step {step + 1} of {steps}: loss {sum_of_losses / (step % 100 + 1):.4f}")
-            sum_of_losses = 0.0
+        return loss, float(loss.detach())
+
+    fit(transformer.parameters(), loss_at, steps, peak=LEARNING_RATE, warmup_steps=WARMUP_STEPS)
     transformer.requires_grad_(False).eval()
 
 

@@ -90,7 +90,7 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
     written, text = write_table(plan, "tiny", collect(plan, size, tmp_path), tmp_path, {"data": ["/data"]})
     # Of 0.5 and 0.7: the standard error is 0.1, and the quantile for one degree of freedom 12.706.
     assert text == (
-        "# A table\n\n"
+        "# A table (size tiny)\n\n"
         "| row | seeds | similarity, 1 input | paper | pose error, 1 input | paper |\n"
         "|---|---|---|---|---|---|\n"
         "| two seeds | 2 of 2 | 0.600 (-0.671 to 1.871) | 0.708 |  |  |\n"
@@ -274,7 +274,13 @@ def test_a_figure_is_plotted_with_its_axes_and_a_point_for_each_evaluated_row(tm
     assert [path.name for path in written] == ["own-tiny.json", "own-tiny.md", "own-tiny.svg"]
     drawing = ET.fromstring(written[2].read_bytes())  # noqa: S314 - our own file
     texts = {"".join(text.itertext()) for text in drawing.iter(f"{SVG}text")}
-    assert {"A table", "share of MTD's steps", "identity similarity (sface)", "1 input", "100%"} <= texts
+    assert {
+        "A table (size tiny)",
+        "share of MTD's steps",
+        "identity similarity (sface)",
+        "1 input",
+        "100%",
+    } <= texts
     (line,) = [group for group in drawing.iter(f"{SVG}g") if group.get("id") == "similarity-1"]
     marks = [float(mark.get("y", "")) for mark in line.iter(f"{SVG}use")]
     assert len(marks) == len(values)
