@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from training.config import Config
 from training.decoders.flow import FlowDecoder
+from training.decoders.flow_config import Scratch
+from training.decoders.flow_networks import scratch_transformer
 from training.engine.checkpoint import SavedState
 from training.engine.dcp import write_tensors
 from training.model import IdentityModel, build_model
+from training.models.flux_folder import WEIGHTS_FILE
 
 SCRATCH = {"layers": 2, "single_layers": 1, "heads": 2, "head_width": 16, "patch": 4}
 SIDE = 64
@@ -33,6 +37,17 @@ def flow_config(
         "run": {"precision": "fp32"},
     }
     return Config.model_validate(values | changes)
+
+
+def write_transformer(folder: Path, *, seed: int = 0) -> Path:
+    """A directory as `training.experiments.transformer` writes it, of `SCRATCH`'s size."""
+    torch.manual_seed(seed)
+    network = scratch_transformer(Scratch.model_validate(SCRATCH), 3 * SCRATCH["patch"] ** 2)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.05)
+    network.save_config(folder)
+    save_file(network.state_dict(), folder / WEIGHTS_FILE)
+    return folder
 
 
 def flow_decoder(config: Config) -> FlowDecoder:

@@ -127,6 +127,21 @@ def test_a_pose_is_asked_for_where_it_is_needed_and_refused_elsewhere(run: Path,
     check_pose(flow, None)
 
 
+@pytest.mark.parametrize("key", ["unset", "flow run"])
+def test_a_run_of_an_earlier_version_is_sampled_and_exported(tmp_path: Path, key: str) -> None:
+    """Earlier versions named the transformer in `decoders.control.transformer`."""
+    run, _ = control_run(tmp_path, {"scratch": SCRATCH}, flow_config(None, None))
+    image = generated(run)
+    facts = json.loads((run / "run.json").read_text())
+    control = facts["config"]["decoders"]["control"]
+    del control["scratch"]["transformer"]
+    control["transformer"] = None if key == "unset" else str(tmp_path / "flow")
+    (run / "run.json").write_text(json.dumps(facts))
+    assert np.array_equal(image, generated(run))
+    export(run, tmp_path / "export")
+    assert np.abs(image - generated(tmp_path / "export")).max() <= 1
+
+
 def test_a_run_starts_from_an_export_and_notices_another_transformer(tmp_path: Path) -> None:
     flow = flow_config(None, None)
     run, _ = control_run(tmp_path, {"scratch": SCRATCH}, flow)

@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flow_runs import SCRATCH, SIDE, as_trained, decoder_of, flow_config, write_run
+from flow_runs import SCRATCH, SIDE, as_trained, decoder_of, flow_config, write_run, write_transformer
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from training.config import Config
 from training.decoders.control_config import ControlConfig
-from training.decoders.flow_config import Scratch
-from training.decoders.flow_networks import scratch_transformer
 from training.errors import TrainingError
 from training.experiments.autoencoder import autoencoder
 from training.export import export, read_export, read_trained
@@ -24,24 +22,12 @@ from training.sampling.sampler import Sampler
 
 CPU = torch.device("cpu")
 PORTRAITS = list(np.random.default_rng(6).integers(0, 255, (2, 512, 512, 3), dtype=np.uint8))
-TOKEN = 3 * 4**2
-"""Numbers of a token of plain pixels, with `patch: 4`."""
 
 
 @pytest.fixture
 def transformer(tmp_path: Path) -> Path:
     """A directory as `training.experiments.transformer` writes it."""
-    return written(tmp_path / "transformer", seed=0)
-
-
-def written(folder: Path, *, seed: int) -> Path:
-    torch.manual_seed(seed)
-    network = scratch_transformer(Scratch.model_validate(SCRATCH), TOKEN)
-    for weight in network.parameters():
-        torch.nn.init.normal_(weight, std=0.05)
-    network.save_config(folder)
-    save_file(network.state_dict(), folder / "diffusion_pytorch_model.safetensors")
-    return folder
+    return write_transformer(tmp_path / "transformer")
 
 
 def config_with(transformer: Path, **changes: object) -> Config:
@@ -102,7 +88,7 @@ def test_a_run_names_the_transformer_that_it_was_trained_on(run: Path, transform
 def test_a_run_whose_transformer_was_replaced_names_none(
     run: Path, transformer: Path, tmp_path: Path
 ) -> None:
-    written(transformer, seed=1)
+    write_transformer(transformer, seed=1)
     control = {"side": SIDE, "layers": 1, "scratch": SCRATCH, "adapter": str(run)}
     adapter_elsewhere = control | {"scratch": SCRATCH | {"transformer": str(transformer)}}
     for decoders, message in (
@@ -154,7 +140,7 @@ def test_shapes_are_not_enough(transformer: Path) -> None:
     path.write_text(path.read_text().replace('"axes_dims_rope": [', '"axes_dims_rope": [2, '))
     with pytest.raises(TrainingError, match="axes_dims_rope is"):
         build_model(config_with(transformer))
-    written(transformer, seed=0)
+    write_transformer(transformer)
     weights = transformer / "diffusion_pytorch_model.safetensors"
     save_file(load_file(weights), weights, {"format": "pt", "codec": "vae-of-others"})
     with pytest.raises(TrainingError, match=r"of another autoencoder \(vae-of-others\)"):
@@ -192,7 +178,7 @@ def test_a_config_without_a_key_of_a_newer_diffusers_is_completed(transformer: P
 def test_an_export_is_read_as_such_and_not_as_a_directory(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "export")
     build_model(config_with(tmp_path / "export"))
-    written(tmp_path / "export" / "transformer", seed=1)
+    write_transformer(tmp_path / "export" / "transformer", seed=1)
     with pytest.raises(TrainingError, match="has other weights than when"):
         build_model(config_with(tmp_path / "export"))
     # An export without a generator, into the same directory, leaves the files of the earlier one.
@@ -219,7 +205,7 @@ def same_transformer(one: IdentityModel, other: IdentityModel) -> bool:
 
 
 def test_other_weights_in_its_place_are_noticed(run: Path, transformer: Path, tmp_path: Path) -> None:
-    written(transformer, seed=1)
+    write_transformer(transformer, seed=1)
     for use in (lambda: generated(run), lambda: export(run, tmp_path / "export")):
         with pytest.raises(TrainingError, match="has other weights than when"):
             use()

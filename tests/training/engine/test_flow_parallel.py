@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from flow_runs import as_trained, flow_config
+from flow_runs import SCRATCH, as_trained, flow_config, write_transformer
 
 from training.config import Run
 from training.data.batch import Batch
@@ -34,7 +34,7 @@ def world() -> Iterator[World]:
 def parallel(world: World, tiny_flux: Path, tmp_path: Path) -> Callable[..., ParallelModel]:
     """A model on the tiny FLUX, or on a scratch transformer, run in any way; always with the same weights."""
 
-    def made(scratch: dict[str, int] | None = None, **run: Any) -> ParallelModel:
+    def made(scratch: dict[str, Any] | None = None, **run: Any) -> ParallelModel:
         flux, flow = (None, {"scratch": scratch}) if scratch else (tiny_flux, None)
         config = flow_config(flux, tmp_path / "prompts", flow, run={"precision": run["precision"]})
         return ParallelModel(as_trained(build_model(config)).train(), Run(**run), world)
@@ -49,10 +49,15 @@ def loss_of(model: ParallelModel, batch: Batch) -> float:
     return loss
 
 
-def test_sharded_in_bfloat16_it_has_the_loss_of_a_copy(parallel: Any, make_batch: Any) -> None:
+@pytest.mark.parametrize("frozen", ["flux", "small transformer"])
+def test_sharded_in_bfloat16_it_has_the_loss_of_a_copy(
+    parallel: Any, make_batch: Any, tmp_path: Path, frozen: str
+) -> None:
+    small = SCRATCH | {"transformer": str(write_transformer(tmp_path / "transformer"))}
+    how = {"precision": "bf16"} | ({} if frozen == "flux" else {"scratch": small})
     batch = make_batch(people=2)
-    copied = loss_of(parallel(precision="bf16"), batch)
-    assert loss_of(parallel(precision="bf16", strategy="fsdp"), batch) == copied
+    copied = loss_of(parallel(**how), batch)
+    assert loss_of(parallel(**how, strategy="fsdp"), batch) == copied
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from flow_runs import SCRATCH, write_transformer
 from PIL import Image
 from trainers import Run
 
@@ -134,6 +136,36 @@ def test_a_transformer_of_its_own_is_trained_resumed_and_exported_with_all_it_ne
     sampler = Sampler.load(trained, torch.device("cpu"))
     (image,) = sampler.generate(sampler.encode([portrait]), [0])
     assert image.shape == (16, 16, 3)
+
+
+def test_beside_a_frozen_small_transformer_the_adapter_is_trained_replicated_and_sharded(
+    tmp_path: Path, dataset: Path
+) -> None:
+    transformer = write_transformer(tmp_path / "transformer")
+    scratch = f"decoders.flow.scratch={json.dumps(SCRATCH | {'transformer': str(transformer)})}"
+
+    def run_with(*how: str) -> Run:
+        return Run(tmp_path / "-".join(("run", *how)), dataset, *FLOW, scratch, *how)
+
+    copied, sharded = run_with(), run_with("run.strategy=fsdp")
+    copied.ended(2)
+    sharded.stopped(2, 1)
+    sharded.ended(2)
+    for series in ("train/loss", "val/loss_own"):
+        assert sharded.series(series) == pytest.approx(copied.series(series), rel=1e-3)
+    tensors = copied.tensors()
+    assert set(sharded.tensors()) == set(tensors)
+    kept = [name for name in tensors if name.startswith("weights.decoders.flow.transformer.")]
+    assert kept
+    assert all("_ip." in name for name in kept)
+
+    images = []
+    for run in (copied, sharded):
+        export(run.output, run.folder / "export")
+        sampler = Sampler.load(read_trained(run.folder / "export"), torch.device("cpu"))
+        portrait = np.zeros((512, 512, 3), dtype=np.uint8)
+        images += sampler.generate(sampler.encode([portrait]), [0])
+    assert np.abs(np.subtract(*images, dtype=int)).max() <= 2
 
 
 def test_a_flux_directory_without_a_part_ends_every_process_with_its_name(

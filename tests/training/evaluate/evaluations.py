@@ -25,8 +25,10 @@ QUICK = ("--profile", "embedded", "--inputs", "1,5", "--steps", "1")
 SIDE = 64
 
 
-def write_flow_run(folder: Path) -> Path:
-    config = flow_config(None, None, {"identity_dropout": 0.1})
+def write_flow_run(folder: Path, transformer: Path | None = None) -> Path:
+    """A run of a flow decoder, of a transformer of its own or beside a frozen one."""
+    scratch = SCRATCH | ({} if transformer is None else {"transformer": str(transformer)})
+    config = flow_config(None, None, {"identity_dropout": 0.1, "scratch": scratch})
     return write_run(folder, config, as_trained(build_model(config)))
 
 

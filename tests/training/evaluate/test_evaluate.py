@@ -19,6 +19,7 @@ from evaluations import (
     replace_images,
     write_flow_run,
 )
+from flow_runs import write_transformer
 from rendered_people import GREY, PEOPLE, POSES, head, key_of, write_people
 
 from training.evaluate.figures import IDENTITY_FIGURES
@@ -217,6 +218,26 @@ def test_a_run_and_its_export_differ_by_exactly_nothing(data: Path, run: Path, t
         assert differences
         assert all(stat["value"] == stat["low"] == stat["high"] == 0 for stat in differences)
     assert "pose_error" in document["comparisons"][0]["differences"]
+
+
+@pytest.mark.slow
+def test_a_run_beside_a_frozen_small_transformer_is_evaluated_and_so_is_its_export(
+    data: Path, tmp_path: Path
+) -> None:
+    transformer = write_transformer(tmp_path / "transformer")
+    run, twin = write_flow_run(tmp_path / "run", transformer), tmp_path / "export"
+    export(run, twin)
+    few = ("--data", data, *QUICK)
+    evaluated(run, "--output", tmp_path / "of-run", *few)
+    shutil.rmtree(transformer)
+    evaluated(twin, "--output", tmp_path / "of-export", *few)
+    own, exported = (list(pngs(tmp_path / name)) for name in ("of-run", "of-export"))
+    assert own
+    assert [path.read_bytes() for path in own] == [path.read_bytes() for path in exported]
+    moved = tmp_path / "of-moved"
+    assert "is not there. Pass a directory with vae and transformer" in refused(run, "--output", moved, *few)
+    evaluated(run, "--output", moved, "--base", twin, *few)
+    assert [path.read_bytes() for path in own] == [path.read_bytes() for path in pngs(moved)]
 
 
 @pytest.mark.slow
