@@ -17,10 +17,13 @@ from training.data.dataset import open_dataset
 from training.evaluate.command import RETRY_S
 from training.evaluate.comparison import SourceColumn, write_comparison
 from training.experiments.config import Row, Size
-from training.experiments.evaluations import differences, figures_of, read_evaluations
+from training.experiments.evaluations import SWAP_RATIO, differences, figures_of, read_evaluations
 from training.experiments.plan import Plan
 from training.experiments.plot import plot_svg
 from training.experiments.result import Figure, Figures, RowResult
+
+_DIGITS = {"pose_error": 1, SWAP_RATIO: 4}
+"""Of figures that have not three."""
 
 
 def collect(plan: Plan, size: Size, root: Path) -> list[RowResult]:
@@ -124,7 +127,7 @@ def _rows(
         if not any(column):
             continue
         heads.append(f"{name.replace('_', ' ')}, {count} input{'s' if count > 1 else ''}")
-        columns.append([_cell(figure, 1 if name == "pose_error" else 3, signed=signed) for figure in column])
+        columns.append([_cell(figure, _DIGITS.get(name, 3), signed=signed) for figure in column])
         if any(figure and figure.paper is not None for figure in column):
             heads.append("paper")
             columns.append([_paper_cell(figure) for figure in column])
@@ -186,7 +189,7 @@ def _note(results: Sequence[RowResult]) -> str:
 def write_table(
     plan: Plan, size: str, results: Sequence[RowResult], output: Path, facts: dict[str, Any]
 ) -> tuple[list[Path], str]:
-    """Write `<table>-<size>.json` and `.md`, and of a figure `.svg` once a row is evaluated.
+    """Write `<table>-<size>.json` and `.md`, and the plot as `.svg` once a row is evaluated.
 
     Args:
         plan: of the table.
@@ -209,7 +212,7 @@ def write_table(
     title = f"{table.title} (size {size})"
     text = markdown(title, table.inputs, results)
     content = {"json": (json.dumps(document, indent=2) + "\n").encode(), "md": text.encode()}
-    if table.x is not None and any(result.figures for result in results):
+    if any(result.figures for result in results):
         content["svg"] = plot_svg(title, table.x, results)
     written: list[Path] = []
     if evaluated_before(output / f"{table.name}-{size}.json") > sum(result.seeds for result in results):

@@ -104,7 +104,7 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
         "| one seed of SFace | 1 of 2 | -0.250 (-0.250 to -0.250) |\n\n"
         "- All rows: 2 people are few\n"
     )
-    assert written == [tmp_path / "own-tiny.json", tmp_path / "own-tiny.md"]
+    assert written == [tmp_path / "own-tiny.json", tmp_path / "own-tiny.md", tmp_path / "own-tiny.svg"]
     assert written[1].read_text() == text
     document = json.loads(written[0].read_bytes())
     assert document["size"] == "tiny"
@@ -229,7 +229,7 @@ def test_a_table_with_more_evaluations_is_not_replaced(tmp_path: Path) -> None:
     rows = (row("first", "first"),)
     value: Found = {"sface.similarity": (0.5, 0.4, 0.6)}
     both = (evaluated(tmp_path, "first-0", value), evaluated(tmp_path, "first-1", value))
-    for jobs, count in ((both, 2), (both[:1], 0), (both, 2)):
+    for jobs, count in ((both, 3), (both[:1], 0), (both, 3)):
         plan = Plan(table(rows, ("similarity",)), {"first": jobs})
         written, _ = write_table(plan, "tiny", collect(plan, Size(stages={}), tmp_path), tmp_path, {})
         assert len(written) == count
@@ -287,6 +287,38 @@ def test_a_figure_is_plotted_with_its_axes_and_a_point_for_each_evaluated_row(tm
     assert marks[1] < marks[2] < marks[0]  # y grows downwards in SVG
     before = written[2].read_bytes()
     assert write_table(plan, "tiny", results, tmp_path, {})[0][2].read_bytes() == before
+
+
+def test_a_table_is_plotted_row_by_row_with_its_seeds(tmp_path: Path) -> None:
+    rows = (row("first", "the first row"), row("second", "the second row"), row("open", "not evaluated"))
+    seeds = {"first": (0.5, 0.7), "second": (0.1, 0.2), "open": ()}
+    plan = Plan(
+        table(rows, ("similarity",)),
+        {
+            name: tuple(
+                evaluated(tmp_path, f"{name}-{seed}", {"sface.similarity": (value, value, value)})
+                for seed, value in enumerate(values)
+            )
+            for name, values in seeds.items()
+        },
+    )
+    written, _ = write_table(plan, "tiny", collect(plan, Size(stages={}), tmp_path), tmp_path, {})
+    drawing = ET.fromstring(written[2].read_bytes())  # noqa: S314 - our own file
+    texts = ["".join(text.itertext()) for text in drawing.iter(f"{SVG}text")]
+    assert {"A table (size tiny)", "identity similarity (sface)", "1 input"} <= set(texts)
+    assert "not evaluated" not in texts
+    marks = {
+        group.get("id"): [
+            (float(mark.get("x", "")), float(mark.get("y", ""))) for mark in group.iter(f"{SVG}use")
+        ]
+        for group in drawing.iter(f"{SVG}g")
+    }
+    (first_x, first_y), (second_x, second_y) = marks["similarity-1"]
+    assert first_x > second_x
+    assert first_y < second_y  # the first row on top
+    lowest, highest = sorted(marks["similarity-1-first"])
+    assert (lowest[0] + highest[0]) / 2 == pytest.approx(first_x, abs=1e-4)
+    assert lowest[1] == highest[1] == pytest.approx(first_y)
 
 
 def test_a_figure_of_which_nothing_is_evaluated_has_no_plot(tmp_path: Path) -> None:
