@@ -151,7 +151,11 @@ def experiment(  # noqa: PLR0917 - typer passes every option by name
         ),
     ] = None,
     processes: Annotated[
-        str | None, typer.Option(help="Of torchrun on this machine: a number, or gpu for all its GPUs")
+        str | None,
+        typer.Option(
+            help="Of torchrun on this machine: a number, or gpu for all its GPUs. With --slurm: the ranks that "
+            "its options give a training, which its micro-batch is made to fit"
+        ),
     ] = None,
     slurm: Annotated[
         str | None,
@@ -167,7 +171,7 @@ def experiment(  # noqa: PLR0917 - typer passes every option by name
     workflows/experiments has a file for each row. A row is trained in one or several stages (mtd, flow,
     control) and evaluated by `omniid evaluate`. Rows that share a stage share its run. Jobs that are done
     are skipped, so the same command continues an interrupted experiment. OUTPUT gets runs/, evaluations/,
-    TABLE-SIZE.md and .json, .png with images of the rows, and of figure9 a plot. The table has all rows, as
+    TABLE-SIZE.md and .json, .png with images of the rows and .svg with a plot. The table has all rows, as
     far as they are done. The table goes to stdout, everything else to stderr.
 
     Small, on a CPU: omniid experiment table2 --data /data/mfhq-lfw --output /data/experiments --seeds 3
@@ -175,7 +179,7 @@ def experiment(  # noqa: PLR0917 - typer passes every option by name
     What would run: omniid experiment table1 --size paper --data s3://bucket/mfhq --output /shared/experiments
     --list
 
-    On Slurm: the same without --list, and --slurm "--nodes=2"
+    On Slurm: the same without --list, and --slurm "--nodes=2" --processes 16
 
     SIGTERM and Ctrl-C stop the job that runs: a training saves first.
 

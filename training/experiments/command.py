@@ -32,7 +32,7 @@ class Options:
         seeds: runs of each row.
         rows: of the table; all when empty.
         models_dir: directory of the weights registry's files.
-        processes: of torchrun on this machine; None for one process.
+        processes: of torchrun on this machine, or ranks of a training on Slurm; None for one process.
         slurm: options of sbatch; None to run here.
         only_list: print the jobs and what is done, and run nothing.
         only_table: print the table of what is done, and run nothing.
@@ -74,8 +74,13 @@ def run_experiment(
             were stopped. Then the table is printed before, without the rows that are not finished.
     """
     table, size = load_table(name), load_size(size_name)
+    ranks = 1
     if options.processes is not None:
-        process_count(options.processes)
+        if options.slurm is not None and options.processes == "gpu":
+            raise ConfigError(
+                "--processes: gpu counts this machine's. With --slurm, pass the ranks of a training"
+            )
+        ranks = process_count(options.processes)
     root = output.expanduser().resolve()
     datasets = named_datasets(data)
     planned_rows = partial(
@@ -103,7 +108,7 @@ def run_experiment(
     if not options.only_table:
         _check_networks([job for job in jobs if not is_done(job, root)])
     if options.slurm is not None:
-        submit(jobs, root, shlex.split(options.slurm), message)
+        submit(jobs, root, shlex.split(options.slurm), message, ranks)
     elif not options.only_table:
         try:
             run_jobs(jobs, root, message, options.processes)

@@ -13,7 +13,9 @@ from training.experiments.config import Program
 from training.experiments.plan import Job
 
 
-def submit(jobs: Sequence[Job], root: Path, options: Sequence[str], message: Callable[[str], None]) -> None:
+def submit(
+    jobs: Sequence[Job], root: Path, options: Sequence[str], message: Callable[[str], None], ranks: int = 1
+) -> None:
     """Submit what is not done yet.
 
     Args:
@@ -21,6 +23,7 @@ def submit(jobs: Sequence[Job], root: Path, options: Sequence[str], message: Cal
         root: output directory of all experiments, which every node sees.
         options: of sbatch, such as `--nodes=2`; those of a training.
         message: receives the number of each batch job.
+        ranks: that the options give a training, whose micro-batch is made to fit them.
 
     Raises:
         TrainingError: there is no sbatch, or it rejects a job.
@@ -44,15 +47,15 @@ def submit(jobs: Sequence[Job], root: Path, options: Sequence[str], message: Cal
             "--kill-on-invalid-dep=yes",
             *options,
             *([] if job.action == Program.TRAIN else ["--nodes=1"]),
-            *_script(job, root),
+            *_script(job, root, ranks),
         ]
         submitted[job.name] = _number(line)
         message(f"{job.action} {job.name}: Slurm job {submitted[job.name]}")
 
 
-def _script(job: Job, root: Path) -> list[str]:
+def _script(job: Job, root: Path, ranks: int) -> list[str]:
     if job.action == Program.TRAIN:
-        return [str(LAUNCH / "slurm.sbatch"), *arguments(job, root)[2:]]
+        return [str(LAUNCH / "slurm.sbatch"), *arguments(job, root, ranks)[2:]]
     return [str(LAUNCH / "slurm_command.sbatch"), *arguments(job, root)]
 
 

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from settings.section import ConfigError
 from training.errors import TrainingError
+from training.experiments.command import Options, run_experiment
 from training.experiments.commands import REPOSITORY
 from training.experiments.plan import EVALUATE, EXPORT, Job
 from training.experiments.slurm import submit
@@ -71,6 +74,28 @@ def test_jobs_wait_for_those_that_they_need_and_for_others_of_their_name(calls: 
     # The last number of nodes counts.
     assert export[script - 1] == "--nodes=1"
     assert export[script + 1 : script + 4] == ["training.cli", "export", "/out"]
+
+
+def test_a_micro_batch_fits_the_ranks_that_a_training_gets(calls: Path, tmp_path: Path) -> None:
+    settings = {
+        "output": "/out",
+        "data": {"root": "/data"},
+        "representation": {"size": "tiny"},
+        "decoders": {"mtd": {}},
+        "batch": 16,
+        "run": {"per_process": 16},
+    }
+    submit([Job("mtd-0", "train", settings)], tmp_path, ["--nodes=2"], lambda _: None, ranks=8)
+    (call,) = json.loads(calls.read_text())
+    assert yaml.safe_load(Path(call[-1]).read_text())["run"]["per_process"] == 2
+
+
+def test_the_gpus_of_the_machine_that_submits_are_not_those_of_a_training(tmp_path: Path) -> None:
+    options = Options(slurm="--nodes=2", processes="gpu")
+    with pytest.raises(
+        ConfigError, match="--processes: gpu counts this machine's. With --slurm, pass the ranks"
+    ):
+        run_experiment("table2", "paper", ["/data"], tmp_path, options, message=print, result=print)
 
 
 def test_what_is_done_is_not_submitted(calls: Path, tmp_path: Path) -> None:
