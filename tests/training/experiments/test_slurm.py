@@ -93,7 +93,7 @@ def test_a_micro_batch_fits_the_ranks_that_a_training_gets(calls: Path, tmp_path
 def test_the_gpus_of_the_machine_that_submits_are_not_those_of_a_training(tmp_path: Path) -> None:
     options = Options(slurm="--nodes=2", processes="gpu")
     with pytest.raises(
-        ConfigError, match="--processes: gpu counts this machine's. With --slurm, pass the ranks"
+        ConfigError, match=r"--processes: gpu counts this machine's. With --slurm, pass the ranks"
     ):
         run_experiment("table2", "paper", ["/data"], tmp_path, options, message=print, result=print)
 
