@@ -1,12 +1,13 @@
 """A representation as files: `model.safetensors` with its weights and `config.json` with what else it needs.
 
-    {"format_version": "1.2", "kind": "omniid-encoder", "size": {"side": 224, "patch": 14, …}, "crop_scale": 1.6}
+    {"format_version": "1.3", "kind": "omniid-encoder", "size": {"side": 224, "patch": 14, …}, "crop_scale": 1.6}
 
 The size is there in full, so a representation can be read whatever the names of sizes come to mean. `crop_scale`
 says how the images of its training were cut (`faces.crop`); it is null where their dataset does not say it, and
 missing before version 1.1. `class_token` is there where it is true, and then the version is 2.0. Other kinds
-have `combine`, `fixed_inputs` (from version 1.2), `recogniser` and `recogniser_sha256`. `config.json` is written
-last and removed first: a directory without it holds no representation. A reader rejects a newer major version.
+have `combine`, `fixed_inputs` (from version 1.2), `recogniser` and `recogniser_sha256`; `arcface` has a size from
+version 1.3 on. `config.json` is written last and removed first: a directory without it holds no representation. A
+reader rejects a newer major version.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 KIND = "omniid-encoder"
 PARTS = {
-    KIND: ("size",),
-    "clip": ("size", "combine"),
+    KIND: (),
+    "clip": ("combine",),
     "arcface": ("combine", "recogniser", "recogniser_sha256"),
-    "arcface_clip": ("size", "recogniser", "recogniser_sha256"),
+    "arcface_clip": ("recogniser", "recogniser_sha256"),
 }
-"""The fields of `config.json` that each kind of representation has."""
-FORMAT_VERSION = "1.2"
+"""The fields of `config.json` that each kind of representation has, beside its size."""
+FORMAT_VERSION = "1.3"
 VERSION_WITH_CLASS = "2.0"
 """Of an encoder that reads class tokens: older readers would ignore the field, and give other tokens."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -47,8 +48,8 @@ class EncoderConfig(Section):
     """What `config.json` says of a representation."""
 
     kind: str = KIND
-    size: ModelSize | None = None
-    """Of its CLIP tower and its blocks, if it has any."""
+    size: ModelSize
+    """Of its CLIP tower and its blocks, where it has them, and how many tokens it makes of an embedding."""
     class_token: bool | None = None
     """Whether an Omni-ID encoder reads the class token of each image beside its patch tokens."""
     combine: Literal["concat", "mean"] | None = None
@@ -145,7 +146,7 @@ def read_size(folder: Path) -> ModelSize:
         TrainingError: there is none, or one that this code cannot read.
     """
     config = read_config(folder)
-    if config.kind != KIND or config.size is None:
+    if config.kind != KIND:
         raise TrainingError(
             f"{folder / CONFIG} is not that of an Omni-ID encoder, but of a representation of kind {config.kind}. "
             "Load it with omniid.load_representation"
@@ -210,4 +211,6 @@ def read_weights(folder: Path, expected: Mapping[str, torch.Tensor]) -> dict[str
         raise TrainingError(f"{path} cannot be read: {error}; copy or export it again") from error
     if problems := key_differences(expected, weights):
         raise TrainingError(f"{path} does not fit {CONFIG} beside it: {'; '.join(problems)}")
-    return weights
+    # In a file they begin where its header ends. Where memory is not aligned, products are computed in another
+    # order, and the same weights would give other last bits.
+    return {name: weight.clone() for name, weight in weights.items()}

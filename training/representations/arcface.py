@@ -26,8 +26,9 @@ from training.representations.combine import Combine, combined, key_mask
 from training.representations.module import RepresentationModule
 from training.representations.recogniser import FaceRecogniser
 
-TOKENS, WIDTH = 256, 512
-"""The paper's 256 tokens of 512 channels."""
+WIDTH = 512
+"""Channels of a token that is made of an embedding. The paper has 256 such tokens; here there are as many as the
+size has queries, which is the same at the paper's."""
 FACE_SIDE = 256
 """Pixels along a side of the images from which faces of 112 pixels are cut."""
 
@@ -58,6 +59,7 @@ class ArcFaceRepresentation(RepresentationModule):
     """The embedding of a recognition network, projected to tokens. Only the projection is trained.
 
     Args:
+        size: how many tokens, as Omni-ID's queries.
         recogniser: the network.
         combine: `mean` averages the embeddings of several images, `concat` gives the tokens of each.
         inputs: images of a person in its training, which `concat` keeps to; None when not known.
@@ -66,19 +68,24 @@ class ArcFaceRepresentation(RepresentationModule):
     kind = "arcface"
 
     def __init__(
-        self, recogniser: FaceRecogniser, combine: Combine = "mean", inputs: int | None = None
+        self,
+        size: ModelSize,
+        recogniser: FaceRecogniser,
+        combine: Combine = "mean",
+        inputs: int | None = None,
     ) -> None:
         super().__init__(WIDTH, Needs(FACE_SIDE, keypoints=True), inputs if combine == "concat" else None)
+        self.size = size
         self.combine: Combine = combine
         self.recogniser = recogniser
-        self.projection = EmbeddingProjection(recogniser.width, TOKENS, WIDTH)
+        self.projection = EmbeddingProjection(recogniser.width, size.queries, WIDTH)
 
     def features(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
         """The embedding of each image, (B, M, E)."""
         return (embeddings(self.recogniser, inputs),)
 
     def tokens(self, features: tuple[torch.Tensor, ...], valid_BM: torch.Tensor | None) -> torch.Tensor:
-        """Identity tokens (B, 256, 512), or (B, M 256, 512)."""
+        """Identity tokens (B, L, 512), or (B, M L, 512)."""
         (vectors_BME,) = features
         if self.combine == "mean":
             return self.projection(mean_embedding(vectors_BME, valid_BM))
@@ -92,6 +99,7 @@ class ArcFaceRepresentation(RepresentationModule):
         """See `RepresentationModule.file_config`; the recognition network's file is named and not copied."""
         return EncoderConfig(
             kind=self.kind,
+            size=self.size,
             combine=self.combine,
             recogniser=self.recogniser.name,
             recogniser_sha256=self.recogniser.sha256,
@@ -101,11 +109,11 @@ class ArcFaceRepresentation(RepresentationModule):
 class ArcFaceClipRepresentation(RepresentationModule):
     """Queries from a recognition network's embedding, keys and values from CLIP's tokens of all images.
 
-    The queries are 256 tokens of 512 channels, widened to CLIP's; two blocks of cross-attention follow. Neither
-    the recognition network nor CLIP is trained.
+    The queries are tokens of 512 channels, widened to CLIP's; two blocks of cross-attention follow. Neither the
+    recognition network nor CLIP is trained.
 
     Args:
-        size: of CLIP's tower.
+        size: of CLIP's tower, and how many queries.
         recogniser: the network.
     """
 
@@ -116,7 +124,7 @@ class ArcFaceClipRepresentation(RepresentationModule):
         self.size = size
         self.recogniser = recogniser
         self.clip = ClipTower(size).requires_grad_(False)
-        self.projection = EmbeddingProjection(recogniser.width, TOKENS, WIDTH)
+        self.projection = EmbeddingProjection(recogniser.width, size.queries, WIDTH)
         self.widen = nn.Linear(WIDTH, size.width)
         self.cross = nn.ModuleList(CrossAttentionBlock(size) for _ in range(size.cross_blocks))
         self.norm = nn.LayerNorm(size.width)
@@ -130,7 +138,7 @@ class ArcFaceClipRepresentation(RepresentationModule):
         return tokens_NPD.unflatten(0, pixels_BMCSS.shape[:2]), embeddings(self.recogniser, inputs)
 
     def tokens(self, features: tuple[torch.Tensor, ...], valid_BM: torch.Tensor | None) -> torch.Tensor:
-        """Identity tokens (B, 256, D)."""
+        """Identity tokens (B, L, D)."""
         tokens_BMPD, vectors_BME = features
         mask_B11K = key_mask(valid_BM, tokens_BMPD.shape[2])
         keys_BKD = tokens_BMPD.flatten(1, 2)

@@ -101,7 +101,7 @@ def load_representation(
     representation.load_state_dict(
         read_weights(folder, representation.state_dict()), strict=True, assign=True
     )
-    if config.size is not None:
+    if config.kind != "arcface":  # the one without a tower
         representation.clip.reset_constants()
     representation.crop_scale = config.crop_scale
     return representation
@@ -158,15 +158,13 @@ def _made(config: RepresentationConfig, inputs: int) -> Any:
 
 def _of_kind(
     kind: str,
-    size: ModelSize | None,
+    size: ModelSize,
     recogniser: FaceRecogniser | None,
     combine: Combine | None,
     inputs: int | None,
 ) -> Any:
     if kind == "arcface" and recogniser is not None:
-        return ArcFaceRepresentation(recogniser, combine or "mean", inputs)
-    if size is None:
-        raise ValueError(f"a representation of kind {kind} is made with a size")
+        return ArcFaceRepresentation(size, recogniser, combine or "mean", inputs)
     if kind == "arcface_clip" and recogniser is not None:
         return ArcFaceClipRepresentation(size, recogniser)
     return ClipRepresentation(size, combine or "concat", inputs)
@@ -251,8 +249,7 @@ def _check_kind(folder: Path, config: RepresentationConfig) -> None:
             f"{config.weights} was trained with combine={found.combine}, and representation.combine is "
             f"{config.combines}"
         )
-    if found.size is not None:
-        _check_size(found.size, config)
+    _check_size(found.size, config)
 
 
 def _check_size(size: ModelSize, config: RepresentationConfig) -> None:

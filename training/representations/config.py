@@ -24,9 +24,9 @@ class RepresentationConfig(Section):
 
     kind: Literal["omniid", "clip", "arcface", "arcface_clip"] = "omniid"
     """`omniid` is the encoder of the paper: learned queries over CLIP's patch tokens of all images. The others are
-    its baselines: `clip`, all tokens of CLIP; `arcface`, the embedding of a face recognition network as 256
-    tokens of 512 channels; `arcface_clip`, queries from that embedding over CLIP's tokens. What is pretrained
-    in a baseline is never trained."""
+    its baselines: `clip`, all tokens of CLIP; `arcface`, the embedding of a face recognition network as tokens of
+    512 channels, as many as the size has queries; `arcface_clip`, queries from that embedding over CLIP's tokens.
+    What is pretrained in a baseline is never trained."""
     size: Annotated[str, AfterValidator(_known_size)]
     """A row of training/models/sizes.yaml: `paper` is built on CLIP ViT-H-14, `vit-l-14` and `vit-b-16` on smaller
     towers; `small` is for experiments, `tiny` for tests and the demo. The masked transformer decoder has the same

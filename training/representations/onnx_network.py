@@ -138,6 +138,8 @@ def _batch_norm(inputs: Sequence[Any], given: dict[str, Any]) -> torch.Tensor:
 
 def _prelu(inputs: Sequence[Any], _given: dict[str, Any]) -> torch.Tensor:
     values, slope = inputs
+    if slope.shape[1:] == (1,) * (values.ndim - 2):  # a slope for each channel
+        return functional.prelu(values, slope.flatten())
     return torch.where(values >= 0, values, values * slope)
 
 

@@ -35,9 +35,9 @@ CASES = {
     "omniid": Case({"kind": "omniid"}, 16, 32),
     "clip": Case({"kind": "clip"}, 2 * 257, 32, fixed=True),
     "clip-mean": Case({"kind": "clip", "combine": "mean"}, 257, 32),
-    "arcface": Case({"kind": "arcface"}, 256, 512),
-    "arcface-concat": Case({"kind": "arcface", "combine": "concat"}, 512, 512, fixed=True),
-    "arcface_clip": Case({"kind": "arcface_clip"}, 256, 32),
+    "arcface": Case({"kind": "arcface"}, 16, 512),
+    "arcface-concat": Case({"kind": "arcface", "combine": "concat"}, 2 * 16, 512, fixed=True),
+    "arcface_clip": Case({"kind": "arcface_clip"}, 16, 32),
 }
 
 FIXED = [name for name, case in CASES.items() if case.fixed]

@@ -43,7 +43,7 @@ def test_the_folder_holds_two_files_and_the_size_in_full(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     config = json.loads((folder / "config.json").read_text())
     assert config == {
-        "format_version": "1.2",
+        "format_version": "1.3",
         "kind": "omniid-encoder",
         "size": TINY.model_dump(),
         "crop_scale": None,

@@ -205,7 +205,8 @@ def test_a_file_that_is_no_network_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "tokens", "width"), [("arcface", 256, 512), ("arcface_clip", 256, TINY.width)]
+    ("kind", "tokens", "width"),
+    [("arcface", TINY.queries, 512), ("arcface_clip", TINY.queries, TINY.width)],
 )
 def test_the_order_and_number_of_images_are_free(configured, kind: str, tokens: int, width: int) -> None:
     representation = built(configured(kind)).representation
