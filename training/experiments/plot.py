@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from training.experiments.evaluations import SWAP_RATIO
 from training.experiments.result import Figure, RowResult
 
-WIDTH, HEIGHT = 5.2, 3.6
+WIDTH, HEIGHT = 5.2, 3.9
 """Of a panel over an axis, in inches."""
-ROW_WIDTH, ROW_HEIGHT, AROUND_ROWS = 3.4, 0.45, 1.3
-"""Of a panel of rows, of a row, and what title, axis and legend take, in inches."""
+ROW_WIDTH, ROW_HEIGHT, AROUND_ROWS = 3.4, 0.45, 1.6
+"""Of a panel of rows, of a row, and what title, axis and notes take, in inches."""
 SPREAD = 0.4
-"""Of the numbers of inputs within a row, of its height."""
+"""Of the numbers of inputs within a row, of its height; over an axis, a twentieth of it."""
+NOTE = (
+    "Bars: 95 % intervals, over seeds (small points) of filled points, over persons of hollow ones, which are of "
+    "one seed"
+)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A figure of a row, and where the row stands."""
+
+    row: str
+    place: float
+    figure: Figure
 
 
 def plot_svg(title: str, x_label: str | None, results: Sequence[RowResult]) -> bytes:
@@ -39,77 +53,83 @@ def _curves(title: str, x_label: str, results: Sequence[RowResult]) -> Any:
     """Each row is a point over its `x`."""
     from matplotlib.ticker import PercentFormatter
 
-    names = _names(results)
+    places = {result.row: result.x for result in results if result.x is not None}
+    shown = sorted((result for result in results if result.row in places), key=lambda each: places[each.row])
+    names = _names(shown)
     canvas = _canvas(title, WIDTH * len(names), HEIGHT)
     for panel, name in zip(canvas.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for inputs in _counts(results, name):
-            points = sorted(
-                (
-                    (result.x, figure)
-                    for result, figure in _figures(results, name, inputs)
-                    if result.x is not None
-                ),
-                key=lambda point: point[0],
+        for inputs, points in _points(shown, name, places, SPREAD / 20):
+            panel.plot(
+                [p.place for p in points], [p.figure.value for p in points], color=_colour(shown, inputs)
             )
-            figures = [figure for _, figure in points]
-            marked = panel.errorbar(
-                [x for x, _ in points],
-                [figure.value for figure in figures],
-                yerr=_error_bars(figures),
-                marker="o",
-                capsize=3,
-                color=_colour(results, inputs),
-                label=_inputs(inputs),
-            ).lines[0]
-            marked.set_gid(f"{name}-{inputs}")
+            _draw(panel, name, inputs, points, _colour(shown, inputs), upright=True)
         panel.set_xlabel(x_label)
-        panel.set_ylabel(_label(name, results))
+        panel.set_ylabel(_label(name, shown))
         panel.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         panel.grid(axis="y", linewidth=0.5, alpha=0.5)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False)
+        _finish(panel)
     return canvas
 
 
 def _rows(title: str, results: Sequence[RowResult]) -> Any:
-    """Each row is a line; small points are its seeds."""
+    """Each row is a line, the first on top."""
     from matplotlib.ticker import MaxNLocator
 
-    names, shown = _names(results), [result for result in results if result.figures]
+    shown = [result for result in results if result.figures]
+    places = {result.row: float(line) for line, result in enumerate(shown)}
+    names = _names(shown)
     canvas = _canvas(title, ROW_WIDTH * (len(names) + 0.5), ROW_HEIGHT * len(shown) + AROUND_ROWS)
-    lines = {result.row: line for line, result in enumerate(shown)}
     panels = canvas.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for panel, name in zip(panels, names, strict=True):
-        counts = _counts(shown, name)
-        for place, inputs in enumerate(counts):
-            offset = SPREAD * (place / (len(counts) - 1) - 0.5) if len(counts) > 1 else 0.0
-            found = list(_figures(shown, name, inputs))
-            figures = [figure for _, figure in found]
-            heights = [lines[result.row] + offset for result, _ in found]
-            marked = panel.errorbar(
-                [figure.value for figure in figures],
-                heights,
-                xerr=_error_bars(figures),
-                marker="o",
-                linestyle="none",
-                capsize=3,
-                color=_colour(shown, inputs),
-                label=_inputs(inputs),
-            ).lines[0]
-            marked.set_gid(f"{name}-{inputs}")
-            for (result, figure), height in zip(found, heights, strict=True):
-                if len(figure.seeds) > 1:
-                    seeds = list(figure.seeds.values())
-                    (small,) = panel.plot(seeds, [height] * len(seeds), "o", markersize=3, zorder=3)
-                    small.set(color="black", alpha=0.4, gid=f"{name}-{inputs}-{result.row}")
-        panel.set_xlabel(_label(name, results))
+        for inputs, points in _points(shown, name, places, SPREAD):
+            _draw(panel, name, inputs, points, _colour(shown, inputs), upright=False)
+        panel.set_xlabel(_label(name, shown))
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.grid(axis="x", linewidth=0.5, alpha=0.5)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(counts))
+        _finish(panel)
     panels[0].set_yticks(range(len(shown)), [result.label for result in shown])
     panels[0].invert_yaxis()
     return canvas
+
+
+def _draw(
+    panel: Any, name: str, inputs: int, points: Sequence[_Point], colour: str, *, upright: bool
+) -> None:
+    """Draw the points of a number of inputs with their bars and seeds.
+
+    Args:
+        panel: matplotlib's axes.
+        name: of the figure.
+        inputs: their number.
+        points: of the rows.
+        colour: of the points.
+        upright: whether values are over places; else places are above one another.
+    """
+
+    def at(values: Sequence[float], places: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+        return (places, values) if upright else (values, places)
+
+    values, places = [point.figure.value for point in points], [point.place for point in points]
+    # A bootstrap interval need not hold the mean.
+    below = [max(0.0, point.figure.value - point.figure.low) for point in points]
+    above = [max(0.0, point.figure.high - point.figure.value) for point in points]
+    bars = {"yerr" if upright else "xerr": [below, above]}
+    drawn = panel.errorbar(
+        *at(values, places), **bars, fmt="o", capsize=3, color=colour, label=_inputs(inputs)
+    )
+    drawn.lines[0].set_gid(f"{name}-{inputs}")
+    for point in points:
+        seeds = list(point.figure.seeds.values())
+        if len(seeds) > 1:
+            style = {"color": "black", "alpha": 0.4, "gid": f"{name}-{inputs}-{point.row}"}
+        else:
+            seeds, style = [point.figure.value], {"color": "white"}
+        panel.plot(*at(seeds, [point.place] * len(seeds)), "o", markersize=3, zorder=3, **style)
+
+
+def _finish(panel: Any) -> None:
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
 
 
 def _canvas(title: str, width: float, height: float) -> Any:
@@ -118,6 +138,7 @@ def _canvas(title: str, width: float, height: float) -> Any:
 
     canvas = Canvas(figsize=(width, height), layout="constrained")
     canvas.suptitle(title, fontsize=11)
+    canvas.supxlabel(NOTE, fontsize=8)
     return canvas
 
 
@@ -125,24 +146,21 @@ def _names(results: Sequence[RowResult]) -> list[str]:
     return list(dict.fromkeys(name for result in results for name in result.figures))
 
 
-def _counts(results: Sequence[RowResult], name: str) -> list[int]:
-    """The numbers of inputs of a figure."""
-    return sorted({count for result in results for count in result.figures.get(name, {})})
-
-
-def _figures(results: Sequence[RowResult], name: str, inputs: int) -> Iterator[tuple[RowResult, Figure]]:
-    for result in results:
-        figure = result.figures.get(name, {}).get(inputs)
-        if figure is not None:
-            yield result, figure
-
-
-def _error_bars(figures: Sequence[Figure]) -> list[list[float]]:
-    """Lengths below and above the values; a bootstrap interval need not hold the mean."""
-    return [
-        [max(0.0, figure.value - figure.low) for figure in figures],
-        [max(0.0, figure.high - figure.value) for figure in figures],
-    ]
+def _points(
+    results: Sequence[RowResult], name: str, places: Mapping[str, float], spread: float
+) -> Iterator[tuple[int, list[_Point]]]:
+    """The points of a figure for each number of inputs, which are spread around the place of their row."""
+    counts = sorted({count for result in results for count in result.figures.get(name, {})})
+    for number, inputs in enumerate(counts):
+        shift = spread * (number / (len(counts) - 1) - 0.5) if len(counts) > 1 else 0.0
+        yield (
+            inputs,
+            [
+                _Point(result.row, places[result.row] + shift, result.figures[name][inputs])
+                for result in results
+                if inputs in result.figures.get(name, {})
+            ],
+        )
 
 
 def _colour(results: Sequence[RowResult], inputs: int) -> str:
