@@ -35,15 +35,25 @@ class Progress:
         self._started = self._last = clock()
         self.done = 0
 
-    def advance(self, count: int = 1) -> None:
-        """Count so many more."""
+    def advance(self, count: int = 1, also: Callable[[], str] | None = None) -> bool:
+        """Count so many more.
+
+        Args:
+            count: how many.
+            also: what else a line says; called only for a line that is shown.
+
+        Returns:
+            Whether a line was shown.
+        """
         self.done += count
         now = self._clock()
         if now - self._last < EVERY_S and self.done < self._total:
-            return
+            return False
         self._last = now
         rate = self.done / max(now - self._started, 1e-9)
         unknown = not 0 < self.done < self._total
         left = "" if unknown else f", {duration((self._total - self.done) / rate)} left"
         shown = f"{rate:,.1f}" if rate >= 10 else f"{rate:.3g}"
-        self._message(f"{self._what} {self.done:,} of {self._total:,} {self._unit}, {shown}/s{left}")
+        more = "" if also is None else f", {also()}"
+        self._message(f"{self._what} {self.done:,} of {self._total:,} {self._unit}{more}, {shown}/s{left}")
+        return True

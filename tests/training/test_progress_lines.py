@@ -18,6 +18,18 @@ def test_progress_has_rate_and_time_left_and_ends_with_the_total() -> None:
     assert progress.done == 8
 
 
+def test_a_line_may_say_more_and_is_known_to_have_been_shown() -> None:
+    lines: list[str] = []
+    times = iter([0.0, 1.0, 11.0, 12.0])
+    progress = Progress("trained", "steps", 10, lines.append, clock=lambda: next(times))
+    losses = iter(["loss 3", "loss 2"])
+    assert [progress.advance(count, also=lambda: next(losses)) for count in (1, 4, 5)] == [False, True, True]
+    assert lines == [
+        "trained 5 of 10 steps, loss 3, 0.455/s, 11 s left",
+        "trained 10 of 10 steps, loss 2, 0.833/s",
+    ]
+
+
 def test_large_numbers_and_rates_are_written_out() -> None:
     lines: list[str] = []
     times = iter([0.0, 5.0, 40.0, 80.0, 90.0])

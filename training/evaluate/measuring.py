@@ -103,7 +103,7 @@ def measure_person(
     output: Path,
     sides: Iterable[int],
     names: Sequence[str],
-    done: Callable[[], None] = lambda: None,
+    done: Callable[[], object] = lambda: None,
 ) -> PersonFigures:
     """Measure a person's generated images, and the reference levels of the real ones.
 

@@ -27,9 +27,9 @@ from shards.metadata import DatasetError
 from shards.reader import Dataset
 from shards.schema import Split
 from training.errors import TrainingError
-from training.experiments.fitting import fit, message
 from training.experiments.images import sheet_png, split_images
-from training.experiments.options import add_side, add_training_options, at_least_one, begin_output
+from training.experiments.options import add_side, add_training_options, at_least_one, begin_output, message
+from training.experiments.training_loop import fit
 from training.models.flux_folder import WEIGHTS_FILE
 from training.models.precision import bfloat16
 

@@ -35,7 +35,7 @@ class Options:
         processes: of torchrun on this machine, or ranks of a training on Slurm; None for one process.
         slurm: options of sbatch; None to run here.
         only_list: print the jobs and what is done, and run nothing.
-        only_table: print the table of what is done, and run nothing.
+        only_table: print and write the table of what is done, and run nothing.
     """
 
     seeds: int = 1
@@ -107,11 +107,11 @@ def run_experiment(
     failure: TrainingError | None = None
     if not options.only_table:
         _check_networks([job for job in jobs if not is_done(job, root)])
-    if options.slurm is not None:
-        submit(jobs, root, shlex.split(options.slurm), message, ranks)
-    elif not options.only_table:
         try:
-            run_jobs(jobs, root, message, options.processes)
+            if options.slurm is not None:
+                submit(jobs, root, shlex.split(options.slurm), message, ranks)
+            else:
+                run_jobs(jobs, root, message, options.processes)
         except TrainingError as error:
             failure = error
     try:

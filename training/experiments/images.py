@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from shards.reader import Dataset
 from shards.schema import IMAGE_SIDE, IMAGES_PER_IDENTITY, Split
 from training.errors import TrainingError
-from training.experiments.fitting import Progress
+from training.experiments.options import message
 from training.models.pixels import pixels
+from training.progress import Progress
 
 
 def split_images(dataset: Dataset, split: Split, side: int) -> torch.Tensor:
@@ -34,13 +35,12 @@ def split_images(dataset: Dataset, split: Split, side: int) -> torch.Tensor:
         )
     # Into one tensor: small ones among the large ones of decoding would keep the heap from shrinking.
     images_ICSS = torch.empty(len(keys) * IMAGES_PER_IDENTITY, 3, side, side)
-    progress, count = Progress(f"reading the {split} split", len(images_ICSS), "images"), 0
+    progress, count = Progress(f"read of the {split} split", "images", len(images_ICSS), message), 0
     for sample in dataset.samples(split):
         for jpeg in sample.images:
             images_ICSS[count] = _reduced(jpeg, side)
             count += 1
-        if progress.add(len(sample.images)):
-            progress.show()
+        progress.advance(len(sample.images))
     return images_ICSS[:count]
 
 

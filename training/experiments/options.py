@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from shards.atomic import TEMPORARY
 from training.errors import TrainingError
-from training.experiments.fitting import message
 from training.folders import make_folder
 
 
@@ -77,3 +77,9 @@ def add_training_options(parser: argparse.ArgumentParser, *, steps: int, batch: 
         help="when the same command was interrupted: begin again; when it is finished: do nothing, whatever "
         "the other options are",
     )
+
+
+def message(text: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,10 @@ WIDTH, HEIGHT = 5.2, 3.9
 """Of a panel over an axis, in inches."""
 ROW_WIDTH, ROW_HEIGHT, AROUND_ROWS = 3.4, 0.45, 1.6
 """Of a panel of rows, of a row, and what title, axis and notes take, in inches."""
-SPREAD = 0.4
-"""Of the numbers of inputs within a row, of its height; over an axis, a twentieth of it."""
+TITLE_CHARACTERS, NOTE_CHARACTERS = 11, 16
+"""Of title and note, that an inch holds."""
+ROW_SPREAD, AXIS_SPREAD = 0.4, 0.02
+"""Share of a row's height, and of the axis, over which numbers of inputs are spread: their bars would overlap."""
 NOTE = (
     "Bars: 95 % intervals, over seeds (small points) of filled points, over persons of hollow ones, which are of "
     "one seed"
@@ -58,7 +61,7 @@ def _curves(title: str, x_label: str, results: Sequence[RowResult]) -> Any:
     names = _names(shown)
     canvas = _canvas(title, WIDTH * len(names), HEIGHT)
     for panel, name in zip(canvas.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for inputs, points in _points(shown, name, places, SPREAD / 20):
+        for inputs, points in _points(shown, name, places, AXIS_SPREAD):
             panel.plot(
                 [p.place for p in points], [p.figure.value for p in points], color=_colour(shown, inputs)
             )
@@ -67,7 +70,8 @@ def _curves(title: str, x_label: str, results: Sequence[RowResult]) -> Any:
         panel.set_ylabel(_label(name, shown))
         panel.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         panel.grid(axis="y", linewidth=0.5, alpha=0.5)
-        _finish(panel)
+        panel.spines[["top", "right"]].set_visible(False)
+    _add_legend(canvas)
     return canvas
 
 
@@ -81,14 +85,15 @@ def _rows(title: str, results: Sequence[RowResult]) -> Any:
     canvas = _canvas(title, ROW_WIDTH * (len(names) + 0.5), ROW_HEIGHT * len(shown) + AROUND_ROWS)
     panels = canvas.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for panel, name in zip(panels, names, strict=True):
-        for inputs, points in _points(shown, name, places, SPREAD):
+        for inputs, points in _points(shown, name, places, ROW_SPREAD):
             _draw(panel, name, inputs, points, _colour(shown, inputs), upright=False)
         panel.set_xlabel(_label(name, shown))
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.grid(axis="x", linewidth=0.5, alpha=0.5)
-        _finish(panel)
+        panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(shown)), [result.label for result in shown])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(shown) - 0.5, -0.5)
+    _add_legend(canvas)
     return canvas
 
 
@@ -114,9 +119,7 @@ def _draw(
     below = [max(0.0, point.figure.value - point.figure.low) for point in points]
     above = [max(0.0, point.figure.high - point.figure.value) for point in points]
     bars = {"yerr" if upright else "xerr": [below, above]}
-    drawn = panel.errorbar(
-        *at(values, places), **bars, fmt="o", capsize=3, color=colour, label=_inputs(inputs)
-    )
+    drawn = panel.errorbar(*at(values, places), **bars, fmt="o", capsize=3, color=colour, label=str(inputs))
     drawn.lines[0].set_gid(f"{name}-{inputs}")
     for point in points:
         seeds = list(point.figure.seeds.values())
@@ -127,19 +130,27 @@ def _draw(
         panel.plot(*at(seeds, [point.place] * len(seeds)), "o", markersize=3, zorder=3, **style)
 
 
-def _finish(panel: Any) -> None:
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
-
-
 def _canvas(title: str, width: float, height: float) -> Any:
     """Matplotlib's `Figure`; not by pyplot, which would look for a display."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(width, height), layout="constrained")
-    canvas.suptitle(title, fontsize=11)
-    canvas.supxlabel(NOTE, fontsize=8)
+    # The layout makes room for lines of text, but not for their width.
+    canvas.suptitle(textwrap.fill(title, int(TITLE_CHARACTERS * width)), fontsize=11)
+    canvas.supxlabel(textwrap.fill(NOTE, int(NOTE_CHARACTERS * width)), fontsize=8)
     return canvas
+
+
+def _add_legend(canvas: Any) -> None:
+    """One for all panels, whose colours are the same."""
+    entries: dict[str, Any] = {}
+    for panel in canvas.axes:
+        handles, labels = panel.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    names = sorted(entries, key=int)
+    canvas.legend(
+        [entries[name] for name in names], names, loc="outside right upper", frameon=False, title="inputs"
+    )
 
 
 def _names(results: Sequence[RowResult]) -> list[str]:
@@ -167,10 +178,6 @@ def _colour(results: Sequence[RowResult], inputs: int) -> str:
     """The same in all panels."""
     counts = {count for result in results for figure in result.figures.values() for count in figure}
     return f"C{sorted(counts).index(inputs)}"
-
-
-def _inputs(count: int) -> str:
-    return f"{count} input{'s' if count > 1 else ''}"
 
 
 def _label(name: str, results: Sequence[RowResult]) -> str:

@@ -23,7 +23,7 @@ from training.experiments.plot import plot_svg
 from training.experiments.result import Figure, Figures, RowResult
 
 _DIGITS = {"pose_error": 1, SWAP_RATIO: 4}
-"""Of figures that have not three."""
+"""Decimals of figures that do not have three."""
 
 
 def collect(plan: Plan, size: Size, root: Path) -> list[RowResult]:

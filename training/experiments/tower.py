@@ -30,9 +30,9 @@ from shards.metadata import DatasetError
 from shards.reader import Dataset
 from shards.schema import Split
 from training.errors import TrainingError
-from training.experiments.fitting import fit, message
 from training.experiments.images import split_images
-from training.experiments.options import add_training_options, begin_output
+from training.experiments.options import add_training_options, begin_output, message
+from training.experiments.training_loop import fit
 from training.models.clip import ClipTower
 from training.models.precision import bfloat16, with_plain_attention
 from training.models.sizes import SIZES

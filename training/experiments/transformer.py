@@ -36,13 +36,14 @@ from shards.schema import Split
 from training.decoders.flow_config import Scratch
 from training.decoders.flow_networks import scratch_codec, scratch_prompt, scratch_transformer
 from training.errors import TrainingError
-from training.experiments.fitting import Progress, fit, message
 from training.experiments.images import sheet_png, split_images
-from training.experiments.options import add_side, add_training_options, at_least_one, begin_output
+from training.experiments.options import add_side, add_training_options, at_least_one, begin_output, message
+from training.experiments.training_loop import fit
 from training.models.flux_folder import CODEC, WEIGHTS_FILE
 from training.models.flux_latents import Codec, pack, positions, unpack
 from training.models.flux_schedule import Schedule
 from training.models.precision import bfloat16, with_plain_attention
+from training.progress import Progress
 
 LEARNING_RATE = 1e-3
 WARMUP_STEPS = 200
@@ -75,8 +76,13 @@ def main() -> None:
         sys.exit(
             f"error: {str(error).replace('decoders.flow.scratch.', '--').replace('decoders.flow.', '--')}"
         )
-    train_IQF = torch.cat([encoded(images_ICSS, codec) for images_ICSS in (train_ICSS, train_ICSS.flip(3))])
-    held_out_IQF = encoded(held_out_ICSS, codec)
+    train_IQF = torch.cat(
+        [
+            encoded(train_ICSS, codec, "images to train on"),
+            encoded(train_ICSS.flip(3), codec, "mirrored images"),
+        ]
+    )
+    held_out_IQF = encoded(held_out_ICSS, codec, "held-out images")
     torch.manual_seed(options.seed)
     transformer = scratch_transformer(scratch, 4 * codec.channels)
     parameters = sum(parameter.numel() for parameter in transformer.parameters())
@@ -104,13 +110,18 @@ def main() -> None:
 
 
 @torch.no_grad()
-def encoded(images_ICSS: torch.Tensor, codec: Codec) -> torch.Tensor:
-    """Latents of images as tokens, (I, Q, F)."""
-    progress, found = Progress("encoding", len(images_ICSS), "images"), []
+def encoded(images_ICSS: torch.Tensor, codec: Codec, which: str = "images") -> torch.Tensor:
+    """Latents of images as tokens, (I, Q, F).
+
+    Args:
+        images_ICSS: in [0, 1].
+        codec: of the autoencoder.
+        which: images they are, for lines of progress.
+    """
+    progress, found = Progress("encoded", which, len(images_ICSS), message), []
     for chunk in images_ICSS.split(CHUNK):
         found.append(pack(codec.encode(chunk)))
-        if progress.add(len(chunk)):
-            progress.show()
+        progress.advance(len(chunk))
     return torch.cat(found)
 
 

@@ -158,6 +158,8 @@ def test_beside_a_frozen_small_transformer_the_adapter_is_trained_replicated_and
     kept = [name for name in tensors if name.startswith("weights.decoders.flow.transformer.")]
     assert kept
     assert all("_ip." in name for name in kept)
+    moments = [tensors[f"optimiser.{name.removeprefix('weights.')}.exp_avg"] for name in kept]
+    assert all(moment.abs().max() > 0 for moment in moments)
 
     images = []
     for run in (copied, sharded):

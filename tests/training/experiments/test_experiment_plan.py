@@ -127,6 +127,13 @@ def test_figure_9_is_one_run_of_mtd_and_a_flow_run_for_each_of_its_checkpoints()
     assert sum(job.name.startswith("flow") and job.action == "train" for job in jobs) == 7
 
 
+@pytest.mark.parametrize("size", ["paper", "small", "tiny"])
+def test_the_ends_of_figure_9_are_evaluated_in_table_2(size: str) -> None:
+    figure, table2 = planned("figure9", size).evaluations, planned("table2", size).evaluations
+    assert figure["0"] == table2["without-mtd"]
+    assert figure["100"] == table2["3-8"]
+
+
 def test_seeds_have_runs_of_their_own_and_come_row_by_row() -> None:
     found = planned("table2", "small", seeds=3, rows=["3-8", "3-1"])
     seeds = [job.settings["seed"] for job in found.jobs() if job.action == "train"]

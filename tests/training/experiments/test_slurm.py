@@ -98,6 +98,18 @@ def test_the_gpus_of_the_machine_that_submits_are_not_those_of_a_training(tmp_pa
         run_experiment("table2", "paper", ["/data"], tmp_path, options, message=print, result=print)
 
 
+def test_a_table_of_what_is_done_submits_nothing(calls: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset.json").write_text("{}")
+    options = Options(slurm="--nodes=2", only_table=True)
+    tables: list[str] = []
+    run_experiment(
+        "ablations", "tiny", [str(tmp_path / "data")], tmp_path, options, message=print, result=tables.append
+    )
+    assert not calls.exists()
+    assert "| defaults | 0 of 1 |" in tables[0]
+
+
 def test_what_is_done_is_not_submitted(calls: Path, tmp_path: Path) -> None:
     TOWER.output(tmp_path).mkdir(parents=True)
     (TOWER.output(tmp_path) / "tower.safetensors").touch()

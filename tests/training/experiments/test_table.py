@@ -13,6 +13,8 @@ from training.errors import TrainingError
 from training.experiments.config import Row, Size, Table
 from training.experiments.evaluations import t_quantile
 from training.experiments.plan import EVALUATE, Job, Plan
+from training.experiments.plot import plot_svg
+from training.experiments.result import Figure, Figures, RowResult
 from training.experiments.table import collect, markdown, write_table
 
 Found = dict[str, tuple[float, float, float]]
@@ -278,7 +280,7 @@ def test_a_figure_is_plotted_with_its_axes_and_a_point_for_each_evaluated_row(tm
         "A table (size tiny)",
         "share of MTD's steps",
         "identity similarity (sface)",
-        "1 input",
+        "inputs",
         "100%",
     } <= texts
     (line,) = [group for group in drawing.iter(f"{SVG}g") if group.get("id") == "similarity-1"]
@@ -305,7 +307,7 @@ def test_a_table_is_plotted_row_by_row_with_its_seeds(tmp_path: Path) -> None:
     written, _ = write_table(plan, "tiny", collect(plan, Size(stages={}), tmp_path), tmp_path, {})
     drawing = ET.fromstring(written[2].read_bytes())  # noqa: S314 - our own file
     texts = ["".join(text.itertext()) for text in drawing.iter(f"{SVG}text")]
-    assert {"A table (size tiny)", "identity similarity (sface)", "1 input"} <= set(texts)
+    assert {"A table (size tiny)", "identity similarity (sface)", "inputs"} <= set(texts)
     assert "not evaluated" not in texts
     marks = {
         group.get("id"): [
@@ -319,6 +321,34 @@ def test_a_table_is_plotted_row_by_row_with_its_seeds(tmp_path: Path) -> None:
     lowest, highest = sorted(marks["similarity-1-first"])
     assert (lowest[0] + highest[0]) / 2 == pytest.approx(first_x, abs=1e-4)
     assert lowest[1] == highest[1] == pytest.approx(first_y)
+
+
+def test_points_of_one_seed_are_hollow_and_numbers_of_inputs_stand_side_by_side() -> None:
+    def result(row: str, figures: Figures) -> RowResult:
+        return RowResult(row, row, None, figures, {}, "sface", seeds=1, planned=1)
+
+    def figure(value: float, low: float, high: float, *seeds: float) -> Figure:
+        return Figure(value, low, high, dict(enumerate(seeds)), None)
+
+    # A bootstrap interval need not hold the mean; and the second row has no pose error.
+    outside = figure(0.5, 0.6, 0.7, 0.5)
+    several = figure(0.2, 0.1, 0.3, 0.15, 0.25)
+    both = {"similarity": {1: outside, 3: several}}
+    results = [result("a", both | {"pose_error": {1: several}}), result("b", both)]
+    drawing = ET.fromstring(plot_svg("A title that is too long for its plot" * 4, None, results))  # noqa: S314
+    found = {group.get("id"): list(group.iter(f"{SVG}use")) for group in drawing.iter(f"{SVG}g")}
+    assert {name: len(marks) for name, marks in found.items() if name and name.startswith(("sim", "pose"))} == {
+        "similarity-1": 2, "similarity-3": 2, "similarity-3-a": 2, "similarity-3-b": 2,
+        "pose_error-1": 1, "pose_error-1-a": 2,
+    }  # fmt: skip
+    (one, _), (three, _) = (
+        [float(mark.get("y", "")) for mark in found[f"similarity-{count}"]] for count in (1, 3)
+    )
+    assert one < three
+    white = [mark for marks in found.values() for mark in marks if "#ffffff" in mark.get("style", "")]
+    assert len({(mark.get("x"), mark.get("y")) for mark in white}) == 2  # of 1 input, one a row
+    titles = ["".join(text.itertext()) for text in drawing.iter(f"{SVG}text")]
+    assert sum("A title" in line for line in titles) > 1
 
 
 def test_a_figure_of_which_nothing_is_evaluated_has_no_plot(tmp_path: Path) -> None:
