@@ -131,6 +131,13 @@ class Table(Section):
     """What the axis of a figure shows; null for tables."""
     rows: tuple[Row, ...]
 
+    @model_validator(mode="after")
+    def _rows_of_a_figure_have_a_place(self) -> Table:
+        missing = [row.name for row in self.rows if row.x is None]
+        if self.x is not None and missing:
+            raise ValueError(f"rows: {', '.join(missing)} need x, a place on the axis {self.x!r}")
+        return self
+
 
 def table_names() -> list[str]:
     """Names of the tables and figures, sorted.

@@ -35,7 +35,7 @@ def split_images(dataset: Dataset, split: Split, side: int) -> torch.Tensor:
         )
     # Into one tensor: small ones among the large ones of decoding would keep the heap from shrinking.
     images_ICSS = torch.empty(len(keys) * IMAGES_PER_IDENTITY, 3, side, side)
-    progress, count = Progress(f"read of the {split} split", "images", len(images_ICSS), message), 0
+    progress, count = Progress("read", f"images of the {split} split", len(images_ICSS), message), 0
     for sample in dataset.samples(split):
         for jpeg in sample.images:
             images_ICSS[count] = _reduced(jpeg, side)

@@ -20,8 +20,8 @@ TITLE_CHARACTERS, NOTE_CHARACTERS = 11, 16
 ROW_SPREAD, AXIS_SPREAD = 0.4, 0.02
 """Share of a row's height, and of the axis, over which numbers of inputs are spread: their bars would overlap."""
 NOTE = (
-    "Bars: 95 % intervals, over seeds (small points) of filled points, over persons of hollow ones, which are of "
-    "one seed"
+    "Filled points: means of several seeds (small points), with 95 % intervals over seeds. "
+    "Hollow points: one seed, with 95 % intervals over persons"
 )
 
 

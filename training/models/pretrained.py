@@ -6,8 +6,9 @@ The size is there in full, so a representation can be read whatever the names of
 says how the images of its training were cut (`faces.crop`); it is null where their dataset does not say it, and
 missing before version 1.1. `class_token` is there where it is true, and then the version is 2.0. Other kinds
 have `combine`, `fixed_inputs` (from version 1.2), `recogniser` and `recogniser_sha256`; `arcface` has a size from
-version 1.3 on. `config.json` is written last and removed first: a directory without it holds no representation. A
-reader rejects a newer major version.
+version 1.3 on, and those of earlier versions are not read, nor `arcface_clip` of sizes that have other than 256
+queries: train them again. `config.json` is written last and removed first: a directory without it holds no
+representation. A reader rejects a newer major version.
 """
 
 from __future__ import annotations

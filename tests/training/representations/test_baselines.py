@@ -198,6 +198,28 @@ def test_an_attribute_that_is_not_computed_is_named_with_its_operator(
         read_onnx(tmp_path / "net.onnx")
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 1, 1), (1, 3, 1, 1), (3, 4, 5)])
+def test_a_slope_of_prelu_may_have_any_shape_that_fits(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    generator = np.random.default_rng(0)
+    slope = numpy_helper.from_array(generator.uniform(0.1, 0.9, shape).astype(np.float32), "slope")
+    graph = helper.make_graph(
+        [helper.make_node("PRelu", ["x", "slope"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 4, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3, 4, 5])],
+        [slope],
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8), path)
+    images = generator.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    (expected,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": images})
+    assert np.array_equal(read_onnx(path)(torch.from_numpy(images)).numpy(), expected)
+
+
 def test_a_file_that_is_no_network_is_named(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"<html>404</html>")
     with pytest.raises(ValueError, match=r"net\.onnx is no ONNX file"):
