@@ -18,7 +18,7 @@ ROW_WIDTH, ROW_HEIGHT, AROUND_ROWS = 3.4, 0.45, 1.6
 TITLE_CHARACTERS, NOTE_CHARACTERS = 11, 16
 """Of title and note, that an inch holds."""
 ROW_SPREAD, AXIS_SPREAD = 0.4, 0.02
-"""Share of a row's height, and of the axis, over which numbers of inputs are spread: their bars would overlap."""
+"""Share of a row's height and of the axis over which numbers of inputs are spread, so that bars do not overlap."""
 NOTE = (
     "Filled points: means of several seeds (small points), with 95 % intervals over seeds. "
     "Hollow points: one seed, with 95 % intervals over persons"

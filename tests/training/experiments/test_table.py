@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from pydantic import ValidationError
 from scipy import stats
 
 from training.errors import TrainingError
@@ -321,6 +322,11 @@ def test_a_table_is_plotted_row_by_row_with_its_seeds(tmp_path: Path) -> None:
     lowest, highest = sorted(marks["similarity-1-first"])
     assert (lowest[0] + highest[0]) / 2 == pytest.approx(first_x, abs=1e-4)
     assert lowest[1] == highest[1] == pytest.approx(first_y)
+
+
+def test_a_row_of_a_figure_without_a_place_on_its_axis_is_named() -> None:
+    with pytest.raises(ValidationError, match=r"rows: late need x, a place on the axis 'share'"):
+        table((row("0", "0 %", 0.0), row("late", "90 %")), ("similarity",), x="share")
 
 
 def test_points_of_one_seed_are_hollow_and_numbers_of_inputs_stand_side_by_side() -> None:

@@ -28,7 +28,7 @@ from training.models.sizes import SIZES
 from training.representations.base import Inputs
 from training.representations.build import load_representation
 from training.representations.onnx_network import read_onnx
-from training.representations.recogniser import find_recogniser, load_recogniser, similarity
+from training.representations.recogniser import CPU_BATCH, find_recogniser, load_recogniser, similarity
 
 TINY = SIZES["tiny"]
 PATCHES = TINY.patches + 1
@@ -127,6 +127,16 @@ def test_a_recognition_network_gives_in_torch_what_onnxruntime_gives() -> None:
     face = (aligned[0].movedim(0, -1) * 255).round().byte().numpy()
     (expected,) = embedder.embed([face])
     assert found[0] @ expected > 0.9995
+
+
+def test_many_faces_are_embedded_as_each_alone() -> None:
+    """On a CPU, they are embedded in parts; the last one here has a single face."""
+    recogniser = load_recogniser(find_recogniser("sface", None))
+    images, keypoints = faces(CPU_BATCH + 1)
+    found = recogniser(images[0], keypoints[0])
+    alone = [recogniser(images[0, n : n + 1], keypoints[0, n : n + 1]) for n in range(CPU_BATCH + 1)]
+    torch.testing.assert_close(found, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[0], found[CPU_BATCH], atol=1e-2)
 
 
 def test_faces_are_warped_to_the_template() -> None:
