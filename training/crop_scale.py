@@ -45,7 +45,8 @@ def crop_scale_of(trained: float | None, source: Path, message: Callable[[str], 
         return trained
     message(
         f"warning: {source} does not say which crops it was trained on; {CROP_SCALE:g} is assumed. Its "
-        "dataset does not say it, or an older version wrote it: export it again from its run"
+        "dataset does not say it (as one of aligned faces), or an older version wrote it: export it again from "
+        "its run"
     )
     return CROP_SCALE
 

@@ -141,6 +141,8 @@ class PhotosConfig(Section):
     def defining(self) -> dict[str, Any]:
         """The part that shapes the dataset: without `run` and without paths."""
         settings = self.model_dump(mode="json", exclude={"run": True, "output": True, "source": {"path"}})
+        if self.source.aligned:
+            settings["faces"]["crop_scale"] = None  # whole images are stored, however they were cut
         return {"kind": "photographs", **settings}
 
     def curation(self, weights: Mapping[str, str], libraries: Mapping[str, str]) -> dict[str, Any]:
