@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from faces.align import LANDMARKS, align_112
 from faces.crop import CROP_SCALE, CROP_SIDE, Square, cut, shows_whole_face, square_for
+from faces.landmark_image import landmark_image
 from faces.landmarks import FaceLandmarker
 from faces.mask import face_mask
 from faces.profiles import check_roles, load_detector, load_embedder
@@ -74,9 +75,16 @@ class Portrait:
 
         From the landmarks, as the trainer takes them from a dataset; the detector's keypoints are less exact.
         """
-        return ((self.square.to_crop(self.landmarks.points)[list(LANDMARKS)] + 0.5) / CROP_SIDE).astype(
-            np.float32
-        )
+        return ((self.landmarks_px[list(LANDMARKS)] + 0.5) / CROP_SIDE).astype(np.float32)
+
+    @property
+    def landmarks_px(self) -> Floats:
+        """(478, 2) x and y of the landmarks in pixels of `image`."""
+        return self.square.to_crop(self.landmarks.points)
+
+    def landmark_image(self, side: int) -> Image:
+        """The image of the landmarks, (side, side, 3) RGB: the pose that a control decoder generates in."""
+        return landmark_image(self.landmarks_px, CROP_SIDE, side)
 
     @property
     def face_px(self) -> float:

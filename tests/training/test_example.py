@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from control_runs import control_run
 from flow_runs import SIDE, as_trained, flow_config, write_run
 from PIL import Image
 
@@ -55,7 +56,7 @@ def test_it_knows_nothing_but_diffusers_and_the_public_package() -> None:
         )
         if module
     }
-    assert imported - sys.stdlib_module_names == {"diffusers", "omniid", "torch"}
+    assert imported - sys.stdlib_module_names == {"PIL", "diffusers", "omniid", "torch"}
 
 
 def test_images_depend_on_the_photograph_and_on_guidance(
@@ -67,6 +68,20 @@ def test_images_depend_on_the_photograph_and_on_guidance(
     assert np.array_equal(image, generate(source, ASTRONAUT, "--identity-guidance", 1))
     assert np.abs(image - generate(source, GROUP)).max() > 1
     assert np.abs(image - generate(source, ASTRONAUT, "--identity-guidance", 4)).max() > 1
+
+
+def test_an_export_of_a_control_decoder_generates_in_the_pose_of_a_photograph(
+    generate: Generate, tiny_flux: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = {"base": str(tiny_flux), "prompt_cache": str(tmp_path), "text_tokens": 16}
+    run, _ = control_run(tmp_path, base, flow_config(tiny_flux, tmp_path))
+    export(run, tmp_path / "omniid")
+    image = generate(tmp_path / "omniid", ASTRONAUT, "--pose-from", ASTRONAUT)
+    assert np.abs(image - generate(tmp_path / "omniid", ASTRONAUT, "--pose-from", GROUP)).max() > 1
+    assert np.abs(image - generate(tmp_path / "omniid", GROUP, "--pose-from", ASTRONAUT)).max() > 1
+    with pytest.raises(SystemExit):
+        generate(tmp_path / "omniid", ASTRONAUT)
+    assert "--pose-from: pass it for the export of a control decoder" in capsys.readouterr().err
 
 
 def test_what_it_cannot_use_is_named(
@@ -81,7 +96,7 @@ def test_what_it_cannot_use_is_named(
     for arguments, message in (
         ((tmp_path, ASTRONAUT), "is no export: it has no omniid.json"),
         ((own, ASTRONAUT), "holds no adapter for FLUX"),
-        ((plain, ASTRONAUT, "--identity-guidance", 4), "was trained without decoders.flow.identity_dropout"),
+        ((plain, ASTRONAUT, "--identity-guidance", 4), "was trained without identity_dropout"),
         ((guided, ASTRONAUT, "--identity-guidance", 0.5), "diffusers guides from 1 upwards"),
         ((plain, table), "table.png shows no face"),
     ):

@@ -61,7 +61,7 @@ def generate_samples(
     landmarks = None
     if pose_from is not None:
         (pose,) = find_faces([pose_from], say, profile=profile, models_dir=models_dir, crop_scale=crop_scale)
-        landmarks = pose.portrait.square.to_crop(pose.portrait.landmarks.points)
+        landmarks = pose.portrait.landmarks_px
     make_folder(output)
     with memory_error(f"{place} has too little memory for FLUX: use a GPU with more, or --device cpu"):
         precision = "bf16" if place.type == "cuda" else "fp32"

@@ -6,18 +6,23 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from flow_runs import as_trained, decoder_of, flow_config, write_run
+from control_runs import control_run
+from flow_runs import SCRATCH, as_trained, decoder_of, flow_config, write_run
 from PIL import Image
 from tiny_flux import write_tiny_flux
 from tiny_models import mtd_config
 from typer.testing import CliRunner, Result
 
+from faces.align import LANDMARKS
 from faces.photograph import read_photograph
+from omniid import find_portraits
 from pipeline.demo.photographs import PEOPLE, STILL_LIFE, package_file
+from shards.schema import IMAGE_SIDE
 from training.cli import app
 from training.errors import TrainingError
 from training.export import read_trained
@@ -52,6 +57,32 @@ def run(model: IdentityModel, tiny_flux: Path, tmp_path_factory: pytest.TempPath
 @pytest.fixture(autouse=True)
 def _prompts_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.slow
+def test_a_control_run_is_sampled_in_the_pose_of_another_photograph(
+    astronaut: Path, group: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = control_run(tmp_path, {"scratch": SCRATCH}, flow_config(None, None))
+    posed: list[np.ndarray] = []
+    generate = Sampler.generate
+
+    def noted(self: Sampler, *arguments: Any, **named: Any) -> Any:
+        posed.append(named["landmarks"])
+        return generate(self, *arguments, **named)
+
+    monkeypatch.setattr(Sampler, "generate", noted)
+    images = []
+    for photo in (astronaut, group):
+        output = tmp_path / f"out-{len(images)}"
+        result = called("sample", run, astronaut, "--pose-from", photo, "-o", output, "--steps", 1)
+        assert result.exit_code == 0, result.output
+        images.append(np.asarray(Image.open(output / "sample-0.png")).astype(int))
+        # In pixels of the portrait, whose keypoints are some of the landmarks.
+        portrait = find_portraits(photo, crop_scale=1.6)[0]
+        keypoints = (posed[-1][list(LANDMARKS)] + 0.5) / IMAGE_SIDE
+        assert np.allclose(keypoints, portrait.keypoints, atol=1e-4)
+    assert np.abs(images[0] - images[1]).max() > 3
 
 
 def called(*arguments: object) -> Result:
