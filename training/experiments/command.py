@@ -92,12 +92,15 @@ def run_experiment(
         digests={name: dataset_digest(place) for name, place in datasets.items()},
         models_dir=options.models_dir and options.models_dir.expanduser().resolve(),
     )
-    planned = planned_rows(rows=options.rows, seeds=options.seeds)
+    available, missing = _available(table, planned_rows)
+    planned = planned_rows(rows=options.rows or available, seeds=options.seeds)
     # Before days of work: a workflow that is changed meanwhile would give other names.
-    known, missing = _reported(table, planned_rows, options.seeds, root)
+    known = _reported(available, planned_rows, options.seeds, root)
     jobs = planned.jobs()
     done = sum(is_done(job, root) for job in jobs)
     message(f"{table.title}: {len(planned.evaluations)} rows, {len(jobs)} jobs, {done} done before")
+    for lacking in missing:
+        message(f"not in the table: {lacking}")
     if options.only_list:
         rows = rows_of_jobs(planned)
         for job in jobs:
@@ -115,8 +118,6 @@ def run_experiment(
         except TrainingError as error:
             failure = error
     try:
-        for lacking in missing:
-            message(f"not in the table: {lacking}")
         _report(known, size_name, data, root, message=message, result=result)
         if options.only_table and not all(is_done(job, root) for job in jobs):
             message("Not all jobs are done. The same command without --table runs them")
@@ -125,19 +126,13 @@ def run_experiment(
             raise failure
 
 
-def _reported(
-    table: Table, planned_rows: Callable[..., Plan], seeds: int, root: Path
-) -> tuple[Plan, list[MissingDatasetError]]:
-    """What the table shows: all rows whose datasets are given, and further seeds that were run before.
+def _available(
+    table: Table, planned_rows: Callable[..., Plan]
+) -> tuple[list[str], list[MissingDatasetError]]:
+    """The rows whose datasets are given, and why the others are missing.
 
-    Args:
-        table: to report.
-        planned_rows: plans rows, with a number of seeds.
-        seeds: that are asked for.
-        root: output directory of all experiments.
-
-    Returns:
-        The plan, and why rows are missing from it.
+    Raises:
+        MissingDatasetError: no row has its datasets.
     """
     rows, missing = [], []
     for row in table.rows:
@@ -146,11 +141,25 @@ def _reported(
             rows.append(row.name)
         except MissingDatasetError as error:
             missing.append(error)
+    if not rows:
+        raise missing[0]
+    return rows, missing
+
+
+def _reported(rows: Sequence[str], planned_rows: Callable[..., Plan], seeds: int, root: Path) -> Plan:
+    """What the table shows: rows, and further seeds that were run before.
+
+    Args:
+        rows: whose datasets are given.
+        planned_rows: plans rows, with a number of seeds.
+        seeds: that are asked for.
+        root: output directory of all experiments.
+    """
     found: Plan = planned_rows(rows=rows, seeds=seeds)
     while True:
         more: Plan = planned_rows(rows=rows, seeds=seeds + 1)
         if not any(is_done(jobs[seeds], root) for jobs in more.evaluations.values()):
-            return found, missing
+            return found
         found, seeds = more, seeds + 1
 
 

@@ -11,15 +11,18 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shards_factory as factory
 import small_data
 import torch
 from small_data import TRAIN
 
+from faces.landmark_image import landmark_image
 from settings.section import ConfigError
+from shards.landmarks import decode_landmarks
 from shards.metadata import DatasetError
-from shards.schema import Split
+from shards.schema import IMAGE_SIDE, Split
 from shards.writer import write_dataset
 from training.config import Config
 from training.data import workers
@@ -73,6 +76,26 @@ def test_every_identity_comes_once_an_epoch(mfhq: Path) -> None:
         assert sorted(key for batch in epoch for key in batch.keys) == TRAIN
     assert all(batch.valid_B.all() for batch in batches)
     assert [batch.keys for batch in batches[:6]] != [batch.keys for batch in batches[6:]]
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_landmark_images_are_those_of_the_targets_and_mirrored_with_them(mfhq: Path, flip: float) -> None:
+    config = small_data.config(mfhq)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"flip": flip})})
+    needs = Needs(64, targets=True, landmark_images=64)
+    dataset = open_dataset(str(mfhq), retry_s=1.0)
+    (batch,) = take(open_stream(config, dataset=dataset, needs=needs), 1)
+    assert batch.landmark_images_BNHHC is not None
+    assert batch.valid_B.all()
+    seen = set()
+    for row, key in enumerate(batch.keys):
+        landmarks_KP2 = decode_landmarks(dataset.read(key).landmarks)
+        for place, number in enumerate(batch.targets_BN[row].tolist()):
+            expected = landmark_image(landmarks_KP2[number], IMAGE_SIDE, 64)
+            image = batch.landmark_images_BNHHC[row, place].numpy()
+            assert np.array_equal(image, expected[:, ::-1] if flip else expected)
+            seen.add(image.tobytes())
+    assert len(seen) > 1  # so that another target's would be noticed
 
 
 def test_resuming_gives_the_batches_that_would_have_come(mfhq: Path) -> None:

@@ -72,6 +72,20 @@ def test_it_starts_as_the_flow_decoder_that_it_copies(flow_run, control, make_ba
     assert torch.equal(found, losses(control, "control", with_landmarks(batch, seed=1)))
 
 
+def test_the_controlnet_starts_as_a_copy_of_the_transformers_first_blocks(tmp_path, flow_run) -> None:
+    run, flow = flow_run
+    model = build_model(control_config(tmp_path, run / "encoder", adapter=str(run), single_layers=1))
+    copied, source = decoder(model).controlnet.state_dict(), decoder_of(flow).transformer.state_dict()
+    parts = ("pos_embed.", "time_text_embed.", "context_embedder.", "x_embedder.")
+    blocks = ("transformer_blocks.0.", "transformer_blocks.1.", "single_transformer_blocks.0.")
+    names = [name for name in source if name.startswith((*parts, *blocks)) and "_ip." not in name]
+    assert {name.split(".")[0] for name in names} >= {"x_embedder", "transformer_blocks", "time_text_embed"}
+    assert all(torch.equal(copied[name], source[name]) for name in names)
+    zero = [value for name, value in copied.items() if name.startswith("controlnet_")]
+    assert zero
+    assert not any(value.any() for value in zero)
+
+
 @pytest.mark.slow
 def test_some_steps_make_landmarks_count_and_every_trained_weight_gets_a_gradient(
     control, make_batch

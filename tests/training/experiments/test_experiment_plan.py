@@ -90,6 +90,69 @@ def test_the_rows_of_table_2_differ_in_what_the_paper_says() -> None:
     assert (without.representation.weights, without.representation.clip) == (None, "hub")
 
 
+def test_the_rows_of_table_3_leave_out_what_the_paper_says() -> None:
+    found = planned("table3")
+    of_row = {row: stages(found, row) for row in found.evaluations}
+    assert {row: set(jobs) for row, jobs in of_row.items()} == {
+        "full": {"mtd", "flow", "control", "evaluate"},
+        "without-mtd": {"flow", "control", "evaluate"},
+        "without-flow": {"mtd", "control", "evaluate"},
+        "without-few-to-many": {"mtd", "flow", "control", "evaluate"},
+        "webface": {"mtd", "flow", "control", "evaluate"},
+    }
+    for stage in ("mtd", "flow"):
+        data = config_of(of_row["without-few-to-many"][stage]).data
+        assert (data.inputs, data.targets, data.targets_from) == (1, 1, "inputs")
+        assert config_of(of_row["webface"][stage]).data.root == "/data/webface"
+        full = config_of(of_row["full"][stage]).data
+        assert (full.root, full.inputs, full.targets, full.targets_from) == ("/data/mfhq", 3, 8, "all")
+    for row, jobs in of_row.items():
+        config = config_of(jobs["control"])
+        assert (config.data.root, config.data.inputs, config.data.targets) == ("/data/mfhq", 3, 8)
+        assert config.decoders.control is not None
+        adapter = None if row == "without-flow" else str(config_of(jobs["flow"]).output)
+        assert str(config.decoders.control.adapter) == str(adapter)
+        before = jobs["mtd" if row == "without-flow" else "flow"]
+        assert config.representation.weights == f"{config_of(before).output}/encoder"
+        assert jobs["evaluate"].settings["inputs"] == [1, 3]
+        assert jobs["evaluate"].settings["data"] == "/data/mfhq"
+
+
+def test_the_tables_hold_the_papers_figures() -> None:
+    """Omni-ID, CVPR 2025: Tables 1, 2 and 3, identity similarity and pose error by number of inputs."""
+    papers = {
+        table: {row.name: row.paper for row in load_table(table).rows if row.paper}
+        for table in ("table1", "table2", "table3")
+    }
+    assert papers["table1"] == {
+        "arcface": both((0.515, 0.523, 0.529), (2.4, 2.3, 2.3), (1, 3, 5)),
+        "clip": both((0.648, 0.670, 0.680), (2.3, 2.3, 2.2), (1, 3, 5)),
+        "arcface-clip": both((0.638, 0.655, 0.663), (2.4, 2.4, 2.3), (1, 3, 5)),
+        "omni-id": both((0.708, 0.728, 0.737), (2.1, 2.0, 2.0), (1, 3, 5)),
+    }
+    similarities = {
+        "3-8": (0.683, 0.733), "without-mtd": (0.336, 0.358), "3-1": (0.491, 0.515), "3-5": (0.582, 0.615),
+        "8-8": (0.661, 0.696), "mask-99": (0.670, 0.700), "mask-85": (0.609, 0.650),
+    }  # fmt: skip
+    for row, (one, three) in similarities.items():
+        assert papers["table2"][row] == {"similarity": {1: one, 3: three}}
+    assert papers["table3"] == {
+        "full": both((0.708, 0.728), (2.1, 2.0), (1, 3)),
+        "without-mtd": both((0.468, 0.473), (2.8, 3.1), (1, 3)),
+        "without-flow": both((0.672, 0.685), (2.4, 2.3), (1, 3)),
+        "without-few-to-many": both((0.616, 0.633), (2.3, 2.2), (1, 3)),
+        "webface": both((0.678, 0.693), (2.2, 2.1), (1, 3)),
+    }
+
+
+def both(similarity: tuple[float, ...], pose_error: tuple[float, ...], inputs: tuple[int, ...]) -> Any:
+    """A row's two figures by number of inputs."""
+    return {
+        "similarity": dict(zip(inputs, similarity, strict=True)),
+        "pose_error": dict(zip(inputs, pose_error, strict=True)),
+    }
+
+
 def test_ablations_change_one_key_of_the_row_of_table_2_whose_runs_they_share() -> None:
     found, table2 = planned("ablations"), planned("table2")
     assert stages(found, "omni-id") == stages(table2, "3-8")
@@ -206,6 +269,24 @@ def test_missing_files_of_the_measuring_networks_are_named_before_anything_runs(
     assert sum(line.startswith("open  ") for line in lines) == 3
 
 
+def test_rows_whose_dataset_is_not_given_are_left_out_and_named(tmp_path: Path) -> None:
+    lines: list[str] = []
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset.json").write_text("{}")
+
+    def listed(*rows: str) -> None:
+        options = Options(rows=rows, only_list=True)
+        data = [str(tmp_path / "data")]
+        run_experiment("table3", "paper", data, tmp_path, options, message=lines.append, result=lines.append)
+
+    listed()
+    (remark,) = [line for line in lines if line.startswith("not in the table: ")]
+    assert "row webface needs the dataset 'webface'. Pass --data webface=DATASET" in remark
+    assert sum(line.startswith("open  evaluate") for line in lines) == 4
+    with pytest.raises(ConfigError, match="row webface needs the dataset 'webface'"):
+        listed("webface")
+
+
 def test_a_dataset_that_changed_has_jobs_of_its_own_and_one_that_moved_does_not() -> None:
     names = [
         [job.name for job in planned("table2", rows=["3-8"], digests={"dataset": digest}).jobs()]
@@ -234,7 +315,9 @@ def test_mistakes_are_named_before_anything_runs() -> None:
         load_size("huge")
     with pytest.raises(ConfigError, match="table2 has no row '3-9'"):
         planned("table2", rows=["3-9"])
-    with pytest.raises(ConfigError, match=r"needs the dataset 'webface'\. Pass --data webface=DATASET"):
+    with pytest.raises(
+        ConfigError, match=r"row webface needs the dataset 'webface'\. Pass --data webface=DATA"
+    ):
         plan(load_table("table3"), load_size("paper"), seeds=1, root=ROOT, datasets={"dataset": "/data"})
     size = Size(
         stages={"flow": Stage(workflow=workflow("flow"), overrides={"representation": {"weights": "${mtd}"}})}
