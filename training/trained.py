@@ -26,10 +26,11 @@ from training.decoders.flow_config import FlowConfig
 from training.engine.checkpoint import FOLDER, STATE_FILE
 from training.engine.dcp import StoredTensors, UnreadableTensors
 from training.engine.learner import EMA, WEIGHTS
-from training.engine.output import RUN_FILE
+from training.engine.output import ENCODER_FOLDER, RUN_FILE
 from training.errors import TrainingError
 from training.model import frozen_digest
 from training.models.clip_weights import load_clip
+from training.models.pretrained import CONFIG
 from training.models.sizes import SIZES, ModelSize
 from training.representations.build import build_representation, meta_representation
 from training.representations.config import RepresentationConfig
@@ -173,6 +174,19 @@ def read_run(run: Path, step: int | None = None, models_dir: Path | None = None)
     if generator is not None:
         facts = facts.model_copy(update={"flow_digest": state["frozen_digests"].get(generator.name, "")})
     return Trained(facts, weights, run, made, state["frozen_digests"])
+
+
+def check_finished(source: Path) -> None:
+    """Refuse a run that has not come to its last step; an export counts as finished.
+
+    Raises:
+        TrainingError: it was stopped, or is still being trained.
+    """
+    if (source / RUN_FILE).is_file() and not (source / ENCODER_FOLDER / CONFIG).is_file():
+        raise TrainingError(
+            f"{source} has not come to its last step: it was stopped, or is still being trained. Continue it, or "
+            "leave out --finished to evaluate its newest checkpoint"
+        )
 
 
 def read_facts(export: Path) -> ExportFacts:

@@ -66,6 +66,10 @@ def evaluate(  # noqa: PLR0917 - typer passes every option by name
         str | None, typer.Option(help="cuda or cpu, for generating (cuda where there is one)")
     ] = None,
     page_people: Annotated[int, typer.Option(min=0, help="People with images on the page, at most")] = 60,
+    finished: Annotated[
+        bool,
+        typer.Option("--finished", help="Refuse a run that was stopped before its last step"),
+    ] = False,
 ) -> None:
     """Generate images of a dataset's held-out people, and measure identity similarity, head pose and copy-paste.
 
@@ -86,8 +90,9 @@ def evaluate(  # noqa: PLR0917 - typer passes every option by name
     Without downloads: omniid evaluate /data/runs/flow --data /data/mfhq --output evaluation --profile embedded
 
     Is B better than A? omniid evaluate /data/runs/a /data/runs/b --data /data/mfhq --output a-and-b
+    --models-dir /data/models
 
-    Eight GPUs: torchrun --standalone --nproc-per-node=8 --no-python omniid evaluate /data/runs/flow …
+    Eight GPUs: the same behind torchrun --standalone --nproc-per-node=8 --no-python
 
     Exit code 1: sources, dataset, networks or output cannot be used. The message names the cause and the remedy.
     """
@@ -116,6 +121,7 @@ def evaluate(  # noqa: PLR0917 - typer passes every option by name
                 base=base,
                 device=device,
                 page_people=page_people,
+                finished=finished,
             )
         )
 

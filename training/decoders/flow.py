@@ -166,10 +166,13 @@ class FlowDecoder(nn.Module):
         Returns:
             (B, 3, side, side) float32 in [0, 1].
         """
-        tokens_per_side = side // (2 * self.codec.factor)
-        shape = (len(tokens_BLD), tokens_per_side**2, 4 * self.codec.channels)
+        shape = (len(tokens_BLD), *self.noise_shape(side))
         noise_BQF = normals(seeded(seeds_B, _SAMPLE), shape[1] * shape[2]).view(shape)
         return self.codec.decode(unpack(self.denoise(noise_BQF, tokens_BLD, sampling, control_BQF)))
+
+    def noise_shape(self, side: int) -> tuple[int, int]:
+        """(Q, F) of the noise that an image of `side` pixels starts from."""
+        return (side // (2 * self.codec.factor)) ** 2, 4 * self.codec.channels
 
     @torch.no_grad()
     def denoise(

@@ -34,12 +34,15 @@ from training.evaluate.measuring import StoredFaces, images_of, measure_person, 
 from training.evaluate.networks import Face, MeasuringNetworks, NetworkNames, usual_place
 from training.evaluate.people import LEAST_PEOPLE, Identity, Person, held_out_people, read_identity
 from training.evaluate.ranks import Ranks, ranks
-from training.evaluate.settings_file import check_loaded, check_settings
+from training.evaluate.settings_file import check_loaded, check_settings, noise_shapes
 from training.inference import memory_error, pick_device
 from training.progress import Progress
+from training.trained import check_finished
 
 RETRY_S = 60.0
 """How long a read of the dataset is tried."""
+NAMED_PROBLEMS = 5
+"""Identities that a message names."""
 Own = list[tuple[StoredFaces, dict[int, Face]]]
 """The people of this rank."""
 Wanted = list[tuple[StoredFaces, list[GeneratedImage]]]
@@ -62,6 +65,7 @@ class Options(Section):
     base: str | None = None
     device: str | None = None
     page_people: int = 60
+    finished: bool = False
 
 
 class Evaluator:
@@ -104,6 +108,7 @@ class Evaluator:
             dataset=self._dataset,
             inputs=self._options.inputs,
             samples=self._options.samples,
+            noise=noise_shapes(self._options.output, self._sources),
             shown=self._options.page_people,
         )
 
@@ -116,6 +121,9 @@ class Evaluator:
         dataset = open_dataset(options.data, RETRY_S)
         people = held_out_people(dataset, options.people)
         held_out = len(held_out_people(dataset))
+        if options.finished:
+            for path in options.sources:
+                check_finished(path)
         sources = [
             source_facts(path, place, options.inputs, options.sampling, options.models_dir)
             for place, path in enumerate(options.sources)
@@ -146,12 +154,28 @@ class Evaluator:
 
     def _check_people(self, everybody: Sequence[StoredFaces]) -> None:
         measurable = [person for person in everybody if person.targets]
-        if len(measurable) < LEAST_PEOPLE:
-            raise TrainingError(
-                f"{len(measurable)} of {len(everybody)} held-out people of {self._options.data} can be measured: "
-                "of the others, no identity can be used, or the detector finds no face in any target. Give "
-                "another dataset with --data, or another detector with --profile"
+        if len(measurable) >= LEAST_PEOPLE:
+            return
+        problems = [problem for person in everybody for problem in person.damaged.values()]
+        more = len(problems) - NAMED_PROBLEMS
+        faceless = sum(person.key is not None and not person.targets for person in everybody)
+        listed = "".join(
+            f"\n- {line}"
+            for line in (
+                *problems[:NAMED_PROBLEMS],
+                *([f"{more} more identities that cannot be used"] if more > 0 else []),
+                *(
+                    [f"people without a face that the detector finds in a target: {faceless}"]
+                    if faceless
+                    else []
+                ),
             )
+        )
+        raise TrainingError(
+            f"{len(measurable)} of {len(everybody)} held-out people of {self._options.data} can be measured, "
+            f"{LEAST_PEOPLE} are needed:{listed}\nPass smaller numbers of --inputs, another dataset with --data, "
+            "or another detector with --profile"
+        )
 
     def _generate(self, source: SourceFacts, own: Own) -> None:
         """Generate the images of a source that are missing; nothing is written before its loading is compared."""

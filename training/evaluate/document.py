@@ -32,7 +32,7 @@ from training.evaluate.networks import NetworkNames
 from training.evaluate.page import render_page
 from training.evaluate.protocol import Roles
 from training.evaluate.result import PersonRow, bootstrap_facts, comparisons, levels, person_rows, results
-from training.evaluate.summary import markdown
+from training.evaluate.summary import main_figures, markdown
 
 FEW_PEOPLE = 20
 """Below so many, intervals are much too narrow."""
@@ -53,6 +53,7 @@ class Evaluation:
         dataset: on which was evaluated.
         inputs: numbers of inputs.
         samples: images generated for each target.
+        noise: shape of each source's noise, by its name.
         shown: most people on the page.
     """
 
@@ -65,6 +66,7 @@ class Evaluation:
     dataset: StreamedDataset
     inputs: tuple[int, ...]
     samples: int
+    noise: Mapping[str, str]
     shown: int
 
     @cached_property
@@ -105,7 +107,10 @@ def write_report(evaluation: Evaluation, output: Path) -> list[str]:
     ]
     write_comparison(output / SHEET_FILE, evaluation.dataset, columns, evaluation.inputs)
     write_bytes(output / RESULT_FILE, indented_json(document))
-    return [f"report: {output / PAGE_FILE}, {output / SUMMARY_FILE}, {output / RESULT_FILE}"]
+    return [
+        *main_figures(document),
+        f"report: {output / PAGE_FILE}, {output / SUMMARY_FILE}, {output / RESULT_FILE}",
+    ]
 
 
 def build_document(evaluation: Evaluation) -> dict[str, Any]:
@@ -129,11 +134,14 @@ def build_document(evaluation: Evaluation) -> dict[str, Any]:
             "samples": evaluation.samples,
             "seeds": "hash of (person, target, sample)",
         },
-        "sources": [source.model_dump(mode="json") for source in evaluation.sources],
+        "sources": [
+            source.model_dump(mode="json") | {"noise": evaluation.noise.get(source.name)}
+            for source in evaluation.sources
+        ],
         "networks": {
             "identity": names,
             "detector": network_facts(networks.detector, evaluation, chose_data),
-            "pose": network_facts(LANDMARKER, evaluation, chose_data),
+            "pose": _pose_facts(evaluation, chose_data),
         },
         "people": _people(evaluation),
         "bootstrap": bootstrap_facts(),
@@ -172,6 +180,13 @@ def network_facts(name: str, evaluation: Evaluation, chose_data: set[str]) -> di
         "chose_data": sha256 in chose_data,
         "conditions": [source.name for source in evaluation.sources if source.recogniser_sha256 == sha256],
     }
+
+
+def _pose_facts(evaluation: Evaluation, chose_data: set[str]) -> dict[str, Any]:
+    """The Face Landmarker, which conditions sources too where it found the landmarks of the dataset."""
+    facts = network_facts(LANDMARKER, evaluation, chose_data)
+    conditioned = [source.name for source in evaluation.sources if source.pose_conditioned]
+    return facts | {"conditions": conditioned if facts["chose_data"] else []}
 
 
 def _people(evaluation: Evaluation) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class Loaded:
     """Of FLUX and the encoder, `bf16` or `fp32`."""
     base: str
     """Digest of the weights that the source was loaded around: of FLUX, or of small networks in its place."""
+    noise: str
+    """Shape of the noise of an image, `tokens x channels`: the same seed gives other noise in another shape."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ class Generator:
     def loaded(self) -> Loaded:
         """What was loaded, and where."""
         sampler = self._sampler
-        return Loaded(sampler.device.type, sampler.precision, sampler.base_digest)
+        tokens, channels = sampler.decoder.noise_shape(self._source.side)
+        return Loaded(sampler.device.type, sampler.precision, sampler.base_digest, f"{tokens}x{channels}")
 
     @classmethod
     def load(

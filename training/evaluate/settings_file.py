@@ -84,6 +84,14 @@ def check_loaded(output: Path, source: str, loaded: Sequence[Loaded]) -> None:
         write_bytes(output / SETTINGS_FILE, indented_json(found | settings))
 
 
+def noise_shapes(output: Path, sources: Sequence[SourceFacts]) -> dict[str, str]:
+    """Shape of the noise of each source whose images were generated, by its name (`Loaded.noise`)."""
+    found = _read(output) or {}
+    return {
+        source.name: shape for source in sources if (shape := found.get(f"{source.name}.noise")) is not None
+    }
+
+
 def _keys_of_loading(source: str) -> list[str]:
     return [f"{source}.{field.name}" for field in fields(Loaded)]
 

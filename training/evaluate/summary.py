@@ -65,10 +65,7 @@ def notes(document: Mapping[str, Any]) -> list[str]:
         f"A generated image in which {networks['detector']['name']} finds no face has similarity 0 and no pose.",
     ]
     found += [_role(network, document) for network in networks["identity"]]
-    found.append(
-        f"Head pose is measured by {pose['name']}"
-        + (", which also chose the images of the dataset." if pose["chose_data"] else ".")
-    )
+    found.append(_pose_role(pose))
     if unconditioned := [source["name"] for source in document["sources"] if not source["pose_conditioned"]]:
         found.append(
             f"Pose is not conditioned in {', '.join(unconditioned)}: the decoder does not receive the target's "
@@ -90,9 +87,9 @@ def notes(document: Mapping[str, Any]) -> list[str]:
             named = ", ".join(_place(entry) for entry in people[key][:5])
             more = f" and {len(people[key]) - 5} more (evaluation.json)" if len(people[key]) > 5 else ""
             found.append(f"{len(people[key])} {text}: {named}{more}.")
-    if len({source["side"] for source in document["sources"]}) > 1:
+    if not _same_noise(document):
         found.append(
-            "The sources generate images of different sizes, so they do not start from the same noise: "
+            "The sources generate images or latents of different sizes, so they do not start from the same noise: "
             "comparisons are paired by person and target only."
         )
     return found + [f"Warning: {warning}." for warning in document["warnings"]]
@@ -126,6 +123,24 @@ def markdown(document: Mapping[str, Any]) -> str:
         if table.note:
             parts.append(table.note)
     return "\n\n".join(parts) + "\n"
+
+
+def main_figures(document: Mapping[str, Any]) -> list[str]:
+    """Lines for a terminal: the headline figures of each source and number of inputs, and the warnings."""
+    name = document["networks"]["identity"][0]["name"]
+
+    def line(result: Mapping[str, Any]) -> str:
+        figures = result["figures"]
+        parts = [
+            f"similarity by {name} {stat_text(figures.get(f'{name}.similarity'))}",
+            f"to others {stat_text(figures.get(f'{name}.similarity_to_others'))}",
+            f"pose error {stat_text(figures.get('pose_error'), 1)}",
+            f"faces found {stat_text(figures['faces_found'], 2)}",
+        ]
+        return f"{result['source']}, {result['inputs']} inputs: {', '.join(parts)}"
+
+    warnings = [f"warning: {warning}" for warning in document["warnings"]]
+    return [*map(line, document["results"]), *warnings]
 
 
 def stat_text(stat: Mapping[str, Any] | None, digits: int = 3, *, signed: bool = False) -> str:
@@ -236,9 +251,10 @@ def _comparison_table(document: Mapping[str, Any]) -> Table:
         for found in document["comparisons"]
     ]
     titles = [figure.replace(".", ": ").replace("_", " ") for figure in figures]
+    same = "inputs, targets and noise" if _same_noise(document) else "inputs and targets"
     note = (
-        "Differences person by person, from the same inputs, targets and noise seeds. An interval without 0 in it "
-        "is evidence of a difference. Pose errors are compared on images whose pose is known from both sources."
+        f"Differences person by person, from the same {same}. An interval without 0 in it is evidence of a "
+        "difference. Pose errors are compared on images whose pose is known from both sources."
     )
     return Table("Comparisons", ("sources", "inputs", *titles), rows, [], note)
 
@@ -257,6 +273,25 @@ def _role(network: Mapping[str, Any], document: Mapping[str, Any]) -> str:
             return f"{network['name']} is not among the networks that dataset.json names, nor conditions a source."
         return f"{network['name']} took no part in curation, nor conditions a source."
     return f"{network['name']} {' and '.join(parts)}: prefer the figures of a network that did neither."
+
+
+def _pose_role(network: Mapping[str, Any]) -> str:
+    parts = []
+    if network["chose_data"]:
+        parts.append("also chose the images of the dataset")
+    if network["conditions"]:
+        parts.append(f"found the landmarks that condition {', '.join(network['conditions'])}")
+    if not parts:
+        return f"Head pose is measured by {network['name']}."
+    return (
+        f"Head pose is measured by {network['name']}, which {' and '.join(parts)}: what it sees wrongly in both "
+        "counts as right."
+    )
+
+
+def _same_noise(document: Mapping[str, Any]) -> bool:
+    """Whether all sources start from noise of one shape; where it is not recorded, their sides must agree."""
+    return len({(source["side"], source.get("noise")) for source in document["sources"]}) == 1
 
 
 def _place(entry: Mapping[str, Any]) -> str:

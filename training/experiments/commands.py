@@ -54,7 +54,8 @@ def arguments(job: Job, root: Path, processes: int = 1) -> list[str]:
         return [CLI, "export", settings["run"], output, "--step", str(settings["step"])]
     if job.action == EVALUATE:
         line = [CLI, "evaluate", settings["source"], "--data", settings["data"], "--output", output]
-        line += ["--inputs", ",".join(map(str, settings["inputs"]))]
+        # On Slurm, a training that was told to stop ends as one that has finished.
+        line += ["--finished", "--inputs", ",".join(map(str, settings["inputs"]))]
         for network in settings["networks"]:
             line += ["--identity-network", network]
         others = settings.keys() - {"source", "data", "inputs", "networks"}

@@ -103,12 +103,19 @@ class Evaluated:
     @property
     def warnings(self) -> list[str]:
         """What its own report warns of, and networks that measure in favour of the source."""
+        identity = self.document["networks"]["identity"]
         conditions = [
             f"{network['name']} conditions this row and measures it"
-            for network in self.document["networks"]["identity"]
+            for network in identity
             if network["conditions"]
         ]
-        return [*self.document["warnings"], *conditions]
+        chose = [
+            f"{network['name']} measures, and chose the images of the dataset, which favours what it calls one "
+            "person"
+            for network in identity
+            if network["chose_data"]
+        ]
+        return [*self.document["warnings"], *conditions, *chose]
 
     def of_people(self, name: str, inputs: int) -> dict[str, float]:
         """The figure of each person who has it."""

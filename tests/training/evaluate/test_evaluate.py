@@ -82,6 +82,19 @@ def test_a_result_says_what_was_measured_how_and_on_whom(first: Path, data: Path
     assert all(f"sface.{figure}" in row for row in rows for figure in IDENTITY_FIGURES)
 
 
+def test_the_main_figures_and_the_warnings_are_printed(output: Path, data: Path, run: Path) -> None:
+    result = called(run, "--data", data, "--output", output, *QUICK)
+    assert result.exit_code == 0, result.output
+    *figures_, warning, report = result.stderr.splitlines()[-4:]
+    for k, line in zip((1, 5), figures_, strict=True):
+        assert line.startswith(
+            f"0-run, {k} inputs: similarity by sface 0.000 [0.000, 0.000], to others 0.000"
+        )
+        assert line.endswith("pose error \N{EN DASH}, faces found 0.00 [0.00, 0.00]")
+    assert warning.startswith("warning: 3 people are few")
+    assert report.startswith(f"report: {output / 'index.html'}")
+
+
 def test_every_number_of_inputs_has_the_same_targets_and_seeds(first: Path) -> None:
     rows = [json.loads(line) for line in (first / "images.jsonl").read_text().splitlines()]
     places = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from shards.schema import Split
 from training.data.dataset import open_dataset
 from training.evaluate.people import held_out_people, read_identity
 from training.model import build_model
+from training.trained import check_finished
 
 FEW = PEOPLE[:2]
 
@@ -68,6 +70,28 @@ def test_one_held_out_person_cannot_be_compared_with_another(run: Path, tmp_path
     single = write_people(tmp_path / "shards", FEW[:1])
     said = refused(run, "--data", single, "--output", tmp_path / "out", *QUICK)
     assert f"{single} leaves 1 held-out person" in said
+
+
+def test_too_few_images_for_the_inputs_are_named_with_the_remedy(run: Path, tmp_path: Path) -> None:
+    few = [sample(f"{name}-few_0", name, [*heads(name)[:4], *heads(name)[:4]]) for name in FEW]
+    data = write_people(tmp_path / "shards", (), more=few)
+    said = refused(run, "--data", data, "--output", tmp_path / "out", *QUICK)
+    assert f"0 of 2 held-out people of {data} can be measured, 2 are needed:" in said
+    for name in FEW:
+        assert f"- sample {name}-few_0: it has 4 different images, 6 are needed" in said
+    assert "Pass smaller numbers of --inputs" in said
+
+
+def test_a_run_that_was_stopped_is_refused_on_request(data: Path, run: Path, tmp_path: Path) -> None:
+    said = refused(run, "--data", data, "--output", tmp_path / "out", *QUICK, "--finished")
+    assert f"{run} has not come to its last step" in said
+    assert "leave out --finished" in said
+    assert not (tmp_path / "out").exists()
+    (run / "encoder").mkdir()
+    (run / "encoder" / "config.json").touch()
+    check_finished(run)
+    check_finished(tmp_path / "export")
+    shutil.rmtree(run / "encoder")
 
 
 def test_a_directory_that_is_no_dataset_or_no_run_is_named(data: Path, run: Path, tmp_path: Path) -> None:
@@ -161,7 +185,8 @@ def test_targets_and_people_without_a_face_are_left_out_counted_and_named(run: P
 def test_people_without_any_face_are_too_few(run: Path, tmp_path: Path) -> None:
     data = write_people(tmp_path / "shards", FEW, grey={FEW[0]: range(8)})
     said = refused(run, "--data", data, "--output", tmp_path / "out", *QUICK)
-    assert f"1 of 2 held-out people of {data} can be measured" in said
+    assert f"1 of 2 held-out people of {data} can be measured, 2 are needed:" in said
+    assert "- people without a face that the detector finds in a target: 1" in said
 
 
 def test_people_are_counted_and_the_first_identity_that_can_be_used_stands_for_a_person(

@@ -181,6 +181,19 @@ def test_the_page_shows_inputs_landmark_images_generated_images_and_the_truth(
 
 
 @pytest.mark.slow
+def test_the_landmarker_that_found_the_conditions_is_called_so(
+    first: Path, run: Path, tmp_path: Path
+) -> None:
+    pose = json.loads((first / "evaluation.json").read_bytes())["networks"]["pose"]
+    assert pose["conditions"] == []  # dataset.json names no landmarker
+    data = write_people(tmp_path / "shards", TWO, models={"landmarker": pose["sha256"]})
+    document = evaluated(run, run.parent / "flow", "--data", data, "--output", tmp_path / "out", *QUICK)
+    assert document["networks"]["pose"]["conditions"] == [NAME]
+    text = (tmp_path / "out" / "evaluation.md").read_text()
+    assert f"and found the landmarks that condition {NAME}: what it sees wrongly in both counts" in text
+
+
+@pytest.mark.slow
 def test_what_is_missing_is_generated_again_in_the_same_pose(output: Path, data: Path, run: Path) -> None:
     images = list(pngs(output))
     content = {path: path.read_bytes() for path in images}

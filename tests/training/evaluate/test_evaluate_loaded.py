@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from evaluations import QUICK, called, pngs, refused
+from evaluations import QUICK, called, evaluated, pngs, refused, write_flow_run
 from flow_runs import SCRATCH, as_trained, flow_config, write_run
 from rendered_people import PEOPLE, write_people
 from tiny_flux import write_tiny_flux
@@ -17,7 +17,7 @@ from training.evaluate.generate import Loaded
 from training.evaluate.settings_file import check_loaded
 from training.model import build_model
 
-ON_CPU = Loaded("cpu", "fp32", "0123")
+ON_CPU = Loaded("cpu", "fp32", "0123", "64x16")
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +94,26 @@ def test_images_of_which_nothing_was_recorded_are_an_error(tmp_path: Path) -> No
         "1-run.device": "cpu",
         "1-run.precision": "fp32",
         "1-run.base": "0123",
+        "1-run.noise": "64x16",
     }
+
+
+def test_sources_of_one_size_whose_noise_has_another_shape_are_not_called_paired_by_noise(
+    data: Path, run: Path, tmp_path: Path
+) -> None:
+    pixels = write_flow_run(tmp_path / "pixels")
+    document = evaluated(run, pixels, run, "--data", data, "--output", tmp_path / "out", *QUICK)
+    # Four channels at an eighth of the side, two by two to a token; or the pixels of patches of 4.
+    assert [(source["side"], source["noise"]) for source in document["sources"]] == [
+        *((64, "16x16"), (64, "256x48"), (64, "16x16"))
+    ]
+    text = (tmp_path / "out" / "evaluation.md").read_text()
+    assert "so they do not start from the same noise" in text
+    assert "from the same inputs and targets." in text
 
 
 def test_ranks_that_would_generate_differently_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(TrainingError, match=r"the ranks generate the images of 0-run with .*4567"):
-        check_loaded(tmp_path, "0-run", [ON_CPU, ON_CPU, Loaded("cpu", "fp32", "4567")])
+        check_loaded(tmp_path, "0-run", [ON_CPU, ON_CPU, Loaded("cpu", "fp32", "4567", "64x16")])
     assert (tmp_path / "settings.json").read_text() == "{}"

@@ -23,8 +23,8 @@ Found = dict[str, tuple[float, float, float]]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def network(name: str, sha256: str) -> dict[str, object]:
-    return {"name": name, "sha256": sha256, "conditions": []}
+def network(name: str, sha256: str, *, chose_data: bool = False) -> dict[str, object]:
+    return {"name": name, "sha256": sha256, "conditions": [], "chose_data": chose_data}
 
 
 def evaluated(root: Path, name: str, found: Found | None, sha256: str = "a", precision: str = "fp32") -> Job:
@@ -114,6 +114,29 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
     assert document["rows"][0]["figures"]["similarity"]["1"]["seeds"] == {"0": 0.5, "1": 0.7}
     assert document["rows"][0]["code_versions"] == ["1.0.0"]
     assert [found["network"] for found in document["rows"]] == ["sface", "sface", None]
+
+
+def test_networks_that_condition_a_row_or_chose_the_data_are_named(tmp_path: Path) -> None:
+    rows = (row("first", "first"), row("other", "other"))
+    found: Found = {"sface.similarity": (0.5, 0.1, 0.9)}
+    plan = Plan(
+        table(rows, ("similarity",)),
+        {name: (evaluated(tmp_path, name, found),) for name in ("first", "other")},
+    )
+    for name in ("first", "other"):
+        path = tmp_path / "evaluations" / name / "evaluation.json"
+        document = json.loads(path.read_text())
+        document["warnings"] = []
+        document["networks"]["identity"] = [
+            network("sface", "a", chose_data=True) | {"conditions": ["0-run"] if name == "other" else []},
+            network("mobilefacenet", "b"),
+        ]
+        path.write_text(json.dumps(document))
+    _, text = write_table(plan, "tiny", collect(plan, Size(stages={}), tmp_path), tmp_path, {})
+    assert text.splitlines()[-2:] == [
+        "- All rows: sface measures, and chose the images of the dataset, which favours what it calls one person",
+        "- other: sface conditions this row and measures it",
+    ]
 
 
 def validated(root: Path, name: str, *ratios: float, inputs: int = 1) -> None:
