@@ -16,8 +16,9 @@ from PIL import Image
 from shards.atomic import write_bytes
 from training.encode.command import check_photo_count, encoder_crop_scale, find_encoder
 from training.errors import TrainingError
-from training.evaluate.attention import attention_maps, attention_rows, chosen_queries, token_similarity
+from training.evaluate.attention import attention_maps, attention_rows, chosen_queries
 from training.evaluate.sheet import make_sheet, tile_of
+from training.evaluate.token_similarity import token_similarity
 from training.folders import make_folder
 from training.inference import memory_error, pick_device
 from training.models.pretrained import read_config

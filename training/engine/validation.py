@@ -21,6 +21,7 @@ from training.evaluate.encoded import Encoded, Precision, encode
 from training.evaluate.grid import sample_grid
 from training.evaluate.rankme import rankme
 from training.evaluate.swap import swap_test, tokens_of_mismatched
+from training.evaluate.token_similarity import mean_token_similarity
 from training.model import IdentityModel
 
 
@@ -103,7 +104,7 @@ class Validator:
     def _figures(
         self, model: IdentityModel, encoded: Sequence[Encoded], precision: Precision
     ) -> dict[str, float]:
-        """The swap test of each decoder, and RankMe; empty when all held-out identities are damaged."""
+        """The swap test of each decoder, RankMe and token similarity; empty when all identities are damaged."""
         device = self._collectives.world.device
         others = tokens_of_mismatched(encoded, gather=self._gather)
         figures: dict[str, float] = {}
@@ -111,8 +112,11 @@ class Validator:
             found = swap_test(model, name, encoded, others, device, gather=self._gather, precision=precision)
             prefix = "val/" if len(model.names) == 1 else f"val/{name}_"
             figures |= {f"{prefix}{figure}": value for figure, value in found.items()}
-        rank = rankme(encoded, gather=self._gather)
-        return figures if rank is None else figures | {"val/rankme": rank}
+        of_tokens = {
+            "val/rankme": rankme(encoded, gather=self._gather),
+            "val/token_similarity": mean_token_similarity(encoded, gather=self._gather),
+        }
+        return figures | {name: value for name, value in of_tokens.items() if value is not None}
 
     def _tokens(self, keys: Sequence[str], encoded: Sequence[Encoded]) -> torch.Tensor:
         """Identity tokens (B, L, D) of some undamaged identities, whichever rank has encoded them."""

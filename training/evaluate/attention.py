@@ -121,11 +121,3 @@ def attention_rows(
             ]
         )
     return rows
-
-
-def token_similarity(tokens_LD: torch.Tensor) -> float:
-    """Mean cosine of two different identity tokens of a person: near 1 where all tokens say the same."""
-    unit_LD = torch.nn.functional.normalize(tokens_LD.float(), dim=1)
-    count = len(unit_LD)
-    total = float((unit_LD @ unit_LD.T).sum()) - count
-    return total / (count * (count - 1))

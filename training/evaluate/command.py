@@ -33,6 +33,7 @@ from training.evaluate.generate import (
 from training.evaluate.measuring import StoredFaces, images_of, measure_person, measure_stored
 from training.evaluate.networks import Face, MeasuringNetworks, NetworkNames, usual_place
 from training.evaluate.people import LEAST_PEOPLE, Identity, Person, held_out_people, read_identity
+from training.evaluate.protocol import DEFAULT_INPUTS
 from training.evaluate.ranks import Ranks, ranks
 from training.evaluate.settings_file import check_loaded, check_settings, noise_shapes
 from training.inference import memory_error, pick_device
@@ -55,7 +56,7 @@ class Options(Section):
     sources: tuple[Path, ...]
     data: str
     output: Path
-    inputs: tuple[int, ...] = (1, 3, 5)
+    inputs: tuple[int, ...] = DEFAULT_INPUTS
     samples: int = 1
     people: int | None = None
     sampling: Sampling = Sampling()

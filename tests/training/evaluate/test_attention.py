@@ -19,7 +19,6 @@ from training.evaluate.attention import (
     attention_maps,
     chosen_queries,
     overlay,
-    token_similarity,
 )
 from training.models.sizes import SIZES
 from training.representations.base import Inputs
@@ -96,11 +95,6 @@ def test_the_brightest_place_is_the_patch_that_is_attended_to() -> None:
     shown = overlay(np.zeros((64, 64, 3), np.uint8), map_P, 1.0).astype(int).sum(axis=2)
     row, column = np.unravel_index(shown.argmax(), shown.shape)
     assert (row * 8 // SHOWN_SIDE, column * 8 // SHOWN_SIDE) == (2, 5)
-
-
-def test_equal_tokens_have_similarity_one_and_orthogonal_ones_zero() -> None:
-    assert token_similarity(torch.ones(4, 8)) == pytest.approx(1)
-    assert token_similarity(torch.eye(4)) == pytest.approx(0)
 
 
 def test_the_command_writes_a_row_for_each_photograph(encoder: OmniIDEncoder, tmp_path: Path) -> None:
