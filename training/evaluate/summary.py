@@ -235,7 +235,11 @@ def _pose_table(document: Mapping[str, Any]) -> Table:
 def _comparison_table(document: Mapping[str, Any]) -> Table:
     networks = [network["name"] for network in document["networks"]["identity"]]
     figures = [
-        *(f"{name}.{figure}" for name in networks for figure in ("similarity", "gain", "copy_paste_nearest")),
+        *(
+            f"{name}.{figure}"
+            for name in networks
+            for figure in ("similarity", "gain", "gain_usual_place", "copy_paste_nearest")
+        ),
         "pose_error",
         "faces_found",
     ]

@@ -14,8 +14,11 @@ from settings.version import project_version
 from shards.layout import DATASET_JSON
 from storage.errors import StorageError
 from storage.path import path_of
+from training.data.dataset import open_dataset
 from training.errors import TrainingError
+from training.evaluate.command import RETRY_S
 from training.evaluate.networks import NetworkNames
+from training.evaluate.people import held_out_people
 from training.experiments.commands import is_done, process_count
 from training.experiments.config import Table, load_size, load_table
 from training.experiments.plan import DATASET, EVALUATE, Job, MissingDatasetError, Plan, plan, with_needs
@@ -70,18 +73,14 @@ def run_experiment(
 
     Raises:
         ConfigError: a name or a configuration is not valid; nothing has been run.
-        TrainingError: files of networks that measure are missing, and nothing has been run; or jobs failed, or
-            were stopped. Then the table is printed before, without the rows that are not finished.
+        DatasetError: the dataset is damaged; nothing has been run.
+        TrainingError: nothing has been run, because files of networks that measure are missing, or the dataset
+            holds no people out; or jobs failed, or were stopped. Then the table is printed before, without the
+            rows that are not finished.
     """
     table, size = load_table(name), load_size(size_name)
-    ranks = 1
-    if options.processes is not None:
-        if options.slurm is not None and options.processes == "gpu":
-            raise ConfigError(
-                "--processes: gpu counts this machine's. With --slurm, pass the ranks of a training"
-            )
-        ranks = process_count(options.processes)
-    root = output.expanduser().resolve()
+    ranks = _ranks(options)
+    root, models_dir = _folders(output, options.models_dir)
     datasets = named_datasets(data)
     planned_rows = partial(
         plan,
@@ -90,7 +89,7 @@ def run_experiment(
         root=root,
         datasets=datasets,
         digests={name: dataset_digest(place) for name, place in datasets.items()},
-        models_dir=options.models_dir and options.models_dir.expanduser().resolve(),
+        models_dir=models_dir,
     )
     available, missing = _available(table, planned_rows)
     planned = planned_rows(rows=options.rows or available, seeds=options.seeds)
@@ -107,16 +106,7 @@ def run_experiment(
             state = "done" if is_done(job, root) else "open"
             result(f"{state}  {job.action:<11} {job.output(root)}  ({', '.join(rows[job.name])})")
         return
-    failure: TrainingError | None = None
-    if not options.only_table:
-        _check_networks([job for job in jobs if not is_done(job, root)])
-        try:
-            if options.slurm is not None:
-                submit(jobs, root, shlex.split(options.slurm), message, ranks)
-            else:
-                run_jobs(jobs, root, message, options.processes)
-        except TrainingError as error:
-            failure = error
+    failure = None if options.only_table else _run(jobs, root, options, ranks, message)
     try:
         _report(known, size_name, data, root, message=message, result=result)
         if options.only_table and not all(is_done(job, root) for job in jobs):
@@ -124,6 +114,59 @@ def run_experiment(
     finally:
         if failure is not None:
             raise failure
+
+
+def _ranks(options: Options) -> int:
+    """Ranks of a training.
+
+    Raises:
+        ConfigError: their number is none, or is not known.
+    """
+    if options.processes is None:
+        return 1
+    if options.slurm is not None and options.processes == "gpu":
+        raise ConfigError(
+            "--processes: gpu counts this machine's. With --slurm, pass the ranks of a training"
+        )
+    return process_count(options.processes)
+
+
+def _folders(output: Path, models_dir: Path | None) -> tuple[Path, Path | None]:
+    """The directories of the command line as absolute paths.
+
+    Raises:
+        ConfigError: the output is a file, or there is no directory of weights.
+    """
+    root = output.expanduser().resolve()
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"--output: {output} is not a directory")
+    if models_dir is None:
+        return root, None
+    if not models_dir.expanduser().is_dir():
+        raise ConfigError(f"--models-dir: there is no directory {models_dir}")
+    return root, models_dir.expanduser().resolve()
+
+
+def _run(
+    jobs: Sequence[Job], root: Path, options: Options, ranks: int, message: Callable[[str], None]
+) -> TrainingError | None:
+    """Run or submit what is not done; what went wrong after the first job began.
+
+    Raises:
+        DatasetError: the dataset is damaged.
+        TrainingError: what evaluations need is missing, and nothing has been run.
+    """
+    open_jobs = [job for job in jobs if not is_done(job, root)]
+    _check_networks(open_jobs)
+    _check_held_out(open_jobs)
+    try:
+        if options.slurm is not None:
+            submit(jobs, root, shlex.split(options.slurm), message, ranks)
+        else:
+            run_jobs(jobs, root, message, options.processes)
+    except TrainingError as error:
+        return error
+    return None
 
 
 def _available(
@@ -176,7 +219,7 @@ def named_datasets(data: Sequence[str]) -> dict[str, str]:
     """Datasets by name, from `DATASET` and `NAME=DATASET`; local ones as absolute paths.
 
     Raises:
-        ConfigError: two have one name.
+        ConfigError: two have one name, or all have one.
     """
     found: dict[str, str] = {}
     for given in data:
@@ -188,6 +231,8 @@ def named_datasets(data: Sequence[str]) -> dict[str, str]:
         if name in found:
             raise ConfigError(f"--data: {name} is given twice. Pass one DATASET, and others as NAME=DATASET")
         found[name] = place if "://" in place else str(Path(place).expanduser().resolve())
+    if DATASET not in found:
+        raise ConfigError("--data: give the dataset of the experiment too, without a name: --data DATASET")
     return found
 
 
@@ -204,6 +249,19 @@ def _check_networks(jobs: Sequence[Job]) -> None:
     }
     for profile, networks, models_dir in needed:
         NetworkNames.of(profile, networks).files(models_dir and Path(models_dir))
+
+
+def _check_held_out(jobs: Sequence[Job]) -> None:
+    """Check that the datasets of evaluations hold people out.
+
+    Raises:
+        DatasetError: a dataset is damaged.
+        TrainingError: it holds out fewer than two people.
+    """
+    for data, people in {
+        (job.settings["data"], job.settings["people"]) for job in jobs if job.action == EVALUATE
+    }:
+        held_out_people(open_dataset(data, RETRY_S), people)
 
 
 def dataset_digest(place: str) -> str:

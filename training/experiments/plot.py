@@ -15,6 +15,8 @@ WIDTH, HEIGHT = 5.2, 3.9
 """Of a panel over an axis, in inches."""
 ROW_WIDTH, ROW_HEIGHT, AROUND_ROWS = 3.4, 0.45, 1.6
 """Of a panel of rows, of a row, and what title, axis and notes take, in inches."""
+LEGEND_WIDTH = 0.8
+"""In inches."""
 TITLE_CHARACTERS, NOTE_CHARACTERS = 11, 16
 """Of title and note, that an inch holds."""
 ROW_SPREAD, AXIS_SPREAD = 0.4, 0.02
@@ -136,7 +138,8 @@ def _canvas(title: str, width: float, height: float) -> Any:
 
     canvas = Canvas(figsize=(width, height), layout="constrained")
     # The layout makes room for lines of text, but not for their width.
-    canvas.suptitle(textwrap.fill(title, int(TITLE_CHARACTERS * width)), fontsize=11)
+    # Between two legends, because it is centred and the legend is at the right.
+    canvas.suptitle(textwrap.fill(title, int(TITLE_CHARACTERS * (width - 2 * LEGEND_WIDTH))), fontsize=11)
     canvas.supxlabel(textwrap.fill(NOTE, int(NOTE_CHARACTERS * width)), fontsize=8)
     return canvas
 

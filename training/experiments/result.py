@@ -45,6 +45,7 @@ class RowResult:
         planned: how many the experiment has.
         code_versions: of the code that evaluated.
         warnings: of the evaluations, each once.
+        without: figures of the table that the evaluated seeds do not have.
         not_compared: seeds in common with the first row that were evaluated under other conditions
             (`Evaluated.conditions`).
     """
@@ -59,4 +60,5 @@ class RowResult:
     planned: int
     code_versions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     not_compared: int = 0

@@ -38,7 +38,7 @@ def run_jobs(
         TrainingError: jobs failed, which are named; or SIGTERM or SIGINT stopped the experiment.
     """
     failed: dict[str, str] = {}
-    with _passing_signals() as signals:
+    with _passing_signals(message) as signals:
         for number, job in enumerate(jobs, 1):
             if signals.received is not None:
                 raise TrainingError(f"{signals.received} stopped the experiment. {CONTINUES}")
@@ -82,7 +82,8 @@ def _python_path() -> list[str]:
 class _Signals:
     """SIGTERM and SIGINT: passed to the job that runs, and remembered."""
 
-    def __init__(self) -> None:
+    def __init__(self, message: Callable[[str], None]) -> None:
+        self._message = message
         self.received: str | None = None
         """Name of the first signal."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,6 +94,10 @@ class _Signals:
         Ctrl-C reaches the job from the terminal as well, so SIGINT is not passed on: the trainer would take it for
         a second one.
         """
+        if number == signal.SIGINT and self.received is None and self._process is not None:
+            self._message(
+                "SIGINT: the experiment ends after this job, which Ctrl-C stops too. SIGTERM stops it in any case"
+            )
         self.received = self.received or signal.Signals(number).name
         if self._process is not None and number == signal.SIGTERM:
             self._process.send_signal(number)
@@ -109,8 +114,8 @@ class _Signals:
 
 
 @contextmanager
-def _passing_signals() -> Iterator[_Signals]:
-    signals = _Signals()
+def _passing_signals(message: Callable[[str], None]) -> Iterator[_Signals]:
+    signals = _Signals(message)
     before = {number: signal.signal(number, signals.note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield signals

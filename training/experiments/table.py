@@ -26,6 +26,11 @@ _DIGITS = {"pose_error": 1, SWAP_RATIO: 4}
 """Decimals of figures that do not have three."""
 
 
+NO_FACE = "no face was found in the images"
+_REASONS = {"pose_error": "no pose was found in the images", SWAP_RATIO: "the run has no validation"}
+"""Why a row that is evaluated has no such figure."""
+
+
 def collect(plan: Plan, size: Size, root: Path) -> list[RowResult]:
     """The results of a plan's rows, in their order.
 
@@ -51,6 +56,7 @@ def collect(plan: Plan, size: Size, root: Path) -> list[RowResult]:
             planned=len(plan.evaluations[row.name]),
             code_versions=tuple(sorted({str(each.document["code_version"]) for each in own.values()})),
             warnings=tuple(dict.fromkeys(warning for each in own.values() for warning in each.warnings)),
+            without=tuple(name for name in names if own and name not in figures_of(own, [name], inputs, {})),
             not_compared=sum(
                 own[seed].conditions != first[seed].conditions for seed in own.keys() & first.keys()
             ),
@@ -127,10 +133,11 @@ def _rows(
         if not any(column):
             continue
         heads.append(f"{name.replace('_', ' ')}, {count} input{'s' if count > 1 else ''}")
-        columns.append([_cell(figure, _DIGITS.get(name, 3), signed=signed) for figure in column])
+        digits = _DIGITS.get(name, 3)
+        columns.append([_cell(figure, digits, signed=signed) for figure in column])
         if any(figure and figure.paper is not None for figure in column):
             heads.append("paper")
-            columns.append([_paper_cell(figure) for figure in column])
+            columns.append([_paper_cell(figure, digits) for figure in column])
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for result, own, *cells in zip(results, figures, *columns, strict=True):
         done = max(
@@ -146,6 +153,9 @@ def _remarks(results: Sequence[RowResult]) -> list[str]:
     for result in results:
         for warning in result.warnings:
             rows.setdefault(warning, []).append(result.label)
+        for name in result.without:
+            text = f"there is no {name.replace('_', ' ')}, because {_REASONS.get(name, NO_FACE)}"
+            rows.setdefault(text, []).append(result.label)
         if result.not_compared:
             text = (
                 f"{result.not_compared} of {result.seeds} seeds are not compared with the first row: evaluated on "
@@ -167,8 +177,8 @@ def _cell(figure: Figure | None, digits: int, *, signed: bool) -> str:
     return f"{figure.value:{form}} ({figure.low:{form}} to {figure.high:{form}})"
 
 
-def _paper_cell(figure: Figure | None) -> str:
-    return "" if figure is None or figure.paper is None else f"{figure.paper:g}"
+def _paper_cell(figure: Figure | None, digits: int) -> str:
+    return "" if figure is None or figure.paper is None else f"{figure.paper:.{digits}f}"
 
 
 def _note(results: Sequence[RowResult]) -> str:

@@ -231,6 +231,7 @@ def test_a_run_and_its_export_differ_by_exactly_nothing(data: Path, run: Path, t
         assert differences
         assert all(stat["value"] == stat["low"] == stat["high"] == 0 for stat in differences)
     assert "pose_error" in document["comparisons"][0]["differences"]
+    assert "sface: gain usual place" in (output / "evaluation.md").read_text()
 
 
 @pytest.mark.slow

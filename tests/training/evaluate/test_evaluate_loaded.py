@@ -13,8 +13,8 @@ from rendered_people import PEOPLE, write_people
 from tiny_flux import write_tiny_flux
 
 from training.errors import TrainingError
-from training.evaluate.generate import Loaded
-from training.evaluate.settings_file import check_loaded
+from training.evaluate.generate import Loaded, Sampling, source_facts
+from training.evaluate.settings_file import check_loaded, check_settings
 from training.model import build_model
 
 ON_CPU = Loaded("cpu", "fp32", "0123", "64x16")
@@ -80,6 +80,17 @@ def test_images_of_another_device_and_precision_are_an_error_that_names_both(
     assert '- 0-run.device: "cuda" there, "cpu" now' in said
     assert '- 0-run.precision: "bf16" there, "fp32" now' in said
     assert "0-run.base" not in said
+
+
+def test_an_output_without_an_image_takes_other_settings(tmp_path: Path, run: Path) -> None:
+    source = source_facts(run, 0, (1, 3), Sampling())
+    check_settings(tmp_path, (1, 5), [source], "dataset")
+    check_settings(tmp_path, (1, 3), [source], "dataset")
+    image = tmp_path / "images" / source.name / "key_0" / "inputs-1_target-5_sample-0.png"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    with pytest.raises(TrainingError, match=r"inputs: \[1, 3\] there, \[1, 5\] now"):
+        check_settings(tmp_path, (1, 5), [source], "dataset")
 
 
 def test_images_of_which_nothing_was_recorded_are_an_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "shards"))
+
+import shards_factory as factory
+
 from settings.section import ConfigError
+from shards.schema import Split
+from shards.writer import write_dataset
 from training.config import Config
 from training.errors import TrainingError
 from training.experiments.command import Options, run_experiment
@@ -285,6 +292,48 @@ def test_rows_whose_dataset_is_not_given_are_left_out_and_named(tmp_path: Path) 
     assert sum(line.startswith("open  evaluate") for line in lines) == 4
     with pytest.raises(ConfigError, match="row webface needs the dataset 'webface'"):
         listed("webface")
+
+
+@pytest.mark.parametrize(
+    ("data", "output", "models_dir", "expected"),
+    [
+        ("webface={}", "out", None, "--data: give the dataset of the experiment too, without a name"),
+        ("{}", "file", None, "--output: .*file is not a directory"),
+        ("{}", "out", "none", "--models-dir: there is no directory .*none"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named(
+    tmp_path: Path, data: str, output: str, models_dir: str | None, expected: str
+) -> None:
+    (tmp_path / "file").touch()
+    options = Options(models_dir=models_dir and tmp_path / models_dir)
+    with pytest.raises(ConfigError, match=expected):
+        run_experiment(
+            "table2", "tiny", [data.format(tmp_path)], tmp_path / output, options, message=print, result=print
+        )
+
+
+@pytest.mark.parametrize(
+    ("people", "expected"), [(0, "holds no people out"), (1, "leaves 1 held-out person")]
+)
+def test_a_dataset_without_enough_held_out_people_is_an_error_before_anything_runs(
+    tmp_path: Path, people: int, expected: str
+) -> None:
+    samples = [factory.sample(f"held-{number}_0", Split.TEST) for number in range(people)]
+    samples += [factory.sample("train-0_0", Split.TRAIN)]
+    limits = factory.ShardLimits(max_samples=5)
+    write_dataset(tmp_path / "data", samples, factory.videos(samples), factory.PROVENANCE, limits)
+    with pytest.raises(TrainingError, match=expected):
+        run_experiment(
+            "table2",
+            "tiny",
+            [str(tmp_path / "data")],
+            tmp_path / "out",
+            Options(),
+            message=print,
+            result=print,
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dataset_that_changed_has_jobs_of_its_own_and_one_that_moved_does_not() -> None:

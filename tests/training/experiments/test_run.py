@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ def test_a_signal_between_two_jobs_stops_the_experiment(tmp_path: Path, number: 
         run_jobs([EVALUATED, TOWER], tmp_path, message)
     assert lines == ["[1/2] evaluate flow-0: done before"]
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_sigint_to_the_experiment_alone_says_that_the_job_ends_first(tmp_path: Path) -> None:
+    lines: list[str] = []
+    signal_s = 0.5  # the job imports torch for longer than that
+    timer = threading.Timer(signal_s, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(TrainingError, match=r"^tower-0 was stopped"):
+        run_jobs([TOWER, EVALUATED], tmp_path, lines.append)
+    timer.join()
+    assert lines[1].startswith("SIGINT: the experiment ends after this job")
 
 
 def test_a_sigterm_while_a_job_is_started_reaches_it(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
         "|---|---|---|\n"
         "| one seed of SFace | 1 of 2 | -0.250 (-0.250 to -0.250) |\n\n"
         "- All rows: 2 people are few\n"
+        "- two seeds: there is no pose error, because no pose was found in the images\n"
     )
     assert written == [tmp_path / "own-tiny.json", tmp_path / "own-tiny.md", tmp_path / "own-tiny.svg"]
     assert written[1].read_text() == text
@@ -114,6 +115,24 @@ def test_a_table_is_the_mean_over_seeds_with_its_interval_beside_the_papers_figu
     assert document["rows"][0]["figures"]["similarity"]["1"]["seeds"] == {"0": 0.5, "1": 0.7}
     assert document["rows"][0]["code_versions"] == ["1.0.0"]
     assert [found["network"] for found in document["rows"]] == ["sface", "sface", None]
+
+
+def test_a_figure_that_no_evaluated_row_has_is_named_with_the_reason(tmp_path: Path) -> None:
+    rows = (row("first", "first"), row("other", "other"), row("open", "not evaluated"))
+    found: Found = {"sface.similarity": (0.5, 0.1, 0.9)}
+    plan = Plan(
+        table(rows, ("similarity", "pose_error")),
+        {
+            "first": (evaluated(tmp_path, "first", found),),
+            "other": (evaluated(tmp_path, "other", found | {"pose_error": (2.0, 1.0, 3.0)}),),
+            "open": (evaluated(tmp_path, "open", None),),
+        },
+    )
+    _, text = write_table(plan, "tiny", collect(plan, Size(stages={}), tmp_path), tmp_path, {})
+    assert text.splitlines()[-2:] == [
+        "- All rows: 2 people are few",
+        "- first: there is no pose error, because no pose was found in the images",
+    ]
 
 
 def test_networks_that_condition_a_row_or_chose_the_data_are_named(tmp_path: Path) -> None:
