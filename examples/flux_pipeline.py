@@ -19,6 +19,7 @@ from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxPipeline
 from PIL import Image
 
 from omniid import find_portraits, image_embeds, load_representation
+from omniid.portraits import Portrait
 
 
 def main() -> None:
@@ -128,7 +129,7 @@ def checked_export(
     return export, trained, guidance
 
 
-def largest_face(parser: argparse.ArgumentParser, photo: Path, crop_scale: float | None) -> Any:
+def largest_face(parser: argparse.ArgumentParser, photo: Path, crop_scale: float | None) -> Portrait:
     """The largest face of a photo, cut as in the encoder's training."""
     found = find_portraits(photo, crop_scale=crop_scale)
     if not found:

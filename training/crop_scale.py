@@ -44,9 +44,9 @@ def crop_scale_of(trained: float | None, source: Path, message: Callable[[str], 
     if trained is not None:
         return trained
     message(
-        f"warning: {source} does not say which crops it was trained on; {CROP_SCALE:g} is assumed. Its "
-        "dataset does not say it (as one of aligned faces), or an older version wrote it: export it again from "
-        "its run"
+        f"warning: {source} does not say which crops it was trained on; {CROP_SCALE:g} is assumed. Either its "
+        "dataset has no crop scale, because its faces were aligned before; or an older version wrote it: then "
+        "export it again from its run"
     )
     return CROP_SCALE
 

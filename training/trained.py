@@ -177,15 +177,18 @@ def read_run(run: Path, step: int | None = None, models_dir: Path | None = None)
 
 
 def check_finished(source: Path) -> None:
-    """Refuse a run that has not come to its last step; an export counts as finished.
+    """Reject a run that is not finished; an export is.
+
+    Args:
+        source: output of a run, or an export.
 
     Raises:
-        TrainingError: it was stopped, or is still being trained.
+        TrainingError: the run was stopped, or is still being trained.
     """
     if (source / RUN_FILE).is_file() and not (source / ENCODER_FOLDER / CONFIG).is_file():
         raise TrainingError(
-            f"{source} has not come to its last step: it was stopped, or is still being trained. Continue it, or "
-            "leave out --finished to evaluate its newest checkpoint"
+            f"{source} is not finished: it was stopped, or is still being trained. Continue it, or leave out "
+            "--finished to evaluate its newest checkpoint"
         )
 
 

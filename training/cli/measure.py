@@ -68,7 +68,7 @@ def evaluate(  # noqa: PLR0917 - typer passes every option by name
     page_people: Annotated[int, typer.Option(min=0, help="People with images on the page, at most")] = 60,
     finished: Annotated[
         bool,
-        typer.Option("--finished", help="Refuse a run that was stopped before its last step"),
+        typer.Option("--finished", help="Reject a run that was stopped or is still being trained"),
     ] = False,
 ) -> None:
     """Generate images of a dataset's held-out people, and measure identity similarity, head pose and copy-paste.
@@ -183,7 +183,7 @@ def experiment(  # noqa: PLR0917 - typer passes every option by name
     Small, on a CPU: omniid experiment table2 --data /data/mfhq-lfw --output /data/experiments --seeds 3
 
     What would run: omniid experiment table1 --size paper --data s3://bucket/mfhq --output /shared/experiments
-    --list
+    --models-dir /shared/models --list
 
     On Slurm: the same without --list, and --slurm "--nodes=2" --processes 16
 

@@ -35,7 +35,7 @@ from training.evaluate.networks import Face, MeasuringNetworks, NetworkNames, us
 from training.evaluate.people import LEAST_PEOPLE, Identity, Person, held_out_people, read_identity
 from training.evaluate.protocol import DEFAULT_INPUTS
 from training.evaluate.ranks import Ranks, ranks
-from training.evaluate.settings_file import check_loaded, check_settings, noise_shapes
+from training.evaluate.settings_file import check_loaded, check_settings, noise_shapes, settings_of
 from training.inference import memory_error, pick_device
 from training.progress import Progress
 from training.trained import check_finished
@@ -109,7 +109,7 @@ class Evaluator:
             dataset=self._dataset,
             inputs=self._options.inputs,
             samples=self._options.samples,
-            noise=noise_shapes(self._options.output, self._sources),
+            noise=self._world.broadcast(lambda: noise_shapes(self._options.output, self._sources)),
             shown=self._options.page_people,
         )
 
@@ -129,7 +129,8 @@ class Evaluator:
             source_facts(path, place, options.inputs, options.sampling, options.models_dir)
             for place, path in enumerate(options.sources)
         ]
-        check_settings(options.output, options.inputs, sources, dataset.digest)
+        settings = settings_of(options.inputs, sources, dataset.digest)
+        check_settings(options.output, settings, [source.name for source in sources])
         for source in sources:
             if warning := crop_scale_warning(source, dataset.crop_scale):
                 self._world.message(f"warning: {warning}")
@@ -157,14 +158,15 @@ class Evaluator:
         measurable = [person for person in everybody if person.targets]
         if len(measurable) >= LEAST_PEOPLE:
             return
-        problems = [problem for person in everybody for problem in person.damaged.values()]
+        without = [person for person in everybody if not person.targets]
+        problems = [problem for person in without for problem in person.damaged.values()]
         more = len(problems) - NAMED_PROBLEMS
-        faceless = sum(person.key is not None and not person.targets for person in everybody)
+        faceless = sum(person.key is not None for person in without)
         listed = "".join(
             f"\n- {line}"
             for line in (
                 *problems[:NAMED_PROBLEMS],
-                *([f"{more} more identities that cannot be used"] if more > 0 else []),
+                *([f"further identities that cannot be used: {more}"] if more > 0 else []),
                 *(
                     [f"people without a face that the detector finds in a target: {faceless}"]
                     if faceless
@@ -191,7 +193,8 @@ class Evaluator:
 
         loaded = [one for one in self._world.gather(load) if one is not None]
         if loaded:
-            self._world.broadcast(lambda: check_loaded(self._options.output, source.name, loaded))
+            settings = settings_of(self._options.inputs, self._sources, self._dataset.digest)
+            self._world.broadcast(lambda: check_loaded(self._options.output, settings, source.name, loaded))
             self._world.gather(lambda: self._write(source, opened, wanted))
 
     def _wanted(self, source: SourceFacts, own: Own) -> Wanted:

@@ -8,7 +8,7 @@ is compared only before images are generated: another machine may measure those 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,28 @@ DEFINING = {"digest", "flow_digest", "side", "steps", "guidance", "scale", "iden
 """Of a source: what its images depend on."""
 
 
-def check_settings(output: Path, inputs: Sequence[int], sources: Sequence[SourceFacts], dataset: str) -> None:
-    """Write the settings into a new output; in an existing one, compare them.
+def settings_of(inputs: Sequence[int], sources: Sequence[SourceFacts], dataset: str) -> dict[str, Any]:
+    """What the generated images depend on, as far as it is known before sources are loaded.
 
     Args:
-        output: directory; made when missing.
         inputs: numbers of inputs, which decide the targets.
         sources: of images, with their steps and guidance.
         dataset: digest of the dataset's metadata.
+    """
+    settings: dict[str, Any] = {"inputs": list(inputs), "dataset": dataset}
+    for source in sources:
+        facts = source.model_dump(mode="json", include=DEFINING)
+        settings |= {f"{source.name}.{name}": value for name, value in sorted(facts.items())}
+    return settings
+
+
+def check_settings(output: Path, settings: Mapping[str, Any], sources: Sequence[str]) -> None:
+    """Compare the settings with those of the images that are in an output.
+
+    Args:
+        output: directory; made when missing.
+        settings: see `settings_of`.
+        sources: their names.
 
     Raises:
         TrainingError: the output belongs to an evaluation with other settings, holds something else, or cannot be
@@ -39,32 +53,24 @@ def check_settings(output: Path, inputs: Sequence[int], sources: Sequence[Source
         OutOfSpace: the disk is full.
     """
     make_folder(output)
-    settings: dict[str, Any] = {"inputs": list(inputs), "dataset": dataset}
-    for source in sources:
-        facts = source.model_dump(mode="json", include=DEFINING)
-        settings |= {f"{source.name}.{name}": value for name, value in sorted(facts.items())}
     found = _read(output)
-    if found is not None and not any((output / IMAGES_FOLDER).rglob("*.png")):
-        # It ended before its first image, as when its settings could not be used.
-        write_bytes(output / SETTINGS_FILE, indented_json(settings))
-        return
-    if found is None:
-        if others := sorted(entry.name for entry in output.iterdir() if entry.name[0] != "."):
-            raise TrainingError(
-                f"{output} holds something else than an evaluation ({', '.join(others[:3])}). Give an empty "
-                "directory"
-            )
-        write_bytes(output / SETTINGS_FILE, indented_json(settings))
-        return
-    of_loading = {key for source in sources for key in _keys_of_loading(source.name)}
-    _compare(output, {name: value for name, value in found.items() if name not in of_loading}, settings)
+    if found is not None:
+        of_loading = {key for source in sources for key in _keys_of_loading(source)}
+        _compare(output, {name: value for name, value in found.items() if name not in of_loading}, settings)
+    elif others := sorted(entry.name for entry in output.iterdir() if entry.name[0] != "."):
+        raise TrainingError(
+            f"{output} holds something else than an evaluation ({', '.join(others[:3])}). Give an empty directory"
+        )
 
 
-def check_loaded(output: Path, source: str, loaded: Sequence[Loaded]) -> None:
-    """Compare what the images of a source are generated with; write it before the first of them.
+def check_loaded(output: Path, settings: Mapping[str, Any], source: str, loaded: Sequence[Loaded]) -> None:
+    """Compare what the images of a source are generated with; write all settings before the first image.
+
+    An evaluation that ends earlier, as for too few people, leaves no settings that a next one must have.
 
     Args:
-        output: whose settings were checked (`check_settings`).
+        output: of the images.
+        settings: see `settings_of`.
         source: its name.
         loaded: of each rank that generates.
 
@@ -79,13 +85,18 @@ def check_loaded(output: Path, source: str, loaded: Sequence[Loaded]) -> None:
                 f"the ranks generate the images of {source} with {first} and with {other}. Use one kind of device "
                 "and the same --base on all machines"
             )
-    settings = {f"{source}.{name}": value for name, value in asdict(first).items()}
     found = _read(output) or {}
-    there = {name: found[name] for name in settings if name in found}
+    # Another evaluation may have begun in this output since `check_settings`.
+    _compare(output, {name: found[name] for name in settings if name in found}, settings if found else {})
+    of_loading = {f"{source}.{name}": value for name, value in asdict(first).items()}
+    there = {name: found[name] for name in of_loading if name in found}
     if there or any((output / IMAGES_FOLDER / source).rglob("*.png")):
-        _compare(output, there, settings)
-    else:
-        write_bytes(output / SETTINGS_FILE, indented_json(found | settings))
+        # Earlier versions did not record the noise, whose shape follows from what they did.
+        unknown = {f"{source}.noise"} - there.keys() if there else set()
+        _compare(output, there, {name: value for name, value in of_loading.items() if name not in unknown})
+    written = {**found, **settings, **of_loading}
+    if written != found:
+        write_bytes(output / SETTINGS_FILE, indented_json(written))
 
 
 def noise_shapes(output: Path, sources: Sequence[SourceFacts]) -> dict[str, str]:
@@ -114,7 +125,7 @@ def _read(output: Path) -> dict[str, Any] | None:
     return found
 
 
-def _compare(output: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
+def _compare(output: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Name what differs, as an error; what an earlier version did not record is null."""
     changed = [
         f"{name}: {json.dumps(found.get(name))} there, {json.dumps(settings.get(name))} now"

@@ -137,7 +137,8 @@ def main_figures(document: Mapping[str, Any]) -> list[str]:
             f"pose error {stat_text(figures.get('pose_error'), 1)}",
             f"faces found {stat_text(figures['faces_found'], 2)}",
         ]
-        return f"{result['source']}, {result['inputs']} inputs: {', '.join(parts)}"
+        inputs = f"{result['inputs']} input{'s' if result['inputs'] > 1 else ''}"
+        return f"{result['source']}, {inputs}: {', '.join(parts)}"
 
     warnings = [f"warning: {warning}" for warning in document["warnings"]]
     return [*map(line, document["results"]), *warnings]
@@ -288,14 +289,16 @@ def _pose_role(network: Mapping[str, Any]) -> str:
     if not parts:
         return f"Head pose is measured by {network['name']}."
     return (
-        f"Head pose is measured by {network['name']}, which {' and '.join(parts)}: what it sees wrongly in both "
-        "counts as right."
+        f"Head pose is measured by {network['name']}, which {' and '.join(parts)}: an error that it makes in both "
+        "images is not counted."
     )
 
 
 def _same_noise(document: Mapping[str, Any]) -> bool:
-    """Whether all sources start from noise of one shape; where it is not recorded, their sides must agree."""
-    return len({(source["side"], source.get("noise")) for source in document["sources"]}) == 1
+    """Whether all sources start from noise of one shape, as far as it is recorded, and have one side."""
+    sides = {source["side"] for source in document["sources"]}
+    shapes = {source["noise"] for source in document["sources"]} - {None}
+    return len(sides) == 1 and len(shapes) <= 1
 
 
 def _place(entry: Mapping[str, Any]) -> str:

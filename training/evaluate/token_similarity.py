@@ -32,7 +32,7 @@ def mean_token_similarity(batches: Iterable[Encoded], *, gather: Gather = single
         gather: an all-gather over the ranks; all get the same result.
 
     Returns:
-        Between -1 and 1; None without an identity.
+        Between -1 and 1; None without an identity, NaN where identities have a single token.
     """
     own = [
         (key, token_similarity(held_out.tokens_BLD[row]))

@@ -108,6 +108,9 @@ def run_experiment(
         return
     failure = None if options.only_table else _run(jobs, root, options, ranks, message)
     try:
+        # Said before days of work, and beside their result.
+        for lacking in missing:
+            message(f"not in the table: {lacking}")
         _report(known, size_name, data, root, message=message, result=result)
         if options.only_table and not all(is_done(job, root) for job in jobs):
             message("Not all jobs are done. The same command without --table runs them")
@@ -120,7 +123,7 @@ def _ranks(options: Options) -> int:
     """Ranks of a training.
 
     Raises:
-        ConfigError: their number is none, or is not known.
+        ConfigError: --processes is no number above 0, or is gpu with --slurm.
     """
     if options.processes is None:
         return 1
@@ -150,7 +153,10 @@ def _folders(output: Path, models_dir: Path | None) -> tuple[Path, Path | None]:
 def _run(
     jobs: Sequence[Job], root: Path, options: Options, ranks: int, message: Callable[[str], None]
 ) -> TrainingError | None:
-    """Run or submit what is not done; what went wrong after the first job began.
+    """Run or submit what is not done.
+
+    Returns:
+        What went wrong: jobs that failed or were stopped, or could not be submitted.
 
     Raises:
         DatasetError: the dataset is damaged.
@@ -172,10 +178,11 @@ def _run(
 def _available(
     table: Table, planned_rows: Callable[..., Plan]
 ) -> tuple[list[str], list[MissingDatasetError]]:
-    """The rows whose datasets are given, and why the others are missing.
+    """The names of the rows whose datasets are given, and why the others are missing.
 
-    Raises:
-        MissingDatasetError: no row has its datasets.
+    Args:
+        table: with all rows.
+        planned_rows: plans rows, with a number of seeds.
     """
     rows, missing = [], []
     for row in table.rows:
@@ -184,8 +191,6 @@ def _available(
             rows.append(row.name)
         except MissingDatasetError as error:
             missing.append(error)
-    if not rows:
-        raise missing[0]
     return rows, missing
 
 
@@ -219,7 +224,7 @@ def named_datasets(data: Sequence[str]) -> dict[str, str]:
     """Datasets by name, from `DATASET` and `NAME=DATASET`; local ones as absolute paths.
 
     Raises:
-        ConfigError: two have one name, or all have one.
+        ConfigError: two have one name, or none is without one.
     """
     found: dict[str, str] = {}
     for given in data:
@@ -259,7 +264,7 @@ def _check_held_out(jobs: Sequence[Job]) -> None:
         TrainingError: it holds out fewer than two people.
     """
     for data, people in {
-        (job.settings["data"], job.settings["people"]) for job in jobs if job.action == EVALUATE
+        (job.settings["data"], job.settings.get("people")) for job in jobs if job.action == EVALUATE
     }:
         held_out_people(open_dataset(data, RETRY_S), people)
 

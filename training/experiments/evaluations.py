@@ -110,8 +110,7 @@ class Evaluated:
             if network["conditions"]
         ]
         chose = [
-            f"{network['name']} measures, and chose the images of the dataset, which favours what it calls one "
-            "person"
+            f"{network['name']} measures, and chose the images of the dataset, so its figures are higher on them"
             for network in identity
             if network["chose_data"]
         ]

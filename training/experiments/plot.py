@@ -138,7 +138,7 @@ def _canvas(title: str, width: float, height: float) -> Any:
 
     canvas = Canvas(figsize=(width, height), layout="constrained")
     # The layout makes room for lines of text, but not for their width.
-    # Between two legends, because it is centred and the legend is at the right.
+    # The title is centred and the legend is at the right: leave its width free on both sides.
     canvas.suptitle(textwrap.fill(title, int(TITLE_CHARACTERS * (width - 2 * LEGEND_WIDTH))), fontsize=11)
     canvas.supxlabel(textwrap.fill(NOTE, int(NOTE_CHARACTERS * width)), fontsize=8)
     return canvas

@@ -96,7 +96,8 @@ class _Signals:
         """
         if number == signal.SIGINT and self.received is None and self._process is not None:
             self._message(
-                "SIGINT: the experiment ends after this job, which Ctrl-C stops too. SIGTERM stops it in any case"
+                "SIGINT: the experiment ends after the running job. Ctrl-C also stops that job; send SIGTERM to "
+                "stop both"
             )
         self.received = self.received or signal.Signals(number).name
         if self._process is not None and number == signal.SIGTERM:

@@ -26,9 +26,12 @@ _DIGITS = {"pose_error": 1, SWAP_RATIO: 4}
 """Decimals of figures that do not have three."""
 
 
-NO_FACE = "no face was found in the images"
-_REASONS = {"pose_error": "no pose was found in the images", SWAP_RATIO: "the run has no validation"}
-"""Why a row that is evaluated has no such figure."""
+_REASONS = {
+    "pose_error": "no pose was found in the images",
+    "similarity_found": "no face was found in the images",
+    SWAP_RATIO: "the run has no validation with these numbers of inputs",
+}
+"""Why a row that is evaluated may have no such figure."""
 
 
 def collect(plan: Plan, size: Size, root: Path) -> list[RowResult]:
@@ -154,7 +157,8 @@ def _remarks(results: Sequence[RowResult]) -> list[str]:
         for warning in result.warnings:
             rows.setdefault(warning, []).append(result.label)
         for name in result.without:
-            text = f"there is no {name.replace('_', ' ')}, because {_REASONS.get(name, NO_FACE)}"
+            reason = _REASONS.get(name, "the evaluations have none")
+            text = f"there is no {name.replace('_', ' ')}, because {reason}"
             rows.setdefault(text, []).append(result.label)
         if result.not_compared:
             text = (

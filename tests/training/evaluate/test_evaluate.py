@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluations import (
     QUICK,
     called,
@@ -22,6 +23,7 @@ from evaluations import (
 from flow_runs import write_transformer
 from rendered_people import GREY, PEOPLE, POSES, head, key_of, write_people
 
+from training.evaluate.command import Evaluator
 from training.evaluate.figures import IDENTITY_FIGURES
 from training.evaluate.measures import mirrored, pose_error
 from training.export import export
@@ -88,11 +90,24 @@ def test_the_main_figures_and_the_warnings_are_printed(output: Path, data: Path,
     *figures_, warning, report = result.stderr.splitlines()[-4:]
     for k, line in zip((1, 5), figures_, strict=True):
         assert line.startswith(
-            f"0-run, {k} inputs: similarity by sface 0.000 [0.000, 0.000], to others 0.000"
+            f"0-run, {k} input{'s' if k > 1 else ''}: similarity by sface 0.000 [0.000, 0.000], to others 0.000"
         )
         assert line.endswith("pose error \N{EN DASH}, faces found 0.00 [0.00, 0.00]")
     assert warning.startswith("warning: 3 people are few")
     assert report.startswith(f"report: {output / 'index.html'}")
+
+
+def test_an_interrupted_evaluation_says_that_it_continues(
+    output: Path, data: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Evaluator) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Evaluator, "run", interrupted)
+    result = called(run, "--data", data, "--output", output, *QUICK)
+    torch.distributed.destroy_process_group()  # which is left to the end of the process
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].startswith("interrupted. The same command continues")
 
 
 def test_every_number_of_inputs_has_the_same_targets_and_seeds(first: Path) -> None:
@@ -231,6 +246,7 @@ def test_a_run_and_its_export_differ_by_exactly_nothing(data: Path, run: Path, t
         assert differences
         assert all(stat["value"] == stat["low"] == stat["high"] == 0 for stat in differences)
     assert "pose_error" in document["comparisons"][0]["differences"]
+    assert "sface.gain_usual_place" in document["comparisons"][0]["differences"]
     assert "sface: gain usual place" in (output / "evaluation.md").read_text()
 
 

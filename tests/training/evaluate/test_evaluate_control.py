@@ -190,7 +190,7 @@ def test_the_landmarker_that_found_the_conditions_is_called_so(
     document = evaluated(run, run.parent / "flow", "--data", data, "--output", tmp_path / "out", *QUICK)
     assert document["networks"]["pose"]["conditions"] == [NAME]
     text = (tmp_path / "out" / "evaluation.md").read_text()
-    assert f"and found the landmarks that condition {NAME}: what it sees wrongly in both counts" in text
+    assert f"and found the landmarks that condition {NAME}: an error that it makes in both" in text
 
 
 @pytest.mark.slow

@@ -13,11 +13,12 @@ from rendered_people import PEOPLE, write_people
 from tiny_flux import write_tiny_flux
 
 from training.errors import TrainingError
-from training.evaluate.generate import Loaded, Sampling, source_facts
+from training.evaluate.generate import Loaded
 from training.evaluate.settings_file import check_loaded, check_settings
 from training.model import build_model
 
 ON_CPU = Loaded("cpu", "fp32", "0123", "64x16")
+SETTINGS = {"inputs": [1, 5], "dataset": "d", "0-run.side": 64}
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +83,40 @@ def test_images_of_another_device_and_precision_are_an_error_that_names_both(
     assert "0-run.base" not in said
 
 
-def test_an_output_without_an_image_takes_other_settings(tmp_path: Path, run: Path) -> None:
-    source = source_facts(run, 0, (1, 3), Sampling())
-    check_settings(tmp_path, (1, 5), [source], "dataset")
-    check_settings(tmp_path, (1, 3), [source], "dataset")
-    image = tmp_path / "images" / source.name / "key_0" / "inputs-1_target-5_sample-0.png"
-    image.parent.mkdir(parents=True)
-    image.touch()
-    with pytest.raises(TrainingError, match=r"inputs: \[1, 3\] there, \[1, 5\] now"):
-        check_settings(tmp_path, (1, 5), [source], "dataset")
+def test_settings_are_written_before_the_first_image_and_not_earlier(tmp_path: Path) -> None:
+    check_settings(tmp_path, SETTINGS, ["0-run"])
+    assert not any(tmp_path.iterdir())
+    check_loaded(tmp_path, SETTINGS, "0-run", [ON_CPU])
+    others = SETTINGS | {"inputs": [1, 3]}
+    for check in (
+        lambda: check_settings(tmp_path, others, ["0-run"]),
+        lambda: check_loaded(tmp_path, others, "0-run", [ON_CPU]),  # begun before the first one's first image
+    ):
+        with pytest.raises(TrainingError, match=r"inputs: \[1, 5\] there, \[1, 3\] now"):
+            check()
+    assert json.loads((tmp_path / "settings.json").read_bytes()) == SETTINGS | {
+        "0-run.device": "cpu", "0-run.precision": "fp32", "0-run.base": "0123", "0-run.noise": "64x16",
+    }  # fmt: skip
+
+
+def test_a_settings_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"editor.tabSize": 4}')
+    with pytest.raises(TrainingError, match="belongs to an evaluation with other settings"):
+        check_settings(tmp_path, SETTINGS, ["0-run"])
+    assert (tmp_path / "settings.json").read_text() == '{"editor.tabSize": 4}'
+
+
+def test_an_output_of_an_earlier_version_gets_the_shape_of_its_noise(
+    output: Path, data: Path, run: Path
+) -> None:
+    path = output / "settings.json"
+    before = json.loads(path.read_bytes())
+    earlier = {name: value for name, value in before.items() if name != "0-run.noise"}
+    path.write_text(json.dumps(earlier))
+    assert evaluated(run, "--data", data, "--output", output, *QUICK)["sources"][0]["noise"] is None
+    next(pngs(output)).unlink()
+    assert evaluated(run, "--data", data, "--output", output, *QUICK)["sources"][0]["noise"] == "16x16"
+    assert json.loads(path.read_bytes()) == before
 
 
 def test_images_of_which_nothing_was_recorded_are_an_error(tmp_path: Path) -> None:
@@ -99,8 +125,8 @@ def test_images_of_which_nothing_was_recorded_are_an_error(tmp_path: Path) -> No
     image.parent.mkdir(parents=True)
     image.write_bytes(b"")
     with pytest.raises(TrainingError, match=r'0-run\.device: null there, "cpu" now'):
-        check_loaded(tmp_path, "0-run", [ON_CPU])
-    check_loaded(tmp_path, "1-run", [ON_CPU])  # of this source there are none
+        check_loaded(tmp_path, {}, "0-run", [ON_CPU])
+    check_loaded(tmp_path, {}, "1-run", [ON_CPU])  # of this source there are none
     assert json.loads((tmp_path / "settings.json").read_bytes()) == {
         "1-run.device": "cpu",
         "1-run.precision": "fp32",
@@ -126,5 +152,5 @@ def test_sources_of_one_size_whose_noise_has_another_shape_are_not_called_paired
 def test_ranks_that_would_generate_differently_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(TrainingError, match=r"the ranks generate the images of 0-run with .*4567"):
-        check_loaded(tmp_path, "0-run", [ON_CPU, ON_CPU, Loaded("cpu", "fp32", "4567", "64x16")])
+        check_loaded(tmp_path, {}, "0-run", [ON_CPU, ON_CPU, Loaded("cpu", "fp32", "4567", "64x16")])
     assert (tmp_path / "settings.json").read_text() == "{}"

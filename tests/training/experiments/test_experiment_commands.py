@@ -101,6 +101,19 @@ def test_a_micro_batch_is_as_large_as_it_was_or_as_fits(
     assert found == settings | {"run": {"per_process": expected, "precision": "fp32"}}
 
 
+def test_a_training_that_was_stopped_is_not_evaluated(tmp_path: Path) -> None:
+    """On Slurm it ends as one that has finished, and its evaluation would count as done for good."""
+    found = plan(
+        load_table("table2"),
+        load_size("small"),
+        seeds=1,
+        root=Path("/experiments"),
+        datasets={"dataset": "/data/mfhq"},
+    )
+    (job,) = found.evaluations["3-8"]
+    assert "--finished" in arguments(job, tmp_path)
+
+
 @pytest.mark.parametrize("processes", ["0", "two", "-1", ""])
 def test_a_number_of_processes_that_is_none_is_an_error(processes: str) -> None:
     with pytest.raises(ConfigError, match="--processes: expected a number above 0, or gpu"):

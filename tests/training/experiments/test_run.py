@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,17 @@ def test_a_sigint_to_the_experiment_alone_says_that_the_job_ends_first(tmp_path:
     signal_s = 0.5  # the job imports torch for longer than that
     timer = threading.Timer(signal_s, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
+    said_s: list[float] = []
+
+    def message(line: str) -> None:
+        lines.append(line)
+        said_s.append(time.monotonic())
+
     with pytest.raises(TrainingError, match=r"^tower-0 was stopped"):
-        run_jobs([TOWER, EVALUATED], tmp_path, lines.append)
+        run_jobs([TOWER, EVALUATED], tmp_path, message)
     timer.join()
-    assert lines[1].startswith("SIGINT: the experiment ends after this job")
+    assert lines[1].startswith("SIGINT: the experiment ends after the running job")
+    assert time.monotonic() > said_s[1] + 0.1  # while the job ran
 
 
 def test_a_sigterm_while_a_job_is_started_reaches_it(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_networks_that_condition_a_row_or_chose_the_data_are_named(tmp_path: Pat
         path.write_text(json.dumps(document))
     _, text = write_table(plan, "tiny", collect(plan, Size(stages={}), tmp_path), tmp_path, {})
     assert text.splitlines()[-2:] == [
-        "- All rows: sface measures, and chose the images of the dataset, which favours what it calls one person",
+        "- All rows: sface measures, and chose the images of the dataset, so its figures are higher on them",
         "- other: sface conditions this row and measures it",
     ]
 
