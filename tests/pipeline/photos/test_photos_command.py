@@ -291,7 +291,7 @@ def test_an_aligned_face_is_stored_whole(people: Path, tmp_path: Path) -> None:
     assert verify(tmp_path / "out") == []
     (record,) = records(tmp_path / "out", Split.TRAIN)
     assert {image.crop_px for image in record.images} == {(0, 0, 100)}
-    faces = Dataset(tmp_path / "out").metadata.provenance.config["faces"]
+    faces = Dataset.open(tmp_path / "out").metadata.provenance.config["faces"]
     assert isinstance(faces, dict)
     assert faces["crop_scale"] is None  # whatever cut them
     assert min(image.identity_cosine or 0 for image in record.images) > 0.9
