@@ -105,6 +105,7 @@ def checked_export(
     if not facts.is_file():
         parser.error(f"{options.export} is no export: it has no {facts.name}")
     export = json.loads(facts.read_bytes())
+    # How the decoder was trained: its prompt, and the length that FLUX read it in.
     control = export.get("control")
     trained = control or export["flow"]
     if trained is None or trained["scratch"]:
