@@ -108,9 +108,8 @@ def run_experiment(
         return
     failure = None if options.only_table else _run(jobs, root, options, ranks, message)
     try:
-        # Said before days of work, and beside their result.
-        for lacking in missing:
-            message(f"not in the table: {lacking}")
+        for lacking in () if options.only_table else missing:
+            message(f"not in the table: {lacking}")  # said before days of work, and again beside their result
         _report(known, size_name, data, root, message=message, result=result)
         if options.only_table and not all(is_done(job, root) for job in jobs):
             message("Not all jobs are done. The same command without --table runs them")
